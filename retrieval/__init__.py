@@ -1,1 +1,54 @@
-"""placeholder"""
+"""DiffSim Retrieval: image search by style, instance or meaning.
+
+>>> from retrieval import Engine, build_index
+>>> build_index("./coco", "coco.diffsim", modes=["style"])
+>>> Engine.open("coco.diffsim").search("query.jpg", mode="style", k=10)
+
+Importing this package costs nothing: what is named below is imported when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from retrieval.build import BuildEvent, BuildReport, build_index
+    from retrieval.engine import Engine
+    from retrieval.errors import DiffSimError
+    from retrieval.results import Result, Results
+    from retrieval.settings import BuildSettings, EngineSettings, SearchSettings
+
+__all__ = [
+    "BuildEvent",
+    "BuildReport",
+    "BuildSettings",
+    "DiffSimError",
+    "Engine",
+    "EngineSettings",
+    "Result",
+    "Results",
+    "SearchSettings",
+    "build_index",
+]
+
+_HOMES = {
+    "BuildEvent": "build",
+    "BuildReport": "build",
+    "BuildSettings": "settings",
+    "DiffSimError": "errors",
+    "Engine": "engine",
+    "EngineSettings": "settings",
+    "Result": "results",
+    "Results": "results",
+    "SearchSettings": "settings",
+    "build_index": "build",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'retrieval' has no attribute '{name}'")
+    return getattr(import_module(f"retrieval.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

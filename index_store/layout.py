@@ -1,0 +1,107 @@
+"""The name of every file in an index, and which index a command means.
+
+coco.diffsim/
+  CURRENT                              name of the current generation: the one thing ever replaced
+  LOCK                                 held by the one writer
+  generations/000012.json              what the index is made of at that moment
+  items/<segment>/items.parquet        one row an image
+  items/<segment>/rejects.parquet      one row an image that could not be used, with the reason
+  items/<segment>/vectors/<encoder>.npy
+  attention/<mode>/<segment>.zarr      q, k, v
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from index_store.errors import IndexNotFoundError, UsageError
+
+SUFFIX = ".diffsim"
+INDEX_VARIABLE = "DIFFSIM_INDEX"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths inside the index at ``root``; touches no disk."""
+
+    root: Path
+
+    @property
+    def current(self) -> Path:
+        """The file whose replacement is a commit."""
+        return self.root / "CURRENT"
+
+    @property
+    def lock(self) -> Path:
+        """The writer's lock."""
+        return self.root / "LOCK"
+
+    @property
+    def generations(self) -> Path:
+        """The folder of generation files."""
+        return self.root / "generations"
+
+    def generation(self, number: int) -> Path:
+        """Return the file of generation ``number``."""
+        return self.generations / f"{number:06d}.json"
+
+    def segment(self, segment: str) -> Path:
+        """Return the folder of a segment's catalogue and vectors."""
+        return self.root / "items" / segment
+
+    def items(self, segment: str) -> Path:
+        """Return a segment's catalogue."""
+        return self.segment(segment) / "items.parquet"
+
+    def rejects(self, segment: str) -> Path:
+        """Return a segment's rejected images."""
+        return self.segment(segment) / "rejects.parquet"
+
+    def vectors(self, segment: str, encoder: str) -> Path:
+        """Return a segment's vectors of one encoder."""
+        return self.segment(segment) / "vectors" / f"{encoder}.npy"
+
+    def attention(self, mode: str, segment: str) -> Path:
+        """Return a segment's Q/K/V group of one mode."""
+        return self.root / "attention" / mode / f"{segment}.zarr"
+
+
+def is_index(path: Path) -> bool:
+    """Say whether ``path`` looks like an index (readable or not)."""
+    layout = Layout(path)
+    return layout.current.exists() or layout.generations.is_dir()
+
+
+def new_index_path(sources: Sequence[Path], folder: Path) -> Path:
+    """Return the index that a build of ``sources`` makes in ``folder`` when none is named: coco -> coco.diffsim.
+
+    Raises:
+        UsageError: several sources, so that no name suggests itself.
+    """
+    if len(sources) != 1:
+        raise UsageError("several sources: name the index with --index NAME.diffsim")
+    name = sources[0].resolve().name or "root"
+    return folder / f"{name}{SUFFIX}"
+
+
+def find_index(named: Path | None, environment: Mapping[str, str], folder: Path) -> Path:
+    """Return the index a command means: the one ``named``, else $DIFFSIM_INDEX, else the only one in ``folder``.
+
+    Raises:
+        IndexNotFoundError: there is none, or several; the message lists them.
+    """
+    given = named or (Path(environment[INDEX_VARIABLE]) if environment.get(INDEX_VARIABLE) else None)
+    if given is not None:
+        if not is_index(given):
+            what = "is no index" if given.exists() else "does not exist"
+            raise IndexNotFoundError(f"{given} {what}; make one with: diffsim-index build FOLDER --index {given}")
+        return given
+    found = sorted(path for path in folder.glob(f"*{SUFFIX}") if is_index(path))
+    if not found:
+        raise IndexNotFoundError(
+            f"no index in {folder}; make one with: diffsim-index build FOLDER, or name one with --index"
+        )
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise IndexNotFoundError(f"several indexes in {folder} ({names}); name one with --index")
+    return found[0]

@@ -1,0 +1,33 @@
+"""One writer at a time. Readers never lock: a generation, once opened, never changes under them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from index_store.durable import writing
+from index_store.errors import IndexLockedError
+from index_store.layout import Layout
+
+
+@contextmanager
+def writer_lock(layout: Layout) -> Iterator[None]:
+    """Hold the writer's lock; the system releases it when the process ends, however it ends.
+
+    Raises:
+        IndexLockedError: at once, when another process holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    with writing(layout.root):
+        layout.root.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(layout.lock, timeout=0)
+    try:
+        with writing(layout.lock):
+            lock.acquire()
+    except Timeout as error:
+        raise IndexLockedError(
+            f"another process is writing to {layout.root}; wait for it to end, or stop it (searches go on meanwhile)"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,161 @@
+"""A generation: the complete, immutable description of an index at one moment, and its atomic commit.
+
+``generations/000012.json`` is ``{"sha256": ..., "generation": {...}}``; the digest covers the canonical JSON of the
+second part. ``CURRENT`` holds the name of one generation and a newline. Replacing ``CURRENT`` is the commit: before
+it, nothing that was written counts; after it, all of it does.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from index_store.durable import FileRecord, atomic_write, corrupt, decode_or_corrupt, writing
+from index_store.errors import IndexCorruptError, IndexIncompatibleError
+from index_store.layout import Layout
+
+FORMAT_VERSION = 1
+KEPT_GENERATIONS = 8  # older files are removed at a commit; readers hold what they opened in memory
+
+
+@dataclass(frozen=True)
+class AttentionRecord:
+    """The shape of a segment's tensors of one mode; each of q, k and v has it, one row an item."""
+
+    branches: int
+    heads: int
+    tokens: int
+    head_dim: int
+    shard_rows: int
+    codec: str = "qkv-float16"
+
+    @property
+    def row_shape(self) -> tuple[int, int, int, int]:
+        """``(branches, heads, tokens, head_dim)``."""
+        return self.branches, self.heads, self.tokens, self.head_dim
+
+
+@dataclass(frozen=True)
+class SegmentRecord:
+    """An immutable run of items. ``files`` are checked by checksum; tensors carry a checksum a row."""
+
+    name: str
+    rows: int
+    rejects: int
+    files: Mapping[str, FileRecord]  # by path relative to the segment's folder
+    attention: Mapping[str, AttentionRecord]  # by mode
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What an index is made of. ``fingerprint`` and ``settings`` are the engine's: stored, never interpreted here."""
+
+    number: int
+    fingerprint: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    sources: tuple[str, ...]
+    encoders: tuple[str, ...]
+    modes: tuple[str, ...]
+    segments: tuple[SegmentRecord, ...] = ()
+    tombstones: tuple[int, ...] = ()  # ids whose rows no longer count
+    next_id: int = 0  # ids are never given twice
+    created: str = ""
+    created_by: str = ""
+    format_version: int = field(default=FORMAT_VERSION)
+
+    @property
+    def live_items(self) -> int:
+        """Items that a search may return."""
+        return sum(segment.rows for segment in self.segments) - len(self.tombstones)
+
+
+def read_current(layout: Layout) -> Generation:
+    """Read the generation that CURRENT names.
+
+    Raises:
+        IndexCorruptError: CURRENT or the generation is missing or damaged; the message lists what is left.
+        IndexIncompatibleError: written by a newer version of this software.
+    """
+    names = sorted(path.name for path in layout.generations.glob("[0-9]*.json"))
+    try:
+        name = decode_or_corrupt(layout.current, lambda data: data.decode("ascii").strip())
+        if name not in names:
+            raise corrupt(layout.current, f"names no generation ('{name[:40]}')")
+    except IndexCorruptError as error:
+        hint = f"; to go back to a whole generation, write its name into it: {', '.join(names[-3:])}" if names else ""
+        raise IndexCorruptError(f"{error}{hint}") from error
+    return read_generation(layout.generations / name)
+
+
+def read_generation(path: Path) -> Generation:
+    """Read and verify one generation file; errors as in :func:`read_current`."""
+
+    def decode(data: bytes) -> Generation:
+        envelope = json.loads(data)
+        body = envelope["generation"]
+        version = body["format_version"]
+        if isinstance(version, int) and version > FORMAT_VERSION:
+            raise IndexIncompatibleError(
+                f"{path} has format version {version}, this software reads up to {FORMAT_VERSION}: "
+                "update diffsim-retrieval"
+            )
+        if _digest(body) != envelope["sha256"]:
+            raise ValueError("its digest does not match its content")
+        return _from_json(body)
+
+    return decode_or_corrupt(path, decode)
+
+
+def commit(layout: Layout, generation: Generation, created_by: str) -> Generation:
+    """Make ``generation`` the current one under the next number, durably and atomically; return it as stored.
+
+    The caller holds the writer's lock and has flushed every file that the generation names.
+    """
+    stored = replace(
+        generation,
+        number=generation.number + 1,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        created_by=created_by,
+        format_version=FORMAT_VERSION,
+    )
+    body = asdict(stored)
+    envelope = {"sha256": _digest(body), "generation": body}
+    path = layout.generation(stored.number)
+    with writing(path):
+        layout.generations.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, json.dumps(envelope, indent=1, ensure_ascii=False).encode())
+    atomic_write(layout.current, f"{path.name}\n".encode())
+    _drop_old(layout, stored.number)
+    return stored
+
+
+def _drop_old(layout: Layout, number: int) -> None:
+    for path in layout.generations.glob("[0-9]*.json"):
+        if path.stem.isdecimal() and int(path.stem) <= number - KEPT_GENERATIONS:
+            path.unlink(missing_ok=True)
+
+
+def _digest(body: Mapping[str, Any]) -> str:
+    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _from_json(body: Mapping[str, Any]) -> Generation:
+    values = dict(body)
+    values["segments"] = tuple(_segment(record) for record in values["segments"])
+    for name in ("sources", "encoders", "modes", "tombstones"):
+        values[name] = tuple(values[name])
+    return Generation(**values)
+
+
+def _segment(record: Mapping[str, Any]) -> SegmentRecord:
+    return SegmentRecord(
+        name=record["name"],
+        rows=record["rows"],
+        rejects=record["rejects"],
+        files={name: FileRecord(**values) for name, values in record["files"].items()},
+        attention={mode: AttentionRecord(**values) for mode, values in record["attention"].items()},
+    )

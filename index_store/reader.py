@@ -1,0 +1,115 @@
+"""Read one generation of an index: the catalogue, the vectors and the tensors of its live items."""
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from index_store.attention import RowPlace, read_rows
+from index_store.catalog import ITEM_SCHEMA, REJECT_SCHEMA, Item, Reject, items_of, read_table, rejects_of
+from index_store.coarse import read_vectors
+from index_store.durable import check_file, corrupt
+from index_store.layout import Layout
+from index_store.manifest import Generation, SegmentRecord, read_current
+
+
+class IndexReader:
+    """A generation, opened. It never changes, whatever writers do meanwhile; safe to use from many threads.
+
+    Live items are numbered by ``row``, 0 to ``len(reader) - 1``, in the order of their ids.
+    """
+
+    def __init__(self, root: Path, generation: Generation | None = None) -> None:
+        """Open ``generation``, or the current one.
+
+        Raises:
+            IndexCorruptError: a file is missing or damaged.
+            IndexIncompatibleError: written by a newer version of this software.
+        """
+        self.layout = Layout(root)
+        self.generation = generation or read_current(self.layout)
+        tables = [self._table(segment, "items") for segment in self.generation.segments]
+        self._live = [
+            ~np.isin(table["id"].to_numpy(), np.array(self.generation.tombstones, np.int64)) for table in tables
+        ]
+        kept = [table.filter(pa.array(live)) for table, live in zip(tables, self._live, strict=True)]
+        self._catalog = pa.concat_tables(kept) if kept else ITEM_SCHEMA.empty_table()
+        numbers = [np.full(int(live.sum()), number) for number, live in enumerate(self._live)]
+        self._segment_of = np.concatenate(numbers) if numbers else np.empty(0, np.int64)
+        rows = [np.flatnonzero(live) for live in self._live]
+        self._row_in_segment = np.concatenate(rows) if rows else np.empty(0, np.int64)
+
+    def _table(self, segment: SegmentRecord, kind: str) -> pa.Table:
+        paths = {"items": self.layout.items(segment.name), "rejects": self.layout.rejects(segment.name)}
+        schema = {"items": ITEM_SCHEMA, "rejects": REJECT_SCHEMA}[kind]
+        rows = {"items": segment.rows, "rejects": segment.rejects}[kind]
+        check_file(paths[kind], segment.files[paths[kind].name])
+        table = read_table(paths[kind], schema)
+        if len(table) != rows:
+            raise corrupt(paths[kind], f"holds {len(table)} rows instead of {rows}")
+        return table
+
+    def __len__(self) -> int:
+        return len(self._catalog)
+
+    @cached_property
+    def ids(self) -> NDArray[np.int64]:
+        """The live items' ids, by row."""
+        ids: NDArray[np.int64] = self._catalog["id"].to_numpy()
+        return ids
+
+    def items(self, rows: Sequence[int] | NDArray[np.int64] | None = None) -> list[Item]:
+        """Return the items of ``rows``, in that order; all of them when none is given."""
+        table = self._catalog if rows is None else self._catalog.take(pa.array(np.asarray(rows, np.int64)))
+        return items_of(table)
+
+    def find(self, column: str, value: str | int) -> list[int]:
+        """Return the rows whose ``column`` equals ``value``."""
+        matches = pc.equal(self._catalog[column], value)
+        return [int(row) for row in np.flatnonzero(matches.to_numpy(zero_copy_only=False))]
+
+    def find_suffix(self, name: str) -> list[int]:
+        """Return the rows whose path ends in ``/name``."""
+        matches = pc.ends_with(self._catalog["uri"], "/" + name.lstrip("/"))
+        return [int(row) for row in np.flatnonzero(matches.to_numpy(zero_copy_only=False))]
+
+    def rejects(self) -> list[Reject]:
+        """Return the images that could not be used, the newest word on each; those indexed since are left out."""
+        found = rejects_of(self._table(segment, "rejects") for segment in self.generation.segments)
+        indexed = set(self._catalog["uri"].to_pylist())
+        return [reject for reject in found if reject.uri not in indexed]
+
+    def vectors(self, encoder: str) -> NDArray[np.float32]:
+        """Return the live items' vectors of ``encoder``, float32 ``[len(self), dim]``, by row."""
+        parts = []
+        for segment, live in zip(self.generation.segments, self._live, strict=True):
+            if not segment.rows:
+                continue
+            path = self.layout.vectors(segment.name, encoder)
+            name = path.relative_to(self.layout.segment(segment.name)).as_posix()
+            if name not in segment.files:
+                raise corrupt(path, "is not part of this generation")
+            check_file(path, segment.files[name])
+            parts.append(read_vectors(path, segment.rows)[live])
+        return np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
+
+    def attention(self, mode: str, rows: Iterable[int]) -> dict[str, NDArray[np.float16]]:
+        """Return q, k and v of ``rows`` in that order; see :func:`index_store.attention.read_rows`."""
+        return read_rows(self._place(mode, row) for row in rows)
+
+    def _place(self, mode: str, row: int) -> RowPlace:
+        segment = self.generation.segments[self._segment_of[row]]
+        group = self.layout.attention(mode, segment.name)
+        if mode not in segment.attention:
+            raise corrupt(group, "is not part of this generation")
+        return RowPlace(group, segment.attention[mode], int(self._row_in_segment[row]))
+
+    def bytes_on_disk(self) -> dict[str, int]:
+        """Return bytes by kind: ``catalog and vectors`` together, and each mode's tensors."""
+        trees = {"catalog and vectors": self.layout.root / "items"}
+        trees |= {mode: self.layout.root / "attention" / mode for mode in self.generation.modes}
+        return {name: sum(f.stat().st_size for f in tree.rglob("*") if f.is_file()) for name, tree in trees.items()}

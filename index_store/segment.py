@@ -1,0 +1,115 @@
+"""Write one segment: catalogue, vectors and tensors of a run of images, durable before it is named anywhere."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index_store.attention import AttentionWriter, Tensors
+from index_store.catalog import ITEM_SCHEMA, REJECT_SCHEMA, Item, Reject, write_rows
+from index_store.coarse import write_vectors
+from index_store.durable import FileRecord, fsync_folder, fsync_tree, writing
+from index_store.layout import Layout
+from index_store.manifest import Generation, SegmentRecord
+
+
+class SegmentWriter:
+    """Collect batches, then :meth:`finish`. Files carry their final names: they count once a commit names them."""
+
+    def __init__(self, layout: Layout, name: str) -> None:
+        self._layout, self._name = layout, name
+        self._items: list[Item] = []
+        self._rejects: list[Reject] = []
+        self._vectors: dict[str, list[NDArray[np.float32]]] = {}
+        self._attention: dict[str, AttentionWriter] = {}
+        self._appending = False
+        with writing(layout.segment(name)):
+            layout.segment(name).mkdir(parents=True)
+
+    def __len__(self) -> int:
+        """Images dealt with so far, rejects included."""
+        return len(self._items) + len(self._rejects)
+
+    @property
+    def items(self) -> int:
+        """Items so far."""
+        return len(self._items)
+
+    @property
+    def uris(self) -> list[str]:
+        """The items' paths so far."""
+        return [item.uri for item in self._items]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no append was cut short, so that catalogue, vectors and tensors have the same rows."""
+        return not self._appending
+
+    def append(
+        self,
+        items: Sequence[Item],
+        vectors: Mapping[str, NDArray[np.float32]],
+        tensors: Mapping[str, Tensors],
+    ) -> None:
+        """Append one batch.
+
+        Args:
+            items: one an image.
+            vectors: float32 ``[len(items), dim]`` by encoder.
+            tensors: q, k, v of ``len(items)`` rows by mode.
+        """
+        self._appending = True
+        for mode, rows in tensors.items():
+            if mode not in self._attention:
+                branches, heads, tokens, head_dim = rows["q"].shape[1:]
+                path = self._layout.attention(mode, self._name)
+                self._attention[mode] = AttentionWriter(path, (branches, heads, tokens, head_dim))
+            self._attention[mode].append(rows)
+        for encoder, batch in vectors.items():
+            self._vectors.setdefault(encoder, []).append(batch)
+        self._items.extend(items)
+        self._appending = False
+
+    def reject(self, rejects: Sequence[Reject]) -> None:
+        """Record images that can't be used."""
+        self._rejects.extend(rejects)
+
+    def finish(self) -> SegmentRecord:
+        """Write what waits, flush everything to the disk and return the record for a generation."""
+        assert self.is_whole
+        layout, name = self._layout, self._name
+        write_rows(layout.items(name), self._items, ITEM_SCHEMA)
+        write_rows(layout.rejects(name), self._rejects, REJECT_SCHEMA)
+        for encoder, batches in self._vectors.items():
+            write_vectors(layout.vectors(name, encoder), batches)
+        attention = {mode: writer.close() for mode, writer in self._attention.items()}
+        folder = layout.segment(name)
+        with writing(folder):
+            for tree in (folder, *(layout.attention(mode, name) for mode in attention)):
+                fsync_tree(tree)
+                fsync_folder(tree.parent)
+        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        files = {path.relative_to(folder).as_posix(): FileRecord.of(path) for path in paths}
+        return SegmentRecord(name, len(self._items), len(self._rejects), files, attention)
+
+    def discard(self) -> None:
+        """Remove what was written, best effort; the next writer clears what is left."""
+        remove_segment(self._layout, self._name)
+
+
+def clear_uncommitted(layout: Layout, generation: Generation | None) -> None:
+    """Remove segments that ``generation`` does not name: what a killed writer left. The caller holds the lock."""
+    committed = {segment.name for segment in generation.segments} if generation else set()
+    folders = list((layout.root / "items").glob("*")) + list((layout.root / "attention").glob("*/*.zarr"))
+    for folder in folders:
+        if folder.name.removesuffix(".zarr") not in committed:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_segment(layout: Layout, name: str) -> None:
+    """Remove every file of the segment ``name``."""
+    trees: list[Path] = [layout.segment(name), *(layout.root / "attention").glob(f"*/{name}.zarr")]
+    for tree in trees:
+        shutil.rmtree(tree, ignore_errors=True)

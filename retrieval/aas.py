@@ -1,0 +1,129 @@
+"""The Aligned Attention Score (AAS) of DiffSim (Song et al., ICCV 2025, section 3.2): pure functions on tensors.
+
+With ``attn(Q, K, V) = softmax(Q Kᵀ / sqrt(D)) V`` of one self-attention layer, for images A and B::
+
+    O_AA = attn(Q_A, K_A, V_A)            O_AB = attn(Q_A, K_B, V_B)
+    AAS(A→B) = cos(vec(O_AA), vec(O_AB))
+    DiffSim(A, B) = (AAS(A→B) + AAS(B→A)) / 2
+
+``vec`` flattens branches, heads, tokens and channels together: ONE cosine a pair, not a mean of cosines.
+Axes are written ``[items, branches, heads, tokens, head_dim]`` everywhere. All arithmetic is float32,
+whatever the inputs' dtype, so a score depends neither on the batch nor on the order of candidates.
+
+Not handled here: masks, and tensors of different token counts (the index refuses to mix those).
+"""
+
+from dataclasses import dataclass
+from typing import get_args
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from retrieval.errors import UsageError
+from retrieval.vocabulary import Directions, Similarity
+
+
+@dataclass(frozen=True)
+class QKV:
+    """Queries, keys and values of one layer, each ``[items, branches, heads, tokens, head_dim]``, any float dtype."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+
+    def __post_init__(self) -> None:
+        if self.q.ndim != 5 or not self.q.shape == self.k.shape == self.v.shape:
+            raise ValueError(
+                "q, k and v must share one shape [items, branches, heads, tokens, head_dim], got "
+                f"{list(self.q.shape)}, {list(self.k.shape)} and {list(self.v.shape)}"
+            )
+
+    def __len__(self) -> int:
+        return int(self.q.shape[0])
+
+    def __getitem__(self, items: slice) -> "QKV":
+        return QKV(self.q[items], self.k[items], self.v[items])
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "QKV":
+        """Return the tensors on ``device``, cast to ``dtype`` where one is given."""
+        return QKV(*(t.to(device=device, dtype=dtype) for t in (self.q, self.k, self.v)))
+
+
+def aligned_attention_scores(
+    query: QKV,
+    candidates: QKV,
+    similarity: Similarity = "cosine",
+    directions: Directions = "both",
+    query_output: Tensor | None = None,
+) -> Tensor:
+    """Score one query against many candidates.
+
+    Args:
+        query: one item, ``[1, branches, heads, tokens, head_dim]``.
+        candidates: ``[candidates, branches, heads, tokens, head_dim]`` on the query's device.
+        similarity: ``cosine`` (in [-1, 1], higher is closer) or ``mse`` (>= 0, lower is closer).
+        directions: the mean of both directed scores, or one of them.
+        query_output: ``attention_output`` of the query with itself, where the caller has it already.
+
+    Returns:
+        float32 ``[candidates]``.
+
+    Raises:
+        UsageError: unknown ``similarity`` or ``directions``.
+        ValueError: more than one query, or shapes that differ.
+    """
+    _check(query, candidates, similarity, directions)
+    scores = []
+    if directions != "candidate_to_query":
+        own = attention_output(query.q, query.k, query.v) if query_output is None else query_output
+        cross = attention_output(query.q.expand_as(candidates.q), candidates.k, candidates.v)
+        scores.append(compare(own.expand_as(cross), cross, similarity))
+    if directions != "query_to_candidate":
+        own = attention_output(candidates.q, candidates.k, candidates.v)
+        cross = attention_output(candidates.q, query.k.expand_as(candidates.k), query.v.expand_as(candidates.v))
+        scores.append(compare(own, cross, similarity))
+    return torch.stack(scores).mean(dim=0)
+
+
+def attention_output(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Compute ``softmax(q kᵀ / sqrt(head_dim)) v`` in float32.
+
+    Args:
+        q: ``[items, branches, heads, tokens, head_dim]``; ``k`` and ``v`` alike.
+        k: see ``q``.
+        v: see ``q``.
+
+    Returns:
+        float32, the shape of ``q``: the layer's output before its output projection.
+    """
+    # Items and branches become one axis: with 5-D inputs torch leaves its fused kernel (over 4 times slower).
+    q4, k4, v4 = (t.flatten(0, 1).float() for t in (q, k, v))
+    return scaled_dot_product_attention(q4, k4, v4).reshape(q.shape)
+
+
+def compare(own: Tensor, cross: Tensor, similarity: Similarity) -> Tensor:
+    """Compare own and cross outputs, each ``[items, ...]``, as one vector an item; float32 ``[items]``."""
+    own, cross = own.flatten(1), cross.flatten(1)
+    if similarity == "mse":
+        return (own - cross).square().mean(dim=1)
+    dot = (own * cross).sum(dim=1)
+    norms = own.square().sum(dim=1) * cross.square().sum(dim=1)
+    return dot / norms.sqrt().clamp_min(torch.finfo(torch.float32).tiny)
+
+
+def higher_is_closer(similarity: Similarity) -> bool:
+    """Say which way scores of ``similarity`` are ordered."""
+    return similarity == "cosine"
+
+
+def _check(query: QKV, candidates: QKV, similarity: str, directions: str) -> None:
+    if similarity not in get_args(Similarity):
+        raise UsageError(f"unknown similarity '{similarity}'; known: {', '.join(get_args(Similarity))}")
+    if directions not in get_args(Directions):
+        raise UsageError(f"unknown directions '{directions}'; known: {', '.join(get_args(Directions))}")
+    if len(query) != 1 or query.q.shape[1:] != candidates.q.shape[1:]:
+        raise ValueError(
+            f"one query [1, ...] and candidates of its shape are needed, got {list(query.q.shape)} "
+            f"and {list(candidates.q.shape)}"
+        )

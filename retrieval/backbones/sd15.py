@@ -1,0 +1,234 @@
+"""DiffSim-S on Stable Diffusion 1.5: images to the self-attention Q/K/V of the UNet (paper section 3.3).
+
+RGB, resized to a square (the aspect ratio is not kept), VAE encoded once, noised once a timestep, and one UNet
+pass a timestep that stops right behind the last layer asked for.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from retrieval.aas import QKV
+from retrieval.backbones import ExtractorDescription, Pixels
+from retrieval.backbones.capture import Projections, capture_qkv
+from retrieval.backbones.weights import quiet_loading, require, variant_of, weights_digest, weights_folder
+from retrieval.device import choose_dtype, dtype_name
+from retrieval.errors import ModelError, UsageError
+from retrieval.images import resize_square
+from retrieval.modes import Target
+from retrieval.noise import add_noise, draws_for
+from retrieval.settings import ModelSettings
+from retrieval.vocabulary import Branches, NoiseRule, Role
+
+FILES = (
+    "scheduler/*",
+    "text_encoder/config.json",
+    "text_encoder/model.safetensors",
+    "tokenizer/*",
+    "unet/config.json",
+    "unet/diffusion_pytorch_model.safetensors",
+    "vae/config.json",
+    "vae/diffusion_pytorch_model.safetensors",
+)
+PARTS = ("unet", "vae", "text_encoder")
+
+# Names of the paper, in the order of the forward pass: path of the block inside the UNet.
+LAYERS: Mapping[str, str] = MappingProxyType(
+    {
+        "D_0": "down_blocks.0",
+        "D_1": "down_blocks.1",
+        "D_2": "down_blocks.2",
+        "M": "mid_block",
+        "U_0": "up_blocks.1",
+        "U_1": "up_blocks.2",
+        "U_2": "up_blocks.3",
+    }
+)
+
+
+def load(
+    description: ExtractorDescription, settings: ModelSettings, device: torch.device, offline: bool
+) -> "StableDiffusion15":
+    """Load the parts that scoring needs: VAE, UNet and two prompt embeddings. The text encoder is not kept."""
+    size = settings.image_size or description.image_size
+    if size <= 0 or size % 64:
+        raise UsageError(f"image size {size} does not suit sd15: a positive multiple of 64 is needed")
+    local = None if settings.weights is None else Path(settings.weights)
+    folder = weights_folder(description, local, FILES, offline)
+    require(folder, (*PARTS, "tokenizer", "scheduler"), "Stable Diffusion 1.5")
+    dtype = choose_dtype(settings.dtype, device)
+    return StableDiffusion15(
+        folder=folder,
+        unet=_load_part(folder, "unet", device, dtype),
+        vae=_load_part(folder, "vae", device, dtype),
+        prompts=_embed_prompts(folder, settings.prompt, device, dtype),
+        alpha_bars=_alpha_bars(folder),
+        image_size=size,
+        settings=settings,
+        noise=settings.noise or description.noise,
+    )
+
+
+class StableDiffusion15:
+    """An AttentionExtractor; tensors have 1 or 2 branches, [unconditional, conditional] in that order."""
+
+    def __init__(
+        self,
+        *,
+        folder: Path,
+        unet: Any,
+        vae: Any,
+        prompts: Tensor,
+        alpha_bars: Tensor,
+        image_size: int,
+        settings: ModelSettings,
+        noise: NoiseRule,
+    ) -> None:
+        """Take loaded parts; ``prompts`` is ``[2, 77, width]``, ``alpha_bars`` float32 ``[1000]``."""
+        self._folder = folder
+        self._unet, self._vae = unet, vae
+        self._prompts = prompts if settings.branches == "both" else prompts[1:]
+        self._alpha_bars = alpha_bars
+        self._image_size = image_size
+        self._settings = settings
+        self._branches: Branches = settings.branches
+        self._noise: NoiseRule = noise
+        self._layers = {
+            name: unet.get_submodule(f"{path}.attentions")[-1].transformer_blocks[-1].attn1
+            for name, path in LAYERS.items()
+        }
+
+    def prepare(self, image: Image.Image) -> Pixels:
+        """Return ``[S, S, 3]``: Lanczos to a square, as published."""
+        return resize_square(image, self._image_size)
+
+    @torch.inference_mode()
+    def extract(self, pixels: Pixels, targets: Sequence[Target], role: Role) -> dict[Target, QKV]:
+        """Encode once, then one truncated UNet pass a timestep; see :class:`retrieval.backbones.AttentionExtractor`."""
+        unknown = sorted({target.layer for target in targets} - set(LAYERS))
+        if unknown:
+            raise UsageError(f"unknown layer '{unknown[0]}' of sd15; known: {', '.join(LAYERS)}")
+        mean, std = self.encode(pixels)
+        draws = draws_for(role, self._noise, self._settings.seed, (mean.shape[1], *mean.shape[2:]))
+        latent = self._vae.config.scaling_factor * (mean + std * draws.latent.to(mean))
+        found: dict[Target, QKV] = {}
+        for timestep, group in groupby(sorted(targets, key=_by_timestep), key=_by_timestep):
+            noisy = add_noise(latent, draws.noise, float(self._alpha_bars[timestep]))
+            qkv = self._read(noisy, timestep, [target.layer for target in group])
+            found |= {Target(layer, timestep): tensors for layer, tensors in qkv.items()}
+        return found
+
+    def encode(self, pixels: Pixels) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation of the VAE's posterior, each ``[images, 4, S/8, S/8]``, unscaled."""
+        parameter = next(self._vae.parameters())
+        # Contiguous on purpose: torch's GroupNorm on channels-last pixels is less accurate (VAE mean 1.8e-3 off).
+        images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
+        images = images.to(parameter.device, torch.float32) / 127.5 - 1.0
+        posterior = self._vae.encode(images.to(parameter.dtype)).latent_dist
+        return posterior.mean, posterior.std
+
+    def _read(self, noisy: Tensor, timestep: int, layers: Sequence[str]) -> dict[str, QKV]:
+        images, branches = len(noisy), len(self._prompts)
+        sample = noisy.repeat_interleave(branches, dim=0)
+        prompts = self._prompts.repeat(images, 1, 1)
+        captured = capture_qkv(
+            run=lambda: self._unet(sample, timestep, encoder_hidden_states=prompts),
+            layers={layer: self._layers[layer] for layer in layers},
+            project=_project,
+        )
+        return {
+            layer: QKV(*(t.reshape(images, branches, *t.shape[1:]) for t in tensors))
+            for layer, tensors in captured.items()
+        }
+
+    def fingerprint(self) -> dict[str, Any]:
+        """See :class:`retrieval.backbones.AttentionExtractor`."""
+        return {
+            "name": "sd15",
+            "weights": weights_digest(self._folder, PARTS),
+            "image_size": self._image_size,
+            "resize": "square-lanczos",
+            "branches": self._branches,
+            "prompt": self._settings.prompt,
+            "noise": self._noise,
+            "seed": self._settings.seed,
+            "dtype": dtype_name(self._unet.dtype),
+        }
+
+
+def _by_timestep(target: Target) -> int:
+    return target.timestep
+
+
+def _project(attention: Any, hidden: Tensor) -> Projections:
+    """Return Q, K, V ``[batch, heads, tokens, head_dim]`` of the layer-normed input ``[batch, tokens, width]``."""
+    q, k, v = (
+        to(hidden).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
+        for to in (attention.to_q, attention.to_k, attention.to_v)
+    )
+    return q, k, v
+
+
+def _load_part(folder: Path, part: str, device: torch.device, dtype: torch.dtype) -> Any:
+    import diffusers
+
+    kinds = {"unet": diffusers.UNet2DConditionModel, "vae": diffusers.AutoencoderKL}
+    try:
+        model: Any = kinds[part].from_pretrained(
+            folder,
+            subfolder=part,
+            torch_dtype=dtype,
+            variant=variant_of(folder / part),
+            local_files_only=True,
+            low_cpu_mem_usage=False,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ModelError(f"{folder / part} can't be loaded: {str(error).strip().splitlines()[0]}") from error
+    if part == "vae":
+        model.decoder, model.post_quant_conv = nn.Identity(), None  # images are never decoded
+    return model.eval().requires_grad_(False).to(device)
+
+
+def _embed_prompts(folder: Path, prompt: str, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return the last hidden states of ["", prompt], ``[2, 77, width]``."""
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    try:
+        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+        with quiet_loading():
+            encoder: Any = CLIPTextModel.from_pretrained(
+                folder / "text_encoder",
+                dtype=dtype,
+                variant=variant_of(folder / "text_encoder"),
+                local_files_only=True,
+            )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ModelError(f"{folder}: the text encoder can't be loaded: {str(error).splitlines()[0]}") from error
+    tokens = tokenizer(
+        ["", prompt],
+        padding="max_length",
+        max_length=tokenizer.model_max_length,
+        truncation=True,
+        return_tensors="pt",
+    )
+    with torch.inference_mode():
+        states: Tensor = encoder.eval().to(device)(tokens.input_ids.to(device)).last_hidden_state
+    return states
+
+
+def _alpha_bars(folder: Path) -> Tensor:
+    from diffusers import PNDMScheduler
+
+    try:
+        scheduler: Any = PNDMScheduler
+        alpha_bars: Tensor = scheduler.from_pretrained(folder, subfolder="scheduler").alphas_cumprod
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder / 'scheduler'} can't be loaded: {str(error).splitlines()[0]}") from error
+    return alpha_bars

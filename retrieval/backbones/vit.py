@@ -1,0 +1,158 @@
+"""CLIP and DINOv2 as embedders, through transformers, with preprocessing of our own.
+
+The libraries' image processors change pixels between versions; resize, crop and normalise are ours, so a vector
+depends on the weights alone.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from retrieval.backbones import Description, Pixels
+from retrieval.backbones.weights import quiet_loading, require, weights_digest, weights_folder
+from retrieval.errors import ModelError
+from retrieval.images import resize_and_crop
+
+FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Bicubic resize of the short side, centre crop, then ``(x / 255 - mean) / std`` a channel."""
+
+    shortest: int  # pixels
+    crop: int  # pixels
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+CLIP_PREPROCESSING = Preprocessing(224, 224, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+DINOV2_PREPROCESSING = Preprocessing(256, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def load_clip(description: Description, folder: Path | None, device: torch.device, offline: bool) -> "ViTEmbedder":
+    """Load CLIP's vision tower with its projection; the vector is the image embedding."""
+    from transformers import CLIPVisionModelWithProjection
+
+    return _load(
+        description,
+        folder,
+        device,
+        offline,
+        CLIPVisionModelWithProjection,
+        CLIP_PREPROCESSING,
+        _image_embedding,
+    )
+
+
+def load_dinov2(description: Description, folder: Path | None, device: torch.device, offline: bool) -> "ViTEmbedder":
+    """Load DINOv2; the vector is the class token after the final layer norm."""
+    from transformers import Dinov2Model
+
+    return _load(description, folder, device, offline, Dinov2Model, DINOV2_PREPROCESSING, _class_token)
+
+
+class ViTEmbedder:
+    """An Embedder over one vision transformer, float32."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        folder: Path,
+        model: Any,
+        preprocessing: Preprocessing,
+        pool: Callable[[Any], Tensor],
+    ) -> None:
+        self._name, self._folder = name, folder
+        self._model = model
+        self._rules = preprocessing
+        self._pool = pool
+
+    def prepare(self, image: Image.Image) -> Pixels:
+        """Return ``[crop, crop, 3]``."""
+        return resize_and_crop(image, self._rules.shortest, self._rules.crop)
+
+    @torch.inference_mode()
+    def embed(self, pixels: Pixels) -> NDArray[np.float32]:
+        """Return float32 ``[images, dim]``, rows of norm 1."""
+        device = next(self._model.parameters()).device
+        mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (self._rules.mean, self._rules.std))
+        images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))).to(device).float() / 255.0
+        vectors = self._pool(self._model(pixel_values=(images - mean) / std)).float()
+        result: NDArray[np.float32] = torch.nn.functional.normalize(vectors, dim=1).cpu().numpy()
+        return result
+
+    def fingerprint(self) -> dict[str, Any]:
+        """See :class:`retrieval.backbones.Embedder`."""
+        return {"name": self._name, "weights": weights_digest(self._folder), **_json(asdict(self._rules))}
+
+
+def _load(
+    description: Description,
+    folder: Path | None,
+    device: torch.device,
+    offline: bool,
+    kind: Any,
+    default: Preprocessing,
+    pool: Callable[[Any], Tensor],
+) -> ViTEmbedder:
+    found = weights_folder(description, folder, FILES, offline)
+    require(found, ("config.json",), f"{description.name} model")
+    try:
+        with quiet_loading():
+            model = kind.from_pretrained(found, dtype=torch.float32, local_files_only=True)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ModelError(f"{description.name}: {found} can't be loaded: {str(error).splitlines()[0]}") from error
+    return ViTEmbedder(
+        name=description.name,
+        folder=found,
+        model=model.eval().requires_grad_(False).to(device),
+        preprocessing=_read_preprocessing(found, default),
+        pool=pool,
+    )
+
+
+def _read_preprocessing(folder: Path, default: Preprocessing) -> Preprocessing:
+    """Read sizes and statistics that a folder states; what it does not state is the published model's."""
+    path = folder / "preprocessor_config.json"
+    if not path.is_file():
+        return default
+    try:
+        stated = json.loads(path.read_text("utf-8"))
+        size, crop = stated.get("size", default.shortest), stated.get("crop_size", default.crop)
+        return Preprocessing(
+            shortest=int(size["shortest_edge"] if isinstance(size, dict) else size),
+            crop=int(crop["height"] if isinstance(crop, dict) else crop),
+            mean=_triple(stated.get("image_mean", default.mean)),
+            std=_triple(stated.get("image_std", default.std)),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path} does not state a resize, a square crop and three means: {error}") from error
+
+
+def _triple(values: Any) -> tuple[float, float, float]:
+    r, g, b = values
+    return float(r), float(g), float(b)
+
+
+def _image_embedding(output: Any) -> Tensor:
+    embedding: Tensor = output.image_embeds
+    return embedding
+
+
+def _class_token(output: Any) -> Tensor:
+    token: Tensor = output.last_hidden_state[:, 0]
+    return token
+
+
+def _json(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}

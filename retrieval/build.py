@@ -1,0 +1,283 @@
+"""Build or update an index: plan, compute batch after batch, commit segment after segment.
+
+A build can be stopped at any moment, by Ctrl-C or by a kill. What was committed stays, the next build goes on from
+there, and computes the same batches, and so the same numbers, as one that was never stopped.
+"""
+
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, Unpack
+
+from index_store.catalog import Item, Reject
+from index_store.layout import Layout, is_index, new_index_path
+from index_store.lock import writer_lock
+from index_store.manifest import Generation, commit
+from index_store.reader import IndexReader
+from index_store.segment import SegmentWriter, clear_uncommitted
+from retrieval.backbones import describe_extractor
+from retrieval.device import choose_device
+from retrieval.discovery import Listing, find_images
+from retrieval.errors import ImageError, NoSpaceError, UsageError
+from retrieval.images import FileFacts
+from retrieval.ingest import FileBatch, read_batches
+from retrieval.models import Models, Prepared, load_models, to_stored
+from retrieval.plan import (
+    Recipe,
+    Work,
+    check_fingerprint,
+    check_sources,
+    continued_recipe,
+    new_recipe,
+    plan_work,
+    state_of,
+    uri_of,
+)
+from retrieval.settings import BuildSettings, ModelChoices
+from retrieval.version import CREATED_BY
+
+MAX_WORKERS = 8
+
+
+@dataclass(frozen=True)
+class BuildEvent:
+    """One step of a build, for whoever shows its progress."""
+
+    kind: Literal["planned", "model", "loaded", "batch", "committed"]
+    message: str = ""
+    done: int = 0  # files dealt with in this run
+    total: int = 0  # files to deal with in this run
+    rejected: int = 0
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What a build did."""
+
+    index: str
+    model: str
+    modes: tuple[str, ...]
+    items: int  # in the index now
+    added: int
+    replaced: int  # of the added: files that had changed
+    unchanged: int
+    rejected: dict[str, int] = field(default_factory=dict)  # by reason, in the index now
+    passed_over: int = 0  # files whose names are no image's
+    unreadable_folders: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {"schema": 1, **asdict(self)}
+
+
+def build_index(
+    sources: str | Path | Sequence[str | Path],
+    index: str | Path | None = None,
+    *,
+    modes: Sequence[str] | None = None,
+    run: BuildSettings | None = None,
+    on_event: Callable[[BuildEvent], None] = lambda event: None,
+    **choices: Unpack[ModelChoices],
+) -> BuildReport:
+    """Make an index of the images in ``sources``, or bring an existing one up to date with them.
+
+    Args:
+        sources: folders (walked recursively) and files.
+        index: where; by default FOLDER.diffsim in the working directory.
+        modes: kinds of likeness to cache tensors for; by default the index's own, or style, instance, semantic.
+        run: device, batch size and the like; nothing there changes a score.
+        on_event: told of every step; may raise KeyboardInterrupt to stop the build.
+        **choices: fields of :class:`retrieval.settings.ModelSettings`; those left out are the index's own.
+
+    Raises:
+        UsageError: nothing to index, or an unknown name.
+        IndexIncompatibleError: the index was made with other settings or weights.
+        IndexLockedError, IndexCorruptError, ModelError, NoSpaceError: see :mod:`index_store.errors`.
+        KeyboardInterrupt: after what was complete has been committed.
+    """
+    started = time.monotonic()
+    paths = [Path(s) for s in ([sources] if isinstance(sources, str | Path) else sources)]
+    listing = find_images(paths)
+    check_sources(listing, paths)
+    root = Path(index) if index is not None else new_index_path(paths, Path.cwd())
+    if root.exists() and not is_index(root) and not (root.is_dir() and not any(root.iterdir())):
+        raise UsageError(f"{root} exists and is no index; name another place with --index")
+    with writer_lock(Layout(root)):
+        builder = _Builder(root, listing, run or BuildSettings(), on_event)
+        builder.prepare(modes, choices)
+        builder.run()
+        return replace(builder.report([str(path) for path in listing.unreadable]), seconds=time.monotonic() - started)
+
+
+class _Builder:
+    """One build under the writer's lock."""
+
+    def __init__(
+        self, root: Path, listing: Listing, run: BuildSettings, on_event: Callable[[BuildEvent], None]
+    ) -> None:
+        self._root, self._layout = root, Layout(root)
+        self._listing, self._run, self._emit = listing, run, on_event
+        self._reader = IndexReader(root) if _was_committed(self._layout) else None
+        clear_uncommitted(self._layout, self._reader.generation if self._reader else None)
+        self._work: Work = plan_work(listing, self._reader, run.retry_rejects)
+        self._added = self._replaced = self._done = self._rejected = 0
+        self._recipe: Recipe
+        self._models: Models
+        self._generation: Generation
+
+    def prepare(self, modes: Sequence[str] | None, choices: ModelChoices) -> None:
+        """Settle what is computed, and load the models where there is anything to compute."""
+        if self._reader is None:
+            self._recipe = new_recipe(modes, choices, self._run)
+        else:
+            self._recipe = continued_recipe(self._reader, self._root, modes, choices, self._run)
+            self._generation = self._reader.generation
+        chosen = self._recipe.chosen
+        self._emit(BuildEvent("planned", total=len(self._work.pending)))
+        self._emit(BuildEvent("model", f"{chosen.name}: {describe_extractor(chosen.name).title} ({chosen.why})"))
+        if not self._work.pending:
+            return
+        settings, device = self._recipe.settings, self._run.device
+        self._models = load_models(settings, self._recipe.targets, device, self._run.offline)
+        fingerprint = self._models.fingerprint()
+        if self._reader is None:
+            self._generation = self._first_generation(fingerprint)
+        else:
+            check_fingerprint(self._generation.fingerprint, fingerprint, self._root)
+        self._emit(BuildEvent("loaded"))
+
+    def _first_generation(self, fingerprint: dict[str, Any]) -> Generation:
+        """Commit an empty index. Since every later one has a higher number, a lost CURRENT is never taken for new."""
+        empty = Generation(
+            number=0,
+            fingerprint=fingerprint,
+            settings=self._recipe.settings.to_json(),
+            sources=(),
+            encoders=tuple(fingerprint["encoders"]),
+            modes=tuple(self._recipe.targets),
+        )
+        return commit(self._layout, empty, CREATED_BY)
+
+    def run(self) -> None:
+        """Compute and commit everything that is pending."""
+        if not self._work.pending:
+            return
+        batches = read_batches(
+            self._work.pending,
+            min(self._batch_size(), self._run.segment_rows),
+            self._run.workers or min(MAX_WORKERS, os.cpu_count() or 1),
+            self._models.rules,
+            self._models.prepare,
+        )
+        segment, opened = self._open_segment(), time.monotonic()
+        try:
+            for batch in batches:
+                self._add(batch, segment)
+                overdue = time.monotonic() - opened >= self._run.commit_seconds
+                if len(segment) >= self._run.segment_rows or overdue:
+                    self._commit(segment)
+                    segment, opened = self._open_segment(), time.monotonic()
+            self._commit(segment)
+        except NoSpaceError:
+            segment.discard()  # what can't be finished only takes room
+            raise
+        except BaseException:
+            self._commit(segment)
+            raise
+        finally:
+            batches.close()
+
+    def _batch_size(self) -> int:
+        on_cpu, on_accelerator = describe_extractor(self._recipe.settings.model).batch_sizes
+        own = on_cpu if choose_device(self._run.device).type == "cpu" else on_accelerator
+        return self._run.batch_size or own
+
+    def _open_segment(self) -> SegmentWriter:
+        return SegmentWriter(self._layout, f"{self._generation.number + 1:06d}")
+
+    def _add(self, batch: FileBatch, segment: SegmentWriter) -> None:
+        good = [outcome for outcome in batch.outcomes if not isinstance(outcome, ImageError)]
+        bad = zip(batch.files, batch.outcomes, strict=True)
+        rejects = [_reject(path, outcome) for path, outcome in bad if isinstance(outcome, ImageError)]
+        items = self._items([facts for facts, _ in good], self._generation.next_id + segment.items)
+        segment.reject(rejects)
+        if good:
+            self._append(items, [prepared for _, prepared in good], segment)
+        self._added += len(items)
+        self._done += len(batch.files)
+        self._rejected += len(rejects)
+        self._emit(BuildEvent("batch", "", self._done, len(self._work.pending), self._rejected))
+
+    def _append(self, items: list[Item], prepared: list[Prepared], segment: SegmentWriter) -> None:
+        encoded = self._models.encode(prepared, "gallery")
+        tensors = {mode: to_stored(qkv) for mode, qkv in encoded.tensors.items()}
+        if not self._done:
+            stored = sum(a.nbytes for mode in tensors.values() for a in mode.values())
+            stored += sum(2 * vectors.size for vectors in encoded.vectors.values())
+            self._check_disk(stored // len(items))
+        segment.append(items, encoded.vectors, tensors)
+
+    def _check_disk(self, bytes_an_image: int) -> None:
+        """Refuse a build that can't fit, as soon as one image's size is known: nothing was stored yet in this run."""
+        needed = bytes_an_image * len(self._work.pending)
+        free = shutil.disk_usage(self._root).free
+        if needed > free:
+            raise NoSpaceError(
+                f"{self._root} would grow by {needed / 1e9:.1f} GB ({bytes_an_image / 1e6:.2f} MB an image) and "
+                f"{free / 1e9:.1f} GB are free; build fewer modes (--modes), or one branch (--branches cond), "
+                "or name another disk (--index)"
+            )
+
+    def _items(self, facts: Sequence[FileFacts], first_id: int) -> list[Item]:
+        return [
+            Item(first_id + n, uri_of(f.path), f.size, f.mtime_ns, f.sha256, f.width, f.height)
+            for n, f in enumerate(facts)
+        ]
+
+    def _commit(self, segment: SegmentWriter) -> None:
+        if not segment.is_whole or not len(segment):
+            segment.discard()
+            return
+        record = segment.finish()
+        stale = [self._work.replaced[uri] for uri in segment.uris if uri in self._work.replaced]
+        self._replaced += len(stale)
+        grown = replace(
+            self._generation,
+            segments=(*self._generation.segments, record),
+            tombstones=tuple(sorted({*self._generation.tombstones, *stale})),
+            next_id=self._generation.next_id + record.rows,
+        )
+        self._generation = commit(self._layout, grown, CREATED_BY)
+        self._emit(BuildEvent("committed", "", self._done, len(self._work.pending), self._rejected))
+
+    def report(self, unreadable: Sequence[str]) -> BuildReport:
+        """Sum up, from what is in the index now."""
+        reader = IndexReader(self._root)
+        return BuildReport(
+            index=str(self._root),
+            model=self._recipe.settings.model,
+            modes=reader.generation.modes,
+            items=len(reader),
+            added=self._added,
+            replaced=self._replaced,
+            unchanged=self._work.unchanged,
+            rejected=dict(Counter(reject.reason for reject in reader.rejects())),
+            passed_over=self._listing.passed_over,
+            unreadable_folders=tuple(unreadable),
+        )
+
+
+def _was_committed(layout: Layout) -> bool:
+    """Say whether there is an index to go on with: not where the very first, empty commit was cut short."""
+    later = [path for path in layout.generations.glob("[0-9]*.json") if path.name != layout.generation(1).name]
+    return layout.current.exists() or bool(later)
+
+
+def _reject(path: Path, error: ImageError) -> Reject:
+    size, mtime_ns = state_of(path)
+    return Reject(uri_of(path), size, mtime_ns, error.reason, error.detail)

@@ -1,0 +1,48 @@
+"""Devices and dtypes: one table, read when a model is loaded, nothing set at import."""
+
+from typing import TYPE_CHECKING, cast, get_args
+
+from retrieval.errors import UsageError
+from retrieval.vocabulary import DeviceName, DtypeName
+
+if TYPE_CHECKING:
+    import torch
+
+# float16 on CUDA is what the published code ran; on the CPU it is slow, and on mps unproven.
+DEFAULT_DTYPES: dict[str, str] = {"cpu": "float32", "cuda": "float16", "mps": "float32"}
+
+
+def choose_device(name: str) -> "torch.device":
+    """Return the device called ``name``; ``auto`` takes cuda, then mps, then the CPU.
+
+    Raises:
+        UsageError: an unknown name, or a device that this machine lacks.
+    """
+    import torch
+
+    kind, _, number = name.partition(":")
+    if kind not in get_args(DeviceName):
+        raise UsageError(f"unknown device '{name}'; known: {', '.join(get_args(DeviceName))}")
+    has = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if kind == "auto":
+        return torch.device(next(d for d in ("cuda", "mps", "cpu") if has[d]))
+    if not has[kind]:
+        raise UsageError(f"device '{name}' was asked for, but torch {torch.__version__} finds none on this machine")
+    return torch.device(kind, int(number)) if number.isdecimal() else torch.device(kind)
+
+
+def choose_dtype(name: str, device: "torch.device") -> "torch.dtype":
+    """Return the dtype of a model's arithmetic; ``auto`` is the device's entry in :data:`DEFAULT_DTYPES`."""
+    import torch
+
+    if name not in get_args(DtypeName):
+        raise UsageError(f"unknown dtype '{name}'; known: {', '.join(get_args(DtypeName))}")
+    dtype = getattr(torch, DEFAULT_DTYPES[device.type] if name == "auto" else name)
+    assert isinstance(dtype, torch.dtype)
+    return dtype
+
+
+def dtype_name(dtype: "torch.dtype") -> DtypeName:
+    """Return the word for ``dtype``."""
+    name = str(dtype).removeprefix("torch.")
+    return cast(DtypeName, name)

@@ -1,0 +1,60 @@
+"""Read and resize image files in threads, batch after batch, a bounded number of batches ahead of the models."""
+
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from retrieval.errors import ImageError
+from retrieval.images import DecodeRules, FileFacts, read_image
+from retrieval.models import Prepared
+
+BATCHES_AHEAD = 2
+
+Outcome = tuple[FileFacts, Prepared] | ImageError
+
+
+@dataclass(frozen=True)
+class FileBatch:
+    """One batch of the plan: the files asked for and, in their order, what became of each."""
+
+    files: tuple[Path, ...]
+    outcomes: tuple[Outcome, ...]
+
+
+def read_batches(
+    files: Sequence[Path],
+    batch_size: int,
+    workers: int,
+    rules: DecodeRules,
+    prepare: Callable[[Image.Image], Prepared],
+) -> Generator[FileBatch, None, None]:
+    """Yield ``files`` in order, ``batch_size`` a batch, decoded and prepared.
+
+    Batches are cut by position in ``files``, rejects included, so that a resumed build sees the batches that an
+    uninterrupted one would have seen. An image that can't be used is an ImageError among the outcomes.
+    """
+
+    def load(path: Path) -> Outcome:
+        try:
+            image, facts = read_image(path, rules)
+        except ImageError as error:
+            return error
+        return facts, prepare(image)
+
+    chunks = [tuple(files[start : start + batch_size]) for start in range(0, len(files), batch_size)]
+    waiting: deque[tuple[tuple[Path, ...], list[Future[Outcome]]]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+        try:
+            for number, chunk in enumerate(chunks):
+                for ahead in chunks[number + len(waiting) : number + 1 + BATCHES_AHEAD]:
+                    waiting.append((ahead, [pool.submit(load, path) for path in ahead]))
+                _, futures = waiting.popleft()
+                yield FileBatch(chunk, tuple(future.result() for future in futures))
+        finally:
+            for _, futures in waiting:
+                for future in futures:
+                    future.cancel()

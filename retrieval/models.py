@@ -1,0 +1,204 @@
+"""The loaded models of one index: pixels in, vectors and tensors out; and the fingerprint of what they compute."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from retrieval.aas import QKV
+from retrieval.backbones import (
+    EXTRACTORS,
+    AttentionExtractor,
+    Embedder,
+    Pixels,
+    describe_embedder,
+    describe_extractor,
+    load_embedder,
+    load_extractor,
+)
+from retrieval.backbones.weights import is_cached, is_offline
+from retrieval.device import choose_device, choose_dtype, dtype_name
+from retrieval.errors import UsageError
+from retrieval.images import DecodeRules
+from retrieval.modes import Mode, Target
+from retrieval.settings import ModelSettings
+from retrieval.vocabulary import Role
+
+CODEC = "qkv-float16"
+ATTENTION = "attention"  # the extractor's entry among the prepared pixels; encoders are there by name
+
+Prepared = Mapping[str, Pixels]
+"""One image as every model wants it: the extractor's pixels and each encoder's."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A batch, encoded: vectors float32 ``[images, dim]`` by encoder and tensors by mode, on the model's device."""
+
+    vectors: Mapping[str, NDArray[np.float32]]
+    tensors: Mapping[str, QKV]
+
+
+@dataclass(frozen=True)
+class Models:
+    """Everything that turns an image into what an index stores of it."""
+
+    extractor: AttentionExtractor
+    embedders: Mapping[str, Embedder]
+    rules: DecodeRules
+    targets: Mapping[str, Target]  # by mode
+
+    def prepare(self, image: Image.Image) -> Prepared:
+        """Resize one RGB image for every model; safe in many threads."""
+        return {
+            ATTENTION: self.extractor.prepare(image),
+            **{name: embedder.prepare(image) for name, embedder in self.embedders.items()},
+        }
+
+    def encode(self, batch: Sequence[Prepared], role: Role, modes: Sequence[str] | None = None) -> Encoded:
+        """Encode a batch for ``modes`` (all by default); modes with one target share one computation."""
+        wanted = {mode: self.targets[mode] for mode in modes or self.targets}
+        pixels = np.stack([image[ATTENTION] for image in batch])
+        by_target = self.extractor.extract(pixels, list(dict.fromkeys(wanted.values())), role)
+        vectors = {
+            name: embedder.embed(np.stack([image[name] for image in batch]))
+            for name, embedder in self.embedders.items()
+        }
+        return Encoded(vectors, {mode: by_target[target] for mode, target in wanted.items()})
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return all that changes a stored number, as JSON values."""
+        return {
+            "model": self.extractor.fingerprint(),
+            "pixels": self.rules.fingerprint(),
+            "modes": {mode: {"layer": t.layer, "timestep": t.timestep} for mode, t in self.targets.items()},
+            "encoders": {name: embedder.fingerprint() for name, embedder in self.embedders.items()},
+            "codec": CODEC,
+        }
+
+
+@dataclass(frozen=True)
+class ChosenModel:
+    """The answer to ``--model auto``, with the reason in one line."""
+
+    name: str
+    why: str
+
+
+def choose_model(settings: ModelSettings, device: str, offline: bool) -> ChosenModel:
+    """Choose the model: the one named; else sd15 where a GPU and its weights can be had; else the embedded mini."""
+    if settings.model != "auto":
+        describe_extractor(settings.model)
+        return ChosenModel(settings.model, "as asked")
+    if settings.weights is not None:
+        return ChosenModel("sd15", "weights were given")
+    if choose_device(device).type == "cpu":
+        return ChosenModel("mini", "no GPU in use, and Stable Diffusion takes half a minute an image on a CPU")
+    if is_cached(EXTRACTORS["sd15"], "unet/config.json"):
+        return ChosenModel("sd15", "a GPU and cached weights are at hand")
+    if offline or is_offline() or not _hub_answers():
+        return ChosenModel("mini", "the weights of Stable Diffusion 1.5 are neither cached nor can be downloaded")
+    size = EXTRACTORS["sd15"].download_mb / 1000
+    return ChosenModel("sd15", f"a GPU is at hand; its weights ({size:.1f} GB) are downloaded once")
+
+
+def _hub_answers() -> bool:
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().model_info(EXTRACTORS["sd15"].repo, revision=EXTRACTORS["sd15"].revision, timeout=5)
+    except Exception:  # whatever goes wrong on the way to the hub, the answer is no
+        return False
+    return True
+
+
+def resolve(settings: ModelSettings, modes: Sequence[Mode], device: str) -> ModelSettings:
+    """Replace every "the model's own" by its value, so that an index keeps its meaning when defaults change.
+
+    Raises:
+        UsageError: an encoder that has no folder beside local weights; the message says how to name one.
+    """
+    description = describe_extractor(settings.model)
+    dtype = dtype_name(choose_dtype(settings.dtype, choose_device(device)))
+    return replace(
+        settings,
+        weights=None if settings.weights is None else str(Path(settings.weights).resolve()),
+        image_size=settings.image_size or description.image_size,
+        noise=settings.noise or description.noise,
+        dtype=dtype,
+        encoders=_resolve_encoders(settings, modes),
+    )
+
+
+def _resolve_encoders(settings: ModelSettings, modes: Sequence[Mode]) -> dict[str, str | None]:
+    names = settings.encoders
+    if names is None:
+        names = dict.fromkeys(encoder for mode in modes for encoder in mode.encoders)
+    return {name: _encoder_folder(name, folder, settings.weights) for name, folder in names.items()}
+
+
+def _encoder_folder(name: str, folder: str | None, weights: str | None) -> str | None:
+    if folder is not None:
+        return str(Path(folder).resolve())
+    if weights is None or not describe_embedder(name).download_mb:
+        return None  # from the hub, or without weights
+    beside = Path(weights).resolve().parent / name
+    if not beside.is_dir():
+        raise UsageError(
+            f"local weights were given, but there is no folder {beside} for the encoder '{name}'; "
+            f"name one with --encoders {name}=FOLDER, or build without a coarse stage with --encoders none"
+        )
+    return str(beside)
+
+
+def load_models(settings: ModelSettings, targets: Mapping[str, Target], device: str, offline: bool) -> Models:
+    """Load what :func:`resolve` returned.
+
+    Raises:
+        UsageError, ModelError: see :mod:`retrieval.backbones`.
+    """
+    place = choose_device(device)
+    description = describe_extractor(settings.model)
+    size = settings.image_size or description.image_size
+    return Models(
+        extractor=load_extractor(settings, place, offline),
+        embedders={
+            name: load_embedder(name, None if folder is None else Path(folder), place, offline)
+            for name, folder in (settings.encoders or {}).items()
+        },
+        # Models next to a full decode in cost read JPEGs at a reduced scale, still twice what any model wants.
+        rules=DecodeRules(alpha=settings.alpha, draft=max(size, 224) if description.draft else None),
+        targets=targets,
+    )
+
+
+def to_stored(tensors: QKV) -> dict[str, NDArray[np.float16]]:
+    """Return q, k, v as the cache holds them (codec qkv-float16)."""
+    return {
+        name: tensor.to(torch.float16).cpu().numpy()
+        for name, tensor in (("q", tensors.q), ("k", tensors.k), ("v", tensors.v))
+    }
+
+
+def differences(stored: Mapping[str, Any], asked: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """List where two fingerprints differ, as ``model.seed: 2334 in the index, 1 asked``."""
+    found = []
+    for key in sorted({*stored, *asked}):
+        mine, yours = stored.get(key), asked.get(key)
+        if isinstance(mine, Mapping) and isinstance(yours, Mapping):
+            found += differences(mine, yours, f"{prefix}{key}.")
+        elif mine != yours:
+            found.append(f"{prefix}{key}: {_short(mine)} in the index, {_short(yours)} asked for")
+    return found
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:12]}..."

@@ -1,0 +1,118 @@
+"""What a score depends on, and what a build may choose: every default of the project lives here, once."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, TypedDict, get_args
+
+from retrieval.errors import UsageError
+from retrieval.vocabulary import AlphaRule, Branches, DtypeName, NoiseRule, Similarity
+
+PUBLISHED_SEED = 2334
+PUBLISHED_PROMPT = "High quality image"
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """A model and how it is run. Stored in the index, so that a search runs exactly what the build ran."""
+
+    model: str = "auto"  # a name of retrieval.backbones.EXTRACTORS; auto: see retrieval.backbones.choose_model
+    weights: str | None = None  # a local folder; None: the hub's pinned revision, or the package's own weights
+    image_size: int | None = None  # pixels a side; None: the model's own
+    branches: Branches = "both"
+    noise: NoiseRule | None = None  # None: the model's own (pairwise for SD 1.5)
+    seed: int = PUBLISHED_SEED
+    prompt: str = PUBLISHED_PROMPT
+    dtype: DtypeName = "auto"
+    alpha: AlphaRule = "white"
+    # name -> local folder, or None for the hub or for a folder of that name beside `weights`.
+    # None as a whole: the encoders that the modes name.
+    encoders: Mapping[str, str | None] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for the index's settings."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "ModelSettings":
+        """Read what :meth:`to_json` wrote; keys of newer versions are ignored (the fingerprint guards meaning)."""
+        known = {f.name for f in fields(cls)}
+        return cls(**{key: value for key, value in values.items() if key in known})
+
+
+class ModelChoices(TypedDict, total=False):
+    """Fields of :class:`ModelSettings` that a caller chose; an index's own values stand for the others."""
+
+    model: str
+    weights: str | None
+    image_size: int | None
+    branches: Branches
+    noise: NoiseRule | None
+    seed: int
+    prompt: str
+    dtype: DtypeName
+    alpha: AlphaRule
+    encoders: Mapping[str, str | None] | None
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """How a build is run; nothing here changes a score."""
+
+    device: str = "auto"
+    batch_size: int | None = None  # images; None: the model's own for the device
+    workers: int | None = None  # decoding threads; None: one a core, 8 at most
+    segment_rows: int = 1024  # a segment is committed at this many images ...
+    commit_seconds: float = 60.0  # ... or when its oldest image is this old: what a kill can cost
+    retry_rejects: bool = False
+    offline: bool = False
+
+    def __post_init__(self) -> None:
+        _at_least(1, batch_size=self.batch_size, workers=self.workers, segment_rows=self.segment_rows)
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How a search is run."""
+
+    k: int = 10
+    candidates: int = 200  # how many the coarse stage hands to the re-ranker
+    exhaustive: bool = False  # score every image of the index instead
+    rerank: bool = True  # False: the coarse ranking as it is
+    similarity: Similarity = "cosine"
+    min_score: float | None = None  # leave out results that score worse
+    exclude_query: bool = False  # leave out results whose file has the query's bytes
+
+    def __post_init__(self) -> None:
+        _at_least(1, k=self.k, candidates=self.candidates)
+        if self.exhaustive and not self.rerank:
+            raise UsageError("exhaustive scoring and the bare coarse ranking exclude each other: choose one")
+        if self.similarity not in get_args(Similarity):
+            raise UsageError(f"unknown similarity '{self.similarity}'; known: {', '.join(get_args(Similarity))}")
+
+
+class SearchChoices(TypedDict, total=False):
+    """Fields of :class:`SearchSettings` that a caller chose."""
+
+    k: int
+    candidates: int
+    exhaustive: bool
+    rerank: bool
+    similarity: Similarity
+    min_score: float | None
+    exclude_query: bool
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """Where an engine runs; nothing here changes a score beyond the stated tolerance."""
+
+    device: str = "auto"
+    weights: str | None = None  # in place of the folder that the index remembers; the weights must be the same
+    encoders: Mapping[str, str | None] = field(default_factory=dict)  # likewise, a folder an encoder
+    offline: bool = False
+
+
+def _at_least(least: int, **values: int | None) -> None:
+    for name, value in values.items():
+        if value is not None and value < least:
+            raise UsageError(f"{name.replace('_', ' ')} must be at least {least}, not {value}")
