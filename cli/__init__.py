@@ -1,0 +1,1 @@
+"""The commands: parse arguments, call one library function, print. Nothing imports this package."""

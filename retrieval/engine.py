@@ -184,8 +184,8 @@ class Engine:
             image, facts = read_image(Path(query), rules)
             size = {"width": facts.width, "height": facts.height}
             return image, {"path": str(Path(query).absolute()), **size, "sha256": facts.sha256}
-        is_image = isinstance(query, Image.Image)
-        image = to_rgb(query, rules.alpha) if is_image else from_array(query, "the query")
+        picture = query if isinstance(query, Image.Image) else from_array(query, "the query")
+        image = to_rgb(picture, rules.alpha)
         return image, {"path": None, "width": image.width, "height": image.height}
 
     def _encode(self, image: Image.Image, role: Any, mode: str) -> Encoded:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypedDict, get_args
 
 from retrieval.errors import UsageError
-from retrieval.vocabulary import AlphaRule, Branches, DtypeName, NoiseRule, Similarity
+from retrieval.vocabulary import AlphaRule, Branches, DeviceName, DtypeName, NoiseRule, Similarity
 
 PUBLISHED_SEED = 2334
 PUBLISHED_PROMPT = "High quality image"
@@ -58,7 +58,7 @@ class ModelChoices(TypedDict, total=False):
 class BuildSettings:
     """How a build is run; nothing here changes a score."""
 
-    device: str = "auto"
+    device: DeviceName = "auto"
     batch_size: int | None = None  # images; None: the model's own for the device
     workers: int | None = None  # decoding threads; None: one a core, 8 at most
     segment_rows: int = 1024  # a segment is committed at this many images ...
@@ -106,7 +106,7 @@ class SearchChoices(TypedDict, total=False):
 class EngineSettings:
     """Where an engine runs; nothing here changes a score beyond the stated tolerance."""
 
-    device: str = "auto"
+    device: DeviceName = "auto"
     weights: str | None = None  # in place of the folder that the index remembers; the weights must be the same
     encoders: Mapping[str, str | None] = field(default_factory=dict)  # likewise, a folder an encoder
     offline: bool = False
@@ -116,3 +116,13 @@ def _at_least(least: int, **values: int | None) -> None:
     for name, value in values.items():
         if value is not None and value < least:
             raise UsageError(f"{name.replace('_', ' ')} must be at least {least}, not {value}")
+
+
+def parse_encoders(text: str) -> dict[str, str | None]:
+    """Read ``clip,dinov2=FOLDER`` as a mapping of names to folders; ``none`` is an empty one."""
+    if text.strip() == "none":
+        return {}
+    parts = [part.strip().partition("=") for part in text.split(",") if part.strip()]
+    if not parts:
+        raise UsageError("--encoders needs names, like clip,dinov2=FOLDER, or none")
+    return {name: folder or None for name, _, folder in parts}

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-Floats: TypeAlias = NDArray[Any]
+Array: TypeAlias = NDArray[Any]
 Random: TypeAlias = np.random.RandomState
 """The legacy generator: its streams are frozen for good, which is what keeps pictures the same for a seed."""
 
@@ -19,15 +19,15 @@ ROLES = ("sky", "glow", "far", "ground", "water", "leaf", "main", "shade", "acce
 """What a shape is in the picture; palettes hold one colour per role, in this order."""
 
 
-Scene: TypeAlias = list[tuple[int, Floats]]
+Scene: TypeAlias = list[tuple[int, Array]]
 """Polygons, the hindmost first: an index into ROLES and float64 [N, 2] corners, 0 to 1 across the frame."""
 
 
-def _poly(*corners: float) -> Floats:
+def _poly(*corners: float) -> Array:
     return np.array(corners, dtype=np.float64).reshape(-1, 2)
 
 
-def _curve(*corners: float, closed: bool = True) -> Floats:
+def _curve(*corners: float, closed: bool = True) -> Array:
     # Three rounds of Chaikin's corner cutting: round enough at any size the gallery is drawn in.
     points = _poly(*corners)
     for _ in range(3):
@@ -37,18 +37,18 @@ def _curve(*corners: float, closed: bool = True) -> Floats:
     return points
 
 
-def _turned(points: Floats, angle: float) -> Floats:
+def _turned(points: Array, angle: float, x: float = 0, y: float = 0) -> Array:
     c, s = np.cos(angle), np.sin(angle)
-    return np.stack([c * points[:, 0] - s * points[:, 1], s * points[:, 0] + c * points[:, 1]], axis=1)
+    return np.stack([x + c * points[:, 0] - s * points[:, 1], y + s * points[:, 0] + c * points[:, 1]], axis=1)
 
 
-def _disc(x: float, y: float, radius: float, height: float = 0, turn: float = 0) -> Floats:
+def _disc(x: float, y: float, radius: float, height: float = 0, turn: float = 0) -> Array:
     angles = np.linspace(0, 2 * np.pi, 48, endpoint=False)
     flat = np.stack([radius * np.cos(angles), (height or radius) * np.sin(angles)], axis=1)
-    return _turned(flat, turn) + np.array([x, y])
+    return _turned(flat, turn, x, y)
 
 
-def _pen(width: float, *corners: float, end: float = 0) -> Floats:
+def _pen(width: float, *corners: float, end: float = 0) -> Array:
     # The outline of a brush line through the corners, which tapers from ``width`` to ``end``.
     points = _curve(*corners, closed=False) if len(corners) > 4 else _poly(*corners)
     along = np.gradient(points, axis=0)
@@ -72,14 +72,14 @@ class _Canvas:
     def vary(self, low: float, high: float) -> float:
         return low + (high - low) * float(self.rng.random_sample())
 
-    def back(self, **parts: Floats | list[Floats]) -> None:
+    def back(self, **parts: Array | list[Array]) -> None:
         # Scenery by role: in frame coordinates, mirrored together with the subject.
         for role, outlines in parts.items():
             for points in outlines if isinstance(outlines, list) else [outlines]:
                 placed = np.array([100, 0]) + points * (-1, 1) if self.flip < 0 else points
                 self.scene.append((ROLES.index(role), placed / 100))
 
-    def put(self, **parts: Floats | list[Floats]) -> None:
+    def put(self, **parts: Array | list[Array]) -> None:
         # Parts of the subject by role: gently bent, so that no two compositions share an outline.
         for role, outlines in parts.items():
             for points in outlines if isinstance(outlines, list) else [outlines]:
@@ -99,8 +99,7 @@ class _Canvas:
         for role, height, swing in bands:
             phase = self.vary(0, 6.28)
             wave = 0.7 * np.sin(0.0942 * x + phase) + 0.3 * np.sin(0.2265 * x + 2 * phase)
-            top = np.stack([x, height + swing * wave], axis=1)
-            self.back(**{role: np.vstack([top, _poly(105, 110, -5, 110)])})
+            self.back(**{role: np.vstack([np.stack([x, height + swing * wave], axis=1), _poly(105, 110, -5, 110)])})
 
     def fir(self, x: float, foot: float, tall: float, role: str = "leaf", side: str = "shade") -> None:
         self.back(dark=_pen(0.07 * tall, x, foot - 0.2 * tall, x, foot))
@@ -112,8 +111,7 @@ class _Canvas:
     def birds(self, x: float, y: float) -> None:
         for _ in range(3):
             bx, by, w = x + self.vary(-12, 12), y + self.vary(-6, 6), self.vary(3, 4.5)
-            for s in (-w, w):
-                self.back(dark=_pen(1, bx + s, by - w / 2, bx + s / 3, by - w * 0.7, bx, by))
+            self.back(dark=[_pen(1, bx + s, by - w / 2, bx + s / 3, by - w * 0.7, bx, by) for s in (-w, w)])
 
 
 def _sailboat(c: _Canvas) -> None:
@@ -122,8 +120,9 @@ def _sailboat(c: _Canvas) -> None:
     c.hills(("far", horizon - 6, 3.5), ("water", horizon, 0))
     c.birds(25, 16)
     c.put(dark=_pen(6, 2, 50, 2, -108), accent=_poly(2, -108, 34, -99, 2, -90))
-    c.put(pale=_curve(8, -92, 10, -90, 62, -25, 86, 30, 84, 33, 10, 33, 8, 30))
-    c.put(glow=_poly(8, -12, 66, -12, 76, 10, 8, 10))
+    c.put(
+        pale=_curve(8, -92, 10, -90, 62, -25, 86, 30, 84, 33, 10, 33, 8, 30), glow=_poly(8, -12, 66, -12, 76, 10, 8, 10)
+    )
     c.put(accent=_curve(-5, -80, -7, -78, -50, -10, -72, 28, -68, 30, -6, 30))
     c.put(main=_poly(-92, 42, 98, 36, 70, 86, -66, 86), pale=_poly(-92, 42, 98, 36, 93, 47, -87, 53))
     c.put(shade=_poly(-74, 74, 77, 74, 70, 86, -66, 86))
@@ -136,8 +135,8 @@ def _sailboat(c: _Canvas) -> None:
 
 
 def _house(c: _Canvas) -> None:
-    c.back(glow=_disc(c.vary(10, 24), c.vary(12, 22), c.vary(8, 10)))
-    x, y = c.vary(82, 88), c.vary(32, 38)
+    c.back(glow=_disc(c.vary(9, 17), c.vary(14, 24), c.vary(8, 10)))
+    x, y = c.vary(36, 44), c.vary(12, 18)
     c.back(pale=[_disc(x + dx, y, r * 1.3, r * 0.7) for dx, r in ((-9, 4.5), (0, 6.5), (9, 4))])
     c.hills(("far", 52, 5), ("leaf", 64, 3), ("ground", 72, 2))
     x, y = c.framed(-22, 75)
@@ -165,11 +164,9 @@ def _cat(c: _Canvas) -> None:
     for s in (-1, 1):
         c.put(shade=_pen(3.5, 27 * s, 45, 24 * s, 88), pale=_disc(17 * s, 88, 15, 8))
         c.put(shade=[_pen(7, 52 * s, y, 44 * s, y + 5, 34 * s, y + 4, end=2) for y in (36, 56)])
-        c.put(main=_poly(45 * s, -42, 43 * s, -100, 6 * s, -70))
-        c.put(accent=_poly(37 * s, -60, 37 * s, -86, 18 * s, -70))
+        c.put(main=_poly(45 * s, -42, 43 * s, -100, 6 * s, -70), accent=_poly(37 * s, -60, 37 * s, -86, 18 * s, -70))
     c.put(main=_curve(-50, -30, -44, -66, 0, -82, 44, -66, 50, -30, 26, -4, -26, -4))
-    c.put(shade=[_pen(6, x * 1.1, -74, x, y, end=2) for x, y in ((-13, -58), (0, -54), (13, -58))])
-    c.put(pale=_disc(0, -19, 20, 12))
+    c.put(shade=[_pen(6, x, -74, x, y, end=2) for x, y in ((-9, -58), (0, -54), (9, -58))], pale=_disc(0, -19, 20, 12))
     for s in (-1, 1):
         c.put(glow=_disc(21 * s, -40, 11.5, 10), dark=_disc(20 * s, -40, 4, 9.5))
         c.put(dark=[_pen(2.2, 16 * s, -19, 66 * s, -26), _pen(2.2, 16 * s, -14, 64 * s, -12)])
@@ -183,8 +180,7 @@ def _cat(c: _Canvas) -> None:
 def _fish(c: _Canvas) -> None:
     c.hills(("water", -10, 0))
     for x in (c.vary(-10, 10), c.vary(30, 50), c.vary(70, 90)):
-        w = c.vary(7, 13)
-        c.back(sky=_poly(x, -5, x + w, -5, x + w * 2.4 - 22, 90, x - 25, 90))
+        c.back(sky=_poly(x, -5, x + 10, -5, x + 3, 90, x - 25, 90))
     c.hills(("far", 80, 4), ("ground", 88, 2))
     for x in (7, 15, 24, 82, 93):
         h, s = c.vary(18, 42), c.vary(-4, 4)
@@ -217,8 +213,7 @@ def _forest(c: _Canvas) -> None:
     x, y, w = c.vary(46, 52), c.vary(86, 90), c.vary(12, 15)
     c.back(shade=_poly(x - w, y, x + w * 1.25, y, x + w * 1.1, y + 3, x - w * 0.9, y + 3))
     c.back(main=_poly(x, y - 1.3 * w, x + 0.5 * w, y - 1.3 * w, x + w * 1.25, y, x + w * 0.6, y))
-    c.back(accent=_poly(x, y - 1.3 * w, x + w * 0.8, y, x - w, y))
-    c.back(glow=_poly(x - 0.03 * w, y - w, x + w * 0.3, y, x - w * 0.4, y))
+    c.back(accent=_poly(x, y - 1.3 * w, x + w * 0.8, y, x - w, y), glow=_poly(x, y - w, x + w * 0.3, y, x - w * 0.4, y))
     c.fir(c.vary(22, 28), c.vary(96, 100), c.vary(55, 66))
     c.birds(30, 16)
 
@@ -258,8 +253,7 @@ def _teapot(c: _Canvas) -> None:
         c.put(**{"accent" if k % 2 else "water": _disc(-60 + 24 * k, 17, 8.5, 10)})
     c.put(shade=_curve(-42, -44, -40, -70, 40, -70, 42, -44), accent=_disc(0, -76, 13, 12))
     x, y = c.framed(100, 86)
-    c.back(pale=_disc(x, y + 1, 14, 2.8))
-    c.back(accent=_curve(x - 10, y - 13, x - 9, y + 2, x + 9, y + 2, x + 10, y - 13))
+    c.back(pale=_disc(x, y + 1, 14, 2.8), accent=_curve(x - 10, y - 13, x - 9, y + 2, x + 9, y + 2, x + 10, y - 13))
     c.back(dark=_disc(x, y - 10.5, 7.5, 1.8))
     for s in (x - 3, x + 3):
         c.back(pale=_pen(1.2, s, y - 14, s + 2, y - 20, s - 2, y - 25, s + c.vary(-2, 2), y - 32))
@@ -278,8 +272,7 @@ def _flower(c: _Canvas) -> None:
             x, y = np.cos(a), np.sin(a)
             c.put(**{role: _disc(far * x, far * y - 20, long, wide, a)})
             c.put(**{"main" if ring else "accent": _disc(50 * x, 50 * y - 20, 22, 5, a)})
-    spiral = [(2.4 * k, 6 * k**0.5) for k in range(14)]
-    seeds = [_disc(r * np.cos(a), r * np.sin(a) - 20, 2.4) for a, r in spiral]
+    seeds = [_disc(6 * k**0.5 * np.cos(2.4 * k), 6 * k**0.5 * np.sin(2.4 * k) - 20, 2.4) for k in range(14)]
     c.put(glow=_disc(0, -20, 27), dark=seeds)
 
 

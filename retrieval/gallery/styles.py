@@ -10,10 +10,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from retrieval.gallery.motifs import Floats
+from retrieval.gallery.motifs import Array
 
 if TYPE_CHECKING:
     from retrieval.gallery import Art
@@ -27,31 +26,26 @@ _TWO_INKS = np.array(
 """Per cent of the two inks for every role."""
 
 
-def _mix(under: Floats, over: Floats, cover: Floats) -> Floats:
-    return under + (over - under) * cover[..., None]
+def _mix(under: Array, over: Array, cover: Array) -> Array:
+    return np.asarray(under + (over - under) * cover[..., None])
 
 
-def _ramp(field: Floats, low: float | Floats, high: float | Floats) -> Floats:
+def _ramp(field: Array, low: float | Array, high: float | Array) -> Array:
     return np.clip((field - low) / (high - low), 0, 1)
 
 
-def _fills(hues: Floats) -> list[tuple[int, ...]]:
+def _fills(hues: Array) -> list[tuple[int, ...]]:
     return [tuple(hue) for hue in np.clip(hues, 0, 255).astype(int).tolist()]
 
 
-def _inside(art: Art, margin: float) -> Floats:
-    off = np.maximum(np.abs(art.x / art.side - 0.5), np.abs(art.y / art.side - 0.5))
-    return (off < 0.5 - margin).astype(np.float32)
-
-
-def _poster(art: Art) -> Floats:
+def _poster(art: Art) -> Array:
     x, y = art.sun()
     rays = np.sin(14 * np.arctan2(art.y - y, art.x - x)) > 0
     dim = np.where(art.roles == _SKY, np.where(rays, 0.93, 1), np.where(art.light < -0.25, 0.86, 1))
-    return _mix(art.palette[_PALE], art.paint() * dim.astype(np.float32)[..., None], _inside(art, 0.03))
+    return _mix(art.palette[_PALE], art.paint() * dim.astype(np.float32)[..., None], art.inside(0.03))
 
 
-def _papercut(art: Art) -> Floats:
+def _papercut(art: Art) -> Array:
     unit, picture = art.unit, Image.new("RGB", (art.side, art.side))
     for role, points in art.scene:
         mask = Image.new("L", picture.size)
@@ -63,10 +57,10 @@ def _papercut(art: Art) -> Floats:
         edge, face = _fills(np.stack([art.palette[role] * 0.6 + 102, art.palette[role]]))
         for colour, shape, dx, dy in (((20, 12, 40), shadow, 2.5, 4), (edge, cut, 0, 0), (face, cut, 1, 1.2)):
             picture.paste(colour, (left - pad + round(dx * unit), top - pad + round(dy * unit)), shape)
-    return np.asarray(picture) + 5 * (art.noise(160) + art.noise(320, 80))[..., None]
+    return np.asarray(np.asarray(picture) + 5 * (art.noise(160) + art.noise(320, 80))[..., None])
 
 
-def _watercolour(art: Art) -> Floats:
+def _watercolour(art: Art) -> Array:
     ids = art.warp(art.warp(art.ids, 1.8, 55), 3.5, 12)
     wet = _ramp(art.noise(6), 0.1, 0.8)
     wash = art.palette[art.role_of[ids]]
@@ -77,10 +71,10 @@ def _watercolour(art: Art) -> Floats:
     density = density - 0.25 * art.light + 0.9 * rim * (1 - 0.7 * wet)
     border = np.minimum(np.minimum(art.x, art.side - art.x), np.minimum(art.y, art.side - art.y)) / art.unit
     density = np.clip(density, 0.1, 2.4) * _ramp(border + 5 * art.noise(14) + 2 * art.noise(60), 8, 14)
-    return np.array([252, 249, 241]) * (wash / 255) ** density[..., None] + 30 * grain[..., None]
+    return np.asarray(np.array([252, 249, 241]) * (wash / 255) ** density[..., None] + 30 * grain[..., None])
 
 
-def _ink(art: Art) -> Floats:
+def _ink(art: Art) -> Array:
     tone = _TONE[art.roles] - 0.2 * art.light
     cover = np.maximum(art.warp(art.edges(1.7), 1.2, 40), art.roles == _DARK)
     for angle, start in ((0.8, 0.16), (-0.75, 0.42), (0.05, 0.62), (1.55, 0.8)):
@@ -91,7 +85,7 @@ def _ink(art: Art) -> Floats:
     return _mix(paper, art.palette[1], cover * 0.96)
 
 
-def _halftone(art: Art) -> Floats:
+def _halftone(art: Art) -> Array:
     dots = (art.screen(0.7, 6.5) + art.screen(0.7 + np.pi / 2, 6.5)) / 2
     sky = art.roles == _SKY
     shade, pale = _ramp(0.2 - art.light, 0, 1.5) * ~sky, _ramp(art.y / art.side, 0.0, 0.75) * sky
@@ -101,24 +95,8 @@ def _halftone(art: Art) -> Floats:
     return _mix(flat, art.palette[_DARK], art.edges(2.4))
 
 
-def _cells(art: Art, pitch: float) -> NDArray[np.intp]:
-    # The nearest point of a jittered grid: Voronoi cells, found among the nine grid squares around a pixel.
-    count = int(np.ceil(art.side / (pitch * art.unit))) + 2
-    jitter = art.rng.random_sample((count, count, 2)).astype(np.float32)
-    u, v = art.x / (pitch * art.unit) + 1, art.y / (pitch * art.unit) + 1
-    column, row = u.astype(np.intp), v.astype(np.intp)
-    best, owner = np.full(u.shape, np.inf, np.float32), np.zeros(u.shape, np.intp)
-    for dy in (-1, 0, 1):
-        for dx in (-1, 0, 1):
-            i, j = np.clip(row + dy, 0, count - 1), np.clip(column + dx, 0, count - 1)
-            place = jitter[i, j]
-            far = (j + place[..., 0] - u) ** 2 + (i + place[..., 1] - v) ** 2
-            owner, best = np.where(far < best, i * count + j, owner), np.minimum(best, far)
-    return owner
-
-
-def _stained(art: Art) -> Floats:
-    pieces = _cells(art, 38) * (art.roles != _DARK) * 256 + art.ids
+def _stained(art: Art) -> Array:
+    pieces = art.cells(38) * (art.roles != _DARK) * 256 + art.ids
     lead = art.edges(2.2, pieces)
     shine = art.rng.uniform(0.8, 1.25, 4096).astype(np.float32)[pieces * 7919 % 4096]
     tint = art.rng.uniform(-16, 16, (4096, 3)).astype(np.float32)[pieces * 104729 % 4096]
@@ -129,7 +107,7 @@ def _stained(art: Art) -> Floats:
     return _mix(glass, np.array([26, 25, 32]) + bevel[..., None], lead)
 
 
-def _pointillism(art: Art) -> Floats:
+def _pointillism(art: Art) -> Array:
     canvas = Image.new("RGB", (art.side, art.side), (240, 230, 208))
     pencil, colours = ImageDraw.Draw(canvas), art.paint(34)
     for pitch, radius in ((7.5, 4.6), (4.4, 2.5)):
@@ -144,7 +122,7 @@ def _pointillism(art: Art) -> Floats:
     return np.asarray(canvas).astype(np.float32)
 
 
-def _pixel(art: Art) -> Floats:
+def _pixel(art: Art) -> Array:
     small = type(art)(art.scene, art.palette, art.rng, 64)
     checker = np.mod(small.x + small.y, 2) * 0.5 - 0.25
     dim = (small.light + checker < -0.4) & (small.roles != _SKY)
@@ -153,7 +131,7 @@ def _pixel(art: Art) -> Floats:
     return flat[np.ix_(at, at)]
 
 
-def _neon(art: Art) -> Floats:
+def _neon(art: Art) -> Array:
     upper = np.maximum(art.ids, np.maximum(np.roll(art.ids, 1, axis=0), np.roll(art.ids, 1, axis=1)))
     colours = art.palette[art.role_of[upper]]
     tube = art.edges(1.4)[..., None]
@@ -162,10 +140,11 @@ def _neon(art: Art) -> Floats:
     wall = (1 - 0.5 * joint) * (1 + 0.12 * art.noise(50))
     lit = np.array([24, 15, 40]) + art.blur(colours * tube, 12) * 1.2 + art.blur(colours * tube, 26)
     fill = art.paint() * 0.1 * (art.roles != _SKY)[..., None]
-    return lit * wall[..., None] + fill + art.blur(colours * tube, 2.5) * 1.5 + tube * (0.6 * colours + 80)
+    lit = lit * wall[..., None] + art.blur(colours * tube, 2.5) * 1.5
+    return np.asarray(lit + fill + tube * (0.6 * colours + 80))
 
 
-def _blueprint(art: Art) -> Floats:
+def _blueprint(art: Art) -> Array:
     unit, side = art.unit, art.side
     white = np.maximum(art.edges(1.8), _ramp(art.screen(-0.8, 3.2), 0.5, 0.7) * (art.roles == _DARK) * 0.7)
     white = np.maximum(white, _ramp(art.screen(0.8, 5), 0.72, 0.85) * np.isin(art.roles, (_SHADE, _LEAF)) * 0.6)
@@ -187,7 +166,7 @@ def _blueprint(art: Art) -> Floats:
     return _mix(blue, art.palette[1], np.clip(np.maximum(white, np.asarray(sheet) / np.float32(255)), 0, 0.95))
 
 
-def _woodcut(art: Art) -> Floats:
+def _woodcut(art: Art) -> Array:
     x, y = art.sun()
     angle = np.array([0.5, -0.5, 1.2, -1.1, 0.9], np.float32)[art.ids % 5]
     u = (art.x * np.cos(angle) + art.y * np.sin(angle)) / (5.2 * art.unit)
@@ -204,7 +183,7 @@ def _woodcut(art: Art) -> Floats:
     return _mix(_mix(art.palette[0], art.palette[2], red), art.palette[1], black)
 
 
-def _lowpoly(art: Art) -> Floats:
+def _lowpoly(art: Art) -> Array:
     count = int(np.ceil(art.side / (13 * art.unit)))
     grid = np.stack(np.meshgrid(np.arange(count + 1), np.arange(count + 1)), axis=2) * (art.side / count)
     # Each corner moves to the strongest of many places nearby, which is on an edge if there is one.
@@ -227,7 +206,7 @@ def _lowpoly(art: Art) -> Floats:
     return np.asarray(picture).astype(np.float32)
 
 
-def _chalk(art: Art) -> Floats:
+def _chalk(art: Art) -> Array:
     strokes = Image.fromarray(art.noise(24, 170) + 0.5 * art.noise(12, 80)).rotate(38, Image.Resampling.BILINEAR)
     streak, tooth = np.asarray(strokes), art.rng.random_sample(art.ids.shape).astype(np.float32) - 0.5
     tooth = tooth + 0.5 * art.noise(140)
@@ -240,7 +219,7 @@ def _chalk(art: Art) -> Floats:
     return _mix(drawn, art.palette[_PALE], 0.9 * art.edges(2.2, ids) * _ramp(tooth + 0.4 * art.noise(30), -0.6, 0.2))
 
 
-def _oil(art: Art) -> Floats:
+def _oil(art: Art) -> Array:
     colours, flow, unit = art.paint(26), art.flow(), art.unit
     picture = Image.fromarray(np.clip(colours, 0, 255).astype(np.uint8))
     pencil, busy = ImageDraw.Draw(picture), art.blur(art.edges(2) * 255, 3) > 26
@@ -261,12 +240,12 @@ def _oil(art: Art) -> Floats:
                 pencil.line(path, fill=fill, width=max(1, round(wide * unit * share)))
     rgb = np.asarray(picture).astype(np.float32)
     grey = rgb.mean(axis=2)
-    return rgb + 0.28 * (grey - np.roll(grey, (2, 2), axis=(0, 1)))[..., None]
+    return np.asarray(rgb + 0.28 * (grey - np.roll(grey, (2, 2), axis=(0, 1)))[..., None])
 
 
-def _risograph(art: Art) -> Floats:
-    paper = art.palette[0] + 3 * art.noise(140)[..., None]
-    half, frame = (art.side + 1) // 2, _inside(art, 0.035)
+def _risograph(art: Art) -> Array:
+    paper: Array = art.palette[0] + 3 * art.noise(140)[..., None]
+    half, frame = (art.side + 1) // 2, art.inside(0.035)
     for k, shift in enumerate(((0, 0), (-2, 3))):
         share = (_TWO_INKS[k] / 100)[art.roles]
         coarse = np.kron(art.rng.random_sample((half, half)), np.ones((2, 2)))[: art.side, : art.side]
@@ -277,7 +256,7 @@ def _risograph(art: Art) -> Floats:
     return paper
 
 
-def _mosaic(art: Art) -> Floats:
+def _mosaic(art: Art) -> Array:
     grout, unit = (176, 166, 150), art.unit
     picture = Image.new("RGB", (art.side, art.side), grout)
     pencil, places = ImageDraw.Draw(picture), art.scatter(6.0, 0.6)
@@ -294,22 +273,22 @@ def _mosaic(art: Art) -> Floats:
     return np.asarray(picture).astype(np.float32)
 
 
-RENDERERS: dict[str, tuple[Callable[[Art], Floats], float]] = {
+RENDERERS: dict[str, tuple[Callable[[Art], Array], float]] = {
     "poster": (_poster, 2),
-    "papercut": (_papercut, 2),
     "watercolour": (_watercolour, 1.5),
-    "oil": (_oil, 1.5),
-    "pointillism": (_pointillism, 2),
     "stained-glass": (_stained, 1.5),
-    "mosaic": (_mosaic, 2),
-    "lowpoly": (_lowpoly, 2),
-    "chalk": (_chalk, 1.5),
     "ink": (_ink, 2),
-    "woodcut": (_woodcut, 2),
-    "halftone": (_halftone, 2),
-    "risograph": (_risograph, 2),
+    "oil": (_oil, 1.5),
+    "papercut": (_papercut, 2),
     "neon": (_neon, 1.5),
+    "halftone": (_halftone, 2),
+    "mosaic": (_mosaic, 2),
+    "risograph": (_risograph, 2),
+    "chalk": (_chalk, 1.5),
+    "pointillism": (_pointillism, 2),
     "blueprint": (_blueprint, 2),
+    "lowpoly": (_lowpoly, 2),
+    "woodcut": (_woodcut, 2),
     "pixel": (_pixel, 1),
 }
 """Every style by name, and how many times larger than the result it works."""

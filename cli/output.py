@@ -1,0 +1,68 @@
+"""Print results on stdout in the form that was asked for."""
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from retrieval.errors import UsageError
+
+if TYPE_CHECKING:
+    from retrieval.results import Results
+
+Form = Literal["table", "json", "jsonl", "paths", "null"]
+
+
+def choose_form(*, as_json: bool, as_jsonl: bool, paths: bool, null: bool) -> Form:
+    """Return the one form that was asked for; several are a UsageError (-0 goes with --paths)."""
+    asked: dict[Form, bool] = {"json": as_json, "jsonl": as_jsonl, "null": null, "paths": paths and not null}
+    chosen: list[Form] = [form for form, wanted in asked.items() if wanted]
+    if len(chosen) > 1:
+        raise UsageError("choose one of --json, --jsonl and --paths")
+    return chosen[0] if chosen else "table"
+
+
+def print_results(results: "Results", form: Form) -> None:
+    """Print ``results``; paths are absolute but in the table, where those below the working directory are shortened."""
+    if form == "json":
+        print_json(results.to_dict())
+    elif form == "jsonl":
+        for record in results.to_dict()["results"]:
+            print(json.dumps(record, ensure_ascii=False))
+    elif form in ("paths", "null"):
+        end = b"\0" if form == "null" else b"\n"
+        # Bytes, not text: a path that no encoding can print must still reach xargs.
+        sys.stdout.buffer.write(b"".join(os.fsencode(result.path) + end for result in results))
+        sys.stdout.flush()
+    else:
+        _print_table(results)
+
+
+def print_json(values: Mapping[str, Any]) -> None:
+    """Print one JSON object."""
+    print(json.dumps(values, indent=2, ensure_ascii=False))
+
+
+def _print_table(results: "Results") -> None:
+    print("rank   score  path")
+    for result in results:
+        print(f"{result.rank:4d}  {result.shown_score:6.4f}  {short_path(result.path)}")
+
+
+def short_path(path: str) -> str:
+    """Return ``path`` relative to the working directory where it lies below it, control characters made visible."""
+    below = Path(path)
+    if below.is_relative_to(Path.cwd()):
+        path = str(below.relative_to(Path.cwd()))
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in path)
+
+
+def human_bytes(count: float) -> str:
+    """Return ``count`` bytes in the unit a person would choose."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

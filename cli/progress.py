@@ -1,0 +1,89 @@
+"""Show a build's events: a bar with speed and remaining time on a terminal, a line now and then elsewhere."""
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from cli.running import speaker
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from retrieval.build import BuildEvent
+
+LINE_SECONDS = 15.0
+
+
+class BuildProgress:
+    """Use as a context manager around the build and pass :meth:`show` as its ``on_event``."""
+
+    def __init__(self, quiet: bool, bar: bool) -> None:
+        """Say nothing when ``quiet``; draw a bar when ``bar`` and stderr is a terminal."""
+        self._say = speaker(quiet)
+        self._progress = _new_bar() if bar and not quiet and sys.stderr.isatty() else None
+        self._task: TaskID | None = None
+        self._began = self._spoke = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def show(self, event: "BuildEvent") -> None:
+        """Show one event."""
+        if event.kind == "planned":
+            self._say(f"{event.total} images to index")
+        elif event.kind == "model":
+            self._say(f"model {event.message}")
+        elif event.kind == "loaded":
+            self._began = self._spoke = time.monotonic()
+        elif event.kind == "batch":
+            self._step(event)
+
+    def _step(self, event: "BuildEvent") -> None:
+        if self._progress is not None:
+            if self._task is None:
+                self._progress.start()
+                self._task = self._progress.add_task("indexing", total=event.total, start=True)
+            self._progress.update(self._task, completed=event.done)
+            return
+        now = time.monotonic()
+        if now - self._spoke >= LINE_SECONDS and event.done < event.total:
+            self._spoke = now
+            speed = event.done / (now - self._began)
+            left = (event.total - event.done) / speed
+            self._say(f"{event.done}/{event.total} images, {speed:.1f} images/s, about {_clock(left)} left")
+
+
+def _new_bar() -> "Progress":
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Speed(ProgressColumn):
+        """Images a second."""
+
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:.1f} images/s" if task.speed else "")
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True))
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
