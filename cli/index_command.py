@@ -8,7 +8,7 @@ import typer
 
 from cli import options
 from cli.output import human_bytes, print_json, short_path
-from cli.progress import BuildProgress
+from cli.progress import BuildProgress, pace
 from cli.running import run, speaker, work_offline
 from index_store.layout import INDEX_VARIABLE, find_index
 from retrieval.settings import BuildSettings, ModelSettings, parse_encoders
@@ -128,12 +128,13 @@ def build(
 
 def _print_report(report: dict[str, Any], quiet: bool) -> None:
     rejected = sum(report["rejected"].values())
-    speed = report["added"] / report["seconds"] if report["seconds"] else 0.0
     print(f"{report['index']}: {report['items']} images ({', '.join(report['modes'])}; model {report['model']})")
     say = speaker(quiet)
     if report["added"]:
         changed = f", {report['replaced']} of them changed files" if report["replaced"] else ""
-        say(f"{report['added']} added in {report['seconds']:.1f} s ({speed:.1f} images/s){changed}")
+        say(
+            f"{report['added']} added in {report['seconds']:.1f} s ({pace(report['added'], report['seconds'])}){changed}"
+        )
     if report["unchanged"]:
         say(f"{report['unchanged']} were there already")
     if rejected:

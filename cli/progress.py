@@ -55,9 +55,9 @@ class BuildProgress:
         now = time.monotonic()
         if now - self._spoke >= LINE_SECONDS and event.done < event.total:
             self._spoke = now
-            speed = event.done / (now - self._began)
-            left = (event.total - event.done) / speed
-            self._say(f"{event.done}/{event.total} images, {speed:.1f} images/s, about {_clock(left)} left")
+            spent = now - self._began
+            left = (event.total - event.done) * spent / event.done
+            self._say(f"{event.done}/{event.total} images, {pace(event.done, spent)}, about {_clock(left)} left")
 
 
 def _new_bar() -> "Progress":
@@ -77,10 +77,17 @@ def _new_bar() -> "Progress":
         """Images a second."""
 
         def render(self, task: Task) -> Text:
-            return Text(f"{task.speed:.1f} images/s" if task.speed else "")
+            return Text(pace(task.speed, 1.0) if task.speed else "")
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
     return Progress(*columns, console=Console(stderr=True))
+
+
+def pace(images: float, seconds: float) -> str:
+    """Return a speed as people say it: images a second, or seconds an image where that is slow."""
+    if images >= seconds:
+        return f"{images / max(seconds, 1e-9):.1f} images/s"
+    return f"{seconds / images:.1f} s an image"
 
 
 def _clock(seconds: float) -> str:

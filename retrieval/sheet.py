@@ -1,7 +1,9 @@
-"""Contact sheets of search results: a picture (PNG, JPEG, WebP) or one HTML file, whichever is asked for."""
+"""Contact sheets of search results: one picture (PNG, JPEG, WebP) or one HTML file, whichever is asked for."""
 
+import errno
+import io
 import os
-import tempfile
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,16 +11,21 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from retrieval.errors import UsageError
+from retrieval.errors import DiffSimError, ImageError, NoSpaceError, UsageError
+from retrieval.images import DecodeRules, read_image, to_rgb
 
-__all__ = ["SheetCell", "SheetRow", "contact_sheet", "thumbnail", "write_sheet"]
+__all__ = ["SheetCell", "SheetRow", "Thumbnails", "contact_sheet", "printable", "write_sheet"]
 
-_PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+# The format by suffix, and the longest side in pixels that it can hold.
+_PICTURES = {".png": ("PNG", 2**31), ".jpg": ("JPEG", 65535), ".jpeg": ("JPEG", 65535), ".webp": ("WEBP", 16383)}
 _PAGES = (".html", ".htm")
+_ACCEPTED = ", ".join((*_PICTURES, *_PAGES))
 
-_PAPER, _MAT, _LINE = (255, 255, 255), (243, 244, 247), (226, 228, 234)
-_INK, _GREY, _ACCENT = (28, 30, 38), (122, 127, 140), (214, 62, 84)
-_COLUMNS, _GAP, _MARGIN = 8, 12, 24
+_WHITE, _MAT, _LINE = (255, 255, 255), (242, 243, 246), (222, 225, 231)
+_INK, _GREY, _ACCENT = (26, 29, 38), (118, 123, 137), (214, 58, 84)
+_MOST_COLUMNS, _MARGIN, _GAP, _ASIDE = 10, 28, 14, 44
+
+_Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 
 @dataclass(frozen=True)
@@ -42,30 +49,191 @@ class SheetRow:
     neighbours: Sequence[SheetCell]
 
 
-def thumbnail(source: Image.Image | Path | None, side: int) -> Image.Image | None:
-    """Fit ``source`` into a square of ``side`` pixels, upright, as RGB on white; None if it can't be read."""
-    if source is None:
-        return None
+class Thumbnails:
+    """Pictures fitted into a square of ``side`` pixels; the same one is read only once in a sheet."""
+
+    def __init__(self, side: int) -> None:
+        self.side = side
+        self._made: dict[Path | int, Image.Image | None] = {}
+
+    def of(self, source: Image.Image | Path | None) -> Image.Image | None:
+        """Return ``source`` upright, as RGB on white, its longer side ``side``; None if it can't be read."""
+        key = source if isinstance(source, Path) else id(source)
+        if key not in self._made:
+            self._made[key] = self._make(source)
+        return self._made[key]
+
+    def _make(self, source: Image.Image | Path | None) -> Image.Image | None:
+        if source is None:
+            return None
+        try:
+            if isinstance(source, Image.Image):
+                image = to_rgb(source, "white")
+            else:
+                image, _ = read_image(source, DecodeRules(draft=self.side))
+        except (ImageError, OSError, ValueError, MemoryError):  # the sheet shows the others
+            return None
+        image.thumbnail((self.side, self.side), Image.Resampling.LANCZOS)
+        return ImageOps.contain(image, (self.side, self.side), Image.Resampling.BICUBIC)
+
+
+def printable(text: str) -> str:
+    """Return ``text`` on one line, with a replacement for whatever has no shape or would reorder it."""
+    return "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def contact_sheet(rows: Sequence[SheetRow], heading: str = "", cell: int = 176) -> Image.Image:
+    """Draw ``rows`` as an RGB picture; every image is fitted into a square of ``cell`` pixels.
+
+    The query stands apart at the left. More than 10 neighbours go on in further lines of 8 to 10.
+    """
+    if cell < 32:
+        raise UsageError(f"a cell of a contact sheet is at least 32 pixels wide, not {cell}")
+    return _Sheet(rows, heading, cell).draw()
+
+
+class _Sheet:
+    """The measures of one contact sheet, and the pencil that draws it."""
+
+    def __init__(self, rows: Sequence[SheetRow], heading: str, cell: int) -> None:
+        self.rows, self.heading, self.cell, self.thumbnails = rows, printable(heading), cell, Thumbnails(cell)
+        self.text, self.small, self.title, self.large = (
+            _font(max(9, round(cell * share))) for share in (0.085, 0.064, 0.115, 0.15)
+        )
+        self.columns = _columns([len(row.neighbours) for row in rows])
+        self.first = _MARGIN + cell + _ASIDE  # where the neighbours begin
+        self.line = cell + round(0.32 * cell)
+        self.above = round(0.24 * cell)  # the title's share of a row
+        self.top = _MARGIN + (round(0.28 * cell) if heading else 0)
+
+    def _lines(self, row: SheetRow) -> int:
+        return max(1, -(-len(row.neighbours) // self.columns))
+
+    def draw(self) -> Image.Image:
+        width = self.first + self.columns * (self.cell + _GAP) - _GAP + _MARGIN
+        height = self.top + sum(self.above + self._lines(row) * self.line for row in self.rows) + _MARGIN // 2
+        self.image = Image.new("RGB", (width, height), _WHITE)
+        self.pencil = ImageDraw.Draw(self.image)
+        if self.heading:
+            self._write(_MARGIN, _MARGIN * 3 // 4, self.heading, self.large, _INK, width - 2 * _MARGIN)
+        y = self.top
+        for row in self.rows:
+            y = self._row(row, y)
+        return self.image
+
+    def _row(self, row: SheetRow, y: int) -> int:
+        width = self.image.width - 2 * _MARGIN
+        self.pencil.line((_MARGIN, y, _MARGIN + width, y), fill=_LINE)
+        self._write(_MARGIN, y + self.above // 5, printable(row.title), self.title, _INK, width)
+        y += self.above
+        self._query(row.query, y)
+        rule = self.first - _ASIDE // 2
+        self.pencil.line((rule, y, rule, y + self._lines(row) * self.line - _MARGIN), fill=_LINE, width=2)
+        if not row.neighbours:
+            self._write(self.first, y, "no results", self.text, _GREY, self.cell)
+        for rank, neighbour in enumerate(row.neighbours):
+            line, column = divmod(rank, self.columns)
+            self._cell(neighbour, self.first + column * (self.cell + _GAP), y + line * self.line, f"{rank + 1}")
+        return y + self._lines(row) * self.line
+
+    def _query(self, query: SheetCell, y: int) -> None:
+        self.pencil.rounded_rectangle(
+            (_MARGIN - 7, y - 7, _MARGIN + self.cell + 6, y + self.cell + 6), 6, outline=_ACCENT, width=4
+        )
+        extra = query if query.caption != "query" else SheetCell(query.image, "", query.note)
+        self._cell(extra, _MARGIN, y, "query", _ACCENT)
+
+    def _cell(self, cell: SheetCell, x: int, y: int, label: str, colour: tuple[int, int, int] = _GREY) -> None:
+        side = self.cell
+        picture = self.thumbnails.of(cell.image)
+        self.pencil.rectangle((x, y, x + side - 1, y + side - 1), fill=_MAT if picture else _LINE)
+        if picture is None:
+            self.pencil.text((x + side / 2, y + side / 2), "not found", font=self.text, fill=_GREY, anchor="mm")
+        else:
+            self.image.paste(picture, (x + (side - picture.width) // 2, y + (side - picture.height) // 2))
+        below = y + side + side // 20
+        taken = self._write(x, below, label, self.text, colour, side) + side // 20
+        self._write(x + taken, below, printable(cell.caption), self.text, _INK, side - taken, right=True)
+        self._write(x, below + round(0.115 * side), printable(cell.note), self.small, _GREY, side)
+
+    def _write(
+        self, x: float, y: float, text: str, font: _Font, fill: tuple[int, int, int], room: float, right: bool = False
+    ) -> int:
+        # Returns the width taken; text of any length and any script must fit without an error.
+        text = _shortened(text, font, room)
+        taken = font.getlength(text)
+        self.pencil.text((x + (room - taken if right else 0), y), text, font=font, fill=fill)
+        return round(taken)
+
+
+def _columns(counts: Sequence[int]) -> int:
+    """Return how many pictures go side by side: all of up to 10, else what leaves the least space empty."""
+    most = max(counts, default=0)
+    if most <= _MOST_COLUMNS:
+        return max(most, 1)
+    return min((10, 9, 8), key=lambda columns: sum(-count % columns for count in counts))
+
+
+@lru_cache(maxsize=16)
+def _font(size: int) -> _Font:
+    return ImageFont.load_default(size=size)
+
+
+def _shortened(text: str, font: _Font, room: float) -> str:
+    """Leave out the middle of ``text``, as little of it as makes it fit ``room`` pixels."""
+    text = text if len(text) <= 512 else f"{text[:256]}{text[-256:]}"
+    if font.getlength(text) <= room:
+        return text
+    low, high = 0, len(text)  # ``low`` characters are known to fit, ``high`` are not
+    while high - low > 1:
+        keep = (low + high) // 2
+        fits = font.getlength(_without_middle(text, keep)) <= room
+        low, high = (keep, high) if fits else (low, keep)
+    return _without_middle(text, low) if low else ""
+
+
+def _without_middle(text: str, keep: int) -> str:
+    head = keep // 2
+    return f"{text[:head]}…{text[len(text) - (keep - head) :]}"
+
+
+def write_sheet(path: Path, rows: Sequence[SheetRow], heading: str = "") -> None:
+    """Write ``rows`` as ``path``: a picture for .png, .jpg, .jpeg and .webp, a page for .html and .htm.
+
+    The folder is made if need be, and an older file is replaced only by a complete new one. Raises
+    UsageError for another suffix, DiffSimError if the file can't be written.
+    """
+    suffix = path.suffix.lower()
+    if suffix in _PAGES:
+        from retrieval.sheet_html import html_page
+
+        data = html_page(rows, heading).encode()
+    elif suffix in _PICTURES:
+        data = _encoded(contact_sheet(rows, heading), path)
+    else:
+        raise UsageError(f"a sheet can't be written as {path.name!r}: its name must end in one of {_ACCEPTED}")
     try:
-        if isinstance(source, Image.Image):
-            return _fitted(source.copy(), side)
-        with Image.open(source) as image:
-            image.draft("RGB", (side, side))  # lets a JPEG decode at a fraction of its size
-            return _fitted(image, side)
-    # Whatever a broken or hostile file makes a decoder raise, a sheet shows the other pictures.
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError):
-        return None
+        _replace(path, data)
+    except OSError as error:
+        kind = NoSpaceError if error.errno in (errno.ENOSPC, errno.EDQUOT) else DiffSimError
+        raise kind(f"the sheet {path} can't be written: {error.strerror or error}") from error
 
 
-def _fitted(image: Image.Image, side: int) -> Image.Image:
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith(("I", "F")):
-        image = image.point(lambda level: level / 256).convert("L") if image.mode.startswith("I;16") else image
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image.thumbnail((side, side), Image.Resampling.LANCZOS)
-        flat = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(flat, image).convert("RGB")
-    image = image.convert("RGB")
-    image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    return image
+def _encoded(sheet: Image.Image, path: Path) -> bytes:
+    kind, longest = _PICTURES[path.suffix.lower()]
+    if max(sheet.size) > longest:
+        size = f"{sheet.width} x {sheet.height}"
+        raise UsageError(f"{path.name}: a sheet of {size} pixels is too large for {kind}; write a .png or .html")
+    buffer = io.BytesIO()
+    sheet.save(buffer, kind, quality=90)
+    return buffer.getvalue()
+
+
+def _replace(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".sheet-{secrets.token_hex(6)}.tmp")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

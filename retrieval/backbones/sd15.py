@@ -18,7 +18,14 @@ from torch import Tensor, nn
 from retrieval.aas import QKV
 from retrieval.backbones import ExtractorDescription, Pixels
 from retrieval.backbones.capture import Projections, capture_qkv
-from retrieval.backbones.weights import quiet_loading, require, variant_of, weights_digest, weights_folder
+from retrieval.backbones.weights import (
+    load_pretrained,
+    quiet_loading,
+    require,
+    variant_of,
+    weights_digest,
+    weights_folder,
+)
 from retrieval.device import choose_dtype, dtype_name
 from retrieval.errors import ModelError, UsageError
 from retrieval.images import resize_square
@@ -180,20 +187,18 @@ def _load_part(folder: Path, part: str, device: torch.device, dtype: torch.dtype
     import diffusers
 
     kinds = {"unet": diffusers.UNet2DConditionModel, "vae": diffusers.AutoencoderKL}
-    try:
-        model: Any = kinds[part].from_pretrained(
-            folder,
-            subfolder=part,
-            torch_dtype=dtype,
-            variant=variant_of(folder / part),
-            local_files_only=True,
-            low_cpu_mem_usage=False,
-        )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise ModelError(f"{folder / part} can't be loaded: {str(error).strip().splitlines()[0]}") from error
+    model = load_pretrained(
+        kinds[part],
+        folder,
+        f"the {part} of sd15",
+        subfolder=part,
+        torch_dtype=dtype,
+        variant=variant_of(folder / part),
+        low_cpu_mem_usage=False,
+    )
     if part == "vae":
         model.decoder, model.post_quant_conv = nn.Identity(), None  # images are never decoded
-    return model.eval().requires_grad_(False).to(device)
+    return model.to(device)
 
 
 def _embed_prompts(folder: Path, prompt: str, device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -202,15 +207,15 @@ def _embed_prompts(folder: Path, prompt: str, device: torch.device, dtype: torch
 
     try:
         tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-        with quiet_loading():
-            encoder: Any = CLIPTextModel.from_pretrained(
-                folder / "text_encoder",
-                dtype=dtype,
-                variant=variant_of(folder / "text_encoder"),
-                local_files_only=True,
-            )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise ModelError(f"{folder}: the text encoder can't be loaded: {str(error).splitlines()[0]}") from error
+    except (OSError, ValueError, TypeError) as error:
+        raise ModelError(
+            f"the tokenizer of sd15 can't be loaded from {folder}: {str(error).splitlines()[0]}"
+        ) from error
+    part = folder / "text_encoder"
+    with quiet_loading():
+        encoder = load_pretrained(
+            CLIPTextModel, part, "the text encoder of sd15", dtype=dtype, variant=variant_of(part)
+        )
     tokens = tokenizer(
         ["", prompt],
         padding="max_length",
@@ -219,7 +224,7 @@ def _embed_prompts(folder: Path, prompt: str, device: torch.device, dtype: torch
         return_tensors="pt",
     )
     with torch.inference_mode():
-        states: Tensor = encoder.eval().to(device)(tokens.input_ids.to(device)).last_hidden_state
+        states: Tensor = encoder.to(device)(tokens.input_ids.to(device)).last_hidden_state
     return states
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from retrieval.backbones import Description, Pixels
-from retrieval.backbones.weights import quiet_loading, require, weights_digest, weights_folder
+from retrieval.backbones.weights import load_pretrained, quiet_loading, require, weights_digest, weights_folder
 from retrieval.errors import ModelError
 from retrieval.images import resize_and_crop
 
@@ -107,18 +107,31 @@ def _load(
 ) -> ViTEmbedder:
     found = weights_folder(description, folder, FILES, offline)
     require(found, ("config.json",), f"{description.name} model")
-    try:
-        with quiet_loading():
-            model = kind.from_pretrained(found, dtype=torch.float32, local_files_only=True)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise ModelError(f"{description.name}: {found} can't be loaded: {str(error).splitlines()[0]}") from error
+    with quiet_loading():
+        model = load_pretrained(kind, found, description.name, dtype=torch.float32, config=_config(found, kind))
     return ViTEmbedder(
         name=description.name,
         folder=found,
-        model=model.eval().requires_grad_(False).to(device),
+        model=model.to(device),
         preprocessing=_read_preprocessing(found, default),
         pool=pool,
     )
+
+
+def _config(folder: Path, kind: Any) -> Any:
+    """Read the model's configuration; of a whole CLIP, the vision tower's with the projection that both towers share."""
+    from transformers import AutoConfig
+
+    try:
+        config: Any = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{folder / 'config.json'} states no model: {str(error).splitlines()[0]}") from error
+    if config.model_type == "clip":
+        config.vision_config.projection_dim = config.projection_dim
+        config = config.vision_config
+    if not isinstance(config, kind.config_class):
+        raise ModelError(f"{folder} holds a {config.model_type} model, not one for {kind.__name__}")
+    return config
 
 
 def _read_preprocessing(folder: Path, default: Preprocessing) -> Preprocessing:

@@ -99,6 +99,28 @@ def _file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def load_pretrained(kind: Any, folder: Path, what: str, **options: Any) -> Any:
+    """Call ``kind.from_pretrained`` on a local folder and make sure that every weight was found there.
+
+    transformers and diffusers fill what a file lacks with random numbers and merely warn; here that is an error.
+
+    Raises:
+        ModelError: the folder can't be loaded, or lacks weights; ``what`` names it.
+    """
+    try:
+        model, report = kind.from_pretrained(folder, local_files_only=True, output_loading_info=True, **options)
+    except (OSError, ValueError, RuntimeError, KeyError, AttributeError, TypeError) as error:
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ModelError(f"{what} can't be loaded from {folder}: {first}") from error
+    missing = [key for key in report.get("missing_keys", ()) if not key.endswith("position_ids")]
+    if missing:
+        raise ModelError(
+            f"{what} can't be loaded from {folder}: {len(missing)} of its weights are missing there "
+            f"({sorted(missing)[0]}, ...); is it another model's folder?"
+        )
+    return model.eval().requires_grad_(False)
+
+
 @contextmanager
 def quiet_loading() -> Iterator[None]:
     """Keep transformers' loading bars off the terminal for a while: this library never prints."""
