@@ -35,10 +35,11 @@ _ENTRY = np.dtype([("offset", "<u8"), ("size", "<u8")])
 class AttentionWriter:
     """Append rows of one mode to a new group; whole shards reach the disk as they fill, the rest at :meth:`close`."""
 
-    def __init__(self, path: Path, row_shape: tuple[int, int, int, int]) -> None:
-        row_bytes = int(np.prod(row_shape)) * STORED.itemsize
+    def __init__(self, path: Path, row_shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Create the group at ``path``; ``row_shapes`` gives each array's ``(branches, heads, tokens, head_dim)``."""
+        row_bytes = max(int(np.prod(shape)) for shape in row_shapes.values()) * STORED.itemsize
         shard_rows = max(1, min(SHARD_ROWS, SHARD_BYTES // row_bytes))
-        self.record = AttentionRecord(*row_shape, shard_rows=shard_rows)
+        self.record = AttentionRecord({name: tuple(row_shapes[name]) for name in ARRAYS}, shard_rows)
         self.rows = 0
         self._path = path
         self._waiting: dict[str, list[NDArray[np.float16]]] = {name: [] for name in ARRAYS}
@@ -54,22 +55,22 @@ class AttentionWriter:
             return {
                 name: group.create_array(
                     name,
-                    shape=(0, *record.row_shape),
-                    chunks=(1, *record.row_shape),
-                    shards=(record.shard_rows, *record.row_shape),
+                    shape=(0, *shape),
+                    chunks=(1, *shape),
+                    shards=(record.shard_rows, *shape),
                     dtype=STORED,
                     compressors=Crc32cCodec(),
                     dimension_names=("rows", "branches", "heads", "tokens", "head_dim"),
                 )
-                for name in ARRAYS
+                for name, shape in record.row_shapes.items()
             }
 
     def append(self, tensors: Tensors) -> None:
         """Append rows; values beyond float16's range are an error, since a score of them would be none."""
         for name in ARRAYS:
             rows = np.asarray(tensors[name], dtype=STORED)
-            if rows.shape[1:] != self.record.row_shape:
-                raise ValueError(f"rows of shape {self.record.row_shape} expected, got {rows.shape[1:]}")
+            if rows.shape[1:] != self.record.row_shapes[name]:
+                raise ValueError(f"{name}: rows of shape {self.record.row_shapes[name]} expected, got {rows.shape[1:]}")
             if not np.isfinite(rows).all():
                 raise DiffSimError(f"the model's {name} tensors do not fit float16 (infinite or not a number)")
             self._waiting[name].extend(rows)
@@ -89,7 +90,7 @@ class AttentionWriter:
         for name, array in self._arrays.items():
             assert isinstance(array, zarr.Array)
             with writing(self._path):
-                array.resize((self.rows, *self.record.row_shape))
+                array.resize((self.rows, *self.record.row_shapes[name]))
                 array[start : self.rows] = np.stack(self._waiting[name][:count])
             del self._waiting[name][:count]
 
@@ -111,10 +112,10 @@ def read_rows(places: Iterable[RowPlace]) -> dict[str, NDArray[np.float16]]:
         ValueError: no place was given, or their shapes differ.
     """
     wanted = list(places)
-    shapes = {place.record.row_shape for place in wanted}
-    if len(shapes) != 1:
-        raise ValueError(f"rows of one shape are needed, got {sorted(shapes)}")
-    result = {name: np.empty((len(wanted), *shapes.copy().pop()), STORED) for name in ARRAYS}
+    if not wanted or any(place.record.row_shapes != wanted[0].record.row_shapes for place in wanted):
+        raise ValueError("places of rows of one shape are needed, at least one")
+    shapes = wanted[0].record.row_shapes
+    result = {name: np.empty((len(wanted), *shapes[name]), STORED) for name in ARRAYS}
     shards: dict[Path, list[tuple[int, RowPlace]]] = {}
     for position, place in enumerate(wanted):
         for name in ARRAYS:

@@ -23,19 +23,11 @@ KEPT_GENERATIONS = 8  # older files are removed at a commit; readers hold what t
 
 @dataclass(frozen=True)
 class AttentionRecord:
-    """The shape of a segment's tensors of one mode; each of q, k and v has it, one row an item."""
+    """The shape of one row, that is of one item, in each of a segment's arrays q, k and v of one mode."""
 
-    branches: int
-    heads: int
-    tokens: int
-    head_dim: int
+    row_shapes: Mapping[str, tuple[int, ...]]  # by array: (branches, heads, tokens, head_dim)
     shard_rows: int
     codec: str = "qkv-float16"
-
-    @property
-    def row_shape(self) -> tuple[int, int, int, int]:
-        """``(branches, heads, tokens, head_dim)``."""
-        return self.branches, self.heads, self.tokens, self.head_dim
 
 
 @dataclass(frozen=True)
@@ -151,11 +143,16 @@ def _from_json(body: Mapping[str, Any]) -> Generation:
     return Generation(**values)
 
 
+def _attention(record: Mapping[str, Any]) -> AttentionRecord:
+    shapes = {name: tuple(shape) for name, shape in record["row_shapes"].items()}
+    return AttentionRecord(shapes, record["shard_rows"], record["codec"])
+
+
 def _segment(record: Mapping[str, Any]) -> SegmentRecord:
     return SegmentRecord(
         name=record["name"],
         rows=record["rows"],
         rejects=record["rejects"],
         files={name: FileRecord(**values) for name, values in record["files"].items()},
-        attention={mode: AttentionRecord(**values) for mode, values in record["attention"].items()},
+        attention={mode: _attention(values) for mode, values in record["attention"].items()},
     )

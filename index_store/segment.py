@@ -63,9 +63,8 @@ class SegmentWriter:
         self._appending = True
         for mode, rows in tensors.items():
             if mode not in self._attention:
-                branches, heads, tokens, head_dim = rows["q"].shape[1:]
                 path = self._layout.attention(mode, self._name)
-                self._attention[mode] = AttentionWriter(path, (branches, heads, tokens, head_dim))
+                self._attention[mode] = AttentionWriter(path, {name: array.shape[1:] for name, array in rows.items()})
             self._attention[mode].append(rows)
         for encoder, batch in vectors.items():
             self._vectors.setdefault(encoder, []).append(batch)

@@ -26,16 +26,19 @@ from retrieval.vocabulary import Directions, Similarity
 
 @dataclass(frozen=True)
 class QKV:
-    """Queries, keys and values of one layer, each ``[items, branches, heads, tokens, head_dim]``, any float dtype."""
+    """Queries, keys and values of one layer, each ``[items, branches, heads, tokens, head_dim]``, any float dtype.
+
+    The values' head_dim may be another one than the queries' and keys'.
+    """
 
     q: Tensor
     k: Tensor
     v: Tensor
 
     def __post_init__(self) -> None:
-        if self.q.ndim != 5 or not self.q.shape == self.k.shape == self.v.shape:
+        if self.q.ndim != 5 or self.q.shape != self.k.shape or self.q.shape[:-1] != self.v.shape[:-1]:
             raise ValueError(
-                "q, k and v must share one shape [items, branches, heads, tokens, head_dim], got "
+                "q, k and v must share one shape [items, branches, heads, tokens, head_dim] (but v's head_dim), got "
                 f"{list(self.q.shape)}, {list(self.k.shape)} and {list(self.v.shape)}"
             )
 
@@ -90,16 +93,16 @@ def attention_output(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Compute ``softmax(q kᵀ / sqrt(head_dim)) v`` in float32.
 
     Args:
-        q: ``[items, branches, heads, tokens, head_dim]``; ``k`` and ``v`` alike.
-        k: see ``q``.
-        v: see ``q``.
+        q: ``[items, branches, heads, tokens, head_dim]``.
+        k: the shape of ``q``.
+        v: the shape of ``q`` but for its own head_dim.
 
     Returns:
-        float32, the shape of ``q``: the layer's output before its output projection.
+        float32, the shape of ``v``: the layer's output before its output projection.
     """
     # Items and branches become one axis: with 5-D inputs torch leaves its fused kernel (over 4 times slower).
     q4, k4, v4 = (t.flatten(0, 1).float() for t in (q, k, v))
-    return scaled_dot_product_attention(q4, k4, v4).reshape(q.shape)
+    return scaled_dot_product_attention(q4, k4, v4).reshape(v.shape)
 
 
 def compare(own: Tensor, cross: Tensor, similarity: Similarity) -> Tensor:
@@ -122,7 +125,7 @@ def _check(query: QKV, candidates: QKV, similarity: str, directions: str) -> Non
         raise UsageError(f"unknown similarity '{similarity}'; known: {', '.join(get_args(Similarity))}")
     if directions not in get_args(Directions):
         raise UsageError(f"unknown directions '{directions}'; known: {', '.join(get_args(Directions))}")
-    if len(query) != 1 or query.q.shape[1:] != candidates.q.shape[1:]:
+    if len(query) != 1 or query.v.shape[1:] != candidates.v.shape[1:]:
         raise ValueError(
             f"one query [1, ...] and candidates of its shape are needed, got {list(query.q.shape)} "
             f"and {list(candidates.q.shape)}"

@@ -38,7 +38,7 @@ def score_rows(query: QKV, rows: Sequence[int], read: ReadRows, similarity: Simi
         read: fetches tensors of rows; called in another thread, one chunk ahead.
         similarity: see :func:`retrieval.aas.aligned_attention_scores`.
     """
-    bytes_a_row = 3 * 2 * query.q[0].numel()
+    bytes_a_row = 2 * (2 * query.q[0].numel() + query.v[0].numel())
     size = max(1, min(CHUNK_ROWS, CHUNK_BYTES // bytes_a_row))
     chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
     scores: list[NDArray[np.float32]] = []
