@@ -6,6 +6,8 @@ With ``attn(Q, K, V) = softmax(Q Kᵀ / sqrt(D)) V`` of one self-attention layer
     AAS(A→B) = cos(vec(O_AA), vec(O_AB))
     DiffSim(A, B) = (AAS(A→B) + AAS(B→A)) / 2
 
+and, where a mode asks for it, an elementwise readout r of both outputs: ``cos(vec(r(O_AA)), vec(r(O_AB)))``.
+
 ``vec`` flattens branches, heads, tokens and channels together: ONE cosine a pair, not a mean of cosines.
 Axes are written ``[items, branches, heads, tokens, head_dim]`` everywhere. All arithmetic is float32,
 whatever the inputs' dtype, so a score depends neither on the batch nor on the order of candidates.
@@ -21,6 +23,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from retrieval.errors import UsageError
+from retrieval.readout import LINEAR, Readout
 from retrieval.vocabulary import Directions, Similarity
 
 
@@ -28,7 +31,7 @@ from retrieval.vocabulary import Directions, Similarity
 class QKV:
     """Queries, keys and values of one layer, each ``[items, branches, heads, tokens, head_dim]``, any float dtype.
 
-    The values' head_dim may be another one than the queries' and keys'.
+    The values' head_dim may be another one than the queries' and keys', and one head of values serves all heads.
     """
 
     q: Tensor
@@ -36,9 +39,12 @@ class QKV:
     v: Tensor
 
     def __post_init__(self) -> None:
-        if self.q.ndim != 5 or self.q.shape != self.k.shape or self.q.shape[:-1] != self.v.shape[:-1]:
+        heads = {1, self.q.shape[2]} if self.q.ndim == self.v.ndim == 5 else set()
+        expected = [(*self.q.shape[:2], n, self.q.shape[3]) for n in heads]
+        if self.q.shape != self.k.shape or self.v.shape[:-1] not in expected:
             raise ValueError(
-                "q, k and v must share one shape [items, branches, heads, tokens, head_dim] (but v's head_dim), got "
+                "q, k and v must share one shape [items, branches, heads, tokens, head_dim] (but v's head_dim, and v "
+                "may have one head), got "
                 f"{list(self.q.shape)}, {list(self.k.shape)} and {list(self.v.shape)}"
             )
 
@@ -59,6 +65,7 @@ def aligned_attention_scores(
     similarity: Similarity = "cosine",
     directions: Directions = "both",
     query_output: Tensor | None = None,
+    readout: Readout = LINEAR,
 ) -> Tensor:
     """Score one query against many candidates.
 
@@ -68,6 +75,7 @@ def aligned_attention_scores(
         similarity: ``cosine`` (in [-1, 1], higher is closer) or ``mse`` (>= 0, lower is closer).
         directions: the mean of both directed scores, or one of them.
         query_output: ``attention_output`` of the query with itself, where the caller has it already.
+        readout: how the outputs are read before they are compared.
 
     Returns:
         float32 ``[candidates]``.
@@ -81,11 +89,11 @@ def aligned_attention_scores(
     if directions != "candidate_to_query":
         own = attention_output(query.q, query.k, query.v) if query_output is None else query_output
         cross = attention_output(query.q.expand_as(candidates.q), candidates.k, candidates.v)
-        scores.append(compare(own.expand_as(cross), cross, similarity))
+        scores.append(compare(read(own, readout).expand_as(cross), read(cross, readout), similarity))
     if directions != "query_to_candidate":
         own = attention_output(candidates.q, candidates.k, candidates.v)
         cross = attention_output(candidates.q, query.k.expand_as(candidates.k), query.v.expand_as(candidates.v))
-        scores.append(compare(own, cross, similarity))
+        scores.append(compare(read(own, readout), read(cross, readout), similarity))
     return torch.stack(scores).mean(dim=0)
 
 
@@ -95,14 +103,20 @@ def attention_output(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     Args:
         q: ``[items, branches, heads, tokens, head_dim]``.
         k: the shape of ``q``.
-        v: the shape of ``q`` but for its own head_dim.
+        v: the shape of ``q`` but for its own head_dim; a single head is used by all heads of ``q``.
 
     Returns:
-        float32, the shape of ``v``: the layer's output before its output projection.
+        float32, the shape of ``q`` with the head_dim of ``v``: the layer's output before its output projection.
     """
     # Items and branches become one axis: with 5-D inputs torch leaves its fused kernel (over 4 times slower).
     q4, k4, v4 = (t.flatten(0, 1).float() for t in (q, k, v))
-    return scaled_dot_product_attention(q4, k4, v4).reshape(v.shape)
+    v4 = v4.expand(-1, q4.shape[1], -1, -1)
+    return scaled_dot_product_attention(q4, k4, v4).reshape(*q.shape[:-1], v.shape[-1])
+
+
+def read(output: Tensor, readout: Readout) -> Tensor:
+    """Read an output elementwise; see :class:`retrieval.readout.Readout`."""
+    return (output.clamp_min(0) + readout.floor).sqrt() if readout.root else output
 
 
 def compare(own: Tensor, cross: Tensor, similarity: Similarity) -> Tensor:
@@ -125,7 +139,7 @@ def _check(query: QKV, candidates: QKV, similarity: str, directions: str) -> Non
         raise UsageError(f"unknown similarity '{similarity}'; known: {', '.join(get_args(Similarity))}")
     if directions not in get_args(Directions):
         raise UsageError(f"unknown directions '{directions}'; known: {', '.join(get_args(Directions))}")
-    if len(query) != 1 or query.v.shape[1:] != candidates.v.shape[1:]:
+    if len(query) != 1 or query.q.shape[1:] != candidates.q.shape[1:] or query.v.shape[1:] != candidates.v.shape[1:]:
         raise ValueError(
             f"one query [1, ...] and candidates of its shape are needed, got {list(query.q.shape)} "
             f"and {list(candidates.q.shape)}"

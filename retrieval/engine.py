@@ -98,7 +98,8 @@ class Engine:
         scores = None
         if wanted.rerank:
             tensors, rows = encoded.tensors[chosen], ranking.rows.tolist()
-            scored = score_rows(tensors, rows, partial(self._reader.attention, chosen), wanted.similarity)
+            readout = self._recipe.targets[chosen].readout
+            scored = score_rows(tensors, rows, partial(self._reader.attention, chosen), wanted.similarity, readout)
             scores, timing["read"], timing["rerank"] = scored.scores, scored.read_ms, scored.score_ms
         return Results(
             results=self._results(ranking, scores, wanted, about.get("sha256", "")),
@@ -116,7 +117,8 @@ class Engine:
             self._encode(self._load_image(image)[0], role, chosen).tensors[chosen]
             for image, role in ((first, "query"), (second, "gallery"))
         )
-        return float(aligned_attention_scores(query, candidate)[0])
+        readout = self._recipe.targets[chosen].readout
+        return float(aligned_attention_scores(query, candidate, readout=readout)[0])
 
     def locate(self, text: str) -> Path | str:
         """Return the image that ``text`` means: a file's path, ``id:N``, or the end of one indexed item's path.

@@ -76,7 +76,7 @@ class Models:
         return {
             "model": self.extractor.fingerprint(),
             "pixels": self.rules.fingerprint(),
-            "modes": {mode: {"layer": t.layer, "timestep": t.timestep} for mode, t in self.targets.items()},
+            "modes": {mode: target.to_json() for mode, target in self.targets.items()},
             "encoders": {name: embedder.fingerprint() for name, embedder in self.embedders.items()},
             "codec": CODEC,
         }

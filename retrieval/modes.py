@@ -6,20 +6,57 @@ the ``denoising_step``; the scheduler's is the ``timestep``. The published code 
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import MappingProxyType
+from typing import Any
 
 from retrieval.errors import UsageError
+from retrieval.readout import LINEAR, Readout
 
 LAST_STEP = 1001
 
 
 @dataclass(frozen=True)
+class CellValues:
+    """Values that describe an image's cells, in place of a layer's own: colour and texture histograms of each cell.
+
+    Cell j's values are ``w_j [Lab histogram, patterns x LBP histograms]``; the weights w, of mean 1, come from the
+    image: ``w_j`` is proportional to ``(1 - likeness of cell j to the border's cells)^contrast``.
+    """
+
+    patterns: float  # weight of texture beside colour
+    sharpness: float = 0.0  # of the attention among cells, where the layer is CELLS; logits are sharpness x cosine
+    contrast: float = 0.0  # 0: all cells count alike
+
+
+@dataclass(frozen=True)
 class Target:
-    """One layer at one timestep: what a cached tensor was read from."""
+    """One layer at one timestep, and how it is read: all that the tensors and scores of a mode depend on."""
 
     layer: str
     timestep: int
+    values: CellValues | None = None  # None: the layer's own values
+    readout: Readout = LINEAR
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for a fingerprint; what is left at its default is left out."""
+        values = asdict(self)
+        return {key: values[key] for key in values if key in ("layer", "timestep") or getattr(self, key) != _plain(key)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Target":
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            KeyError, TypeError: it was written by another version.
+        """
+        cells, readout = values.get("values"), values.get("readout")
+        return cls(
+            values["layer"],
+            values["timestep"],
+            None if cells is None else CellValues(**cells),
+            LINEAR if readout is None else Readout(**readout),
+        )
 
     @property
     def denoising_step(self) -> int:
@@ -34,6 +71,10 @@ class Mode:
     name: str
     target: Target
     encoders: tuple[str, ...]
+
+
+def _plain(field: str) -> Any:
+    return {"values": None, "readout": LINEAR}[field]
 
 
 def at_step(layer: str, denoising_step: int) -> Target:
@@ -51,10 +92,12 @@ SD15_MODES = _table(
     Mode("semantic", at_step("U_0", 500), ("dinov2", "clip")),  # night_main.sh; the retrieval figures
     Mode("lowlevel", at_step("U_0", 900), ("dinov2",)),  # tid_main.sh
 )
+CELLS = "cells"  # the layer of the embedded model whose queries and keys are the cells' descriptors themselves
+_ROOT = Readout(root=True, floor=1e-5)
 MINI_MODES = _table(
-    Mode("style", Target("U_1", 50), ("descriptor",)),
-    Mode("instance", Target("U_1", 50), ("descriptor",)),
-    Mode("semantic", Target("U_0", 50), ("descriptor",)),
+    Mode("style", Target(CELLS, 0, CellValues(patterns=1.0, sharpness=20.0), _ROOT), ("descriptor",)),
+    Mode("instance", Target(CELLS, 0, CellValues(0.3, sharpness=20.0, contrast=1.0), _ROOT), ("descriptor",)),
+    Mode("semantic", Target(CELLS, 0, CellValues(patterns=1.0, sharpness=5.0), _ROOT), ("descriptor",)),
 )
 DEFAULT_MODES = ("style", "instance", "semantic")
 

@@ -91,10 +91,7 @@ def stored_recipe(reader: IndexReader, root: Path) -> Recipe:
     generation = reader.generation
     try:
         settings = ModelSettings.from_json(generation.settings)
-        targets = {
-            mode: Target(values["layer"], values["timestep"])
-            for mode, values in generation.fingerprint["modes"].items()
-        }
+        targets = {mode: Target.from_json(values) for mode, values in generation.fingerprint["modes"].items()}
     except (KeyError, TypeError) as error:
         raise IndexIncompatibleError(
             f"{root} states no model that this version knows ({error}); it was made by {generation.created_by}"

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from retrieval.aas import QKV, aligned_attention_scores, attention_output, higher_is_closer
+from retrieval.readout import LINEAR, Readout
 from retrieval.vocabulary import Similarity
 
 CHUNK_BYTES = 100 << 20  # of stored tensors; 25 SD 1.5 images: measured best, 100 of them are 1.3 x slower
@@ -29,7 +30,13 @@ class Scored:
 
 
 @torch.inference_mode()
-def score_rows(query: QKV, rows: Sequence[int], read: ReadRows, similarity: Similarity = "cosine") -> Scored:
+def score_rows(
+    query: QKV,
+    rows: Sequence[int],
+    read: ReadRows,
+    similarity: Similarity = "cosine",
+    readout: Readout = LINEAR,
+) -> Scored:
     """Score ``rows`` against ``query``.
 
     Args:
@@ -37,6 +44,7 @@ def score_rows(query: QKV, rows: Sequence[int], read: ReadRows, similarity: Simi
         rows: rows of the index, any order; a score does not depend on it.
         read: fetches tensors of rows; called in another thread, one chunk ahead.
         similarity: see :func:`retrieval.aas.aligned_attention_scores`.
+        readout: the mode's.
     """
     bytes_a_row = 2 * (2 * query.q[0].numel() + query.v[0].numel())
     size = max(1, min(CHUNK_ROWS, CHUNK_BYTES // bytes_a_row))
@@ -55,7 +63,8 @@ def score_rows(query: QKV, rows: Sequence[int], read: ReadRows, similarity: Simi
                 waiting.append(pool.submit(read, following))
             loaded = perf_counter()
             candidates = QKV(*(torch.from_numpy(stored[name]).to(query.q.device) for name in ("q", "k", "v")))
-            scores.append(aligned_attention_scores(query, candidates, similarity, query_output=own).cpu().numpy())
+            found = aligned_attention_scores(query, candidates, similarity, query_output=own, readout=readout)
+            scores.append(found.cpu().numpy())
             read_ms += 1e3 * (loaded - start)
             score_ms += 1e3 * (perf_counter() - loaded)
     return Scored(np.concatenate(scores) if scores else np.empty(0, np.float32), read_ms, score_ms)

@@ -23,3 +23,6 @@ Directions = Literal["both", "query_to_candidate", "candidate_to_query"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 
 DtypeName = Literal["auto", "float32", "float16", "bfloat16"]
+
+WorldKind = Literal["style", "instance", "layout"]
+"""What the groups of the procedural world share, on which the embedded model is trained."""

@@ -1,19 +1,22 @@
-"""The embedded model: its network against diffusers', its descriptor against scikit-image, its extractor's rules."""
+"""The embedded model as an extractor: its network against diffusers', its rules, its values, what it costs."""
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from retrieval.aas import aligned_attention_scores
-from retrieval.backbones import EXTRACTORS, load_extractor
-from retrieval.backbones.descriptor import Descriptor, describe, grey, lab_histogram, to_lab, uniform_patterns
+from retrieval.aas import QKV, aligned_attention_scores
+from retrieval.backbones import EXTRACTORS, AttentionExtractor, load_extractor
+from retrieval.backbones.descriptor import Descriptor
 from retrieval.errors import UsageError
 from retrieval.mini.unet import MiniUNet, UNetShape, fold
-from retrieval.modes import MINI_MODES, Target
+from retrieval.modes import CELLS, MINI_MODES, CellValues, Target
+from retrieval.noise import alpha_bars
+from retrieval.readout import Readout
 from retrieval.settings import ModelSettings
 
 CPU = torch.device("cpu")
+MODES = sorted(MINI_MODES)
 
 
 def photo(seed: int, size: int = 160) -> np.ndarray:
@@ -23,6 +26,17 @@ def photo(seed: int, size: int = 160) -> np.ndarray:
     image = np.asarray(small.resize((size, size), Image.Resampling.BICUBIC)).copy()
     image[size // 3 :, size // 2 :] //= 2
     return image
+
+
+@pytest.fixture(scope="module")
+def extractor() -> AttentionExtractor:
+    return load_extractor(ModelSettings(model="mini"), CPU, offline=True)
+
+
+def tensors(extractor: AttentionExtractor, images: list[np.ndarray], *targets: Target) -> list[QKV]:
+    pixels = np.stack([extractor.prepare(Image.fromarray(image)) for image in images])
+    found = extractor.extract(pixels, targets, "query")
+    return [found[target] for target in targets]
 
 
 def test_the_network_is_diffusers_unet() -> None:
@@ -51,43 +65,55 @@ def test_folding_keeps_every_pixel() -> None:
     assert torch.equal(torch.nn.functional.pixel_shuffle(fold(pixels, 4), 4), pixels)
 
 
-def test_the_shipped_weights_denoise() -> None:
+def test_the_shipped_weights_denoise(extractor: AttentionExtractor) -> None:
     """Guards the weights file, the noise schedule and the pixel range: a wrong one of them predicts no noise."""
-    extractor = load_extractor(ModelSettings(model="mini"), CPU, offline=True)
     images = torch.from_numpy(np.stack([photo(seed, 96) for seed in range(8)]).transpose(0, 3, 1, 2)) / 127.5 - 1
     noise = torch.randn((8, 48, 24, 24), generator=torch.Generator().manual_seed(1))
-    alpha = float(extractor._alpha_bars[300])  # type: ignore[attr-defined]
+    alpha = float(alpha_bars()[300])
     noisy = alpha**0.5 * fold(images, 4) + (1 - alpha) ** 0.5 * noise
     with torch.inference_mode():
         predicted = extractor._network(noisy, torch.full((8,), 300))  # type: ignore[attr-defined]
     assert torch.nn.functional.mse_loss(predicted, noise).item() < 0.3  # predicting nothing scores 1.0
 
 
-def test_tensors_have_one_branch_and_the_layers_shape() -> None:
-    extractor = load_extractor(ModelSettings(model="mini"), CPU, offline=True)
-    pixels = np.stack([extractor.prepare(Image.fromarray(photo(n))) for n in range(2)])
-    targets = [Target("U_1", 50), Target("M", 50), Target("U_1", 300)]
-    found = extractor.extract(pixels, targets, "query")
-    assert found[targets[0]].q.shape == (2, 1, 3, 144, 32)
-    assert found[targets[1]].q.shape == (2, 1, 5, 36, 32)
-    assert not torch.equal(found[targets[0]].q, found[targets[2]].q)
+def test_tensors_have_one_branch_and_the_layers_shape(extractor: AttentionExtractor) -> None:
+    targets = [Target("U_1", 50), Target("M", 50), Target("U_1", 300), Target("M", 50, CellValues(1.0))]
+    shallow, middle, noisier, described = tensors(extractor, [photo(0), photo(1)], *targets)
+    assert shallow.q.shape == (2, 1, 3, 144, 32)
+    assert middle.q.shape == (2, 1, 5, 36, 32)
+    assert not torch.equal(shallow.q, noisier.q)
+    assert torch.equal(described.q, middle.q)
+    assert described.v.shape == (2, 1, 1, 36, 214)
 
 
-def test_an_image_scores_one_with_itself_and_less_with_another() -> None:
-    extractor = load_extractor(ModelSettings(model="mini"), CPU, offline=True)
-    pixels = np.stack([extractor.prepare(Image.fromarray(photo(n))) for n in range(2)])
-    target = MINI_MODES["instance"].target
-    query, gallery = (extractor.extract(pixels, [target], role)[target] for role in ("query", "gallery"))
-    scores = aligned_attention_scores(query[:1], gallery)
+@pytest.mark.parametrize("mode", MODES)
+def test_an_image_scores_one_with_itself_and_less_with_another(extractor: AttentionExtractor, mode: str) -> None:
+    target = MINI_MODES[mode].target
+    [both] = tensors(extractor, [photo(0), photo(1)], target)
+    scores = aligned_attention_scores(both[:1], both, readout=target.readout)
     assert scores[0].item() == pytest.approx(1.0, abs=1e-5)
-    assert scores[1].item() < 0.98
+    assert scores[1].item() < 0.99
 
 
-def test_wrong_layers_and_sizes_are_told() -> None:
-    extractor = load_extractor(ModelSettings(model="mini"), CPU, offline=True)
-    with pytest.raises(UsageError, match="D_1, D_2, M, U_0, U_1"):
-        extractor.extract(np.zeros((1, 96, 96, 3), np.uint8), [Target("D_0", 50)], "query")
-    with pytest.raises(UsageError, match="multiple of 16"):
+@pytest.mark.parametrize("mode", MODES)
+def test_tensors_depend_on_nothing_but_the_image(extractor: AttentionExtractor, mode: str) -> None:
+    target, images = MINI_MODES[mode].target, [photo(n) for n in range(5)]
+    [together], [again], [alone] = (tensors(extractor, chosen, target) for chosen in (images, images, images[3:4]))
+    for name in ("q", "k", "v"):
+        assert torch.equal(getattr(together, name), getattr(again, name))
+        torch.testing.assert_close(getattr(together, name)[3:4], getattr(alone, name), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_image_takes_at_most_100_kilobytes_a_mode(extractor: AttentionExtractor, mode: str) -> None:
+    [one] = tensors(extractor, [photo(0)], MINI_MODES[mode].target)
+    assert 2 * sum(t.numel() for t in (one.q, one.k, one.v)) <= 100_000
+
+
+def test_wrong_layers_and_sizes_are_told(extractor: AttentionExtractor) -> None:
+    with pytest.raises(UsageError, match="cells, D_1, D_2, M, U_0, U_1"):
+        extractor.extract(np.zeros((1, 144, 144, 3), np.uint8), [Target("D_0", 50)], "query")
+    with pytest.raises(UsageError, match="multiple of 24"):
         load_extractor(ModelSettings(model="mini", image_size=100), CPU, offline=True)
 
 
@@ -95,32 +121,24 @@ def test_the_users_of_semantic_mode_are_told_what_it_is() -> None:
     assert "not meaning" in EXTRACTORS["mini"].warnings["semantic"]
 
 
-def test_lab_and_patterns_are_scikit_images() -> None:
-    from skimage.color import rgb2lab
-    from skimage.feature import local_binary_pattern
-
-    rgb = np.random.default_rng(0).integers(0, 256, (48, 40, 3), dtype=np.uint8)
-    np.testing.assert_allclose(to_lab(rgb), rgb2lab(rgb), atol=1e-3)
-    for points, radius in ((8, 1.0), (8, 2.0), (12, 3.0)):
-        expected = local_binary_pattern(grey(rgb).astype(np.uint8), points, radius, "uniform")
-        assert (uniform_patterns(grey(rgb), points, radius) == expected).mean() > 0.995
-
-
-def test_a_flat_area_is_one_pattern_not_noise() -> None:
-    codes = uniform_patterns(np.full((20, 20), 37, np.float32), 8, 2.0)
-    assert np.unique(codes[4:-4, 4:-4]).tolist() == [8]
+def test_a_targets_constants_are_part_of_the_fingerprint() -> None:
+    plain = Target("U_0", 101)
+    assert plain.to_json() == {"layer": "U_0", "timestep": 101}  # what every index of SD 1.5 says
+    described = Target(CELLS, 0, CellValues(1.0, sharpness=2.0), Readout(root=True, floor=1e-5))
+    for target in (plain, described):
+        assert Target.from_json(target.to_json()) == target
+    changed = Target(CELLS, 0, CellValues(1.0, sharpness=3.0), Readout(root=True, floor=1e-5))
+    assert changed.to_json() != described.to_json()
 
 
 def test_the_descriptor_sees_colour_and_texture() -> None:
-    image = photo(1)
-    assert lab_histogram(image).sum() == pytest.approx(1.0)
-    vector = describe(image)
-    assert vector.shape == (214,)
-    assert np.linalg.norm(vector) == pytest.approx(1.0, abs=1e-6)
+    image = photo(1, 144)
     rng = np.random.default_rng(3)
     shuffled = rng.permutation(image.reshape(-1, 3)).reshape(image.shape)  # same colours, another texture
     recoloured = image[..., ::-1]  # same texture, other colours
-    same = float(vector @ describe(np.flip(image, axis=1)))
-    assert same > float(vector @ describe(shuffled)) + 0.02
-    assert same > float(vector @ describe(recoloured)) + 0.02
-    assert Descriptor().embed(np.stack([image, shuffled])).shape == (2, 214)
+    vectors = Descriptor(CPU).embed(np.stack([image, np.flip(image, axis=1), shuffled, recoloured]))
+    assert vectors.shape == (4, 214)
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1.0, abs=1e-6)
+    same, mixed, other = vectors[1:] @ vectors[0]
+    assert same > mixed + 0.02
+    assert same > other + 0.02

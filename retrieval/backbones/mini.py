@@ -1,4 +1,8 @@
-"""The embedded model as an AttentionExtractor: Q/K/V of a small denoising UNet on folded pixels."""
+"""The embedded model as an AttentionExtractor.
+
+A target's values are the descriptors of an image's 6 x 6 cells. Its queries and keys are those of a layer of the small
+denoising UNet, or, for the layer ``cells``, the descriptors themselves; the AAS is the same formula for all of them.
+"""
 
 from collections.abc import Sequence
 from importlib.resources import as_file, files
@@ -18,13 +22,16 @@ from retrieval.backbones.weights import require, weights_digest
 from retrieval.device import choose_dtype, dtype_name
 from retrieval.errors import ModelError, UsageError
 from retrieval.images import resize_square
-from retrieval.mini.unet import MiniUNet, SelfAttention, UNetShape, fold
-from retrieval.modes import Target
-from retrieval.noise import add_noise, draws_for
+from retrieval.mini.cells import CELLS_VERSION, cell_histograms
+from retrieval.mini.unet import MiniUNet, SelfAttention, UNetShape, fold, network_pixels
+from retrieval.mini.values import GRID, MATCH_PATTERNS, match_features, weighted
+from retrieval.modes import CELLS, Target
+from retrieval.noise import add_noise, alpha_bars, draws_for
 from retrieval.settings import ModelSettings
 from retrieval.vocabulary import NoiseRule, Role
 
 WEIGHTS = "unet.safetensors"
+STEP = 24  # pixels: image sizes are whole multiples, so that cells are
 
 
 def load(
@@ -34,8 +41,8 @@ def load(
     from safetensors.torch import load_file
 
     size = settings.image_size or description.image_size
-    if size < 32 or size % 16:
-        raise UsageError(f"image size {size} does not suit mini: a multiple of 16, at least 32, is needed")
+    if size < 2 * STEP or size % STEP:
+        raise UsageError(f"image size {size} does not suit mini: a multiple of {STEP}, at least {2 * STEP}, is needed")
     network = MiniUNet(UNetShape())
     with as_file(files("retrieval.mini")) as packaged:
         folder = packaged if settings.weights is None else Path(settings.weights)
@@ -59,9 +66,7 @@ class MiniExtractor:
         self._seed = seed
         self._noise: NoiseRule = noise
         self._layers = network.attention_layers()
-        # The noise schedule that the weights were trained with: Stable Diffusion's.
-        betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
-        self._alpha_bars = torch.cumprod(1.0 - betas, dim=0)
+        self._alpha_bars = alpha_bars()
 
     def prepare(self, image: Image.Image) -> Pixels:
         """Return ``[S, S, 3]``."""
@@ -70,24 +75,33 @@ class MiniExtractor:
     @torch.inference_mode()
     def extract(self, pixels: Pixels, targets: Sequence[Target], role: Role) -> dict[Target, QKV]:
         """Run one truncated pass a timestep; see :class:`retrieval.backbones.AttentionExtractor`."""
-        unknown = sorted({target.layer for target in targets} - set(self._layers))
+        unknown = sorted({target.layer for target in targets} - {CELLS, *self._layers})
         if unknown:
-            raise UsageError(f"unknown layer '{unknown[0]}' of mini; known: {', '.join(self._layers)}")
-        weight = self._network.conv_in.weight
+            raise UsageError(f"unknown layer '{unknown[0]}' of mini; known: {CELLS}, {', '.join(self._layers)}")
         images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
-        folded = fold(images.to(weight.device).float() / 127.5 - 1.0, UNetShape().patch)
+        images = images.to(self._network.conv_in.weight.device)
+        own = self._run_network(images, [target for target in targets if target.layer != CELLS], role)
+        if not any(target.values for target in targets):
+            return own
+        lab, lbp = cell_histograms(images, GRID)
+        return {target: _described(target, own.get(target), lab, lbp) for target in targets}
+
+    def _run_network(self, images: Tensor, targets: Sequence[Target], role: Role) -> dict[Target, QKV]:
+        """Return the network's own tensors of ``targets``."""
+        weight = self._network.conv_in.weight
+        folded = fold(network_pixels(images), UNetShape().patch)
         draws = draws_for(role, self._noise, self._seed, (folded.shape[1], *folded.shape[2:]))
         found: dict[Target, QKV] = {}
         for timestep, group in groupby(sorted(targets, key=_by_timestep), key=_by_timestep):
-            noisy = add_noise(folded, draws.noise, float(self._alpha_bars[timestep])).to(weight.dtype)
+            wanted = list(group)
+            noisy = add_noise(folded, draws.noise.to(weight.device), float(self._alpha_bars[timestep]))
             steps = torch.full((len(noisy),), timestep, device=weight.device)
             captured = capture_qkv(
-                run=lambda noisy=noisy, steps=steps: self._network(noisy, steps),  # type: ignore[misc]
-                layers={target.layer: self._layers[target.layer] for target in group},
+                run=lambda noisy=noisy, steps=steps: self._network(noisy.to(weight.dtype), steps),  # type: ignore[misc]
+                layers={target.layer: self._layers[target.layer] for target in wanted},
                 project=_project,
             )
-            for layer, tensors in captured.items():
-                found[Target(layer, timestep)] = QKV(*(t.unsqueeze(1) for t in tensors))
+            found |= {target: QKV(*(t.unsqueeze(1) for t in captured[target.layer])) for target in wanted}
         return found
 
     def fingerprint(self) -> dict[str, Any]:
@@ -97,11 +111,24 @@ class MiniExtractor:
             "weights": self._digest,
             "image_size": self._image_size,
             "resize": "square-lanczos",
+            "cells": CELLS_VERSION,
             "branches": "cond",
             "noise": self._noise,
             "seed": self._seed,
             "dtype": dtype_name(self._network.conv_in.weight.dtype),
         }
+
+
+def _described(target: Target, own: QKV | None, lab: Tensor, lbp: Tensor) -> QKV:
+    """Put the cells' descriptors in the place of the values, and of queries and keys where there is no layer."""
+    if target.values is None:
+        assert own is not None
+        return own
+    values = weighted(lab, lbp, target.values)[:, None, None]
+    if own is not None:
+        return QKV(own.q, own.k, values)
+    features = match_features(torch.cat([lab, MATCH_PATTERNS * lbp], dim=-1), target.values.sharpness)[:, None, None]
+    return QKV(features, features, values)
 
 
 def _by_timestep(target: Target) -> int:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pixel_unshuffle, scaled_dot_product_attention, silu
 
+NETWORK_SIZE = 96  # pixels a side that the shipped weights were trained at
+
 
 @dataclass(frozen=True)
 class UNetShape:
@@ -32,6 +34,12 @@ class UNetShape:
 def fold(pixels: Tensor, patch: int) -> Tensor:
     """Turn ``[images, 3, S, S]`` into ``[images, 3 patch², S/patch, S/patch]``."""
     return pixel_unshuffle(pixels, patch)
+
+
+def network_pixels(pixels: Tensor) -> Tensor:
+    """Bring uint8 ``[images, 3, S, S]`` to the network's size and range: float32 ``[images, 3, 96, 96]`` in [-1, 1]."""
+    values = pixels.float() / 127.5 - 1.0
+    return interpolate(values, size=(NETWORK_SIZE, NETWORK_SIZE), mode="bilinear", antialias=True, align_corners=False)
 
 
 class SelfAttention(nn.Module):

@@ -1,0 +1,61 @@
+"""From the histograms of an image's cells to the values, queries and keys of a mode. Pure functions, float32."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from retrieval.mini.cells import cell_histograms
+from retrieval.modes import CellValues
+
+GRID = 6  # cells a side: the tokens of a layer of 6 x 6
+FLOOR = 1e-5  # keeps the square root's slope finite at empty bins
+MATCH_PATTERNS = 0.3  # weight of texture where cells are compared with each other
+NEAREST = 6  # border cells that a background cell must be like
+
+
+def cell_values(pixels: Tensor, patterns: float, grid: int = GRID) -> Tensor:
+    """Describe uint8 ``[images, 3, S, S]``: float32 ``[images, grid², 214]``, Lab histograms beside weighted LBP."""
+    lab, lbp = cell_histograms(pixels, grid)
+    return torch.cat([lab, patterns * lbp], dim=-1)
+
+
+def roots(histograms: Tensor) -> Tensor:
+    """Return ``sqrt(h + floor)`` at norm 1 along the last axis: their inner products are Bhattacharyya's."""
+    return normalize((histograms + FLOOR).sqrt(), dim=-1)
+
+
+def match_features(histograms: Tensor, sharpness: float) -> Tensor:
+    """Return queries (and keys) whose logits ``q·k / sqrt(d)`` are ``sharpness`` times the cells' likeness.
+
+    Args:
+        histograms: cells with texture weighted :data:`MATCH_PATTERNS`, ``[images, tokens, d]``.
+        sharpness: 0 attends to all cells alike.
+    """
+    return roots(histograms) * math.sqrt(sharpness * math.sqrt(histograms.shape[-1]))
+
+
+def border_contrast(histograms: Tensor, power: float) -> Tensor:
+    """Return how little each cell is like the image's border: ``[images, tokens]``, of mean 1.
+
+    A subject differs from what surrounds it, wherever it stands: ``(1 - mean likeness to the nearest border
+    cells)^power``. No prior of place enters, so a subject off centre counts as much as one in the middle.
+    """
+    found = roots(histograms)
+    tokens = histograms.shape[1]
+    side = math.isqrt(tokens)
+    row, column = torch.arange(tokens) // side, torch.arange(tokens) % side
+    edge = (row == 0) | (row == side - 1) | (column == 0) | (column == side - 1)
+    likeness = found @ found[:, edge.to(found.device)].transpose(1, 2)
+    contrast = (1 - likeness.topk(NEAREST, dim=-1).values.mean(dim=-1)).clamp_min(1e-3) ** power
+    return contrast / contrast.mean(dim=1, keepdim=True)
+
+
+def weighted(lab: Tensor, lbp: Tensor, values: CellValues) -> Tensor:
+    """Return a mode's values ``[images, tokens, 214]``; see :class:`retrieval.modes.CellValues`."""
+    described = torch.cat([lab, values.patterns * lbp], dim=-1)
+    if not values.contrast:
+        return described
+    matched = torch.cat([lab, MATCH_PATTERNS * lbp], dim=-1)
+    return described * border_contrast(matched, values.contrast)[..., None]
