@@ -95,9 +95,9 @@ SD15_MODES = _table(
 CELLS = "cells"  # the layer of the embedded model whose queries and keys are the cells' descriptors themselves
 _ROOT = Readout(root=True, floor=1e-5)
 MINI_MODES = _table(
-    Mode("style", Target(CELLS, 0, CellValues(patterns=1.0, sharpness=20.0), _ROOT), ("descriptor",)),
-    Mode("instance", Target(CELLS, 0, CellValues(0.3, sharpness=20.0, contrast=1.0), _ROOT), ("descriptor",)),
-    Mode("semantic", Target(CELLS, 0, CellValues(patterns=1.0, sharpness=5.0), _ROOT), ("descriptor",)),
+    Mode("style", Target(CELLS, 0, CellValues(patterns=1.0, sharpness=40.0), _ROOT), ("descriptor",)),
+    Mode("instance", Target(CELLS, 0, CellValues(0.3, sharpness=6.0, contrast=1.0), _ROOT), ("subject",)),
+    Mode("semantic", Target(CELLS, 0, CellValues(0.3, sharpness=5.0, contrast=1.0), _ROOT), ("descriptor", "subject")),
 )
 DEFAULT_MODES = ("style", "instance", "semantic")
 

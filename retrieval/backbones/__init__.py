@@ -133,6 +133,13 @@ EMBEDDERS: dict[str, Description] = {
         download_mb=0,
         loader="retrieval.backbones.descriptor:load",
     ),
+    "subject": Description(
+        name="subject",
+        title="the same of what stands out from the border, 214-d",
+        licence="Apache-2.0",
+        download_mb=0,
+        loader="retrieval.backbones.descriptor:load",
+    ),
 }
 
 

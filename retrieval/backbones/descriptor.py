@@ -2,7 +2,8 @@
 
 A soft histogram in CIE Lab (5 x 6 x 6 bins) says which colours there are; uniform local binary patterns (Ojala et
 al., 2002) at three radii say how neighbouring pixels differ. The vector is the square root of both, so that its
-inner product is a Bhattacharyya coefficient.
+inner product is a Bhattacharyya coefficient. ``descriptor`` takes the whole image, ``subject`` weights its cells by
+their contrast to the border, as the values of mode instance are.
 """
 
 from pathlib import Path
@@ -15,23 +16,26 @@ from PIL import Image
 
 from retrieval.backbones import Description, Pixels
 from retrieval.images import resize_square
-from retrieval.mini.cells import CELLS_VERSION
-from retrieval.mini.values import cell_values, roots
+from retrieval.mini.cells import CELLS_VERSION, cell_histograms
+from retrieval.mini.values import GRID, roots, weighted
+from retrieval.modes import CellValues
 
 SIZE = 144  # pixels a side
 PATTERNS = 0.3  # weight of texture beside colour
+CONTRASTS = {"descriptor": 0.0, "subject": 1.0}  # by encoder; see retrieval.modes.CellValues
 
 
 def load(description: Description, folder: Path | None, device: torch.device, offline: bool) -> "Descriptor":
-    """Return the descriptor; it has no weights, so only the device matters."""
-    return Descriptor(device)
+    """Return the descriptor that ``description`` names; it has no weights, so folder and network are passed over."""
+    return Descriptor(device, CONTRASTS[description.name])
 
 
 class Descriptor:
     """An Embedder; vectors have 180 + 34 entries."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, contrast: float = 0.0) -> None:
         self._device = device
+        self._contrast = contrast
 
     def prepare(self, image: Image.Image) -> Pixels:
         """Return ``[144, 144, 3]``."""
@@ -41,9 +45,10 @@ class Descriptor:
     def embed(self, pixels: Pixels) -> NDArray[np.float32]:
         """Return float32 ``[images, 214]``, rows of norm 1."""
         images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))).to(self._device)
-        vectors: NDArray[np.float32] = roots(cell_values(images, PATTERNS, 1)[:, 0]).cpu().numpy()
+        cells = weighted(*cell_histograms(images, GRID), CellValues(PATTERNS, contrast=self._contrast))
+        vectors: NDArray[np.float32] = roots(cells.mean(dim=1)).cpu().numpy()
         return vectors
 
     def fingerprint(self) -> dict[str, Any]:
         """See :class:`retrieval.backbones.Embedder`; the version rises when a number above changes."""
-        return {"name": "descriptor", "version": 2, "cells": CELLS_VERSION}
+        return {"name": "descriptor", "version": 2, "cells": CELLS_VERSION, "contrast": self._contrast}

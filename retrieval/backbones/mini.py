@@ -62,7 +62,7 @@ class MiniExtractor:
     def __init__(self, network: MiniUNet, digest: str, image_size: int, seed: int, noise: NoiseRule) -> None:
         self._network = network
         self._digest = digest
-        self._image_size = image_size
+        self.image_size = image_size
         self._seed = seed
         self._noise: NoiseRule = noise
         self._layers = network.attention_layers()
@@ -70,7 +70,7 @@ class MiniExtractor:
 
     def prepare(self, image: Image.Image) -> Pixels:
         """Return ``[S, S, 3]``."""
-        return resize_square(image, self._image_size)
+        return resize_square(image, self.image_size)
 
     @torch.inference_mode()
     def extract(self, pixels: Pixels, targets: Sequence[Target], role: Role) -> dict[Target, QKV]:
@@ -109,7 +109,7 @@ class MiniExtractor:
         return {
             "name": "mini",
             "weights": self._digest,
-            "image_size": self._image_size,
+            "image_size": self.image_size,
             "resize": "square-lanczos",
             "cells": CELLS_VERSION,
             "branches": "cond",

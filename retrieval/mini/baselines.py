@@ -17,6 +17,7 @@ from retrieval.mini.measures import Matrix
 RGB_BINS = 8
 LAB_BINS = (6, 10, 10)
 LAB_RANGES = ((0, 100), (-70, 70), (-70, 70))
+LAB_LIMITS = np.array(LAB_RANGES).T  # colours beyond count to the outermost bins
 SMOOTHING = 0.6  # standard deviation in bins
 
 
@@ -30,7 +31,7 @@ def rgb_histogram(images: Images) -> Matrix:
 def lab_histogram(images: Images) -> Matrix:
     """Bhattacharyya coefficients of smoothed Lab histograms of 6 x 10 x 10 bins."""
     lab = to_lab(torch.from_numpy(_boxed(images, 96).transpose(0, 3, 1, 2).copy())).flatten(2).transpose(1, 2).numpy()
-    found = [np.histogramdd(pixels, bins=LAB_BINS, range=LAB_RANGES)[0] for pixels in lab]
+    found = [np.histogramdd(np.clip(pixels, *LAB_LIMITS), bins=LAB_BINS, range=LAB_RANGES)[0] for pixels in lab]
     return bhattacharyya(np.stack([_smooth(h).ravel() for h in found]))
 
 

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from retrieval.aas import read
-from retrieval.mini.model import Tokens
+from retrieval.aas import QKV, read
 from retrieval.readout import Readout
 
 CONTRAST_BELOW = 300  # timesteps of contrastive batches
@@ -30,42 +29,39 @@ def draw_timesteps(generator: torch.Generator, images: int, contrast: bool) -> T
     return torch.randint(0, TIMESTEPS, (images,), generator=generator)
 
 
-def all_pairs(first: Tokens, second: Tokens, readout: Readout, rows: Tensor | None = None) -> Tensor:
+def all_pairs(first: QKV, second: QKV, readout: Readout, rows: Tensor | None = None) -> Tensor:
     """Score every image of ``first`` with every one of ``second``: float32 ``[len(first), len(second)]``.
 
     Args:
-        first: tensors with q, k ``[n, heads, tokens, d]`` and v ``[n, heads or 1, tokens, e]``.
-        second: ``m`` images alike.
+        first: tensors of one branch; see :class:`retrieval.aas.QKV`.
+        second: other images' tensors of the same shape.
         readout: how outputs are read before the cosine.
         rows: query tokens to compare, all of them where None (a part of them estimates the score).
     """
-    there, back = _directed(first, second, readout, rows), _directed(second, first, readout, rows)
+    there, back = directed(first, second, readout, rows), directed(second, first, readout, rows)
     return (there + back.T) / 2
 
 
-def _directed(a: Tokens, b: Tokens, readout: Readout, rows: Tensor | None) -> Tensor:
-    q = a.q if rows is None else a.q[:, :, rows]
-    scale = 1 / math.sqrt(q.shape[-1])
-    own = torch.softmax(q @ a.k.transpose(-1, -2) * scale, dim=-1) @ a.v
-    cross = torch.softmax(q[:, None] @ b.k.transpose(-1, -2) * scale, dim=-1) @ b.v
+def directed(a: QKV, b: QKV, readout: Readout, rows: Tensor | None = None) -> Tensor:
+    """Score from every image of ``a`` to every one of ``b``: the first half of :func:`all_pairs`."""
+    queries = a.q[:, 0] if rows is None else a.q[:, 0][:, :, rows]
+    scale = 1 / math.sqrt(queries.shape[-1])
+    own = torch.softmax(queries @ a.k[:, 0].transpose(-1, -2) * scale, dim=-1) @ a.v[:, 0]
+    cross = torch.softmax(queries[:, None] @ b.k[:, 0].transpose(-1, -2) * scale, dim=-1) @ b.v[:, 0]
     own, cross = normalize(read(own, readout).flatten(1), dim=-1), normalize(read(cross, readout).flatten(2), dim=-1)
     return torch.einsum("ac,abc->ab", own, cross)
 
 
-def described(tokens: Tokens, cells: Tensor) -> Tokens:
-    """Put the saliency-weighted descriptor ``cells [images, tokens, channels]`` in the place of the values."""
-    return Tokens(tokens.q, tokens.k, (cells * tokens.saliency[..., None])[:, None], tokens.saliency)
-
-
-def centred(tokens: Tokens) -> Tokens:
+def centred(tensors: QKV) -> QKV:
     """Subtract the batch's mean from the values: softmax rows sum to 1, so the outputs' mean goes with it."""
-    return Tokens(tokens.q, tokens.k, tokens.v - tokens.v.mean(dim=(0, 2), keepdim=True), tokens.saliency)
+    return QKV(tensors.q, tensors.k, tensors.v - tensors.v.mean(dim=(0, 3), keepdim=True))
 
 
-def split(tokens: Tokens, images: int) -> tuple[Tokens, Tokens]:
-    """Return the first ``images`` and the rest, in float32."""
-    every = [t.float() for t in (tokens.q, tokens.k, tokens.v, tokens.saliency)]
-    return Tokens(*(t[:images] for t in every)), Tokens(*(t[images:] for t in every))
+def pooled(tensors: QKV) -> Tensor:
+    """Return the mean and deviation of the values over an image's tokens, centred over the batch, at norm 1."""
+    values = tensors.v.flatten(1, 2).transpose(2, 3).flatten(1, 2)
+    features = torch.cat([values.mean(dim=-1), values.std(dim=-1)], dim=1)
+    return normalize(features - features.mean(dim=0), dim=1)
 
 
 def info_nce(scores: Tensor, log_temperature: Tensor) -> tuple[Tensor, float]:

@@ -17,28 +17,37 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from retrieval.mini.model import SALIENCY_LAYERS, MiniModel
-from retrieval.mini.objective import all_pairs, centred, described, draw_timesteps, info_nce, split
-from retrieval.mini.unet import UNetShape, fold, network_pixels
-from retrieval.mini.values import FLOOR, GRID, MATCH_PATTERNS, cell_values
+from retrieval.aas import QKV
+from retrieval.backbones.capture import Projections, capture_qkv
+from retrieval.mini.cells import cell_histograms
+from retrieval.mini.objective import all_pairs, centred, draw_timesteps, info_nce, pooled
+from retrieval.mini.unet import MiniUNet, SelfAttention, UNetShape, fold, network_pixels
+from retrieval.mini.values import FLOOR, GRID, weighted
 from retrieval.mini.world import make_groups
+from retrieval.modes import CellValues
 from retrieval.noise import add_noise, alpha_bars
 from retrieval.readout import LINEAR, Readout
 from retrieval.vocabulary import WorldKind
 
-KIND_LAYERS: dict[WorldKind, str] = {"instance": "U_0", "style": "D_2", "layout": "M"}
-SCHEDULE: tuple[WorldKind, ...] = ("instance", "instance", "style", "instance", "layout", "instance")
+KIND_LAYERS: dict[WorldKind, str] = {"instance": "M", "layout": "M", "style": "D_2"}
+KIND_VALUES: dict[WorldKind, CellValues] = {
+    "instance": CellValues(patterns=0.3, contrast=1.0),
+    "layout": CellValues(patterns=0.3, contrast=1.0),
+    "style": CellValues(patterns=1.0),
+}
+SCHEDULE: tuple[WorldKind, ...] = ("instance", "style", "instance", "layout")
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Everything that the weights depend on; the defaults are the shipped weights'."""
 
-    steps: int = 1700
+    steps: int = 800
     pairs: int = 20  # groups of a batch, two views each
     reuse: int = 2  # steps a rendered batch serves, each with its own timestep and noise
     denoise_every: int = 4  # one step in so many predicts noise on whole images; the others contrast
     own_weight: float = 0.3  # of the contrast on the network's own values, beside that on described values
+    pooled_weight: float = 1.0  # of the contrast on the own values' mean and deviation over an image
     rate: float = 1e-3
     warmup: int = 40
     decay: float = 0.995  # of the moving average that is shipped
@@ -54,15 +63,10 @@ class Trainer:
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         torch.manual_seed(recipe.seed)  # the initial weights
         self.recipe, self.device, self.step = recipe, device, 0
-        self.model = MiniModel().to(device)
+        self.model = MiniUNet(UNetShape()).to(device)
         start = math.log(recipe.temperature)
-        self.temperatures = nn.ParameterDict(
-            {
-                f"{layer}{suffix}": nn.Parameter(torch.tensor(start))
-                for layer in SALIENCY_LAYERS
-                for suffix in ("", "_v")
-            }
-        ).to(device)
+        names = [f"{kind} {part}" for kind in KIND_LAYERS for part in ("described", "own", "pooled")]
+        self.temperatures = nn.ParameterDict({name: nn.Parameter(torch.tensor(start)) for name in names}).to(device)
         groups = [
             {"params": list(self.model.parameters()), "weight_decay": 0.01, "scale": 1.0},
             {"params": list(self.temperatures.parameters()), "weight_decay": 0.0, "scale": 3.0},
@@ -100,25 +104,30 @@ class Trainer:
             seed = recipe.seed * 1_000_003 + 2 * cycle
             pictures = make_groups(kind, recipe.pairs, 2, seed=seed, size=recipe.image, device=self.device)
             pixels = pictures.transpose(0, 1).flatten(0, 1)
-            self._rendered = (
-                cycle,
-                fold(network_pixels(pixels), UNetShape().patch),
-                cell_values(pixels, MATCH_PATTERNS),
-            )
+            cells = weighted(*cell_histograms(pixels, GRID), KIND_VALUES[kind])
+            self._rendered = (cycle, fold(network_pixels(pixels), UNetShape().patch), cells)
         return self._rendered[1], self._rendered[2]
 
     def _contrast(
         self, kind: WorldKind, noisy: Tensor, timesteps: Tensor, cells: Tensor, rows: Tensor
     ) -> tuple[Tensor, dict[str, float]]:
-        layer = KIND_LAYERS[kind]
-        tokens = self.model.tokens(noisy, timesteps, [layer])[layer]
+        recipe, layer = self.recipe, KIND_LAYERS[kind]
+        layers = {layer: self.model.attention_layers()[layer]}
+        captured = capture_qkv(lambda: self.model(noisy, timesteps), layers, _project)[layer]
         with torch.autocast(self.device.type, enabled=False):  # scores in float32, as at inference
-            first, second = split(described(tokens, cells), self.recipe.pairs)
-            scores = all_pairs(first, second, Readout(True, FLOOR), rows)
-            loss, accuracy = info_nce(scores, self.temperatures[layer])
-            first, second = split(centred(tokens), self.recipe.pairs)
-            own_loss, own = info_nce(all_pairs(first, second, LINEAR, rows), self.temperatures[f"{layer}_v"])
-        return loss + self.recipe.own_weight * own_loss, {kind: accuracy, f"{kind} own": own}
+            own = QKV(*(t.float().unsqueeze(1) for t in captured))
+            described = QKV(own.q, own.k, cells[:, None, None])
+            n = recipe.pairs
+            middle = centred(own)
+            scores = {
+                "described": all_pairs(described[:n], described[n:], Readout(True, FLOOR), rows),
+                "own": all_pairs(middle[:n], middle[n:], LINEAR, rows),
+                "pooled": pooled(own)[:n] @ pooled(own)[n:].T,
+            }
+        parts = {name: info_nce(s, self.temperatures[f"{kind} {name}"]) for name, s in scores.items()}
+        weights = {"described": 1.0, "own": recipe.own_weight, "pooled": recipe.pooled_weight}
+        loss = torch.stack([weights[name] * value for name, (value, _) in parts.items()]).sum()
+        return loss, {f"{kind} {name}": accuracy for name, (_, accuracy) in parts.items()}
 
     def _update(self, loss: Tensor) -> None:
         recipe, done = self.recipe, self.step / self.recipe.steps
@@ -160,6 +169,11 @@ class Trainer:
         self.average = {name: value.to(self.device) for name, value in state["average"].items()}
 
 
+def _project(attention: nn.Module, features: Tensor) -> Projections:
+    assert isinstance(attention, SelfAttention)
+    return attention.project(features)
+
+
 def train(folder: Path, recipe: Recipe, device: torch.device, checkpoint_seconds: float = 60.0) -> Path:
     """Train, or go on training, in ``folder``; return the file of the weights that may be shipped."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -180,7 +194,7 @@ def train(folder: Path, recipe: Recipe, device: torch.device, checkpoint_seconds
             torch.save(trainer.state(), temporary)
             temporary.replace(checkpoint)
             saved = time.monotonic()
-    return write_weights(trainer.average, folder / "mini.safetensors")
+    return write_weights(trainer.average, folder / "unet.safetensors")
 
 
 def write_weights(average: dict[str, Tensor], path: Path) -> Path:

@@ -12,7 +12,7 @@ from retrieval.modes import CellValues
 GRID = 6  # cells a side: the tokens of a layer of 6 x 6
 FLOOR = 1e-5  # keeps the square root's slope finite at empty bins
 MATCH_PATTERNS = 0.3  # weight of texture where cells are compared with each other
-NEAREST = 6  # border cells that a background cell must be like
+NEAREST = 3  # border cells that a background cell must be like
 
 
 def cell_values(pixels: Tensor, patterns: float, grid: int = GRID) -> Tensor:

@@ -1,0 +1,210 @@
+"""Measure the embedded model: ``python -m retrieval.mini.evaluate FOLDER [--json FILE]``.
+
+FOLDER holds image sets by name (see :data:`SETS`); those that are missing are left out, and each is taken alone,
+leave-one-out. ``--procedural`` measures on the procedural world instead: there, and only there, constants are chosen.
+Printed is one table of the modes, and one of what the parts contribute to the mode that suits a set.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from retrieval.aas import QKV
+from retrieval.backbones import load_embedder, load_extractor
+from retrieval.backbones.mini import MiniExtractor
+from retrieval.mini import datasets
+from retrieval.mini.baselines import BASELINES
+from retrieval.mini.datasets import Groups, Images, Levels, Triplets
+from retrieval.mini.measures import Matrix, measure, triplet_accuracy
+from retrieval.mini.objective import directed
+from retrieval.mini.unet import MiniUNet, UNetShape
+from retrieval.modes import CELLS, MINI_MODES, Target
+from retrieval.readout import LINEAR, Readout
+from retrieval.settings import ModelSettings
+from retrieval.vocabulary import WorldKind
+
+Loaded = Groups | Triplets | Levels
+Scorer = Callable[[Images], Matrix]
+BATCH = 32
+CHUNK = 4  # queries scored at once against a whole set
+
+SETS: Mapping[str, str] = {  # and the mode that suits each
+    "style_styledrop": "style",
+    "style_wikiart": "style",
+    "instance_dreambooth": "instance",
+    "ip_dreambenchpp": "instance",
+    "human_nights": "semantic",
+    "lowlevel_live": "style",
+    "semantic_coco": "semantic",
+    "semantic_imagenet": "semantic",
+}
+UNET_LAYER = {"style": "D_2", "instance": "M", "semantic": "M"}  # those that training aligns, see mini.train
+UNET_TIMESTEP = 50
+SHARPNESS = 10.0  # of the row 'cells' where a mode has none of its own
+WORLDS: tuple[WorldKind, ...] = ("style", "instance", "layout")
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one method reaches on one set: mAP, top-1 and triplets of groups, or triplets alone, in percent."""
+
+    triplets: float
+    mean_average_precision: float | None = None
+    top1: float | None = None
+    random_triplets: float | None = None  # of human votes: the rows that were sampled at random
+
+    @property
+    def headline(self) -> float:
+        """The figure that the tables show."""
+        return self.triplets if self.mean_average_precision is None else self.mean_average_precision
+
+
+def load_sets(folder: Path) -> Iterator[tuple[str, str, Loaded]]:
+    """Yield name, mode and images of every set in ``folder``, and of the copies that its mode is tested on."""
+    for name, mode in SETS.items():
+        if not (folder / name).is_dir():
+            continue
+        if name == "human_nights":
+            yield name, mode, datasets.load_votes(folder / name)
+        elif name == "lowlevel_live":
+            yield name, mode, datasets.load_levels(folder / name)
+        else:
+            groups = datasets.load_groups(folder / name)
+            yield name, mode, groups
+            if mode == "style":
+                yield f"{name}, grey", mode, replace(groups, images=datasets.grey(groups.images))
+            if mode == "instance":
+                yield f"{name}, off centre", mode, datasets.off_centre(groups)
+
+
+def procedural_sets(groups: int = 32, views: int = 4, seed: int = 20_001) -> Iterator[tuple[str, str, Loaded]]:
+    """Yield procedural sets; no training batch has their seeds."""
+    for number, kind in enumerate(WORLDS):
+        mode = "semantic" if kind == "layout" else kind
+        made = datasets.procedural(kind, groups, views, 10**12 + seed + number)
+        yield f"procedural {kind}", mode, made
+        yield f"procedural {kind}, grey", mode, replace(made, images=datasets.grey(made.images))
+
+
+def score_pairs(tensors: QKV, readout: Readout) -> Matrix:
+    """Score every image of a set with every other one: ``[n, n]``, symmetric, by the formula of the index."""
+    rows = [directed(tensors[i : i + CHUNK], tensors, readout) for i in range(0, len(tensors), CHUNK)]
+    there: Matrix = torch.cat(rows).double().numpy()
+    return (there + there.T) / 2
+
+
+def extract_all(extractor: MiniExtractor, images: Images, target: Target) -> QKV:
+    """Extract a whole set in float32."""
+    pixels = datasets.resized(images, extractor.image_size)
+    parts = [
+        extractor.extract(pixels[i : i + BATCH], [target], "gallery")[target] for i in range(0, len(pixels), BATCH)
+    ]
+    return QKV(*(torch.cat([getattr(part, name) for part in parts]) for name in ("q", "k", "v")))
+
+
+def scorer(extractor: MiniExtractor, target: Target) -> Scorer:
+    """Return a target's scores as a function of images."""
+    return lambda images: score_pairs(extract_all(extractor, images, target), target.readout)
+
+
+def pooled(encoder: str) -> Scorer:
+    """Return the coarse vectors' scores as a function of images."""
+    embedder = load_embedder(encoder, None, torch.device("cpu"), offline=True)
+
+    def score(images: Images) -> Matrix:
+        prepared = np.stack([embedder.prepare(Image.fromarray(image)) for image in images])
+        vectors = embedder.embed(prepared).astype(np.float64)
+        scores: Matrix = vectors @ vectors.T
+        return scores
+
+    return score
+
+
+def ablation(mode: str, shipped: MiniExtractor, untrained: MiniExtractor) -> dict[str, Scorer]:
+    """Return the parts of a mode, each as a row of the table."""
+    target = MINI_MODES[mode].target
+    values = target.values
+    assert values is not None
+    layer = Target(UNET_LAYER[mode], UNET_TIMESTEP, values, target.readout)
+    cells = Target(CELLS, 0, replace(values, sharpness=values.sharpness or SHARPNESS), target.readout)
+    assert cells.values is not None
+    return {
+        **BASELINES,
+        **{f"coarse vector '{name}'": pooled(name) for name in ("descriptor", "subject")},
+        "cells, all alike": scorer(shipped, replace(cells, values=replace(cells.values, contrast=0.0))),
+        "cells": scorer(shipped, cells),
+        "UNet alone": scorer(shipped, replace(layer, values=None, readout=LINEAR)),
+        "UNet's Q and K, cells' V": scorer(shipped, layer),
+        "the same, random UNet": scorer(untrained, layer),
+    }
+
+
+def evaluate(loaded: Loaded, score: Scorer) -> Figures:
+    """Measure one method on one set."""
+    similarity = score(loaded.images)
+    if isinstance(loaded, Groups):
+        found = measure(similarity, loaded.labels)
+        return Figures(found.triplets, found.mean_average_precision, found.top1)
+    accuracy = triplet_accuracy(similarity, loaded.triplets)
+    if isinstance(loaded, Levels):
+        return Figures(accuracy)
+    return Figures(accuracy, random_triplets=triplet_accuracy(similarity, loaded.triplets[loaded.random]))
+
+
+def make_extractors() -> tuple[MiniExtractor, MiniExtractor]:
+    """Return the shipped model, and the same with random weights."""
+    shipped = load_extractor(ModelSettings(model="mini", dtype="float32"), torch.device("cpu"), offline=True)
+    assert isinstance(shipped, MiniExtractor)
+    torch.manual_seed(0)
+    network = MiniUNet(UNetShape()).eval().requires_grad_(False)
+    return shipped, MiniExtractor(network, "random", shipped.image_size, seed=0, noise="shared")
+
+
+@torch.inference_mode()
+def run(sets: Iterator[tuple[str, str, Loaded]], report: Callable[[str], None]) -> dict[str, dict[str, Figures]]:
+    """Measure all methods and modes on all sets: figures by set and method."""
+    shipped, untrained = make_extractors()
+    modes = {f"mode {mode.name}": scorer(shipped, mode.target) for mode in MINI_MODES.values()}
+    table: dict[str, dict[str, Figures]] = {}
+    for name, mode, loaded in sets:
+        table[name] = {row: evaluate(loaded, s) for row, s in {**modes, **ablation(mode, shipped, untrained)}.items()}
+        report(f"{name} ({mode}, {len(loaded.images)} images)")
+        for row, figures in table[name].items():
+            report(f"  {row:32s}" + "".join(f"{value:8.1f}" for value in asdict(figures).values() if value is not None))
+    return table
+
+
+def markdown(table: Mapping[str, Mapping[str, Figures]]) -> str:
+    """Lay the headline figures out, one column a set."""
+    rows = list(next(iter(table.values())))
+    lines = ["| | " + " | ".join(table) + " |", "|---" * (len(table) + 1) + "|"]
+    lines += [f"| {row} | " + " | ".join(f"{table[name][row].headline:.1f}" for name in table) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Read the command line, measure, print."""
+    parser = argparse.ArgumentParser(prog="python -m retrieval.mini.evaluate", description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=Path, nargs="?", help="folder of image sets")
+    parser.add_argument("--procedural", action="store_true", help="measure on the procedural world")
+    parser.add_argument("--json", type=Path, help="write every figure to this file")
+    asked = parser.parse_args(arguments)
+    if (asked.folder is None) == (not asked.procedural):
+        parser.error("name a folder of image sets, or --procedural")
+    table = run(procedural_sets() if asked.procedural else load_sets(asked.folder), print)
+    if not table:
+        parser.error(f"no image set in {asked.folder}; known: {', '.join(SETS)}")
+    print(markdown(table))
+    if asked.json:
+        plain = {name: {row: asdict(f) for row, f in rows.items()} for name, rows in table.items()}
+        asked.json.write_text(json.dumps(plain, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
