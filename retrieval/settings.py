@@ -16,7 +16,7 @@ class ModelSettings:
     """A model and how it is run. Stored in the index, so that a search runs exactly what the build ran."""
 
     model: str = "auto"  # a name of retrieval.backbones.EXTRACTORS; auto: see retrieval.backbones.choose_model
-    weights: str | None = None  # a local folder; None: the hub's pinned revision, or the package's own weights
+    weights: str | None = None  # a local folder; None: the hub's pinned revision, or none (mini)
     image_size: int | None = None  # pixels a side; None: the model's own
     branches: Branches = "both"
     noise: NoiseRule | None = None  # None: the model's own (pairwise for SD 1.5)

@@ -1,5 +1,7 @@
 """The embedded model as an extractor: its network against diffusers', its rules, its values, what it costs."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,14 +10,16 @@ from PIL import Image
 from retrieval.aas import QKV, aligned_attention_scores
 from retrieval.backbones import EXTRACTORS, AttentionExtractor, load_extractor
 from retrieval.backbones.descriptor import Descriptor
-from retrieval.errors import UsageError
+from retrieval.backbones.mini import load_network
+from retrieval.errors import ModelError, UsageError
 from retrieval.mini.unet import MiniUNet, UNetShape, fold
 from retrieval.modes import CELLS, MINI_MODES, CellValues, Target
-from retrieval.noise import alpha_bars
+from retrieval.noise import add_noise, alpha_bars
 from retrieval.readout import Readout
 from retrieval.settings import ModelSettings
 
 CPU = torch.device("cpu")
+WEIGHTS = Path(__file__).parent / "data" / "mini_unet"
 MODES = sorted(MINI_MODES)
 
 
@@ -31,6 +35,11 @@ def photo(seed: int, size: int = 160) -> np.ndarray:
 @pytest.fixture(scope="module")
 def extractor() -> AttentionExtractor:
     return load_extractor(ModelSettings(model="mini"), CPU, offline=True)
+
+
+@pytest.fixture(scope="module")
+def with_network() -> AttentionExtractor:
+    return load_extractor(ModelSettings(model="mini", weights=str(WEIGHTS), dtype="float32"), CPU, offline=True)
 
 
 def tensors(extractor: AttentionExtractor, images: list[np.ndarray], *targets: Target) -> list[QKV]:
@@ -65,20 +74,32 @@ def test_folding_keeps_every_pixel() -> None:
     assert torch.equal(torch.nn.functional.pixel_shuffle(fold(pixels, 4), 4), pixels)
 
 
-def test_the_shipped_weights_denoise(extractor: AttentionExtractor) -> None:
+def test_trained_weights_denoise() -> None:
     """Guards the weights file, the noise schedule and the pixel range: a wrong one of them predicts no noise."""
     images = torch.from_numpy(np.stack([photo(seed, 96) for seed in range(8)]).transpose(0, 3, 1, 2)) / 127.5 - 1
     noise = torch.randn((8, 48, 24, 24), generator=torch.Generator().manual_seed(1))
-    alpha = float(alpha_bars()[300])
-    noisy = alpha**0.5 * fold(images, 4) + (1 - alpha) ** 0.5 * noise
+    noisy = add_noise(fold(images, 4), noise, float(alpha_bars()[300]))
     with torch.inference_mode():
-        predicted = extractor._network(noisy, torch.full((8,), 300))  # type: ignore[attr-defined]
+        predicted = load_network(WEIGHTS)(noisy, torch.full((8,), 300))
     assert torch.nn.functional.mse_loss(predicted, noise).item() < 0.3  # predicting nothing scores 1.0
+    assert (WEIGHTS / "unet.safetensors").stat().st_size < 15e6
 
 
-def test_tensors_have_one_branch_and_the_layers_shape(extractor: AttentionExtractor) -> None:
+def test_trained_attention_does_not_collapse_onto_borders(with_network: AttentionExtractor) -> None:
+    """What each token of the middle layer receives, 1 on average: training on noise alone left the centre 0.1."""
+    [found] = tensors(with_network, [photo(n) for n in range(6)], Target("M", 50))
+    received = torch.softmax(found.q @ found.k.transpose(-1, -2) / found.q.shape[-1] ** 0.5, dim=-1).mean(
+        dim=(0, 1, 2, 3)
+    )
+    received = 36 * received.view(6, 6)
+    assert received.mean() == pytest.approx(1.0, abs=1e-4)
+    assert received[2:4, 2:4].mean() > 0.5
+    assert received[[0, 0, 5, 5], [0, 5, 0, 5]].mean() < 2.0
+
+
+def test_tensors_have_one_branch_and_the_layers_shape(with_network: AttentionExtractor) -> None:
     targets = [Target("U_1", 50), Target("M", 50), Target("U_1", 300), Target("M", 50, CellValues(1.0))]
-    shallow, middle, noisier, described = tensors(extractor, [photo(0), photo(1)], *targets)
+    shallow, middle, noisier, described = tensors(with_network, [photo(0), photo(1)], *targets)
     assert shallow.q.shape == (2, 1, 3, 144, 32)
     assert middle.q.shape == (2, 1, 5, 36, 32)
     assert not torch.equal(shallow.q, noisier.q)
@@ -110,11 +131,16 @@ def test_an_image_takes_at_most_100_kilobytes_a_mode(extractor: AttentionExtract
     assert 2 * sum(t.numel() for t in (one.q, one.k, one.v)) <= 100_000
 
 
-def test_wrong_layers_and_sizes_are_told(extractor: AttentionExtractor) -> None:
+def test_wrong_layers_and_sizes_are_told(extractor: AttentionExtractor, with_network: AttentionExtractor) -> None:
+    pixels = np.zeros((1, 144, 144, 3), np.uint8)
     with pytest.raises(UsageError, match="cells, D_1, D_2, M, U_0, U_1"):
-        extractor.extract(np.zeros((1, 144, 144, 3), np.uint8), [Target("D_0", 50)], "query")
+        with_network.extract(pixels, [Target("D_0", 50)], "query")
+    with pytest.raises(UsageError, match="need its weights"):
+        extractor.extract(pixels, [Target("M", 50)], "query")
     with pytest.raises(UsageError, match="multiple of 24"):
         load_extractor(ModelSettings(model="mini", image_size=100), CPU, offline=True)
+    with pytest.raises(ModelError, match=r"unet\.safetensors missing"):
+        load_extractor(ModelSettings(model="mini", weights=str(WEIGHTS.parent)), CPU, offline=True)
 
 
 def test_the_users_of_semantic_mode_are_told_what_it_is() -> None:

@@ -94,7 +94,7 @@ EXTRACTORS: dict[str, ExtractorDescription] = {
     ),
     "mini": ExtractorDescription(
         name="mini",
-        title="the embedded model: descriptors of cells, aligned by attention",
+        title="colour and texture of 6 x 6 cells, aligned by attention; no weights",
         licence="Apache-2.0",
         download_mb=0,
         loader="retrieval.backbones.mini:load",

@@ -1,11 +1,12 @@
 """The embedded model as an AttentionExtractor.
 
-A target's values are the descriptors of an image's 6 x 6 cells. Its queries and keys are those of a layer of the small
-denoising UNet, or, for the layer ``cells``, the descriptors themselves; the AAS is the same formula for all of them.
+A target's values are the descriptors of an image's 6 x 6 cells. For the layer ``cells``, which all shipped modes read,
+queries and keys are the descriptors as well. The other layers are those of a small denoising UNet: its weights do not
+travel in the package, because no mode gained by them (MODEL_CARD.md has the figures), but a folder of weights that
+:mod:`retrieval.mini.train` made can be named. The AAS is the same formula for all of them.
 """
 
 from collections.abc import Sequence
-from importlib.resources import as_file, files
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -37,36 +38,53 @@ STEP = 24  # pixels: image sizes are whole multiples, so that cells are
 def load(
     description: ExtractorDescription, settings: ModelSettings, device: torch.device, offline: bool
 ) -> "MiniExtractor":
-    """Load the shipped weights, or those of a local folder that holds ``unet.safetensors``."""
-    from safetensors.torch import load_file
-
+    """Load the model; the network only where ``settings.weights`` names a folder that holds ``unet.safetensors``."""
     size = settings.image_size or description.image_size
     if size < 2 * STEP or size % STEP:
         raise UsageError(f"image size {size} does not suit mini: a multiple of {STEP}, at least {2 * STEP}, is needed")
+    noise = settings.noise or description.noise
+    if settings.weights is None:
+        return MiniExtractor(device, size, settings.seed, noise)
+    network = load_network(Path(settings.weights)).to(device, choose_dtype(settings.dtype, device))
+    return MiniExtractor(device, size, settings.seed, noise, network, weights_digest(Path(settings.weights)))
+
+
+def load_network(folder: Path) -> MiniUNet:
+    """Load what :mod:`retrieval.mini.train` wrote, as float32.
+
+    Raises:
+        ModelError: the file is missing or damaged.
+    """
+    from safetensors.torch import load_file
+
+    require(folder, (WEIGHTS,), "mini model")
     network = MiniUNet(UNetShape())
-    with as_file(files("retrieval.mini")) as packaged:
-        folder = packaged if settings.weights is None else Path(settings.weights)
-        require(folder, (WEIGHTS,), "mini model")
-        try:
-            network.load_state_dict(load_file(folder / WEIGHTS))
-        except (OSError, RuntimeError, ValueError) as error:
-            raise ModelError(f"{folder / WEIGHTS} can't be loaded: {str(error).strip().splitlines()[0]}") from error
-        digest = weights_digest(folder)
-    network.eval().requires_grad_(False).to(device, choose_dtype(settings.dtype, device))
-    return MiniExtractor(network, digest, size, settings.seed, settings.noise or description.noise)
+    try:
+        network.load_state_dict(load_file(folder / WEIGHTS))
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ModelError(f"{folder / WEIGHTS} can't be loaded: {str(error).strip().splitlines()[0]}") from error
+    return network.eval().requires_grad_(False)
 
 
 class MiniExtractor:
-    """An AttentionExtractor with one branch."""
+    """An AttentionExtractor with one branch; without a network it has the layer ``cells`` alone."""
 
-    def __init__(self, network: MiniUNet, digest: str, image_size: int, seed: int, noise: NoiseRule) -> None:
-        self._network = network
-        self._digest = digest
+    def __init__(
+        self,
+        device: torch.device,
+        image_size: int,
+        seed: int,
+        noise: NoiseRule,
+        network: MiniUNet | None = None,
+        digest: str | None = None,
+    ) -> None:
         self.image_size = image_size
+        self._device = device
         self._seed = seed
         self._noise: NoiseRule = noise
-        self._layers = network.attention_layers()
-        self._alpha_bars = alpha_bars()
+        self._network = network
+        self._digest = digest
+        self._layers = {} if network is None else network.attention_layers()
 
     def prepare(self, image: Image.Image) -> Pixels:
         """Return ``[S, S, 3]``."""
@@ -74,30 +92,31 @@ class MiniExtractor:
 
     @torch.inference_mode()
     def extract(self, pixels: Pixels, targets: Sequence[Target], role: Role) -> dict[Target, QKV]:
-        """Run one truncated pass a timestep; see :class:`retrieval.backbones.AttentionExtractor`."""
+        """See :class:`retrieval.backbones.AttentionExtractor`."""
         unknown = sorted({target.layer for target in targets} - {CELLS, *self._layers})
         if unknown:
-            raise UsageError(f"unknown layer '{unknown[0]}' of mini; known: {CELLS}, {', '.join(self._layers)}")
-        images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
-        images = images.to(self._network.conv_in.weight.device)
-        own = self._run_network(images, [target for target in targets if target.layer != CELLS], role)
+            also = "" if self._network else "; those of the network need its weights, see retrieval/mini/MODEL_CARD.md"
+            raise UsageError(f"unknown layer '{unknown[0]}' of mini; known: {', '.join((CELLS, *self._layers))}{also}")
+        images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))).to(self._device)
+        layers = [target for target in targets if target.layer != CELLS]
+        own = self._run(self._network, images, layers, role) if self._network and layers else {}
         if not any(target.values for target in targets):
             return own
         lab, lbp = cell_histograms(images, GRID)
         return {target: _described(target, own.get(target), lab, lbp) for target in targets}
 
-    def _run_network(self, images: Tensor, targets: Sequence[Target], role: Role) -> dict[Target, QKV]:
-        """Return the network's own tensors of ``targets``."""
-        weight = self._network.conv_in.weight
+    def _run(self, network: MiniUNet, images: Tensor, targets: Sequence[Target], role: Role) -> dict[Target, QKV]:
+        """Return the network's own tensors of ``targets``: one truncated pass a timestep."""
+        dtype = network.conv_in.weight.dtype
         folded = fold(network_pixels(images), UNetShape().patch)
         draws = draws_for(role, self._noise, self._seed, (folded.shape[1], *folded.shape[2:]))
         found: dict[Target, QKV] = {}
         for timestep, group in groupby(sorted(targets, key=_by_timestep), key=_by_timestep):
             wanted = list(group)
-            noisy = add_noise(folded, draws.noise.to(weight.device), float(self._alpha_bars[timestep]))
-            steps = torch.full((len(noisy),), timestep, device=weight.device)
+            noisy = add_noise(folded, draws.noise, float(alpha_bars()[timestep])).to(dtype)
+            steps = torch.full((len(noisy),), timestep, device=self._device)
             captured = capture_qkv(
-                run=lambda noisy=noisy, steps=steps: self._network(noisy.to(weight.dtype), steps),  # type: ignore[misc]
+                run=lambda noisy=noisy, steps=steps: network(noisy, steps),  # type: ignore[misc]
                 layers={target.layer: self._layers[target.layer] for target in wanted},
                 project=_project,
             )
@@ -115,7 +134,7 @@ class MiniExtractor:
             "branches": "cond",
             "noise": self._noise,
             "seed": self._seed,
-            "dtype": dtype_name(self._network.conv_in.weight.dtype),
+            "dtype": "float32" if self._network is None else dtype_name(self._network.conv_in.weight.dtype),
         }
 
 

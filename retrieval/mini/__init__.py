@@ -1,1 +1,1 @@
-"""The embedded model: a 5 M parameter denoising UNet and a fixed descriptor, small enough to travel in the package."""
+"""The embedded model: descriptors of an image's cells, the world they were tuned on, and a UNet that may join them."""

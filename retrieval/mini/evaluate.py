@@ -16,21 +16,21 @@ import torch
 from PIL import Image
 
 from retrieval.aas import QKV
-from retrieval.backbones import load_embedder, load_extractor
-from retrieval.backbones.mini import MiniExtractor
+from retrieval.backbones import EXTRACTORS, load_embedder
+from retrieval.backbones.mini import MiniExtractor, load_network
 from retrieval.mini import datasets
 from retrieval.mini.baselines import BASELINES
 from retrieval.mini.datasets import Groups, Images, Levels, Triplets
 from retrieval.mini.measures import Matrix, measure, triplet_accuracy
 from retrieval.mini.objective import directed
 from retrieval.mini.unet import MiniUNet, UNetShape
-from retrieval.modes import CELLS, MINI_MODES, Target
+from retrieval.modes import MINI_MODES, Target
 from retrieval.readout import LINEAR, Readout
-from retrieval.settings import ModelSettings
 from retrieval.vocabulary import WorldKind
 
 Loaded = Groups | Triplets | Levels
 Scorer = Callable[[Images], Matrix]
+IMAGE_SIZE = EXTRACTORS["mini"].image_size
 BATCH = 32
 CHUNK = 4  # queries scored at once against a whole set
 
@@ -46,7 +46,6 @@ SETS: Mapping[str, str] = {  # and the mode that suits each
 }
 UNET_LAYER = {"style": "D_2", "instance": "M", "semantic": "M"}  # those that training aligns, see mini.train
 UNET_TIMESTEP = 50
-SHARPNESS = 10.0  # of the row 'cells' where a mode has none of its own
 WORLDS: tuple[WorldKind, ...] = ("style", "instance", "layout")
 
 
@@ -126,23 +125,22 @@ def pooled(encoder: str) -> Scorer:
     return score
 
 
-def ablation(mode: str, shipped: MiniExtractor, untrained: MiniExtractor) -> dict[str, Scorer]:
-    """Return the parts of a mode, each as a row of the table."""
+def parts(mode: str, model: MiniExtractor, networks: Mapping[str, MiniExtractor]) -> dict[str, Scorer]:
+    """Return what a mode is made of, and what could stand in its place, as rows of the table."""
     target = MINI_MODES[mode].target
-    values = target.values
-    assert values is not None
-    layer = Target(UNET_LAYER[mode], UNET_TIMESTEP, values, target.readout)
-    cells = Target(CELLS, 0, replace(values, sharpness=values.sharpness or SHARPNESS), target.readout)
-    assert cells.values is not None
-    return {
+    assert target.values is not None
+    alike = replace(target, values=replace(target.values, contrast=0.0))
+    rows: dict[str, Scorer] = {
         **BASELINES,
         **{f"coarse vector '{name}'": pooled(name) for name in ("descriptor", "subject")},
-        "cells, all alike": scorer(shipped, replace(cells, values=replace(cells.values, contrast=0.0))),
-        "cells": scorer(shipped, cells),
-        "UNet alone": scorer(shipped, replace(layer, values=None, readout=LINEAR)),
-        "UNet's Q and K, cells' V": scorer(shipped, layer),
-        "the same, random UNet": scorer(untrained, layer),
+        "cells, all alike": scorer(model, alike),
+        "cells": scorer(model, target),
     }
+    layer = replace(target, layer=UNET_LAYER[mode], timestep=UNET_TIMESTEP)
+    for name, network in networks.items():
+        rows[f"{name} alone"] = scorer(network, replace(layer, values=None, readout=LINEAR))
+        rows[f"{name}'s Q and K, cells' V"] = scorer(network, layer)
+    return rows
 
 
 def evaluate(loaded: Loaded, score: Scorer) -> Figures:
@@ -157,23 +155,27 @@ def evaluate(loaded: Loaded, score: Scorer) -> Figures:
     return Figures(accuracy, random_triplets=triplet_accuracy(similarity, loaded.triplets[loaded.random]))
 
 
-def make_extractors() -> tuple[MiniExtractor, MiniExtractor]:
-    """Return the shipped model, and the same with random weights."""
-    shipped = load_extractor(ModelSettings(model="mini", dtype="float32"), torch.device("cpu"), offline=True)
-    assert isinstance(shipped, MiniExtractor)
+def make_extractors(weights: Path | None) -> tuple[MiniExtractor, dict[str, MiniExtractor]]:
+    """Return the shipped model; and the model with trained and with random networks, where there are ``weights``."""
+    cpu = torch.device("cpu")
+    if weights is None:
+        return MiniExtractor(cpu, IMAGE_SIZE, 0, "shared"), {}
     torch.manual_seed(0)
-    network = MiniUNet(UNetShape()).eval().requires_grad_(False)
-    return shipped, MiniExtractor(network, "random", shipped.image_size, seed=0, noise="shared")
+    networks = {"UNet": load_network(weights), "random UNet": MiniUNet(UNetShape()).eval().requires_grad_(False)}
+    extractors = {name: MiniExtractor(cpu, IMAGE_SIZE, 0, "shared", network) for name, network in networks.items()}
+    return extractors["UNet"], extractors
 
 
 @torch.inference_mode()
-def run(sets: Iterator[tuple[str, str, Loaded]], report: Callable[[str], None]) -> dict[str, dict[str, Figures]]:
+def run(
+    sets: Iterator[tuple[str, str, Loaded]], weights: Path | None, report: Callable[[str], None]
+) -> dict[str, dict[str, Figures]]:
     """Measure all methods and modes on all sets: figures by set and method."""
-    shipped, untrained = make_extractors()
-    modes = {f"mode {mode.name}": scorer(shipped, mode.target) for mode in MINI_MODES.values()}
+    model, networks = make_extractors(weights)
+    modes = {f"mode {mode.name}": scorer(model, mode.target) for mode in MINI_MODES.values()}
     table: dict[str, dict[str, Figures]] = {}
     for name, mode, loaded in sets:
-        table[name] = {row: evaluate(loaded, s) for row, s in {**modes, **ablation(mode, shipped, untrained)}.items()}
+        table[name] = {row: evaluate(loaded, s) for row, s in {**modes, **parts(mode, model, networks)}.items()}
         report(f"{name} ({mode}, {len(loaded.images)} images)")
         for row, figures in table[name].items():
             report(f"  {row:32s}" + "".join(f"{value:8.1f}" for value in asdict(figures).values() if value is not None))
@@ -194,10 +196,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=Path, nargs="?", help="folder of image sets")
     parser.add_argument("--procedural", action="store_true", help="measure on the procedural world")
     parser.add_argument("--json", type=Path, help="write every figure to this file")
+    parser.add_argument("--weights", type=Path, help="folder of a trained UNet: adds the rows that need one")
     asked = parser.parse_args(arguments)
     if (asked.folder is None) == (not asked.procedural):
         parser.error("name a folder of image sets, or --procedural")
-    table = run(procedural_sets() if asked.procedural else load_sets(asked.folder), print)
+    table = run(procedural_sets() if asked.procedural else load_sets(asked.folder), asked.weights, print)
     if not table:
         parser.error(f"no image set in {asked.folder}; known: {', '.join(SETS)}")
     print(markdown(table))
