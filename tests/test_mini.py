@@ -162,7 +162,7 @@ def test_the_descriptor_sees_colour_and_texture() -> None:
     rng = np.random.default_rng(3)
     shuffled = rng.permutation(image.reshape(-1, 3)).reshape(image.shape)  # same colours, another texture
     recoloured = image[..., ::-1]  # same texture, other colours
-    vectors = Descriptor(CPU).embed(np.stack([image, np.flip(image, axis=1), shuffled, recoloured]))
+    vectors = Descriptor(CPU, CellValues(1.0)).embed(np.stack([image, np.flip(image, axis=1), shuffled, recoloured]))
     assert vectors.shape == (4, 214)
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1.0, abs=1e-6)
     same, mixed, other = vectors[1:] @ vectors[0]

@@ -6,6 +6,7 @@ inner product is a Bhattacharyya coefficient. ``descriptor`` takes the whole ima
 their contrast to the border, as the values of mode instance are.
 """
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +22,20 @@ from retrieval.mini.values import GRID, roots, weighted
 from retrieval.modes import CellValues
 
 SIZE = 144  # pixels a side
-PATTERNS = 0.3  # weight of texture beside colour
-CONTRASTS = {"descriptor": 0.0, "subject": 1.0}  # by encoder; see retrieval.modes.CellValues
+VALUES = {"descriptor": CellValues(patterns=1.0), "subject": CellValues(patterns=0.3, contrast=1.0)}  # by encoder
 
 
 def load(description: Description, folder: Path | None, device: torch.device, offline: bool) -> "Descriptor":
     """Return the descriptor that ``description`` names; it has no weights, so folder and network are passed over."""
-    return Descriptor(device, CONTRASTS[description.name])
+    return Descriptor(device, VALUES[description.name])
 
 
 class Descriptor:
     """An Embedder; vectors have 180 + 34 entries."""
 
-    def __init__(self, device: torch.device, contrast: float = 0.0) -> None:
+    def __init__(self, device: torch.device, values: CellValues) -> None:
         self._device = device
-        self._contrast = contrast
+        self._values = values
 
     def prepare(self, image: Image.Image) -> Pixels:
         """Return ``[144, 144, 3]``."""
@@ -45,10 +45,10 @@ class Descriptor:
     def embed(self, pixels: Pixels) -> NDArray[np.float32]:
         """Return float32 ``[images, 214]``, rows of norm 1."""
         images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))).to(self._device)
-        cells = weighted(*cell_histograms(images, GRID), CellValues(PATTERNS, contrast=self._contrast))
+        cells = weighted(*cell_histograms(images, GRID), self._values)
         vectors: NDArray[np.float32] = roots(cells.mean(dim=1)).cpu().numpy()
         return vectors
 
     def fingerprint(self) -> dict[str, Any]:
         """See :class:`retrieval.backbones.Embedder`; the version rises when a number above changes."""
-        return {"name": "descriptor", "version": 2, "cells": CELLS_VERSION, "contrast": self._contrast}
+        return {"name": "descriptor", "version": 2, "cells": CELLS_VERSION, "values": asdict(self._values)}

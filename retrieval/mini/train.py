@@ -33,7 +33,7 @@ KIND_LAYERS: dict[WorldKind, str] = {"instance": "M", "layout": "M", "style": "D
 KIND_VALUES: dict[WorldKind, CellValues] = {
     "instance": CellValues(patterns=0.3, contrast=1.0),
     "layout": CellValues(patterns=0.3, contrast=1.0),
-    "style": CellValues(patterns=1.0),
+    "style": CellValues(patterns=1.5),
 }
 SCHEDULE: tuple[WorldKind, ...] = ("instance", "style", "instance", "layout")
 
