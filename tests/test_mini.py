@@ -137,8 +137,8 @@ def test_wrong_layers_and_sizes_are_told(extractor: AttentionExtractor, with_net
         with_network.extract(pixels, [Target("D_0", 50)], "query")
     with pytest.raises(UsageError, match="need its weights"):
         extractor.extract(pixels, [Target("M", 50)], "query")
-    with pytest.raises(UsageError, match="multiple of 24"):
-        load_extractor(ModelSettings(model="mini", image_size=100), CPU, offline=True)
+    with pytest.raises(UsageError, match="at least 48"):
+        load_extractor(ModelSettings(model="mini", image_size=47), CPU, offline=True)
     with pytest.raises(ModelError, match=r"unet\.safetensors missing"):
         load_extractor(ModelSettings(model="mini", weights=str(WEIGHTS.parent)), CPU, offline=True)
 

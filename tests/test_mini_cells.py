@@ -32,6 +32,11 @@ def test_histograms_of_cells_sum_to_one_and_average_to_the_images() -> None:
         torch.testing.assert_close(by_cell.mean(dim=1), whole[:, 0])
 
 
+def test_a_size_that_cells_do_not_divide_will_do() -> None:
+    for histograms, total in zip(cell_histograms(noise(2, 3, 64, 64), 6), (1, 3), strict=True):
+        torch.testing.assert_close(histograms.sum(dim=-1), torch.full((2, 36), float(total)))
+
+
 def test_a_colour_falls_into_the_bins_around_it() -> None:
     lab = torch.zeros(1, 3, 4, 4)
     lab[:, 0] = 62.5  # midway between the third and the fourth of five levels of L

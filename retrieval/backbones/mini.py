@@ -32,7 +32,7 @@ from retrieval.settings import ModelSettings
 from retrieval.vocabulary import NoiseRule, Role
 
 WEIGHTS = "unet.safetensors"
-STEP = 24  # pixels: image sizes are whole multiples, so that cells are
+MIN_SIZE = 48  # pixels a side: cells of 8 x 8, just wider than the largest ring of the patterns
 
 
 def load(
@@ -40,8 +40,8 @@ def load(
 ) -> "MiniExtractor":
     """Load the model; the network only where ``settings.weights`` names a folder that holds ``unet.safetensors``."""
     size = settings.image_size or description.image_size
-    if size < 2 * STEP or size % STEP:
-        raise UsageError(f"image size {size} does not suit mini: a multiple of {STEP}, at least {2 * STEP}, is needed")
+    if size < MIN_SIZE:
+        raise UsageError(f"image size {size} does not suit mini: at least {MIN_SIZE} is needed")
     noise = settings.noise or description.noise
     if settings.weights is None:
         return MiniExtractor(device, size, settings.seed, noise)

@@ -9,7 +9,7 @@ from itertools import pairwise, product
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, pad
+from torch.nn.functional import pad
 
 CELLS_VERSION = 1  # rises when a number below changes
 LAB_BINS = (5, 6, 6)
@@ -23,7 +23,7 @@ _WHITE = (0.95047, 1.0, 1.08883)
 
 
 def cell_histograms(pixels: Tensor, cells: int) -> tuple[Tensor, Tensor]:
-    """Describe every cell of ``pixels`` (uint8 ``[images, 3, S, S]``, S a multiple of ``cells``).
+    """Describe every cell of ``pixels`` (uint8 ``[images, 3, S, S]``).
 
     Returns:
         float32 ``[images, cells², 180]``, summing to 1, and ``[images, cells², 34]``, summing to 1 a ring.
@@ -54,26 +54,35 @@ def lab_histograms(lab: Tensor, cells: int) -> Tensor:
     position = [u * (bins - 1) for u, bins in zip(unit, LAB_BINS, strict=True)]
     corner = [p.long().clamp(0, bins - 2) for p, bins in zip(position, LAB_BINS, strict=True)]
     fraction = [p - c for p, c in zip(position, corner, strict=True)]
-    line = torch.arange(size, device=lab.device) * cells // size
-    cell = (line[:, None] * cells + line) + cells**2 * torch.arange(images, device=lab.device)[:, None, None]
+    line = _cell_of(size, cells, lab.device)
+    cell = line[:, None] * cells + line
+    pixels = cell.flatten().bincount(minlength=cells**2)
+    cell = cell + cells**2 * torch.arange(images, device=lab.device)[:, None, None]
     first = ((cell * LAB_BINS[0] + corner[0]) * LAB_BINS[1] + corner[1]) * LAB_BINS[2] + corner[2]
     histogram = torch.zeros(images * cells**2 * LAB_SIZE, device=lab.device)
     for l, a, b in product((0, 1), repeat=3):  # noqa: E741  # the eight bins around a colour
         near = [f if step else 1 - f for f, step in zip(fraction, (l, a, b), strict=True)]
         bins = first + (l * LAB_BINS[1] + a) * LAB_BINS[2] + b
         histogram.index_add_(0, bins.flatten(), (near[0] * near[1] * near[2]).flatten())
-    return histogram.view(images, cells**2, LAB_SIZE) * (cells / size) ** 2
+    return histogram.view(images, cells**2, LAB_SIZE) / pixels[:, None]
 
 
 def lbp_histograms(luma: Tensor, cells: int) -> Tensor:
     """Return the histograms of patterns of ``[images, S, S]`` by cell and ring: ``[images, cells², 34]``."""
-    found = []
+    line = _cell_of(luma.shape[-1], cells, luma.device)
+    member = (line == torch.arange(cells, device=luma.device)[:, None]).float()
+    mean, found = member / member.sum(dim=1, keepdim=True), []
     for points, radius in RINGS:
         codes = uniform_patterns(luma, points, radius)
         # One pattern after the other: a one-hot tensor of all would be ten times the image.
-        shares = [avg_pool2d((codes == c).float(), luma.shape[-1] // cells).flatten(1) for c in range(points + 2)]
+        shares = [(mean @ (codes == code).float() @ mean.T).flatten(1) for code in range(points + 2)]
         found.append(torch.stack(shares, dim=-1))
     return torch.cat(found, dim=-1)
+
+
+def _cell_of(size: int, cells: int, device: torch.device) -> Tensor:
+    """Return each pixel's cell along one axis, int64 ``[size]``; cells differ by a pixel where size is no multiple."""
+    return torch.arange(size, device=device) * cells // size
 
 
 def uniform_patterns(luma: Tensor, points: int, radius: float) -> Tensor:
