@@ -5,6 +5,7 @@ FAISS index is exact inner product, built in memory when an index is opened: at 
 at 100,000 x 768) a trained type would only lose recall.
 """
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index_store.durable import corrupt, reading, writing
+from index_store.durable import corrupt, decode_or_corrupt, writing
 from index_store.errors import DiffSimError
 
 Floats = NDArray[np.float32]
@@ -21,9 +22,11 @@ STORED = np.dtype("<f2")
 
 def write_vectors(path: Path, batches: Sequence[Floats]) -> None:
     """Write the rows of ``batches`` as one npy file, float16."""
+    buffer = io.BytesIO()  # np.save to a file does not say why a write failed
+    np.save(buffer, np.concatenate(batches).astype(STORED))
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(path, np.concatenate(batches).astype(STORED))
+        path.write_bytes(buffer.getbuffer())
 
 
 def read_vectors(path: Path, rows: int) -> Floats:
@@ -32,11 +35,7 @@ def read_vectors(path: Path, rows: int) -> Floats:
     Raises:
         IndexCorruptError: not an npy file of that many rows.
     """
-    with reading(path):
-        try:
-            stored = np.load(path, allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise corrupt(path, f"is no whole npy file ({error})") from error
+    stored = decode_or_corrupt(path, lambda data: np.lib.format.read_array(io.BytesIO(data), allow_pickle=False))
     if stored.dtype != STORED or stored.ndim != 2 or len(stored) != rows:
         raise corrupt(path, f"holds {stored.dtype} {stored.shape} instead of {rows} rows of float16")
     vectors: Floats = stored.astype(np.float32)

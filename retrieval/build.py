@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, Unpack
 
 from index_store.catalog import Item, Reject
-from index_store.layout import Layout, is_index, new_index_path
+from index_store.layout import Layout, is_index, may_become_index, new_index_path
 from index_store.lock import writer_lock
 from index_store.manifest import Generation, commit
 from index_store.reader import IndexReader
@@ -105,13 +105,20 @@ def build_index(
     listing = find_images(paths)
     check_sources(listing, paths)
     root = Path(index) if index is not None else new_index_path(paths, Path.cwd())
-    if root.exists() and not is_index(root) and not (root.is_dir() and not any(root.iterdir())):
+    if not is_index(root) and not may_become_index(root):
         raise UsageError(f"{root} exists and is no index; name another place with --index")
-    with writer_lock(Layout(root)):
-        builder = _Builder(root, listing, run or BuildSettings(), on_event)
-        builder.prepare(modes, choices)
-        builder.run()
-        return replace(builder.report([str(path) for path in listing.unreadable]), seconds=time.monotonic() - started)
+    layout, run = Layout(root), run or BuildSettings()
+    fresh = None if _was_committed(layout) else new_recipe(modes, choices, run)  # asked for nonsense: leave no trace
+    try:
+        with writer_lock(layout):
+            builder = _Builder(root, listing, run, on_event)
+            builder.prepare(fresh, modes, choices)
+            builder.run()
+            report = builder.report([str(path) for path in listing.unreadable])
+    except BaseException:
+        _remove_if_empty(layout)
+        raise
+    return replace(report, seconds=time.monotonic() - started)
 
 
 class _Builder:
@@ -130,16 +137,17 @@ class _Builder:
         self._models: Models
         self._generation: Generation
 
-    def prepare(self, modes: Sequence[str] | None, choices: ModelChoices) -> None:
+    def prepare(self, fresh: Recipe | None, modes: Sequence[str] | None, choices: ModelChoices) -> None:
         """Settle what is computed, and load the models where there is anything to compute."""
         if self._reader is None:
-            self._recipe = new_recipe(modes, choices, self._run)
+            self._recipe = fresh or new_recipe(modes, choices, self._run)
         else:
             self._recipe = continued_recipe(self._reader, self._root, modes, choices, self._run)
             self._generation = self._reader.generation
         chosen = self._recipe.chosen
         self._emit(BuildEvent("planned", total=len(self._work.pending)))
-        self._emit(BuildEvent("model", f"{chosen.name}: {describe_extractor(chosen.name).title} ({chosen.why})"))
+        title = describe_extractor(chosen.name).title
+        self._emit(BuildEvent("model", f"{chosen.name}, {title} ({chosen.why})"))
         if not self._work.pending:
             return
         settings, device = self._recipe.settings, self._run.device
@@ -276,6 +284,13 @@ def _was_committed(layout: Layout) -> bool:
     """Say whether there is an index to go on with: not where the very first, empty commit was cut short."""
     later = [path for path in layout.generations.glob("[0-9]*.json") if path.name != layout.generation(1).name]
     return layout.current.exists() or bool(later)
+
+
+def _remove_if_empty(layout: Layout) -> None:
+    """Remove the folder that a failed build made for its lock, unless there is anything in it."""
+    if not _was_committed(layout) and layout.root.is_dir() and [p.name for p in layout.root.iterdir()] == ["LOCK"]:
+        layout.lock.unlink(missing_ok=True)
+        layout.root.rmdir()
 
 
 def _reject(path: Path, error: ImageError) -> Reject:

@@ -52,9 +52,10 @@ SD15_MODES = _table(
     Mode("lowlevel", at_step("U_0", 900), ("dinov2",)),  # tid_main.sh
 )
 MINI_MODES = _table(
-    Mode("style", Target("U_1", 50), ("descriptor",)),
+    # Chosen on the drawn gallery (same style, same motif), see DESIGN.md.
+    Mode("style", Target("D_1", 50), ("descriptor",)),
     Mode("instance", Target("U_1", 50), ("descriptor",)),
-    Mode("semantic", Target("U_0", 50), ("descriptor",)),
+    Mode("semantic", Target("M", 300), ("descriptor",)),
 )
 DEFAULT_MODES = ("style", "instance", "semantic")
 
