@@ -17,7 +17,7 @@ from typing import Any
 
 import google_crc32c
 
-from index_store.durable import FileRecord, atomic_write, corrupt, decode_or_corrupt, writing
+from index_store.durable import FileRecord, atomic_write, corrupt, decode_or_corrupt, fsync_folder, writing
 from index_store.errors import IndexCorruptError, IndexIncompatibleError
 from index_store.layout import Layout, require_index
 
@@ -141,6 +141,7 @@ def commit(layout: Layout, generation: Generation, created_by: str) -> Generatio
     path = layout.generation(stored.number)
     with writing(path):
         layout.generations.mkdir(parents=True, exist_ok=True)
+        fsync_folder(layout.root)  # CURRENT must not survive a power failure that the folders beside it don't
     atomic_write(path, json.dumps(envelope, indent=1, ensure_ascii=False).encode())
     atomic_write(layout.current, _encode_current(path.name))
     _drop_old(layout, stored.number)

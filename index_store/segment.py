@@ -25,6 +25,7 @@ class SegmentWriter:
         self._vectors: dict[str, list[NDArray[np.float32]]] = {}
         self._attention: dict[str, AttentionWriter] = {}
         self._appending = False
+        self._record: SegmentRecord | None = None
         with writing(layout.segment(name)):
             layout.segment(name).mkdir(parents=True)
 
@@ -43,6 +44,11 @@ class SegmentWriter:
         return [item.uri for item in self._items]
 
     @property
+    def rejected_uris(self) -> list[str]:
+        """The rejects' paths so far."""
+        return [reject.uri for reject in self._rejects]
+
+    @property
     def is_whole(self) -> bool:
         """Whether no append was cut short, so that catalogue, vectors and tensors have the same rows."""
         return not self._appending
@@ -50,6 +56,7 @@ class SegmentWriter:
     def append(
         self,
         items: Sequence[Item],
+        rejects: Sequence[Reject],
         vectors: Mapping[str, NDArray[np.float32]],
         tensors: Mapping[str, Tensors],
     ) -> None:
@@ -57,6 +64,7 @@ class SegmentWriter:
 
         Args:
             items: one an image.
+            rejects: images of the batch that can't be used.
             vectors: float32 ``[len(items), dim]`` by encoder.
             tensors: q, k, v of ``len(items)`` rows by mode.
         """
@@ -69,15 +77,20 @@ class SegmentWriter:
         for encoder, batch in vectors.items():
             self._vectors.setdefault(encoder, []).append(batch)
         self._items.extend(items)
+        self._rejects.extend(rejects)
         self._appending = False
 
-    def reject(self, rejects: Sequence[Reject]) -> None:
-        """Record images that can't be used."""
-        self._rejects.extend(rejects)
-
     def finish(self) -> SegmentRecord:
-        """Write what waits, flush everything to the disk and return the record for a generation."""
+        """Write what waits, flush everything to the disk and return the record for a generation.
+
+        Where this was interrupted, it can be called again; once it has returned, nothing is written any more.
+        """
         assert self.is_whole
+        if self._record is None:
+            self._record = self._write()
+        return self._record
+
+    def _write(self) -> SegmentRecord:
         layout, name = self._layout, self._name
         write_rows(layout.items(name), self._items, ITEM_SCHEMA)
         write_rows(layout.rejects(name), self._rejects, REJECT_SCHEMA)
@@ -88,14 +101,19 @@ class SegmentWriter:
         with writing(folder):
             for tree in (folder, *(layout.attention(mode, name) for mode in attention)):
                 fsync_tree(tree)
-                fsync_folder(tree.parent)
+                for parent in tree.relative_to(layout.root).parents[:-1]:  # the commit flushes the root
+                    fsync_folder(layout.root / parent)
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
         files = {path.relative_to(folder).as_posix(): FileRecord.of(path) for path in paths}
         return SegmentRecord(name, len(self._items), len(self._rejects), files, attention)
 
     def discard(self) -> None:
-        """Remove what was written, best effort; the next writer clears what is left."""
-        remove_segment(self._layout, self._name)
+        """Remove what was written, best effort; the next writer clears what is left.
+
+        A finished segment stays, since a generation may name it.
+        """
+        if self._record is None:
+            remove_segment(self._layout, self._name)
 
 
 def clear_uncommitted(layout: Layout, generation: Generation | None) -> None:

@@ -22,10 +22,10 @@ from index_store.segment import SegmentWriter, clear_uncommitted
 from retrieval.backbones import describe_extractor
 from retrieval.device import choose_device
 from retrieval.discovery import Listing, find_images
-from retrieval.errors import ImageError, NoSpaceError, UsageError
+from retrieval.errors import NoSpaceError, UsageError
 from retrieval.images import FileFacts
-from retrieval.ingest import FileBatch, read_batches
-from retrieval.models import Models, Prepared, load_models, to_stored
+from retrieval.ingest import Failure, FileBatch, read_batches
+from retrieval.models import Encoded, Models, load_models, to_stored
 from retrieval.plan import (
     Recipe,
     Work,
@@ -34,7 +34,6 @@ from retrieval.plan import (
     continued_recipe,
     new_recipe,
     plan_work,
-    state_of,
     uri_of,
 )
 from retrieval.settings import BuildSettings, ModelChoices
@@ -109,15 +108,15 @@ def build_index(
         raise UsageError(f"{root} exists and is no index; name another place with --index")
     layout, run = Layout(root), run or BuildSettings()
     fresh = None if _was_committed(layout) else new_recipe(modes, choices, run)  # asked for nonsense: leave no trace
-    try:
-        with writer_lock(layout):
+    with writer_lock(layout):
+        try:
             builder = _Builder(root, listing, run, on_event)
             builder.prepare(fresh, modes, choices)
             builder.run()
             report = builder.report([str(path) for path in listing.unreadable])
-    except BaseException:
-        _remove_if_empty(layout)
-        raise
+        except BaseException:
+            _remove_if_empty(layout)
+            raise
     return replace(report, seconds=time.monotonic() - started)
 
 
@@ -130,9 +129,12 @@ class _Builder:
         self._root, self._layout = root, Layout(root)
         self._listing, self._run, self._emit = listing, run, on_event
         self._reader = IndexReader(root) if _was_committed(self._layout) else None
-        clear_uncommitted(self._layout, self._reader.generation if self._reader else None)
+        clear_uncommitted(self._layout, self._reader.generation if self._reader is not None else None)
         self._work: Work = plan_work(listing, self._reader, run.retry_rejects)
         self._added = self._replaced = self._done = self._rejected = 0
+        self._fits = False  # on the disk, by estimate
+        self._segment: SegmentWriter | None = None
+        self._opened = 0.0
         self._recipe: Recipe
         self._models: Models
         self._generation: Generation
@@ -182,20 +184,20 @@ class _Builder:
             self._models.rules,
             self._models.prepare,
         )
-        segment, opened = self._open_segment(), time.monotonic()
         try:
             for batch in batches:
+                segment = self._open_segment()
                 self._add(batch, segment)
-                overdue = time.monotonic() - opened >= self._run.commit_seconds
+                overdue = time.monotonic() - self._opened >= self._run.commit_seconds
                 if len(segment) >= self._run.segment_rows or overdue:
-                    self._commit(segment)
-                    segment, opened = self._open_segment(), time.monotonic()
-            self._commit(segment)
+                    self._commit()
+            self._commit()
         except NoSpaceError:
-            segment.discard()  # what can't be finished only takes room
+            if self._segment is not None:
+                self._segment.discard()  # what can't be finished only takes room
             raise
         except BaseException:
-            self._commit(segment)
+            self._commit()
             raise
         finally:
             batches.close()
@@ -206,33 +208,31 @@ class _Builder:
         return self._run.batch_size or own
 
     def _open_segment(self) -> SegmentWriter:
-        return SegmentWriter(self._layout, f"{self._generation.number + 1:06d}")
+        if self._segment is None:
+            self._segment = SegmentWriter(self._layout, f"{self._generation.number + 1:06d}")
+            self._opened = time.monotonic()
+        return self._segment
 
     def _add(self, batch: FileBatch, segment: SegmentWriter) -> None:
-        good = [outcome for outcome in batch.outcomes if not isinstance(outcome, ImageError)]
-        bad = zip(batch.files, batch.outcomes, strict=True)
-        rejects = [_reject(path, outcome) for path, outcome in bad if isinstance(outcome, ImageError)]
+        good = [outcome for outcome in batch.outcomes if not isinstance(outcome, Failure)]
+        both = zip(batch.files, batch.outcomes, strict=True)
+        rejects = [_reject(path, outcome) for path, outcome in both if isinstance(outcome, Failure)]
         items = self._items([facts for facts, _ in good], self._generation.next_id + segment.items)
-        segment.reject(rejects)
-        if good:
-            self._append(items, [prepared for _, prepared in good], segment)
+        encoded = self._models.encode([prepared for _, prepared in good], "gallery") if good else Encoded({}, {})
+        tensors = {mode: to_stored(qkv) for mode, qkv in encoded.tensors.items()}
+        if good and not self._fits:
+            stored = sum(a.nbytes for mode in tensors.values() for a in mode.values())
+            stored += sum(2 * vectors.size for vectors in encoded.vectors.values())
+            self._check_disk(stored // len(items))
+        segment.append(items, rejects, encoded.vectors, tensors)
         self._added += len(items)
         self._done += len(batch.files)
         self._rejected += len(rejects)
         self._emit(BuildEvent("batch", "", self._done, len(self._work.pending), self._rejected))
 
-    def _append(self, items: list[Item], prepared: list[Prepared], segment: SegmentWriter) -> None:
-        encoded = self._models.encode(prepared, "gallery")
-        tensors = {mode: to_stored(qkv) for mode, qkv in encoded.tensors.items()}
-        if not self._done:
-            stored = sum(a.nbytes for mode in tensors.values() for a in mode.values())
-            stored += sum(2 * vectors.size for vectors in encoded.vectors.values())
-            self._check_disk(stored // len(items))
-        segment.append(items, encoded.vectors, tensors)
-
     def _check_disk(self, bytes_an_image: int) -> None:
         """Refuse a build that can't fit, as soon as one image's size is known: nothing was stored yet in this run."""
-        needed = bytes_an_image * len(self._work.pending)
+        needed = bytes_an_image * (len(self._work.pending) - self._done)
         free = shutil.disk_usage(self._root).free
         if needed > free:
             raise NoSpaceError(
@@ -240,6 +240,7 @@ class _Builder:
                 f"{free / 1e9:.1f} GB are free; build fewer modes (--modes), or one branch (--branches cond), "
                 "or name another disk (--index)"
             )
+        self._fits = True
 
     def _items(self, facts: Sequence[FileFacts], first_id: int) -> list[Item]:
         return [
@@ -247,20 +248,27 @@ class _Builder:
             for n, f in enumerate(facts)
         ]
 
-    def _commit(self, segment: SegmentWriter) -> None:
-        if not segment.is_whole or not len(segment):
+    def _commit(self) -> None:
+        """Commit the open segment, if any. Where this was interrupted, it can be called again and goes on."""
+        segment = self._segment
+        if segment is None:
+            return
+        if not segment.is_whole:
             segment.discard()
+            self._segment = None
             return
         record = segment.finish()
-        stale = [self._work.replaced[uri] for uri in segment.uris if uri in self._work.replaced]
-        self._replaced += len(stale)
+        replaced = [self._work.replaced[uri] for uri in segment.uris if uri in self._work.replaced]
+        broken = [self._work.replaced[uri] for uri in segment.rejected_uris if uri in self._work.replaced]
         grown = replace(
             self._generation,
             segments=(*self._generation.segments, record),
-            tombstones=tuple(sorted({*self._generation.tombstones, *stale})),
+            tombstones=tuple(sorted({*self._generation.tombstones, *replaced, *broken})),
             next_id=self._generation.next_id + record.rows,
         )
         self._generation = commit(self._layout, grown, CREATED_BY)
+        self._segment = None
+        self._replaced += len(replaced)
         self._emit(BuildEvent("committed", "", self._done, len(self._work.pending), self._rejected))
 
     def report(self, unreadable: Sequence[str]) -> BuildReport:
@@ -293,6 +301,5 @@ def _remove_if_empty(layout: Layout) -> None:
         layout.root.rmdir()
 
 
-def _reject(path: Path, error: ImageError) -> Reject:
-    size, mtime_ns = state_of(path)
-    return Reject(uri_of(path), size, mtime_ns, error.reason, error.detail)
+def _reject(path: Path, failure: Failure) -> Reject:
+    return Reject(uri_of(path), failure.size, failure.mtime_ns, failure.error.reason, failure.error.detail)

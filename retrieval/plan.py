@@ -32,8 +32,10 @@ def uri_of(path: Path) -> str:
 
 def plan_work(listing: Listing, reader: IndexReader | None, retry_rejects: bool) -> Work:
     """Compare what is on disk with what is in the index, by size and time of change."""
-    items = {item.uri: item for item in reader.items()} if reader else {}
-    rejects = {reject.uri: reject for reject in reader.rejects()} if reader and not retry_rejects else {}
+    items = {item.uri: item for item in reader.items()} if reader is not None else {}
+    rejects = {}
+    if reader is not None and not retry_rejects:
+        rejects = {reject.uri: reject for reject in reader.rejects()}
     pending: list[Path] = []
     replaced: dict[str, int] = {}
     unchanged = rejected_before = 0
