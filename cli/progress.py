@@ -10,7 +10,7 @@ from cli.running import speaker
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from retrieval.build import BuildEvent
+    from retrieval.events import BuildEvent
 
 LINE_SECONDS = 15.0
 

@@ -9,9 +9,9 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Unpack
+from typing import Any, Unpack
 
 from index_store.catalog import Item, Reject
 from index_store.layout import Layout, is_index, may_become_index, new_index_path
@@ -40,38 +40,6 @@ from retrieval.settings import BuildSettings, ModelChoices
 from retrieval.version import CREATED_BY
 
 MAX_WORKERS = 8
-
-
-@dataclass(frozen=True)
-class BuildEvent:
-    """One step of a build, for whoever shows its progress."""
-
-    kind: Literal["planned", "model", "loaded", "batch", "committed"]
-    message: str = ""
-    done: int = 0  # files dealt with in this run
-    total: int = 0  # files to deal with in this run
-    rejected: int = 0
-
-
-@dataclass(frozen=True)
-class BuildReport:
-    """What a build did."""
-
-    index: str
-    model: str
-    modes: tuple[str, ...]
-    items: int  # in the index now
-    added: int
-    replaced: int  # of the added: files that had changed
-    unchanged: int
-    rejected: dict[str, int] = field(default_factory=dict)  # by reason, in the index now
-    passed_over: int = 0  # files whose names are no image's
-    unreadable_folders: tuple[str, ...] = ()
-    seconds: float = 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values."""
-        return {"schema": 1, **asdict(self)}
 
 
 def build_index(

@@ -145,7 +145,7 @@ def test_the_readme_uses_commands_and_options_that_exist() -> None:
             ("diffsim-search", "search_command", []),
         )
     }
-    lines = [line.strip().removeprefix("$ ") for line in readme.splitlines() if re.match(r"\s*(\$ )?diffsim-", line)]
+    lines = [line.strip().removeprefix("$ ") for line in readme.splitlines() if re.match(r"\s*(\$ )?diffsim-(index|search)", line)]
     assert lines
     for line in lines:
         command = next((name for name in helps if line.startswith(name)), None)
