@@ -142,6 +142,21 @@ def info(
     print(f"  last changed {about['created']} by {about['created_by']}, format {about['format_version']}")
 
 
+@app.command()
+def doctor(as_json: options.AsJson = False) -> None:
+    """Say what is installed, what is missing and what does not go together."""
+    from retrieval.doctor import examine
+
+    findings = examine(Path.cwd())
+    if as_json:
+        print_json({"schema": 1, "findings": [finding.to_dict() for finding in findings]})
+    else:
+        for finding in findings:
+            print(f"{finding.state:8s} {finding.what:22s} {finding.detail}")
+    if any(finding.state == "problem" for finding in findings):
+        raise typer.Exit(1)
+
+
 def main() -> NoReturn:
     """Run ``diffsim-index``."""
     run(app)
