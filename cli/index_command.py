@@ -8,12 +8,13 @@ import typer
 
 from cli import options
 from cli.output import human_bytes, print_json, short_path
-from cli.progress import BuildProgress, pace
-from cli.running import run, speaker, work_offline
+from cli.progress import BuildProgress, CopyProgress, pace
+from cli.running import run, say, speaker, work_offline
 from index_store.layout import INDEX_VARIABLE, find_index
 from retrieval.settings import BuildSettings, parse_encoders, parse_names
 
 REJECTED = 4  # the exit code of --strict
+DAMAGED = 3
 
 app = typer.Typer(
     help="Make, update and inspect image indexes for diffsim-search.",
@@ -103,6 +104,10 @@ def _print_report(report: dict[str, Any], quiet: bool) -> None:
         changed = f", {report['replaced']} of them changed files" if report["replaced"] else ""
         seconds = report["seconds"]
         say(f"{report['added']} added in {seconds:.1f} s ({pace(report['added'], seconds)}){changed}")
+    if report["moved"]:
+        say(f"{report['moved']} renamed or touched: kept as they were")
+    if report["removed"]:
+        say(f"{report['removed']} removed: their files are gone")
     if report["unchanged"]:
         say(f"{report['unchanged']} were there already")
     if rejected:
@@ -140,6 +145,71 @@ def info(
     print(f"  encoders: {', '.join(about['encoders']) or 'none'}; catalogue and vectors {size} an image")
     print(f"  {about['segments']} segments, {about['removed']} removed, {len(about['rejects'])} rejected")
     print(f"  last changed {about['created']} by {about['created_by']}, format {about['format_version']}")
+
+
+@app.command()
+def remove(
+    what: options.Patterns, index: options.Index = None, as_json: options.AsJson = False, quiet: options.Quiet = False
+) -> None:
+    """Take images out of an index. Files are not touched; one that stays in a source comes back with its next build."""
+    from retrieval.maintenance import remove_items
+
+    change = remove_items(find_index(index, os.environ, Path.cwd()), what)
+    if as_json:
+        print_json(change.to_dict())
+    else:
+        speaker(quiet)(f"{change.removed} removed")
+        print(f"{change.index}: {change.items} images")
+
+
+@app.command()
+def compact(
+    index: options.Index = None,
+    now: options.Now = False,
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Merge an index's segments into few and leave removed images out."""
+    from retrieval.maintenance import compact as compact_index
+
+    with CopyProgress(quiet) as progress:
+        change = compact_index(find_index(index, os.environ, Path.cwd()), now, progress.show)
+    if as_json:
+        print_json(change.to_dict())
+        return
+    speaker(quiet)(f"{human_bytes(change.bytes_before)} before, {human_bytes(change.bytes_after)} now")
+    print(f"{change.index}: {change.items} images in {change.segments} segments")
+
+
+@app.command()
+def verify(index: options.Index = None, repair: options.Repair = False, as_json: options.AsJson = False) -> None:
+    """Read every byte of an index back and say what is wrong, file by file."""
+    from retrieval.maintenance import repair as repair_index
+    from retrieval.maintenance import verify as verify_index
+
+    place = find_index(index, os.environ, Path.cwd())
+    damages = repair_index(place) if repair else verify_index(place)
+    if as_json:
+        print_json({"schema": 1, "index": str(place), "repaired": repair, "damages": [d.what for d in damages]})
+    else:
+        for damage in damages:
+            print(damage.what)
+        print(f"{place}: {len(damages)} damages" if damages else f"{place}: whole")
+    if damages and not repair:
+        say("take them out with --repair, then build again")
+        raise typer.Exit(DAMAGED)
+
+
+@app.command()
+def export(folder: options.Folder, index: options.Index = None, as_json: options.AsJson = False) -> None:
+    """Write the catalogue (Parquet) and the vectors (npy) of an index for other programs."""
+    from retrieval.maintenance import export as export_index
+
+    change = export_index(find_index(index, os.environ, Path.cwd()), folder)
+    if as_json:
+        print_json(change.to_dict())
+    else:
+        print(f"{folder}: {change.items} images")
 
 
 @app.command()

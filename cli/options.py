@@ -61,7 +61,13 @@ RetryRejects = Annotated[bool, typer.Option("--retry-rejects", help="Try rejecte
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 4 when images were rejected.")]
 NoProgress = Annotated[bool, typer.Option("--no-progress", help="Draw no progress bar.")]
 
-# Of diffsim-index info.
+# Of the other commands of diffsim-index.
+Patterns = Annotated[
+    list[str], typer.Argument(metavar="WHAT...", help="Paths, ends of paths, globs (in quotes), or id:N.")
+]
+Now = Annotated[bool, typer.Option("--now", help="Drop the old segments at once: no search is under way.")]
+Repair = Annotated[bool, typer.Option("--repair", help="Take out what is damaged; the next build computes it again.")]
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="An empty or new folder.")]
 Rejects = Annotated[bool, typer.Option("--rejects", help="List the rejected images with their reasons.")]
 
 # Of diffsim-search.

@@ -60,6 +60,32 @@ class BuildProgress:
             self._say(f"{event.done}/{event.total} images, {pace(event.done, spent)}, about {_clock(left)} left")
 
 
+class CopyProgress:
+    """A bar for work that is told as (done, total); nothing where stderr is no terminal."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._progress = _new_bar() if not quiet and sys.stderr.isatty() else None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def show(self, done: int, total: int) -> None:
+        """Show how far the work is."""
+        if self._progress is None:
+            return
+        if self._task is None:
+            self._progress.start()
+            self._task = self._progress.add_task("copying", total=total)
+        self._progress.update(self._task, completed=done)
+
+
 def _new_bar() -> "Progress":
     from rich.console import Console
     from rich.progress import (

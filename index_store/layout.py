@@ -6,6 +6,7 @@ coco.diffsim/
   generations/000012.json              what the index is made of at that moment
   items/<segment>/items.parquet        one row an image
   items/<segment>/rejects.parquet      one row an image that could not be used, with the reason
+  items/<segment>/moved.parquet        new catalogue rows of older items: renamed or touched files
   items/<segment>/vectors/<encoder>.npy
   attention/<mode>/<segment>.zarr      q, k, v
 """
@@ -57,6 +58,10 @@ class Layout:
     def rejects(self, segment: str) -> Path:
         """Return a segment's rejected images."""
         return self.segment(segment) / "rejects.parquet"
+
+    def moved(self, segment: str) -> Path:
+        """Return a segment's new catalogue rows of items of older segments."""
+        return self.segment(segment) / "moved.parquet"
 
     def vectors(self, segment: str, encoder: str) -> Path:
         """Return a segment's vectors of one encoder."""

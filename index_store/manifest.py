@@ -43,6 +43,7 @@ class SegmentRecord:
     rejects: int
     files: Mapping[str, FileRecord]  # by path relative to the segment's folder
     attention: Mapping[str, AttentionRecord]  # by mode
+    moved: int = 0  # rows of moved.parquet: new catalogue rows of older items
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Generation:
     segments: tuple[SegmentRecord, ...] = ()
     tombstones: tuple[int, ...] = ()  # ids whose rows no longer count
     next_id: int = 0  # ids are never given twice
+    retired: Mapping[str, str] = field(default_factory=dict)  # segments no longer named, and since when (ISO, UTC)
     created: str = ""
     created_by: str = ""
     format_version: int = field(default=FORMAT_VERSION)
@@ -181,4 +183,5 @@ def _segment(record: Mapping[str, Any]) -> SegmentRecord:
         rejects=record["rejects"],
         files={name: FileRecord(**values) for name, values in record["files"].items()},
         attention={mode: _attention(values) for mode, values in record["attention"].items()},
+        moved=record["moved"],
     )

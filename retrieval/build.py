@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -18,26 +18,19 @@ from index_store.layout import Layout, is_index, may_become_index, new_index_pat
 from index_store.lock import writer_lock
 from index_store.manifest import Generation, commit
 from index_store.reader import IndexReader
-from index_store.segment import SegmentWriter, clear_uncommitted
+from index_store.segment import SegmentWriter, clear_uncommitted, drop_expired
 from retrieval.backbones import describe_extractor
 from retrieval.device import choose_device
 from retrieval.discovery import Listing, find_images
 from retrieval.errors import NoSpaceError, UsageError
+from retrieval.events import BuildEvent, BuildReport
 from retrieval.images import FileFacts
 from retrieval.ingest import Failure, FileBatch, read_batches
 from retrieval.models import Encoded, Models, load_models, to_stored
-from retrieval.plan import (
-    Recipe,
-    Work,
-    check_fingerprint,
-    check_sources,
-    continued_recipe,
-    new_recipe,
-    plan_work,
-    uri_of,
-)
+from retrieval.plan import Recipe, check_fingerprint, continued_recipe, new_recipe
 from retrieval.settings import BuildSettings, ModelChoices
 from retrieval.version import CREATED_BY
+from retrieval.work import Work, check_sources, plan_work, uri_of
 
 MAX_WORKERS = 8
 
@@ -78,7 +71,7 @@ def build_index(
     fresh = None if _was_committed(layout) else new_recipe(modes, choices, run)  # asked for nonsense: leave no trace
     with writer_lock(layout):
         try:
-            builder = _Builder(root, listing, run, on_event)
+            builder = _Builder(root, paths, listing, run, on_event)
             builder.prepare(fresh, modes, choices)
             builder.run()
             report = builder.report([str(path) for path in listing.unreadable])
@@ -92,13 +85,19 @@ class _Builder:
     """One build under the writer's lock."""
 
     def __init__(
-        self, root: Path, listing: Listing, run: BuildSettings, on_event: Callable[[BuildEvent], None]
+        self,
+        root: Path,
+        sources: Sequence[Path],
+        listing: Listing,
+        run: BuildSettings,
+        on_event: Callable[[BuildEvent], None],
     ) -> None:
         self._root, self._layout = root, Layout(root)
-        self._listing, self._run, self._emit = listing, run, on_event
+        self._sources, self._listing, self._run, self._emit = sources, listing, run, on_event
         self._reader = IndexReader(root) if _was_committed(self._layout) else None
-        clear_uncommitted(self._layout, self._reader.generation if self._reader is not None else None)
-        self._work: Work = plan_work(listing, self._reader, run.retry_rejects)
+        found = None if self._reader is None else drop_expired(self._layout, self._reader.generation)
+        clear_uncommitted(self._layout, found)
+        self._work: Work = plan_work(listing, sources, self._reader, run.retry_rejects)
         self._added = self._replaced = self._done = self._rejected = 0
         self._fits = False  # on the disk, by estimate
         self._segment: SegmentWriter | None = None
@@ -106,6 +105,8 @@ class _Builder:
         self._recipe: Recipe
         self._models: Models
         self._generation: Generation
+        if found is not None:
+            self._generation = found
 
     def prepare(self, fresh: Recipe | None, modes: Sequence[str] | None, choices: ModelChoices) -> None:
         """Settle what is computed, and load the models where there is anything to compute."""
@@ -113,7 +114,6 @@ class _Builder:
             self._recipe = fresh or new_recipe(modes, choices, self._run)
         else:
             self._recipe = continued_recipe(self._reader, self._root, modes, choices, self._run)
-            self._generation = self._reader.generation
         chosen = self._recipe.chosen
         self._emit(BuildEvent("planned", total=len(self._work.pending)))
         title = describe_extractor(chosen.name).title
@@ -142,7 +142,8 @@ class _Builder:
         return commit(self._layout, empty, CREATED_BY)
 
     def run(self) -> None:
-        """Compute and commit everything that is pending."""
+        """Commit what needs no computing, then compute and commit everything that is pending."""
+        self._commit_moves()
         if not self._work.pending:
             return
         batches = read_batches(
@@ -169,6 +170,21 @@ class _Builder:
             raise
         finally:
             batches.close()
+
+    def _commit_moves(self) -> None:
+        """Commit renamed, touched and vanished files: their vectors and tensors stay, or no longer count."""
+        work = self._work
+        if not work.moved and not work.vanished:
+            return
+        self._generation = replace(self._generation, tombstones=self._buried(work.vanished))
+        if work.moved:
+            self._open_segment().move(work.moved)
+            self._commit()
+        else:
+            self._store(self._generation)
+
+    def _buried(self, ids: Iterable[int]) -> tuple[int, ...]:
+        return tuple(sorted({*self._generation.tombstones, *ids}))
 
     def _batch_size(self) -> int:
         on_cpu, on_accelerator = describe_extractor(self._recipe.settings.model).batch_sizes
@@ -231,13 +247,17 @@ class _Builder:
         grown = replace(
             self._generation,
             segments=(*self._generation.segments, record),
-            tombstones=tuple(sorted({*self._generation.tombstones, *replaced, *broken})),
+            tombstones=self._buried([*replaced, *broken]),
             next_id=self._generation.next_id + record.rows,
         )
-        self._generation = commit(self._layout, grown, CREATED_BY)
+        self._store(grown)
         self._segment = None
         self._replaced += len(replaced)
         self._emit(BuildEvent("committed", "", self._done, len(self._work.pending), self._rejected))
+
+    def _store(self, generation: Generation) -> None:
+        sources = {*generation.sources, *(uri_of(path.absolute()) for path in self._sources)}
+        self._generation = commit(self._layout, replace(generation, sources=tuple(sorted(sources))), CREATED_BY)
 
     def report(self, unreadable: Sequence[str]) -> BuildReport:
         """Sum up, from what is in the index now."""
@@ -249,6 +269,8 @@ class _Builder:
             items=len(reader),
             added=self._added,
             replaced=self._replaced,
+            moved=len(self._work.moved),
+            removed=len(self._work.vanished),
             unchanged=self._work.unchanged,
             rejected=dict(Counter(reject.reason for reject in reader.rejects())),
             passed_over=self._listing.passed_over,

@@ -153,6 +153,7 @@ class Engine:
                 for mode, t in self._recipe.targets.items()
             },
             "encoders": list(generation.encoders),
+            "sources": list(generation.sources),
             "segments": len(generation.segments),
             "removed": len(generation.tombstones),
             "rejected": dict(Counter(reject.reason for reject in rejects)),

@@ -25,6 +25,8 @@ class BuildReport:
     items: int  # in the index now
     added: int
     replaced: int  # of the added: files that had changed
+    moved: int  # renamed or touched files: nothing was computed anew
+    removed: int  # items whose files are gone
     unchanged: int
     rejected: dict[str, int] = field(default_factory=dict)  # by reason, in the index now
     passed_over: int = 0  # files whose names are no image's

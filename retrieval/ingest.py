@@ -11,7 +11,7 @@ from PIL import Image
 from retrieval.errors import ImageError
 from retrieval.images import DecodeRules, FileFacts, read_image
 from retrieval.models import Prepared
-from retrieval.plan import state_of
+from retrieval.work import state_of
 
 BATCHES_AHEAD = 2
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("cli", "retrieval", "index_store")
 HEAVY = ("torch", "diffusers", "transformers", "faiss", "zarr", "PIL", "numpy", "pyarrow")
 # The only modules of retrieval that may touch the disk format; errors takes its root from there.
-TOUCH_STORE = {"build", "engine", "plan", "errors"}
+TOUCH_STORE = {"build", "engine", "maintenance", "plan", "work", "errors"}
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 
@@ -145,7 +145,11 @@ def test_the_readme_uses_commands_and_options_that_exist() -> None:
             ("diffsim-search", "search_command", []),
         )
     }
-    lines = [line.strip().removeprefix("$ ") for line in readme.splitlines() if re.match(r"\s*(\$ )?diffsim-(index|search)", line)]
+    lines = [
+        line.strip().removeprefix("$ ")
+        for line in readme.splitlines()
+        if re.match(r"\s*(\$ )?diffsim-(index|search)", line)
+    ]
     assert lines
     for line in lines:
         command = next((name for name in helps if line.startswith(name)), None)
