@@ -122,42 +122,37 @@ def leaf(folder: Path, listed: set[Path]) -> bool:
     return folder.is_dir() and not any(path.parent == folder for path in listed)
 
 
+def help_of(*words: str) -> str:
+    """The help of an installed command."""
+    module = {"diffsim-index": "index_command", "diffsim-search": "search_command"}[words[0]]
+    code = f"import sys; sys.argv[0] = {words[0]!r}; from cli.{module} import app; app()"
+    result = subprocess.run(
+        [sys.executable, "-c", code, *words[1:], "--help"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={"COLUMNS": "200", "PATH": "/usr/bin:/bin"},
+        check=False,
+    )
+    assert result.returncode == 0, f"README names an unknown command: {' '.join(words)}"
+    return result.stdout
+
+
 def test_the_readme_uses_commands_and_options_that_exist() -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
-    helps = {
-        name: subprocess.run(
-            [
-                sys.executable,
-                "-c",
-                f"import sys; sys.argv[0] = '{name}'; from cli.{module} import app; app()",
-                *words,
-                "--help",
-            ],
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-            env={"COLUMNS": "200", "PATH": "/usr/bin:/bin"},
-            check=True,
-        ).stdout
-        for name, module, words in (
-            ("diffsim-index build", "index_command", ["build"]),
-            ("diffsim-index info", "index_command", ["info"]),
-            ("diffsim-search", "search_command", []),
-        )
-    }
-    lines = [
-        line.strip().removeprefix("$ ")
-        for line in readme.splitlines()
-        if re.match(r"\s*(\$ )?diffsim-(index|search)", line)
-    ]
+    lines = re.findall(r"^\s*(?:\$ )?(diffsim-(?:index|search)\b.*)$", readme, re.MULTILINE)
     assert lines
+    helps: dict[tuple[str, ...], str] = {}
     for line in lines:
-        command = next((name for name in helps if line.startswith(name)), None)
-        assert command, f"README names an unknown command: {line}"
+        words = tuple(line.split()[: 2 if line.startswith("diffsim-index") else 1])
+        helps.setdefault(words, help_of(*words))
         for option in re.findall(r"(?<=\s)(--[a-z-]+|-[a-z0-9])(?=[\s=]|$)", line):
-            assert option in helps[command], f"{command} has no option {option}"
+            assert option in helps[words], f"{' '.join(words)} has no option {option}"
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"`make ([a-z-]+)`", readme)) <= targets
+    every_command = re.findall(r"^\S+ +(\w+) ", help_of("diffsim-index").partition("Commands")[2], re.MULTILINE)
+    for command in every_command:
+        assert f"diffsim-index {command}" in readme, f"README does not name diffsim-index {command}"
 
 
 def test_version_and_changelog_agree() -> None:
