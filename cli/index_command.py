@@ -8,7 +8,7 @@ import typer
 
 from cli import options
 from cli.output import human_bytes, print_json, short_path
-from cli.progress import BuildProgress, CopyProgress, pace
+from cli.progress import Bar, BuildProgress, pace
 from cli.running import run, say, speaker, work_offline
 from index_store.layout import INDEX_VARIABLE, find_index
 from retrieval.settings import BuildSettings, parse_encoders, parse_names
@@ -85,7 +85,7 @@ def build(
             index or os.environ.get(INDEX_VARIABLE),
             modes=None if modes is None else parse_names(modes),
             run=settings,
-            on_event=progress.show,
+            on_event=progress.tell,
             **{name: value for name, value in chosen.items() if value is not None},
         )
     if as_json:
@@ -172,7 +172,7 @@ def compact(
     """Merge an index's segments into few and leave removed images out."""
     from retrieval.maintenance import compact as compact_index
 
-    with CopyProgress(quiet) as progress:
+    with Bar("copying", wanted=not quiet) as progress:
         change = compact_index(find_index(index, os.environ, Path.cwd()), now, progress.show)
     if as_json:
         print_json(change.to_dict())
