@@ -2,19 +2,19 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Any, NoReturn
 
 import typer
 
 from cli import options
 from cli.output import human_bytes, print_json, short_path
-from cli.progress import BuildProgress, pace
-from cli.running import run, speaker, work_offline
+from cli.progress import Bar, BuildProgress, pace
+from cli.running import run, say, speaker, work_offline
 from index_store.layout import INDEX_VARIABLE, find_index
-from retrieval.settings import BuildSettings, ModelSettings, parse_encoders
-from retrieval.vocabulary import AlphaRule, Branches, DtypeName, NoiseRule
+from retrieval.settings import BuildSettings, parse_encoders, parse_names
 
-REJECTED = 4  # exit code of --strict
+REJECTED = 4  # the exit code of --strict
+DAMAGED = 3
 
 app = typer.Typer(
     help="Make, update and inspect image indexes for diffsim-search.",
@@ -22,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-RUN, MODEL = BuildSettings(), ModelSettings()
+RUN = BuildSettings()
 
 
 @app.callback()
@@ -32,54 +32,30 @@ def _index(version: options.Version = False) -> None:
 
 @app.command()
 def build(
-    sources: Annotated[
-        list[Path], typer.Argument(metavar="SOURCE...", help="Folders (walked recursively) and images.")
-    ],
+    sources: options.Sources,
     index: options.Index = None,
-    modes: Annotated[
-        str | None, typer.Option("--modes", help="Modes to build for. [default: style,instance,semantic]")
-    ] = None,
-    model: Annotated[str | None, typer.Option("--model", help="auto, sd15 or mini. [default: auto]")] = None,
+    modes: options.Modes = None,
+    model: options.Model = None,
     weights: options.Weights = None,
     encoders: options.Encoders = None,
-    image_size: Annotated[
-        int | None, typer.Option("--image-size", help="Pixels a side. [default: the model's]")
-    ] = None,
-    branches: Annotated[
-        Branches | None, typer.Option("--branches", help=f"Guidance branches of SD 1.5. [default: {MODEL.branches}]")
-    ] = None,
-    noise: Annotated[
-        NoiseRule | None,
-        typer.Option("--noise", help="pairwise is the published score, shared is symmetric. [default: the model's]"),
-    ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help=f"Seed of the noise. [default: {MODEL.seed}]")] = None,
-    prompt: Annotated[str | None, typer.Option("--prompt", help=f"Prompt of SD 1.5. [default: {MODEL.prompt}]")] = None,
-    alpha: Annotated[
-        AlphaRule | None,
-        typer.Option("--alpha", help=f"Composite alpha on white, or drop it as published. [default: {MODEL.alpha}]"),
-    ] = None,
-    dtype: Annotated[
-        DtypeName | None, typer.Option("--dtype", help=f"The model's arithmetic. [default: {MODEL.dtype}]")
-    ] = None,
+    image_size: options.ImageSize = None,
+    branches: options.BranchesOf = None,
+    noise: options.Noise = None,
+    seed: options.Seed = None,
+    prompt: options.Prompt = None,
+    alpha: options.Alpha = None,
+    dtype: options.Dtype = None,
     device: options.Device = RUN.device,
-    batch_size: Annotated[
-        int | None, typer.Option("--batch-size", help="Images a batch. [default: the model's]")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option("--workers", help="Decoding threads. [default: one a core, 8 at most]")
-    ] = None,
-    segment_rows: Annotated[
-        int, typer.Option("--segment-rows", help="Commit at the latest after this many images,")
-    ] = RUN.segment_rows,
-    commit_seconds: Annotated[
-        float, typer.Option("--commit-seconds", help="or after this many seconds.")
-    ] = RUN.commit_seconds,
-    retry_rejects: Annotated[bool, typer.Option("--retry-rejects", help="Try rejected images again.")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help=f"Exit with {REJECTED} when images were rejected.")] = False,
+    batch_size: options.BatchSize = None,
+    workers: options.Workers = None,
+    segment_rows: options.SegmentRows = RUN.segment_rows,
+    commit_seconds: options.CommitSeconds = RUN.commit_seconds,
+    retry_rejects: options.RetryRejects = False,
+    strict: options.Strict = False,
     offline: options.Offline = False,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
-    no_progress: Annotated[bool, typer.Option("--no-progress", help="Draw no progress bar.")] = False,
+    no_progress: options.NoProgress = False,
 ) -> None:
     """Make an index of the images in SOURCE..., or bring it up to date: only new and changed images are computed.
 
@@ -101,21 +77,15 @@ def build(
         "dtype": dtype,
     }
     settings = BuildSettings(
-        device=device,
-        batch_size=batch_size,
-        workers=workers,
-        segment_rows=segment_rows,
-        commit_seconds=commit_seconds,
-        retry_rejects=retry_rejects,
-        offline=offline,
+        device, batch_size, workers, segment_rows, commit_seconds, retry_rejects=retry_rejects, offline=offline
     )
     with BuildProgress(quiet=quiet, bar=not no_progress) as progress:
         report = build_index(
             sources,
             index or os.environ.get(INDEX_VARIABLE),
-            modes=None if modes is None else [name.strip() for name in modes.split(",") if name.strip()],
+            modes=None if modes is None else parse_names(modes),
             run=settings,
-            on_event=progress.show,
+            on_event=progress.tell,
             **{name: value for name, value in chosen.items() if value is not None},
         )
     if as_json:
@@ -132,9 +102,12 @@ def _print_report(report: dict[str, Any], quiet: bool) -> None:
     say = speaker(quiet)
     if report["added"]:
         changed = f", {report['replaced']} of them changed files" if report["replaced"] else ""
-        say(
-            f"{report['added']} added in {report['seconds']:.1f} s ({pace(report['added'], report['seconds'])}){changed}"
-        )
+        seconds = report["seconds"]
+        say(f"{report['added']} added in {seconds:.1f} s ({pace(report['added'], seconds)}){changed}")
+    if report["moved"]:
+        say(f"{report['moved']} renamed or touched: kept as they were")
+    if report["removed"]:
+        say(f"{report['removed']} removed: their files are gone")
     if report["unchanged"]:
         say(f"{report['unchanged']} were there already")
     if rejected:
@@ -149,7 +122,7 @@ def _print_report(report: dict[str, Any], quiet: bool) -> None:
 @app.command()
 def info(
     index: options.Index = None,
-    rejects: Annotated[bool, typer.Option("--rejects", help="List the rejected images with their reasons.")] = False,
+    rejects: options.Rejects = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Show what an index holds: images, modes, model, bytes and rejects."""
@@ -172,6 +145,86 @@ def info(
     print(f"  encoders: {', '.join(about['encoders']) or 'none'}; catalogue and vectors {size} an image")
     print(f"  {about['segments']} segments, {about['removed']} removed, {len(about['rejects'])} rejected")
     print(f"  last changed {about['created']} by {about['created_by']}, format {about['format_version']}")
+
+
+@app.command()
+def remove(
+    what: options.Patterns, index: options.Index = None, as_json: options.AsJson = False, quiet: options.Quiet = False
+) -> None:
+    """Take images out of an index. Files are not touched; one that stays in a source comes back with its next build."""
+    from retrieval.maintenance import remove_items
+
+    change = remove_items(find_index(index, os.environ, Path.cwd()), what)
+    if as_json:
+        print_json(change.to_dict())
+    else:
+        speaker(quiet)(f"{change.removed} removed")
+        print(f"{change.index}: {change.items} images")
+
+
+@app.command()
+def compact(
+    index: options.Index = None,
+    now: options.Now = False,
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Merge an index's segments into few and leave removed images out."""
+    from retrieval.maintenance import compact as compact_index
+
+    with Bar("copying", wanted=not quiet) as progress:
+        change = compact_index(find_index(index, os.environ, Path.cwd()), now, progress.show)
+    if as_json:
+        print_json(change.to_dict())
+        return
+    speaker(quiet)(f"{human_bytes(change.bytes_before)} before, {human_bytes(change.bytes_after)} now")
+    print(f"{change.index}: {change.items} images in {change.segments} segments")
+
+
+@app.command()
+def verify(index: options.Index = None, repair: options.Repair = False, as_json: options.AsJson = False) -> None:
+    """Read every byte of an index back and say what is wrong, file by file."""
+    from retrieval.maintenance import repair as repair_index
+    from retrieval.maintenance import verify as verify_index
+
+    place = find_index(index, os.environ, Path.cwd())
+    damages = repair_index(place) if repair else verify_index(place)
+    if as_json:
+        print_json({"schema": 1, "index": str(place), "repaired": repair, "damages": [d.what for d in damages]})
+    else:
+        for damage in damages:
+            print(damage.what)
+        print(f"{place}: {len(damages)} damages" if damages else f"{place}: whole")
+    if damages and not repair:
+        say("take them out with --repair, then build again")
+        raise typer.Exit(DAMAGED)
+
+
+@app.command()
+def export(folder: options.Folder, index: options.Index = None, as_json: options.AsJson = False) -> None:
+    """Write the catalogue (Parquet) and the vectors (npy) of an index for other programs."""
+    from retrieval.maintenance import export as export_index
+
+    change = export_index(find_index(index, os.environ, Path.cwd()), folder)
+    if as_json:
+        print_json(change.to_dict())
+    else:
+        print(f"{folder}: {change.items} images")
+
+
+@app.command()
+def doctor(as_json: options.AsJson = False) -> None:
+    """Say what is installed, what is missing and what does not go together."""
+    from retrieval.doctor import examine
+
+    findings = examine(Path.cwd())
+    if as_json:
+        print_json({"schema": 1, "findings": [finding.to_dict() for finding in findings]})
+    else:
+        for finding in findings:
+            print(f"{finding.state:8s} {finding.what:22s} {finding.detail}")
+    if any(finding.state == "problem" for finding in findings):
+        raise typer.Exit(1)
 
 
 def main() -> NoReturn:

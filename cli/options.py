@@ -1,4 +1,4 @@
-"""Options that several commands share, so that a word means the same everywhere. Defaults are the library's."""
+"""Every option of the commands, so that a word means the same everywhere. Defaults are the library's."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,8 +6,14 @@ from typing import Annotated
 import typer
 
 from cli.running import print_version
-from retrieval.vocabulary import DeviceName
+from retrieval.settings import ModelSettings
+from retrieval.vocabulary import AlphaRule, Branches, DeviceName, DtypeName, NoiseRule
+from retrieval.vocabulary import Similarity as SimilarityName
 
+_MODEL = ModelSettings()
+_OWN = "(default: the model's own)"
+
+# Shared by the commands.
 Index = Annotated[
     Path | None,
     typer.Option("--index", "-i", help="The index. Else $DIFFSIM_INDEX, else the only *.diffsim in this folder."),
@@ -28,3 +34,57 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Version = Annotated[
     bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and end.")
 ]
+
+# Of diffsim-index build. What is left out is the index's own, or the default of a new one.
+Sources = Annotated[list[Path], typer.Argument(metavar="SOURCE...", help="Folders (walked recursively) and images.")]
+Modes = Annotated[str | None, typer.Option("--modes", help="Modes to build for. (default: style,instance,semantic)")]
+Model = Annotated[str | None, typer.Option("--model", help=f"auto, sd15 or mini. (default: {_MODEL.model})")]
+ImageSize = Annotated[int | None, typer.Option("--image-size", help=f"Pixels a side. {_OWN}")]
+BranchesOf = Annotated[
+    Branches | None, typer.Option("--branches", help=f"Guidance branches of SD 1.5. (default: {_MODEL.branches})")
+]
+Noise = Annotated[
+    NoiseRule | None, typer.Option("--noise", help=f"pairwise is the published score, shared is symmetric. {_OWN}")
+]
+Seed = Annotated[int | None, typer.Option("--seed", help=f"Seed of the noise. (default: {_MODEL.seed})")]
+Prompt = Annotated[str | None, typer.Option("--prompt", help=f"Prompt of SD 1.5. (default: {_MODEL.prompt})")]
+Alpha = Annotated[
+    AlphaRule | None,
+    typer.Option("--alpha", help=f"Composite alpha on white, or drop it as published. (default: {_MODEL.alpha})"),
+]
+Dtype = Annotated[DtypeName | None, typer.Option("--dtype", help=f"The model's arithmetic. (default: {_MODEL.dtype})")]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", help=f"Images a batch. {_OWN}")]
+Workers = Annotated[int | None, typer.Option("--workers", help="Decoding threads. (default: one a core, 8 at most)")]
+SegmentRows = Annotated[int, typer.Option("--segment-rows", help="Commit at the latest after this many images,")]
+CommitSeconds = Annotated[float, typer.Option("--commit-seconds", help="or after this many seconds.")]
+RetryRejects = Annotated[bool, typer.Option("--retry-rejects", help="Try rejected images again.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Exit with 4 when images were rejected.")]
+NoProgress = Annotated[bool, typer.Option("--no-progress", help="Draw no progress bar.")]
+
+# Of the other commands of diffsim-index.
+Patterns = Annotated[
+    list[str], typer.Argument(metavar="WHAT...", help="Paths, ends of paths, globs (in quotes), or id:N.")
+]
+Now = Annotated[bool, typer.Option("--now", help="Drop the old segments at once: no search is under way.")]
+Repair = Annotated[bool, typer.Option("--repair", help="Take out what is damaged; the next build computes it again.")]
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="An empty or new folder.")]
+Rejects = Annotated[bool, typer.Option("--rejects", help="List the rejected images with their reasons.")]
+
+# Of diffsim-search.
+Query = Annotated[
+    str, typer.Argument(metavar="QUERY", help="An image's path, - for stdin, id:N, or the end of an indexed path.")
+]
+Mode = Annotated[
+    str | None, typer.Option("--mode", "-m", help="style, instance or semantic. (default: the index's first)")
+]
+Top = Annotated[int, typer.Option("-k", "--top", help="How many neighbours.")]
+Candidates = Annotated[int, typer.Option("--candidates", help="How many images the exact score orders.")]
+Exhaustive = Annotated[bool, typer.Option("--exhaustive", help="Score every image of the index.")]
+NoRerank = Annotated[bool, typer.Option("--no-rerank", help="Show the coarse ranking.")]
+Similarity = Annotated[SimilarityName, typer.Option("--similarity", help="mse: lower is closer.")]
+MinScore = Annotated[float | None, typer.Option("--min-score", help="Leave out what scores worse.")]
+ExcludeQuery = Annotated[bool, typer.Option("--exclude-query", help="Leave out files equal to the query.")]
+Sheet = Annotated[Path | None, typer.Option("--sheet", help="Also draw the results: FILE.png or FILE.html.")]
+AsJsonl = Annotated[bool, typer.Option("--jsonl", help="Print one JSON object a neighbour.")]
+Paths = Annotated[bool, typer.Option("--paths", help="Print one path a line.")]
+Null = Annotated[bool, typer.Option("-0", "--null", help="Print paths, each ended by a zero byte.")]

@@ -1,4 +1,4 @@
-"""Show a build's events: a bar with speed and remaining time on a terminal, a line now and then elsewhere."""
+"""Show progress: a bar with speed and remaining time on a terminal, a line now and then elsewhere."""
 
 import sys
 import time
@@ -10,20 +10,24 @@ from cli.running import speaker
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from retrieval.build import BuildEvent
+    from retrieval.events import BuildEvent
 
 LINE_SECONDS = 15.0
 
 
-class BuildProgress:
-    """Use as a context manager around the build and pass :meth:`show` as its ``on_event``."""
+class Bar:
+    """A bar on a terminal's stderr, nothing elsewhere. Use it as a context manager around the work."""
 
-    def __init__(self, quiet: bool, bar: bool) -> None:
-        """Say nothing when ``quiet``; draw a bar when ``bar`` and stderr is a terminal."""
-        self._say = speaker(quiet)
-        self._progress = _new_bar() if bar and not quiet and sys.stderr.isatty() else None
+    def __init__(self, what: str, wanted: bool = True) -> None:
+        """Call the work ``what``; draw nothing unless ``wanted``."""
+        self._what = what
+        self._progress = _new_bar() if wanted and sys.stderr.isatty() else None
         self._task: TaskID | None = None
-        self._began = self._spoke = time.monotonic()
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether there is anything to see."""
+        return self._progress is not None
 
     def __enter__(self) -> Self:
         return self
@@ -34,7 +38,26 @@ class BuildProgress:
         if self._progress is not None:
             self._progress.stop()
 
-    def show(self, event: "BuildEvent") -> None:
+    def show(self, done: int, total: int) -> None:
+        """Show how far the work is; the bar appears with the first step, when what comes before has been said."""
+        if self._progress is None:
+            return
+        if self._task is None:
+            self._progress.start()
+            self._task = self._progress.add_task(self._what, total=total)
+        self._progress.update(self._task, completed=done)
+
+
+class BuildProgress(Bar):
+    """A bar for a build, or lines where there is no terminal; :meth:`tell` is the build's ``on_event``."""
+
+    def __init__(self, quiet: bool, bar: bool) -> None:
+        """Say nothing when ``quiet``; draw a bar when ``bar`` and stderr is a terminal."""
+        super().__init__("indexing", wanted=bar and not quiet)
+        self._say = speaker(quiet)
+        self._began = self._spoke = time.monotonic()
+
+    def tell(self, event: "BuildEvent") -> None:
         """Show one event."""
         if event.kind == "planned":
             self._say(f"{event.total} images to index")
@@ -43,15 +66,11 @@ class BuildProgress:
         elif event.kind == "loaded":
             self._began = self._spoke = time.monotonic()
         elif event.kind == "batch":
-            self._step(event)
+            self.show(event.done, event.total)
+            if not self.is_drawn:
+                self._say_now_and_then(event)
 
-    def _step(self, event: "BuildEvent") -> None:
-        if self._progress is not None:
-            if self._task is None:
-                self._progress.start()
-                self._task = self._progress.add_task("indexing", total=event.total, start=True)
-            self._progress.update(self._task, completed=event.done)
-            return
+    def _say_now_and_then(self, event: "BuildEvent") -> None:
         now = time.monotonic()
         if now - self._spoke >= LINE_SECONDS and event.done < event.total:
             self._spoke = now

@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import NoReturn
 
 import typer
 
@@ -12,7 +12,6 @@ from cli.output import choose_form, print_results
 from cli.running import run, say, speaker, work_offline
 from index_store.layout import find_index
 from retrieval.settings import EngineSettings, SearchSettings, parse_encoders
-from retrieval.vocabulary import Similarity
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 HERE, DEFAULTS = EngineSettings(), SearchSettings()
@@ -21,27 +20,21 @@ STDIN = "-"
 
 @app.command()
 def search(
-    query: Annotated[
-        str, typer.Argument(metavar="QUERY", help="An image's path, - for stdin, id:N, or the end of an indexed path.")
-    ],
+    query: options.Query,
     index: options.Index = None,
-    mode: Annotated[
-        str | None, typer.Option("--mode", "-m", help="style, instance or semantic. [default: the index's first]")
-    ] = None,
-    k: Annotated[int, typer.Option("-k", "--top", help="How many neighbours.")] = DEFAULTS.k,
-    candidates: Annotated[
-        int, typer.Option("--candidates", help="How many images the exact score orders.")
-    ] = DEFAULTS.candidates,
-    exhaustive: Annotated[bool, typer.Option("--exhaustive", help="Score every image of the index.")] = False,
-    no_rerank: Annotated[bool, typer.Option("--no-rerank", help="Show the coarse ranking.")] = False,
-    similarity: Annotated[Similarity, typer.Option("--similarity", help="mse: lower is closer.")] = DEFAULTS.similarity,
-    min_score: Annotated[float | None, typer.Option("--min-score", help="Leave out what scores worse.")] = None,
-    exclude_query: Annotated[bool, typer.Option("--exclude-query", help="Leave out files equal to the query.")] = False,
-    sheet: Annotated[Path | None, typer.Option("--sheet", help="Also draw the results: FILE.png or FILE.html.")] = None,
+    mode: options.Mode = None,
+    k: options.Top = DEFAULTS.k,
+    candidates: options.Candidates = DEFAULTS.candidates,
+    exhaustive: options.Exhaustive = False,
+    no_rerank: options.NoRerank = False,
+    similarity: options.Similarity = DEFAULTS.similarity,
+    min_score: options.MinScore = None,
+    exclude_query: options.ExcludeQuery = False,
+    sheet: options.Sheet = None,
     as_json: options.AsJson = False,
-    as_jsonl: Annotated[bool, typer.Option("--jsonl", help="Print one JSON object a neighbour.")] = False,
-    paths: Annotated[bool, typer.Option("--paths", help="Print one path a line.")] = False,
-    null: Annotated[bool, typer.Option("-0", "--null", help="Print paths, each ended by a zero byte.")] = False,
+    as_jsonl: options.AsJsonl = False,
+    paths: options.Paths = False,
+    null: options.Null = False,
     weights: options.Weights = None,
     encoders: options.Encoders = None,
     device: options.Device = HERE.device,

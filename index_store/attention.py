@@ -67,10 +67,13 @@ class AttentionWriter:
 
     def append(self, tensors: Tensors) -> None:
         """Append rows; values beyond float16's range are an error, since a score of them would be none."""
+        count = len(tensors["q"])
         for name in ARRAYS:
-            rows = np.asarray(tensors[name], dtype=STORED)
-            if rows.shape[1:] != self.record.row_shapes[name]:
-                raise ValueError(f"{name}: rows of shape {self.record.row_shapes[name]} expected, got {rows.shape[1:]}")
+            with np.errstate(over="ignore"):  # what overflows is found below
+                rows = np.asarray(tensors[name], dtype=STORED)
+            expected = (count, *self.record.row_shapes[name])
+            if rows.shape != expected:
+                raise ValueError(f"{name}: an array of shape {expected} expected, got {rows.shape}")
             if not np.isfinite(rows).all():
                 raise DiffSimError(f"the model's {name} tensors do not fit float16 (infinite or not a number)")
             self._waiting[name].extend(rows)
@@ -86,13 +89,14 @@ class AttentionWriter:
     def _flush(self, count: int) -> None:
         import zarr
 
-        start, self.rows = self.rows, self.rows + count
+        end = self.rows + count
         for name, array in self._arrays.items():
             assert isinstance(array, zarr.Array)
             with writing(self._path):
-                array.resize((self.rows, *self.record.row_shapes[name]))
-                array[start : self.rows] = np.stack(self._waiting[name][:count])
-            del self._waiting[name][:count]
+                array.resize((end, *self.record.row_shapes[name]))
+                array[self.rows : end] = np.stack(self._waiting[name][:count])
+        # Only now, so that a flush that was interrupted can be done again.
+        self.rows, self._waiting = end, {name: rows[count:] for name, rows in self._waiting.items()}
 
 
 @dataclass(frozen=True)
@@ -138,26 +142,27 @@ def _read_shard(task: tuple[Path, list[tuple[int, RowPlace]]], result: Mapping[s
     with reading(path):
         descriptor = os.open(path, os.O_RDONLY)
         try:
-            entries = _shard_index(path, descriptor, record.shard_rows)
+            entries, end = _shard_index(path, descriptor, record.shard_rows)
             for position, place in rows:
                 entry = entries[place.row % record.shard_rows]
-                _read_chunk(path, descriptor, entry, result[name][position])
+                _read_chunk(path, descriptor, entry, end, result[name][position])
         finally:
             os.close(descriptor)
 
 
-def _shard_index(path: Path, descriptor: int, shard_rows: int) -> NDArray[np.void]:
+def _shard_index(path: Path, descriptor: int, shard_rows: int) -> tuple[NDArray[np.void], int]:
+    """Return the shard's index and where it begins, that is where the rows end."""
     length = shard_rows * _ENTRY.itemsize + _CRC_BYTES
-    size = os.fstat(descriptor).st_size
-    data = os.pread(descriptor, length, max(0, size - length))
+    start = max(0, os.fstat(descriptor).st_size - length)
+    data = os.pread(descriptor, length, start)
     if len(data) != length or not _crc_matches(data):
         raise corrupt(path, "is truncated or its index is damaged")
-    return np.frombuffer(data[:-_CRC_BYTES], _ENTRY)
+    return np.frombuffer(data[:-_CRC_BYTES], _ENTRY), start
 
 
-def _read_chunk(path: Path, descriptor: int, entry: np.void, target: NDArray[np.float16]) -> None:
+def _read_chunk(path: Path, descriptor: int, entry: np.void, end: int, target: NDArray[np.float16]) -> None:
     expected = target.nbytes + _CRC_BYTES
-    if int(entry["size"]) != expected:
+    if int(entry["size"]) != expected or int(entry["offset"]) + expected > end:
         raise corrupt(path, "lacks a row, or holds one of another size")
     data = os.pread(descriptor, expected, int(entry["offset"]))
     if len(data) != expected or not _crc_matches(data):

@@ -5,6 +5,7 @@ FAISS index is exact inner product, built in memory when an index is opened: at 
 at 100,000 x 768) a trained type would only lose recall.
 """
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,33 +13,39 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index_store.durable import corrupt, reading, writing
+from index_store.durable import corrupt, decode_or_corrupt, writing
 from index_store.errors import DiffSimError
 
 Floats = NDArray[np.float32]
+Vectors = Floats | NDArray[np.float16]
 STORED = np.dtype("<f2")
 
 
-def write_vectors(path: Path, batches: Sequence[Floats]) -> None:
+def write_vectors(path: Path, batches: Sequence[Vectors]) -> None:
     """Write the rows of ``batches`` as one npy file, float16."""
+    buffer = io.BytesIO()  # np.save to a file does not say why a write failed
+    np.save(buffer, np.concatenate(batches).astype(STORED))
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(path, np.concatenate(batches).astype(STORED))
+        path.write_bytes(buffer.getbuffer())
 
 
-def read_vectors(path: Path, rows: int) -> Floats:
-    """Read one file written by :func:`write_vectors` as float32 ``[rows, dim]``, normalised again.
+def read_vectors(path: Path, rows: int) -> NDArray[np.float16]:
+    """Read one file written by :func:`write_vectors`: float16 ``[rows, dim]``.
 
     Raises:
         IndexCorruptError: not an npy file of that many rows.
     """
-    with reading(path):
-        try:
-            stored = np.load(path, allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise corrupt(path, f"is no whole npy file ({error})") from error
+    stored: NDArray[np.float16] = decode_or_corrupt(
+        path, lambda data: np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    )
     if stored.dtype != STORED or stored.ndim != 2 or len(stored) != rows:
         raise corrupt(path, f"holds {stored.dtype} {stored.shape} instead of {rows} rows of float16")
+    return stored
+
+
+def normalised(stored: NDArray[np.float16]) -> Floats:
+    """Return stored vectors as float32, of norm 1 again after the rounding."""
     vectors: Floats = stored.astype(np.float32)
     norms: Floats = np.linalg.norm(vectors, axis=1, keepdims=True)
     vectors /= np.maximum(norms, np.finfo(np.float32).tiny)
@@ -78,11 +85,13 @@ class CoarseIndex:
     def search(self, query: Floats, count: int) -> tuple[NDArray[np.int64], Floats]:
         """Return the rows nearest to ``query [dim]`` and their cosines, best first; ties by row, lowest first."""
         count = min(count, len(self))
-        similarities, rows = self._faiss.search(query[None], count)
-        order = np.lexsort((rows[0], -similarities[0]))
-        return rows[0][order].astype(np.int64), similarities[0][order]
+        rows = self._faiss.search(query[None], count)[1][0].astype(np.int64)
+        cosines = self.similarities(query, rows)
+        order = np.lexsort((rows, -cosines))
+        return rows[order], cosines[order]
 
     def similarities(self, query: Floats, rows: NDArray[np.int64]) -> Floats:
         """Return the cosines of ``query [dim]`` with ``rows``, in their order."""
-        cosines: Floats = self._vectors[rows] @ query
+        # Not a matrix product: that rounds a row by its place among the others, so that copies would differ.
+        cosines: Floats = (self._vectors[rows] * query).sum(axis=1)
         return cosines

@@ -6,10 +6,12 @@ coco.diffsim/
   generations/000012.json              what the index is made of at that moment
   items/<segment>/items.parquet        one row an image
   items/<segment>/rejects.parquet      one row an image that could not be used, with the reason
+  items/<segment>/moved.parquet        new catalogue rows of older items: renamed or touched files
   items/<segment>/vectors/<encoder>.npy
   attention/<mode>/<segment>.zarr      q, k, v
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +59,10 @@ class Layout:
         """Return a segment's rejected images."""
         return self.segment(segment) / "rejects.parquet"
 
+    def moved(self, segment: str) -> Path:
+        """Return a segment's new catalogue rows of items of older segments."""
+        return self.segment(segment) / "moved.parquet"
+
     def vectors(self, segment: str, encoder: str) -> Path:
         """Return a segment's vectors of one encoder."""
         return self.segment(segment) / "vectors" / f"{encoder}.npy"
@@ -66,10 +72,24 @@ class Layout:
         return self.root / "attention" / mode / f"{segment}.zarr"
 
 
+def may_become_index(path: Path) -> bool:
+    """Say whether an index may be made at ``path``: nothing is there, or nothing but what an index holds."""
+    ours = {"CURRENT", "LOCK", "generations", "items", "attention"}
+    return not path.exists() or (path.is_dir() and all(entry.name in ours for entry in path.iterdir()))
+
+
 def is_index(path: Path) -> bool:
     """Say whether ``path`` looks like an index (readable or not)."""
     layout = Layout(path)
     return layout.current.exists() or layout.generations.is_dir()
+
+
+def require_index(path: Path) -> Path:
+    """Return ``path``, or raise IndexNotFoundError where there is no index."""
+    if not is_index(path):
+        what = "is no index" if path.exists() else "does not exist"
+        raise IndexNotFoundError(f"{path} {what}; make one with: diffsim-index build FOLDER --index {path}")
+    return path
 
 
 def new_index_path(sources: Sequence[Path], folder: Path) -> Path:
@@ -80,7 +100,7 @@ def new_index_path(sources: Sequence[Path], folder: Path) -> Path:
     """
     if len(sources) != 1:
         raise UsageError("several sources: name the index with --index NAME.diffsim")
-    name = sources[0].resolve().name or "root"
+    name = Path(os.path.abspath(sources[0])).name or "root"  # a symlink keeps the name that it was called by
     return folder / f"{name}{SUFFIX}"
 
 
@@ -92,10 +112,7 @@ def find_index(named: Path | None, environment: Mapping[str, str], folder: Path)
     """
     given = named or (Path(environment[INDEX_VARIABLE]) if environment.get(INDEX_VARIABLE) else None)
     if given is not None:
-        if not is_index(given):
-            what = "is no index" if given.exists() else "does not exist"
-            raise IndexNotFoundError(f"{given} {what}; make one with: diffsim-index build FOLDER --index {given}")
-        return given
+        return require_index(given)
     found = sorted(path for path in folder.glob(f"*{SUFFIX}") if is_index(path))
     if not found:
         raise IndexNotFoundError(

@@ -1,21 +1,25 @@
 """A generation: the complete, immutable description of an index at one moment, and its atomic commit.
 
 ``generations/000012.json`` is ``{"sha256": ..., "generation": {...}}``; the digest covers the canonical JSON of the
-second part. ``CURRENT`` holds the name of one generation and a newline. Replacing ``CURRENT`` is the commit: before
-it, nothing that was written counts; after it, all of it does.
+second part. ``CURRENT`` holds the name of one generation and the CRC-32C of that name (which may be left out where the
+name is written by hand). Replacing ``CURRENT`` is the commit: before it, nothing that was written counts; after it,
+all of it does.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from index_store.durable import FileRecord, atomic_write, corrupt, decode_or_corrupt, writing
+import google_crc32c
+
+from index_store.durable import FileRecord, atomic_write, corrupt, decode_or_corrupt, fsync_folder, writing
 from index_store.errors import IndexCorruptError, IndexIncompatibleError
-from index_store.layout import Layout
+from index_store.layout import Layout, require_index
 
 FORMAT_VERSION = 1
 KEPT_GENERATIONS = 8  # older files are removed at a commit; readers hold what they opened in memory
@@ -39,6 +43,7 @@ class SegmentRecord:
     rejects: int
     files: Mapping[str, FileRecord]  # by path relative to the segment's folder
     attention: Mapping[str, AttentionRecord]  # by mode
+    moved: int = 0  # rows of moved.parquet: new catalogue rows of older items
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ class Generation:
     segments: tuple[SegmentRecord, ...] = ()
     tombstones: tuple[int, ...] = ()  # ids whose rows no longer count
     next_id: int = 0  # ids are never given twice
+    retired: Mapping[str, str] = field(default_factory=dict)  # segments no longer named, and since when (ISO, UTC)
     created: str = ""
     created_by: str = ""
     format_version: int = field(default=FORMAT_VERSION)
@@ -68,18 +74,35 @@ def read_current(layout: Layout) -> Generation:
     """Read the generation that CURRENT names.
 
     Raises:
+        IndexNotFoundError: there is no index at all.
         IndexCorruptError: CURRENT or the generation is missing or damaged; the message lists what is left.
         IndexIncompatibleError: written by a newer version of this software.
     """
-    names = sorted(path.name for path in layout.generations.glob("[0-9]*.json"))
+    require_index(layout.root)
     try:
-        name = decode_or_corrupt(layout.current, lambda data: data.decode("ascii").strip())
-        if name not in names:
+        name = decode_or_corrupt(layout.current, _decode_current)
+        if name not in _names(layout):
             raise corrupt(layout.current, f"names no generation ('{name[:40]}')")
     except IndexCorruptError as error:
+        names = _names(layout)
         hint = f"; to go back to a whole generation, write its name into it: {', '.join(names[-3:])}" if names else ""
         raise IndexCorruptError(f"{error}{hint}") from error
     return read_generation(layout.generations / name)
+
+
+def _names(layout: Layout) -> list[str]:
+    return sorted(path.name for path in layout.generations.glob("[0-9]*.json"))
+
+
+def _encode_current(name: str) -> bytes:
+    return f"{name} {int(google_crc32c.value(name.encode())):08x}\n".encode()
+
+
+def _decode_current(data: bytes) -> str:
+    name, *checksum = data.decode("ascii").split() or [""]
+    if checksum and data.split() != _encode_current(name).split():
+        raise ValueError("its checksum does not match")
+    return name
 
 
 def read_generation(path: Path) -> Generation:
@@ -88,14 +111,16 @@ def read_generation(path: Path) -> Generation:
     def decode(data: bytes) -> Generation:
         envelope = json.loads(data)
         body = envelope["generation"]
+        if _digest(body) != envelope["sha256"]:
+            raise ValueError("its digest does not match its content")
         version = body["format_version"]
         if isinstance(version, int) and version > FORMAT_VERSION:
             raise IndexIncompatibleError(
                 f"{path} has format version {version}, this software reads up to {FORMAT_VERSION}: "
                 "update diffsim-retrieval"
             )
-        if _digest(body) != envelope["sha256"]:
-            raise ValueError("its digest does not match its content")
+        if path != path.with_stem(f"{body['number']:06d}"):
+            raise ValueError(f"it is generation {body['number']}")
         return _from_json(body)
 
     return decode_or_corrupt(path, decode)
@@ -118,16 +143,19 @@ def commit(layout: Layout, generation: Generation, created_by: str) -> Generatio
     path = layout.generation(stored.number)
     with writing(path):
         layout.generations.mkdir(parents=True, exist_ok=True)
+        fsync_folder(layout.root)  # CURRENT must not survive a power failure that the folders beside it don't
     atomic_write(path, json.dumps(envelope, indent=1, ensure_ascii=False).encode())
-    atomic_write(layout.current, f"{path.name}\n".encode())
+    atomic_write(layout.current, _encode_current(path.name))
     _drop_old(layout, stored.number)
     return stored
 
 
 def _drop_old(layout: Layout, number: int) -> None:
+    """Remove old generations, and later ones that were given up; best effort, since the commit is done."""
     for path in layout.generations.glob("[0-9]*.json"):
-        if path.stem.isdecimal() and int(path.stem) <= number - KEPT_GENERATIONS:
-            path.unlink(missing_ok=True)
+        if path.stem.isdecimal() and not number - KEPT_GENERATIONS < int(path.stem) <= number:
+            with suppress(OSError):
+                path.unlink()
 
 
 def _digest(body: Mapping[str, Any]) -> str:
@@ -155,4 +183,5 @@ def _segment(record: Mapping[str, Any]) -> SegmentRecord:
         rejects=record["rejects"],
         files={name: FileRecord(**values) for name, values in record["files"].items()},
         attention={mode: _attention(values) for mode, values in record["attention"].items()},
+        moved=record["moved"],
     )

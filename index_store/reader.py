@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from index_store.attention import RowPlace, read_rows
 from index_store.catalog import ITEM_SCHEMA, REJECT_SCHEMA, Item, Reject, items_of, read_table, rejects_of
-from index_store.coarse import read_vectors
+from index_store.coarse import normalised, read_vectors
 from index_store.durable import check_file, corrupt
 from index_store.layout import Layout
 from index_store.manifest import Generation, SegmentRecord, read_current
@@ -37,20 +37,34 @@ class IndexReader:
             ~np.isin(table["id"].to_numpy(), np.array(self.generation.tombstones, np.int64)) for table in tables
         ]
         kept = [table.filter(pa.array(live)) for table, live in zip(tables, self._live, strict=True)]
-        self._catalog = pa.concat_tables(kept) if kept else ITEM_SCHEMA.empty_table()
+        self._catalog = self._with_moves(pa.concat_tables([ITEM_SCHEMA.empty_table(), *kept]))
         numbers = [np.full(int(live.sum()), number) for number, live in enumerate(self._live)]
         self._segment_of = np.concatenate(numbers) if numbers else np.empty(0, np.int64)
         rows = [np.flatnonzero(live) for live in self._live]
         self._row_in_segment = np.concatenate(rows) if rows else np.empty(0, np.int64)
 
+    def _with_moves(self, catalog: pa.Table) -> pa.Table:
+        """Replace the rows of items that were given new ones since, the newest last."""
+        moves = [self._table(segment, "moved") for segment in self.generation.segments if segment.moved]
+        moved = pa.concat_tables([ITEM_SCHEMA.empty_table(), *moves])
+        ids, targets = catalog["id"].to_numpy(), moved["id"].to_numpy()
+        chosen = np.arange(len(catalog))
+        if len(ids) and len(targets):
+            rows = np.minimum(np.searchsorted(ids, targets), len(ids) - 1)
+            hit = ids[rows] == targets  # a moved item may have been removed since
+            chosen[rows[hit]] = len(catalog) + np.flatnonzero(hit)
+        return pa.concat_tables([catalog, moved]).take(pa.array(chosen))
+
     def _table(self, segment: SegmentRecord, kind: str) -> pa.Table:
-        paths = {"items": self.layout.items(segment.name), "rejects": self.layout.rejects(segment.name)}
-        schema = {"items": ITEM_SCHEMA, "rejects": REJECT_SCHEMA}[kind]
-        rows = {"items": segment.rows, "rejects": segment.rejects}[kind]
-        check_file(paths[kind], segment.files[paths[kind].name])
-        table = read_table(paths[kind], schema)
+        path, schema, rows = {
+            "items": (self.layout.items(segment.name), ITEM_SCHEMA, segment.rows),
+            "rejects": (self.layout.rejects(segment.name), REJECT_SCHEMA, segment.rejects),
+            "moved": (self.layout.moved(segment.name), ITEM_SCHEMA, segment.moved),
+        }[kind]
+        check_file(path, segment.files[path.name])
+        table = read_table(path, schema)
         if len(table) != rows:
-            raise corrupt(paths[kind], f"holds {len(table)} rows instead of {rows}")
+            raise corrupt(path, f"holds {len(table)} rows instead of {rows}")
         return table
 
     def __len__(self) -> int:
@@ -84,7 +98,11 @@ class IndexReader:
         return [reject for reject in found if reject.uri not in indexed]
 
     def vectors(self, encoder: str) -> NDArray[np.float32]:
-        """Return the live items' vectors of ``encoder``, float32 ``[len(self), dim]``, by row."""
+        """Return the live items' vectors of ``encoder``, float32 ``[len(self), dim]``, rows of norm 1."""
+        return normalised(self.stored_vectors(encoder))
+
+    def stored_vectors(self, encoder: str) -> NDArray[np.float16]:
+        """Return the vectors as they are on disk, float16 ``[len(self), dim]``, by row."""
         parts = []
         for segment, live in zip(self.generation.segments, self._live, strict=True):
             if not segment.rows:
@@ -95,7 +113,7 @@ class IndexReader:
                 raise corrupt(path, "is not part of this generation")
             check_file(path, segment.files[name])
             parts.append(read_vectors(path, segment.rows)[live])
-        return np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
+        return np.concatenate(parts) if parts else np.empty((0, 0), np.float16)
 
     def attention(self, mode: str, rows: Iterable[int]) -> dict[str, NDArray[np.float16]]:
         """Return q, k and v of ``rows`` in that order; see :func:`index_store.attention.read_rows`."""

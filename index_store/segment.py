@@ -1,18 +1,19 @@
 """Write one segment: catalogue, vectors and tensors of a run of images, durable before it is named anywhere."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from index_store.attention import AttentionWriter, Tensors
 from index_store.catalog import ITEM_SCHEMA, REJECT_SCHEMA, Item, Reject, write_rows
-from index_store.coarse import write_vectors
+from index_store.coarse import Vectors, write_vectors
 from index_store.durable import FileRecord, fsync_folder, fsync_tree, writing
 from index_store.layout import Layout
 from index_store.manifest import Generation, SegmentRecord
+
+READER_GRACE = timedelta(hours=24)  # how long a search that is under way may need what nothing names any more
 
 
 class SegmentWriter:
@@ -22,15 +23,17 @@ class SegmentWriter:
         self._layout, self._name = layout, name
         self._items: list[Item] = []
         self._rejects: list[Reject] = []
-        self._vectors: dict[str, list[NDArray[np.float32]]] = {}
+        self._moved: list[Item] = []
+        self._vectors: dict[str, list[Vectors]] = {}
         self._attention: dict[str, AttentionWriter] = {}
         self._appending = False
+        self._record: SegmentRecord | None = None
         with writing(layout.segment(name)):
             layout.segment(name).mkdir(parents=True)
 
     def __len__(self) -> int:
-        """Images dealt with so far, rejects included."""
-        return len(self._items) + len(self._rejects)
+        """Images dealt with so far, rejects and moved ones included."""
+        return len(self._items) + len(self._rejects) + len(self._moved)
 
     @property
     def items(self) -> int:
@@ -43,6 +46,11 @@ class SegmentWriter:
         return [item.uri for item in self._items]
 
     @property
+    def rejected_uris(self) -> list[str]:
+        """The rejects' paths so far."""
+        return [reject.uri for reject in self._rejects]
+
+    @property
     def is_whole(self) -> bool:
         """Whether no append was cut short, so that catalogue, vectors and tensors have the same rows."""
         return not self._appending
@@ -50,14 +58,16 @@ class SegmentWriter:
     def append(
         self,
         items: Sequence[Item],
-        vectors: Mapping[str, NDArray[np.float32]],
+        rejects: Sequence[Reject],
+        vectors: Mapping[str, Vectors],
         tensors: Mapping[str, Tensors],
     ) -> None:
         """Append one batch.
 
         Args:
             items: one an image.
-            vectors: float32 ``[len(items), dim]`` by encoder.
+            rejects: images of the batch that can't be used.
+            vectors: float32 or float16 ``[len(items), dim]`` by encoder.
             tensors: q, k, v of ``len(items)`` rows by mode.
         """
         self._appending = True
@@ -69,18 +79,29 @@ class SegmentWriter:
         for encoder, batch in vectors.items():
             self._vectors.setdefault(encoder, []).append(batch)
         self._items.extend(items)
+        self._rejects.extend(rejects)
         self._appending = False
 
-    def reject(self, rejects: Sequence[Reject]) -> None:
-        """Record images that can't be used."""
-        self._rejects.extend(rejects)
+    def move(self, items: Sequence[Item]) -> None:
+        """Give items of older segments new catalogue rows: the same ids, vectors and tensors at another path."""
+        self._moved.extend(items)
 
     def finish(self) -> SegmentRecord:
-        """Write what waits, flush everything to the disk and return the record for a generation."""
+        """Write what waits, flush everything to the disk and return the record for a generation.
+
+        Where this was interrupted, it can be called again; once it has returned, nothing is written any more.
+        """
         assert self.is_whole
+        if self._record is None:
+            self._record = self._write()
+        return self._record
+
+    def _write(self) -> SegmentRecord:
         layout, name = self._layout, self._name
         write_rows(layout.items(name), self._items, ITEM_SCHEMA)
         write_rows(layout.rejects(name), self._rejects, REJECT_SCHEMA)
+        if self._moved:
+            write_rows(layout.moved(name), self._moved, ITEM_SCHEMA)
         for encoder, batches in self._vectors.items():
             write_vectors(layout.vectors(name, encoder), batches)
         attention = {mode: writer.close() for mode, writer in self._attention.items()}
@@ -88,23 +109,48 @@ class SegmentWriter:
         with writing(folder):
             for tree in (folder, *(layout.attention(mode, name) for mode in attention)):
                 fsync_tree(tree)
-                fsync_folder(tree.parent)
+                for parent in tree.relative_to(layout.root).parents[:-1]:  # the commit flushes the root
+                    fsync_folder(layout.root / parent)
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
         files = {path.relative_to(folder).as_posix(): FileRecord.of(path) for path in paths}
-        return SegmentRecord(name, len(self._items), len(self._rejects), files, attention)
+        return SegmentRecord(name, len(self._items), len(self._rejects), files, attention, len(self._moved))
 
     def discard(self) -> None:
-        """Remove what was written, best effort; the next writer clears what is left."""
-        remove_segment(self._layout, self._name)
+        """Remove what was written, best effort; the next writer clears what is left.
+
+        A finished segment stays, since a generation may name it.
+        """
+        if self._record is None:
+            remove_segment(self._layout, self._name)
 
 
 def clear_uncommitted(layout: Layout, generation: Generation | None) -> None:
-    """Remove segments that ``generation`` does not name: what a killed writer left. The caller holds the lock."""
-    committed = {segment.name for segment in generation.segments} if generation else set()
-    folders = list((layout.root / "items").glob("*")) + list((layout.root / "attention").glob("*/*.zarr"))
-    for folder in folders:
-        if folder.name.removesuffix(".zarr") not in committed:
+    """Remove what ``generation`` neither names nor retired: what a killed writer left. The caller holds the lock."""
+    named = {segment.name: segment for segment in generation.segments} if generation else {}
+    retired = generation.retired if generation else {}
+    for folder in (layout.root / "items").glob("*"):
+        if folder.name not in named and folder.name not in retired:
             shutil.rmtree(folder, ignore_errors=True)
+    for group in (layout.root / "attention").glob("*/*.zarr"):
+        name, mode = group.name.removesuffix(".zarr"), group.parent.name
+        if name not in retired and (name not in named or mode not in named[name].attention):
+            shutil.rmtree(group, ignore_errors=True)
+
+
+def retire(generation: Generation, names: Iterable[str]) -> Generation:
+    """Return ``generation`` with segments that it no longer names kept on disk, for searches that opened them."""
+    stamp = datetime.now(UTC).isoformat(timespec="seconds")
+    return replace(generation, retired={**generation.retired, **dict.fromkeys(names, stamp)})
+
+
+def drop_expired(layout: Layout, generation: Generation, grace: timedelta = READER_GRACE) -> Generation:
+    """Remove segments that were retired longer than ``grace`` ago; a clock that went backwards removes nothing."""
+    now = datetime.now(UTC)
+    expired = [name for name, since in generation.retired.items() if now - datetime.fromisoformat(since) >= grace]
+    for name in expired:
+        remove_segment(layout, name)
+    kept = {name: since for name, since in generation.retired.items() if name not in expired}
+    return replace(generation, retired=kept)
 
 
 def remove_segment(layout: Layout, name: str) -> None:

@@ -11,9 +11,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from retrieval.build import BuildEvent, BuildReport, build_index
+    from retrieval.build import build_index
     from retrieval.engine import Engine
     from retrieval.errors import DiffSimError
+    from retrieval.events import BuildEvent, BuildReport
     from retrieval.results import Result, Results
     from retrieval.settings import BuildSettings, EngineSettings, SearchSettings
 
@@ -31,8 +32,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "BuildEvent": "build",
-    "BuildReport": "build",
+    "BuildEvent": "events",
+    "BuildReport": "events",
     "BuildSettings": "settings",
     "DiffSimError": "errors",
     "Engine": "engine",

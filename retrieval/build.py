@@ -8,71 +8,31 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Unpack
+from typing import Any, Unpack
 
 from index_store.catalog import Item, Reject
-from index_store.layout import Layout, is_index, new_index_path
+from index_store.layout import Layout, is_index, may_become_index, new_index_path
 from index_store.lock import writer_lock
 from index_store.manifest import Generation, commit
 from index_store.reader import IndexReader
-from index_store.segment import SegmentWriter, clear_uncommitted
+from index_store.segment import SegmentWriter, clear_uncommitted, drop_expired
 from retrieval.backbones import describe_extractor
 from retrieval.device import choose_device
 from retrieval.discovery import Listing, find_images
-from retrieval.errors import ImageError, NoSpaceError, UsageError
+from retrieval.errors import NoSpaceError, UsageError
+from retrieval.events import BuildEvent, BuildReport
 from retrieval.images import FileFacts
-from retrieval.ingest import FileBatch, read_batches
-from retrieval.models import Models, Prepared, load_models, to_stored
-from retrieval.plan import (
-    Recipe,
-    Work,
-    check_fingerprint,
-    check_sources,
-    continued_recipe,
-    new_recipe,
-    plan_work,
-    state_of,
-    uri_of,
-)
+from retrieval.ingest import Failure, FileBatch, read_batches
+from retrieval.models import Encoded, Models, load_models, to_stored
+from retrieval.plan import Recipe, check_fingerprint, continued_recipe, new_recipe
 from retrieval.settings import BuildSettings, ModelChoices
 from retrieval.version import CREATED_BY
+from retrieval.work import Work, check_sources, plan_work, uri_of
 
 MAX_WORKERS = 8
-
-
-@dataclass(frozen=True)
-class BuildEvent:
-    """One step of a build, for whoever shows its progress."""
-
-    kind: Literal["planned", "model", "loaded", "batch", "committed"]
-    message: str = ""
-    done: int = 0  # files dealt with in this run
-    total: int = 0  # files to deal with in this run
-    rejected: int = 0
-
-
-@dataclass(frozen=True)
-class BuildReport:
-    """What a build did."""
-
-    index: str
-    model: str
-    modes: tuple[str, ...]
-    items: int  # in the index now
-    added: int
-    replaced: int  # of the added: files that had changed
-    unchanged: int
-    rejected: dict[str, int] = field(default_factory=dict)  # by reason, in the index now
-    passed_over: int = 0  # files whose names are no image's
-    unreadable_folders: tuple[str, ...] = ()
-    seconds: float = 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values."""
-        return {"schema": 1, **asdict(self)}
 
 
 def build_index(
@@ -105,41 +65,59 @@ def build_index(
     listing = find_images(paths)
     check_sources(listing, paths)
     root = Path(index) if index is not None else new_index_path(paths, Path.cwd())
-    if root.exists() and not is_index(root) and not (root.is_dir() and not any(root.iterdir())):
+    if not is_index(root) and not may_become_index(root):
         raise UsageError(f"{root} exists and is no index; name another place with --index")
-    with writer_lock(Layout(root)):
-        builder = _Builder(root, listing, run or BuildSettings(), on_event)
-        builder.prepare(modes, choices)
-        builder.run()
-        return replace(builder.report([str(path) for path in listing.unreadable]), seconds=time.monotonic() - started)
+    layout, run = Layout(root), run or BuildSettings()
+    fresh = None if _was_committed(layout) else new_recipe(modes, choices, run)  # asked for nonsense: leave no trace
+    with writer_lock(layout):
+        try:
+            builder = _Builder(root, paths, listing, run, on_event)
+            builder.prepare(fresh, modes, choices)
+            builder.run()
+            report = builder.report([str(path) for path in listing.unreadable])
+        except BaseException:
+            _remove_if_empty(layout)
+            raise
+    return replace(report, seconds=time.monotonic() - started)
 
 
 class _Builder:
     """One build under the writer's lock."""
 
     def __init__(
-        self, root: Path, listing: Listing, run: BuildSettings, on_event: Callable[[BuildEvent], None]
+        self,
+        root: Path,
+        sources: Sequence[Path],
+        listing: Listing,
+        run: BuildSettings,
+        on_event: Callable[[BuildEvent], None],
     ) -> None:
         self._root, self._layout = root, Layout(root)
-        self._listing, self._run, self._emit = listing, run, on_event
+        self._sources, self._listing, self._run, self._emit = sources, listing, run, on_event
         self._reader = IndexReader(root) if _was_committed(self._layout) else None
-        clear_uncommitted(self._layout, self._reader.generation if self._reader else None)
-        self._work: Work = plan_work(listing, self._reader, run.retry_rejects)
+        found = None if self._reader is None else drop_expired(self._layout, self._reader.generation)
+        clear_uncommitted(self._layout, found)
+        self._work: Work = plan_work(listing, sources, self._reader, run.retry_rejects)
         self._added = self._replaced = self._done = self._rejected = 0
+        self._fits = False  # on the disk, by estimate
+        self._segment: SegmentWriter | None = None
+        self._opened = 0.0
         self._recipe: Recipe
         self._models: Models
         self._generation: Generation
+        if found is not None:
+            self._generation = found
 
-    def prepare(self, modes: Sequence[str] | None, choices: ModelChoices) -> None:
+    def prepare(self, fresh: Recipe | None, modes: Sequence[str] | None, choices: ModelChoices) -> None:
         """Settle what is computed, and load the models where there is anything to compute."""
         if self._reader is None:
-            self._recipe = new_recipe(modes, choices, self._run)
+            self._recipe = fresh or new_recipe(modes, choices, self._run)
         else:
             self._recipe = continued_recipe(self._reader, self._root, modes, choices, self._run)
-            self._generation = self._reader.generation
         chosen = self._recipe.chosen
         self._emit(BuildEvent("planned", total=len(self._work.pending)))
-        self._emit(BuildEvent("model", f"{chosen.name}: {describe_extractor(chosen.name).title} ({chosen.why})"))
+        title = describe_extractor(chosen.name).title
+        self._emit(BuildEvent("model", f"{chosen.name}, {title} ({chosen.why})"))
         if not self._work.pending:
             return
         settings, device = self._recipe.settings, self._run.device
@@ -164,7 +142,8 @@ class _Builder:
         return commit(self._layout, empty, CREATED_BY)
 
     def run(self) -> None:
-        """Compute and commit everything that is pending."""
+        """Commit what needs no computing, then compute and commit everything that is pending."""
+        self._commit_moves()
         if not self._work.pending:
             return
         batches = read_batches(
@@ -174,23 +153,38 @@ class _Builder:
             self._models.rules,
             self._models.prepare,
         )
-        segment, opened = self._open_segment(), time.monotonic()
         try:
             for batch in batches:
+                segment = self._open_segment()
                 self._add(batch, segment)
-                overdue = time.monotonic() - opened >= self._run.commit_seconds
+                overdue = time.monotonic() - self._opened >= self._run.commit_seconds
                 if len(segment) >= self._run.segment_rows or overdue:
-                    self._commit(segment)
-                    segment, opened = self._open_segment(), time.monotonic()
-            self._commit(segment)
+                    self._commit()
+            self._commit()
         except NoSpaceError:
-            segment.discard()  # what can't be finished only takes room
+            if self._segment is not None:
+                self._segment.discard()  # what can't be finished only takes room
             raise
         except BaseException:
-            self._commit(segment)
+            self._commit()
             raise
         finally:
             batches.close()
+
+    def _commit_moves(self) -> None:
+        """Commit renamed, touched and vanished files: their vectors and tensors stay, or no longer count."""
+        work = self._work
+        if not work.moved and not work.vanished:
+            return
+        self._generation = replace(self._generation, tombstones=self._buried(work.vanished))
+        if work.moved:
+            self._open_segment().move(work.moved)
+            self._commit()
+        else:
+            self._store(self._generation)
+
+    def _buried(self, ids: Iterable[int]) -> tuple[int, ...]:
+        return tuple(sorted({*self._generation.tombstones, *ids}))
 
     def _batch_size(self) -> int:
         on_cpu, on_accelerator = describe_extractor(self._recipe.settings.model).batch_sizes
@@ -198,33 +192,31 @@ class _Builder:
         return self._run.batch_size or own
 
     def _open_segment(self) -> SegmentWriter:
-        return SegmentWriter(self._layout, f"{self._generation.number + 1:06d}")
+        if self._segment is None:
+            self._segment = SegmentWriter(self._layout, f"{self._generation.number + 1:06d}")
+            self._opened = time.monotonic()
+        return self._segment
 
     def _add(self, batch: FileBatch, segment: SegmentWriter) -> None:
-        good = [outcome for outcome in batch.outcomes if not isinstance(outcome, ImageError)]
-        bad = zip(batch.files, batch.outcomes, strict=True)
-        rejects = [_reject(path, outcome) for path, outcome in bad if isinstance(outcome, ImageError)]
+        good = [outcome for outcome in batch.outcomes if not isinstance(outcome, Failure)]
+        both = zip(batch.files, batch.outcomes, strict=True)
+        rejects = [_reject(path, outcome) for path, outcome in both if isinstance(outcome, Failure)]
         items = self._items([facts for facts, _ in good], self._generation.next_id + segment.items)
-        segment.reject(rejects)
-        if good:
-            self._append(items, [prepared for _, prepared in good], segment)
+        encoded = self._models.encode([prepared for _, prepared in good], "gallery") if good else Encoded({}, {})
+        tensors = {mode: to_stored(qkv) for mode, qkv in encoded.tensors.items()}
+        if good and not self._fits:
+            stored = sum(a.nbytes for mode in tensors.values() for a in mode.values())
+            stored += sum(2 * vectors.size for vectors in encoded.vectors.values())
+            self._check_disk(stored // len(items))
+        segment.append(items, rejects, encoded.vectors, tensors)
         self._added += len(items)
         self._done += len(batch.files)
         self._rejected += len(rejects)
         self._emit(BuildEvent("batch", "", self._done, len(self._work.pending), self._rejected))
 
-    def _append(self, items: list[Item], prepared: list[Prepared], segment: SegmentWriter) -> None:
-        encoded = self._models.encode(prepared, "gallery")
-        tensors = {mode: to_stored(qkv) for mode, qkv in encoded.tensors.items()}
-        if not self._done:
-            stored = sum(a.nbytes for mode in tensors.values() for a in mode.values())
-            stored += sum(2 * vectors.size for vectors in encoded.vectors.values())
-            self._check_disk(stored // len(items))
-        segment.append(items, encoded.vectors, tensors)
-
     def _check_disk(self, bytes_an_image: int) -> None:
         """Refuse a build that can't fit, as soon as one image's size is known: nothing was stored yet in this run."""
-        needed = bytes_an_image * len(self._work.pending)
+        needed = bytes_an_image * (len(self._work.pending) - self._done)
         free = shutil.disk_usage(self._root).free
         if needed > free:
             raise NoSpaceError(
@@ -232,6 +224,7 @@ class _Builder:
                 f"{free / 1e9:.1f} GB are free; build fewer modes (--modes), or one branch (--branches cond), "
                 "or name another disk (--index)"
             )
+        self._fits = True
 
     def _items(self, facts: Sequence[FileFacts], first_id: int) -> list[Item]:
         return [
@@ -239,21 +232,32 @@ class _Builder:
             for n, f in enumerate(facts)
         ]
 
-    def _commit(self, segment: SegmentWriter) -> None:
-        if not segment.is_whole or not len(segment):
+    def _commit(self) -> None:
+        """Commit the open segment, if any. Where this was interrupted, it can be called again and goes on."""
+        segment = self._segment
+        if segment is None:
+            return
+        if not segment.is_whole:
             segment.discard()
+            self._segment = None
             return
         record = segment.finish()
-        stale = [self._work.replaced[uri] for uri in segment.uris if uri in self._work.replaced]
-        self._replaced += len(stale)
+        replaced = [self._work.replaced[uri] for uri in segment.uris if uri in self._work.replaced]
+        broken = [self._work.replaced[uri] for uri in segment.rejected_uris if uri in self._work.replaced]
         grown = replace(
             self._generation,
             segments=(*self._generation.segments, record),
-            tombstones=tuple(sorted({*self._generation.tombstones, *stale})),
+            tombstones=self._buried([*replaced, *broken]),
             next_id=self._generation.next_id + record.rows,
         )
-        self._generation = commit(self._layout, grown, CREATED_BY)
+        self._store(grown)
+        self._segment = None
+        self._replaced += len(replaced)
         self._emit(BuildEvent("committed", "", self._done, len(self._work.pending), self._rejected))
+
+    def _store(self, generation: Generation) -> None:
+        sources = {*generation.sources, *(uri_of(path.absolute()) for path in self._sources)}
+        self._generation = commit(self._layout, replace(generation, sources=tuple(sorted(sources))), CREATED_BY)
 
     def report(self, unreadable: Sequence[str]) -> BuildReport:
         """Sum up, from what is in the index now."""
@@ -265,6 +269,8 @@ class _Builder:
             items=len(reader),
             added=self._added,
             replaced=self._replaced,
+            moved=len(self._work.moved),
+            removed=len(self._work.vanished),
             unchanged=self._work.unchanged,
             rejected=dict(Counter(reject.reason for reject in reader.rejects())),
             passed_over=self._listing.passed_over,
@@ -278,6 +284,12 @@ def _was_committed(layout: Layout) -> bool:
     return layout.current.exists() or bool(later)
 
 
-def _reject(path: Path, error: ImageError) -> Reject:
-    size, mtime_ns = state_of(path)
-    return Reject(uri_of(path), size, mtime_ns, error.reason, error.detail)
+def _remove_if_empty(layout: Layout) -> None:
+    """Remove the folder that a failed build made for its lock, unless there is anything in it."""
+    if not _was_committed(layout) and layout.root.is_dir() and [p.name for p in layout.root.iterdir()] == ["LOCK"]:
+        layout.lock.unlink(missing_ok=True)
+        layout.root.rmdir()
+
+
+def _reject(path: Path, failure: Failure) -> Reject:
+    return Reject(uri_of(path), failure.size, failure.mtime_ns, failure.error.reason, failure.error.detail)

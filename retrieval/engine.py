@@ -54,7 +54,7 @@ class Engine:
         self._settings = settings
         self._recipe = stored_recipe(reader, reader.layout.root)
         self._coarse: dict[str, CoarseIndex] = {}
-        self._loading = threading.RLock()
+        self._loading, self._encoding = threading.RLock(), threading.Lock()
 
     @classmethod
     def open(cls, index: str | Path, settings: EngineSettings | None = None) -> "Engine":
@@ -155,6 +155,7 @@ class Engine:
                 for mode, t in self._recipe.targets.items()
             },
             "encoders": list(generation.encoders),
+            "sources": list(generation.sources),
             "segments": len(generation.segments),
             "removed": len(generation.tombstones),
             "rejected": dict(Counter(reject.reason for reject in rejects)),
@@ -191,7 +192,9 @@ class Engine:
         return image, {"path": None, "width": image.width, "height": image.height}
 
     def _encode(self, image: Image.Image, role: Any, mode: str) -> Encoded:
-        encoded = self._models.encode([self._models.prepare(image)], role, [mode])
+        prepared = [self._models.prepare(image)]
+        with self._encoding:  # layers are read by hooks on the one network: one pass at a time
+            encoded = self._models.encode(prepared, role, [mode])
         return replace(encoded, tensors={mode: encoded.tensors[mode].to(choose_device(self._settings.device))})
 
     @cached_property

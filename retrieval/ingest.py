@@ -11,10 +11,21 @@ from PIL import Image
 from retrieval.errors import ImageError
 from retrieval.images import DecodeRules, FileFacts, read_image
 from retrieval.models import Prepared
+from retrieval.work import state_of
 
 BATCHES_AHEAD = 2
 
-Outcome = tuple[FileFacts, Prepared] | ImageError
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an image can't be used, and its file's state before it was read: it may be whole a moment later."""
+
+    error: ImageError
+    size: int  # bytes; -1: unknown
+    mtime_ns: int  # -1: unknown
+
+
+Outcome = tuple[FileFacts, Prepared] | Failure
 
 
 @dataclass(frozen=True)
@@ -35,14 +46,15 @@ def read_batches(
     """Yield ``files`` in order, ``batch_size`` a batch, decoded and prepared.
 
     Batches are cut by position in ``files``, rejects included, so that a resumed build sees the batches that an
-    uninterrupted one would have seen. An image that can't be used is an ImageError among the outcomes.
+    uninterrupted one would have seen. An image that can't be used is a Failure among the outcomes.
     """
 
     def load(path: Path) -> Outcome:
+        size, mtime_ns = state_of(path)
         try:
             image, facts = read_image(path, rules)
         except ImageError as error:
-            return error
+            return Failure(error, size, mtime_ns)
         return facts, prepare(image)
 
     chunks = [tuple(files[start : start + batch_size]) for start in range(0, len(files), batch_size)]

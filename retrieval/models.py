@@ -90,6 +90,9 @@ class ChosenModel:
     why: str
 
 
+_CHOICE = "choose with --model sd15 or --model mini"
+
+
 def choose_model(settings: ModelSettings, device: str, offline: bool) -> ChosenModel:
     """Choose the model: the one named; else sd15 where a GPU and its weights can be had; else the embedded mini."""
     if settings.model != "auto":
@@ -98,13 +101,13 @@ def choose_model(settings: ModelSettings, device: str, offline: bool) -> ChosenM
     if settings.weights is not None:
         return ChosenModel("sd15", "weights were given")
     if choose_device(device).type == "cpu":
-        return ChosenModel("mini", "no GPU in use, and Stable Diffusion takes half a minute an image on a CPU")
+        return ChosenModel("mini", f"no GPU in use, and sd15 takes half a minute an image on a CPU; {_CHOICE}")
     if is_cached(EXTRACTORS["sd15"], "unet/config.json"):
-        return ChosenModel("sd15", "a GPU and cached weights are at hand")
+        return ChosenModel("sd15", f"a GPU and cached weights are at hand; {_CHOICE}")
     if offline or is_offline() or not _hub_answers():
-        return ChosenModel("mini", "the weights of Stable Diffusion 1.5 are neither cached nor can be downloaded")
+        return ChosenModel("mini", f"sd15's weights are neither cached nor can be downloaded; {_CHOICE}")
     size = EXTRACTORS["sd15"].download_mb / 1000
-    return ChosenModel("sd15", f"a GPU is at hand; its weights ({size:.1f} GB) are downloaded once")
+    return ChosenModel("sd15", f"a GPU is at hand; its weights, {size:.1f} GB, are downloaded once; {_CHOICE}")
 
 
 def _hub_answers() -> bool:

@@ -1,6 +1,5 @@
-"""Decide what a build has to do: which files are new or changed, and with which settings it must go on."""
+"""Decide what an index is made with: the recipe of a new one, or the one that an existing index must go on with."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,59 +7,10 @@ from typing import Any
 
 from index_store.reader import IndexReader
 from retrieval.backbones import describe_extractor
-from retrieval.discovery import Listing
-from retrieval.errors import IndexIncompatibleError, UsageError
+from retrieval.errors import IndexIncompatibleError
 from retrieval.models import ChosenModel, choose_model, differences, resolve
 from retrieval.modes import DEFAULT_MODES, Target, choose_modes
 from retrieval.settings import BuildSettings, ModelChoices, ModelSettings
-
-
-@dataclass(frozen=True)
-class Work:
-    """The files to compute, in order; ``replaced`` maps a changed file's path to the id of its old row."""
-
-    pending: tuple[Path, ...]
-    replaced: Mapping[str, int]
-    unchanged: int
-    rejected_before: int
-
-
-def uri_of(path: Path) -> str:
-    """Return the path as the catalogue holds it; bytes that are no UTF-8 are spelled out (such files are rejected)."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def plan_work(listing: Listing, reader: IndexReader | None, retry_rejects: bool) -> Work:
-    """Compare what is on disk with what is in the index, by size and time of change."""
-    items = {item.uri: item for item in reader.items()} if reader else {}
-    rejects = {reject.uri: reject for reject in reader.rejects()} if reader and not retry_rejects else {}
-    pending: list[Path] = []
-    replaced: dict[str, int] = {}
-    unchanged = rejected_before = 0
-    for path in listing.files:
-        uri = uri_of(path)
-        if uri not in items and uri not in rejects:
-            pending.append(path)
-            continue
-        state = state_of(path)
-        if uri in items and state == (items[uri].size, items[uri].mtime_ns):
-            unchanged += 1
-        elif uri in rejects and state == (rejects[uri].size, rejects[uri].mtime_ns):
-            rejected_before += 1
-        else:
-            pending.append(path)
-            if uri in items:
-                replaced[uri] = items[uri].id
-    return Work(tuple(pending), replaced, unchanged, rejected_before)
-
-
-def state_of(path: Path) -> tuple[int, int]:
-    """Return (size in bytes, mtime_ns), or (-1, -1) where the file is not to be had."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return -1, -1
-    return stat.st_size, stat.st_mtime_ns
 
 
 @dataclass(frozen=True)
@@ -151,11 +101,3 @@ def check_fingerprint(
             f"{root} was made by other models than those found here: {'; '.join(lines)}. Scores of both can't be "
             "mixed: name the right weights, or build another index"
         )
-
-
-def check_sources(listing: Listing, sources: Sequence[Path]) -> None:
-    """Raise a UsageError when there is not one image to index."""
-    if not listing.files:
-        names = ", ".join(str(source) for source in sources)
-        passed = f" ({listing.passed_over} files there have names of no image)" if listing.passed_over else ""
-        raise UsageError(f"no images in {names}{passed}")

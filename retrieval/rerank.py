@@ -1,6 +1,6 @@
 """Score candidates against a query chunk by chunk, reading the next chunk while one is scored."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
@@ -13,8 +13,12 @@ from retrieval.aas import QKV, aligned_attention_scores, attention_output, highe
 from retrieval.readout import LINEAR, Readout
 from retrieval.vocabulary import Similarity
 
-CHUNK_BYTES = 100 << 20  # of stored tensors; 25 SD 1.5 images: measured best, 100 of them are 1.3 x slower
-CHUNK_ROWS = 64
+READ_BYTES = 100 << 20  # of stored tensors fetched at a time, one fetch ahead
+READ_ROWS = 512
+# Scored at a time, as float32. One SD 1.5 image is best: more leave the processor's caches, and torch returns blocks
+# beyond 32 MB to the system after every use, whose page faults then cost more than the arithmetic (DESIGN.md, log).
+STEP_BYTES = 8 << 20
+STEP_ROWS = 32
 
 ReadRows = Callable[[Sequence[int]], dict[str, NDArray[np.float16]]]
 """Rows to q, k, v, each ``[rows, branches, heads, tokens, head_dim]``."""
@@ -46,28 +50,55 @@ def score_rows(
         similarity: see :func:`retrieval.aas.aligned_attention_scores`.
         readout: the mode's.
     """
-    bytes_a_row = 2 * (2 * query.q[0].numel() + query.v[0].numel())
-    size = max(1, min(CHUNK_ROWS, CHUNK_BYTES // bytes_a_row))
+    numbers = 2 * query.q[0].numel() + query.v[0].numel()
+    size = max(1, min(READ_ROWS, READ_BYTES // (2 * numbers)))
     chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
+    scorer = _Scorer(query, similarity, readout, max(1, min(STEP_ROWS, STEP_BYTES // (4 * numbers))))
     scores: list[NDArray[np.float32]] = []
     read_ms = score_ms = 0.0
-    own = attention_output(query.q, query.k, query.v)
     with ThreadPoolExecutor(1) as pool:
         waiting = [pool.submit(read, chunk) for chunk in chunks[:1]]
-        for following in [*chunks[1:], None]:
-            if not waiting:
-                break
+        for following in [*chunks[1:], None] if chunks else []:
             start = perf_counter()
             stored = waiting.pop().result()
             if following is not None:
                 waiting.append(pool.submit(read, following))
             loaded = perf_counter()
-            candidates = QKV(*(torch.from_numpy(stored[name]).to(query.q.device) for name in ("q", "k", "v")))
-            found = aligned_attention_scores(query, candidates, similarity, query_output=own, readout=readout)
-            scores.append(found.cpu().numpy())
+            scores.append(scorer.score(stored))
             read_ms += 1e3 * (loaded - start)
             score_ms += 1e3 * (perf_counter() - loaded)
     return Scored(np.concatenate(scores) if scores else np.empty(0, np.float32), read_ms, score_ms)
+
+
+class _Scorer:
+    """Scores stored rows a few at a time, in float32 buffers that are used again and again."""
+
+    def __init__(self, query: QKV, similarity: Similarity, readout: Readout, step: int) -> None:
+        self._query, self._similarity, self._readout, self._step = query, similarity, readout, step
+        self._own = attention_output(query.q, query.k, query.v)
+        self._buffers = {
+            name: tensor.new_empty((step, *tensor.shape[1:]), dtype=torch.float32)
+            for name, tensor in (("q", query.q), ("k", query.k), ("v", query.v))
+        }
+
+    def score(self, stored: Mapping[str, NDArray[np.float16]]) -> NDArray[np.float32]:
+        """Return the score of every row, float32 ``[rows]``."""
+        count = len(stored["q"])
+        steps = [
+            self._score_step(stored, start, min(start + self._step, count)) for start in range(0, count, self._step)
+        ]
+        return np.concatenate(steps)
+
+    def _score_step(self, stored: Mapping[str, NDArray[np.float16]], start: int, end: int) -> NDArray[np.float32]:
+        tensors = []
+        for name, buffer in self._buffers.items():
+            tensors.append(buffer[: end - start].copy_(torch.from_numpy(stored[name][start:end])))
+        candidates = QKV(*tensors)
+        scores = aligned_attention_scores(
+            self._query, candidates, self._similarity, query_output=self._own, readout=self._readout
+        )
+        result: NDArray[np.float32] = scores.cpu().numpy()
+        return result
 
 
 def closest_first(

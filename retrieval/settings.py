@@ -118,6 +118,11 @@ def _at_least(least: int, **values: int | None) -> None:
             raise UsageError(f"{name.replace('_', ' ')} must be at least {least}, not {value}")
 
 
+def parse_names(text: str) -> list[str]:
+    """Read ``style, instance`` as a list of names."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def parse_encoders(text: str) -> dict[str, str | None]:
     """Read ``clip,dinov2=FOLDER`` as a mapping of names to folders; ``none`` is an empty one."""
     if text.strip() == "none":

@@ -17,18 +17,24 @@ def write_results_sheet(path: Path, searches: Sequence[Results], query: ImageInp
     Raises:
         UsageError: a suffix that no sheet can have.
     """
-    cell = SheetCell(_picture(query), "query", Path(query).name if isinstance(query, str | Path) else "")
-    rows = [
+    write_sheet(path, sheet_rows(searches, query), heading)
+
+
+def sheet_rows(searches: Sequence[Results], query: ImageInput) -> list[SheetRow]:
+    """Return one row a search, titled with its mode."""
+    cell = SheetCell(_picture(query), "query", _short(query) if isinstance(query, str | Path) else "")
+    return [
         SheetRow(
             title=results.mode,
             query=cell,
-            neighbours=[
-                SheetCell(Path(r.path), f"{r.shown_score:.3f}", "/".join(Path(r.path).parts[-2:])) for r in results
-            ],
+            neighbours=[SheetCell(Path(r.path), f"{r.shown_score:.3f}", _short(r.path)) for r in results],
         )
         for results in searches
     ]
-    write_sheet(path, rows, heading)
+
+
+def _short(path: str | Path) -> str:
+    return "/".join(Path(path).parts[-2:])
 
 
 def _picture(query: ImageInput) -> Image.Image | Path:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from retrieval import sheet as module
 from retrieval.errors import DiffSimError, NoSpaceError, UsageError
+from retrieval.images import DecodeRules, read_image
 from retrieval.sheet import SheetCell, SheetRow, Thumbnails, contact_sheet, printable, write_sheet
 from retrieval.sheet_html import html_page
 
@@ -115,11 +116,10 @@ def test_missing_and_broken_files_become_grey_cells(tmp_path: Path) -> None:
 def test_one_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     picture().save(tmp_path / "a.png")
     reads: list[Path] = []
-    original = module.read_image
 
-    def counted(path: Path, rules: module.DecodeRules) -> object:
+    def counted(path: Path, rules: DecodeRules) -> object:
         reads.append(path)
-        return original(path, rules)
+        return read_image(path, rules)
 
     monkeypatch.setattr(module, "read_image", counted)
     cell = SheetCell(tmp_path / "a.png", "1")
@@ -237,7 +237,7 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_else(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", full)
-        with pytest.raises(NoSpaceError, match="s.html"):
+        with pytest.raises(NoSpaceError, match=r"s\.html"):
             write_sheet(path, [row(1)])
     assert path.read_text() == "old"
     assert [*tmp_path.iterdir()] == [path]

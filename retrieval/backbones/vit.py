@@ -119,7 +119,7 @@ def _load(
 
 
 def _config(folder: Path, kind: Any) -> Any:
-    """Read the model's configuration; of a whole CLIP, the vision tower's with the projection that both towers share."""
+    """Read the model's configuration; of a whole CLIP, its vision tower's with the shared projection."""
     from transformers import AutoConfig
 
     try:

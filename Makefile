@@ -1,0 +1,53 @@
+# `make demo` and `make test` are all that a fresh machine needs. Every target may be run again at any time.
+#
+#   TORCH_ARGS   extra arguments of the one pip call that installs torch, e.g. to choose another build's index
+#   EXTRAS       extras to install; on a machine with a GPU: EXTRAS=gpu,dev
+
+VENV       ?= .venv
+PYTHON     ?= python3
+TORCH_ARGS ?=
+EXTRAS     ?= cpu,dev
+BIN        := $(VENV)/bin
+DEMO       := build/demo
+
+.PHONY: setup demo test test-slow check bench pictures clean
+
+setup: $(VENV)/.ready
+
+# torch comes first and by pip, so that one build of it is chosen and kept; uv installs the rest around it.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt $(TORCH_ARGS) torch uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[$(EXTRAS)]'
+	touch $@
+
+# Draw a gallery with code, index it with the embedded model, and search it three ways.
+demo: setup
+	$(BIN)/python -m retrieval.demo draw $(DEMO)/gallery
+	$(BIN)/diffsim-index build $(DEMO)/gallery --index $(DEMO)/gallery.diffsim --model mini
+	$(BIN)/diffsim-search $(DEMO)/gallery/oil/cat.png --index $(DEMO)/gallery.diffsim --mode style -k 5 --exclude-query
+	$(BIN)/python -m retrieval.demo search $(DEMO)/gallery $(DEMO)/gallery.diffsim $(DEMO)/demo.png
+
+test: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+# Every golden number and the real-size model: minutes, and 8 GB of disk.
+test-slow: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Speed, memory and bytes, as ratios measured in one run; writes build/bench.md and build/bench.json.
+bench: setup
+	$(BIN)/python -m tests.bench build/bench
+
+# The picture at the top of the README.
+pictures: demo
+	$(BIN)/python -m retrieval.demo picture $(DEMO)/gallery $(DEMO)/gallery.diffsim notebooks/pictures/first-search.png
+
+clean:
+	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,113 @@
+"""Read an index back and say, file by file, what is wrong; and take out what is damaged."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from index_store.attention import RowPlace, read_rows
+from index_store.catalog import ITEM_SCHEMA, REJECT_SCHEMA, read_table
+from index_store.coarse import read_vectors
+from index_store.durable import check_file
+from index_store.errors import IndexStoreError
+from index_store.layout import Layout
+from index_store.manifest import Generation, SegmentRecord, read_current, read_generation
+
+ROWS_AT_A_TIME = 64
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One thing that is wrong. ``segment`` is the segment that is lost, or whose ``rows`` are; neither: the head."""
+
+    what: str
+    segment: str = ""
+    rows: tuple[int, ...] = ()  # rows of the segment; empty: all of it
+
+
+def find_damage(root: Path) -> Iterator[Damage]:
+    """Read every byte that the current generation names, and yield what does not check out."""
+    layout = Layout(root)
+    try:
+        generation = read_current(layout)
+    except IndexStoreError as error:
+        yield Damage(str(error))
+        fallback = newest_whole_generation(layout)
+        if fallback is None:
+            return
+        generation = fallback
+    for segment in generation.segments:
+        yield from _segment_damage(layout, segment, frozenset(generation.tombstones))
+
+
+def newest_whole_generation(layout: Layout) -> Generation | None:
+    """Return the newest generation file that reads back whole, if there is one."""
+    for path in sorted(layout.generations.glob("[0-9]*.json"), reverse=True):
+        try:
+            return read_generation(path)
+        except IndexStoreError:
+            continue
+    return None
+
+
+def without_damage(generation: Generation, damages: list[Damage], ids: dict[str, list[int]]) -> Generation:
+    """Return ``generation`` without what is damaged: lost segments are left out, lost rows become tombstones.
+
+    Args:
+        generation: the newest whole one.
+        damages: what :func:`find_damage` found.
+        ids: the ids of each segment that has damaged rows, by row.
+    """
+    lost = {damage.segment for damage in damages if damage.segment and not damage.rows}
+    buried = {ids[d.segment][row] for d in damages if d.rows and d.segment not in lost for row in d.rows}
+    kept = tuple(segment for segment in generation.segments if segment.name not in lost)
+    return replace(generation, segments=kept, tombstones=tuple(sorted({*generation.tombstones, *buried})))
+
+
+def segment_ids(layout: Layout, name: str) -> list[int]:
+    """Return the ids of a segment whose catalogue is whole, by row."""
+    ids: list[int] = read_table(layout.items(name), ITEM_SCHEMA)["id"].to_pylist()
+    return ids
+
+
+def _segment_damage(layout: Layout, segment: SegmentRecord, tombstones: frozenset[int]) -> Iterator[Damage]:
+    try:
+        for name, record in segment.files.items():
+            check_file(layout.segment(segment.name) / name, record)
+        ids = segment_ids(layout, segment.name)
+        read_table(layout.rejects(segment.name), REJECT_SCHEMA)
+        for path in sorted((layout.segment(segment.name) / "vectors").glob("*.npy")):
+            read_vectors(path, segment.rows)
+    except IndexStoreError as error:
+        yield Damage(str(error), segment.name)
+        return
+    live = [row for row in range(segment.rows) if ids[row] not in tombstones]
+    for mode in segment.attention:
+        yield from _attention_damage(layout, segment, mode, live)
+
+
+def _attention_damage(layout: Layout, segment: SegmentRecord, mode: str, live: list[int]) -> Iterator[Damage]:
+    group, record = layout.attention(mode, segment.name), segment.attention[mode]
+    places = [RowPlace(group, record, row) for row in live]
+    messages: dict[str, list[int]] = {}
+    for start in range(0, len(places), ROWS_AT_A_TIME):
+        batch = places[start : start + ROWS_AT_A_TIME]
+        if _problem(batch) is None:
+            continue
+        for place in batch:  # rare, so a second look at each row costs little
+            problem = _problem([place])
+            if problem is not None:
+                messages.setdefault(problem, []).append(place.row)
+    for message, rows in messages.items():
+        yield Damage(f"{message} ({len(rows)} images of mode {mode})", segment.name, tuple(rows))
+
+
+def _problem(places: list[RowPlace]) -> str | None:
+    try:
+        tensors = read_rows(places)
+    except IndexStoreError as error:
+        return str(error)
+    if not all(np.isfinite(array).all() for array in tensors.values()):
+        return f"{places[0].group} holds numbers that are none"
+    return None

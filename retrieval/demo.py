@@ -1,0 +1,57 @@
+"""The demonstration behind `make demo`: draw a gallery, search it in every mode, draw what was found.
+
+python -m retrieval.demo draw GALLERY | search GALLERY INDEX SHEET | picture GALLERY INDEX SHEET
+"""
+
+import sys
+from pathlib import Path
+
+QUERY = "oil/cat.png"
+README_QUERIES = ("oil/cat.png", "neon/sailboat.png", "ink/teapot.png")
+NEIGHBOURS = 7
+
+
+def draw(gallery: Path) -> None:
+    """Draw the gallery, 16 styles x 8 motifs, as GALLERY/STYLE/MOTIF.png."""
+    from retrieval.gallery import draw_gallery
+
+    print(f"drew {len(draw_gallery(gallery))} pictures in {gallery}")
+
+
+def search(gallery: Path, index: Path, sheet: Path) -> None:
+    """Search INDEX with one picture in every mode and draw the results."""
+    from retrieval.engine import Engine
+    from retrieval.show import write_results_sheet
+
+    engine = Engine.open(index)
+    query = gallery / QUERY
+    found = [engine.search(query, mode, k=NEIGHBOURS, exclude_query=True) for mode in engine.modes]
+    write_results_sheet(sheet, found, query, heading=f"{QUERY} among {len(engine)} pictures, embedded model")
+    print(f"drew the neighbours in every mode: {sheet}")
+
+
+def picture(gallery: Path, index: Path, sheet: Path) -> None:
+    """Draw the README's picture: a few queries in style mode."""
+    from retrieval.engine import Engine
+    from retrieval.sheet import write_sheet
+    from retrieval.show import sheet_rows
+
+    engine = Engine.open(index)
+    rows = []
+    for name in README_QUERIES:
+        found = engine.search(gallery / name, "style", k=NEIGHBOURS, exclude_query=True)
+        rows += sheet_rows([found], gallery / name)
+    write_sheet(sheet, rows)
+
+
+def main() -> None:
+    """Run the step that the command line names."""
+    steps = {"draw": draw, "search": search, "picture": picture}
+    step, *paths = sys.argv[1:] or ["help"]
+    if step not in steps:
+        sys.exit(__doc__)
+    steps[step](*map(Path, paths))  # type: ignore[operator]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""`python -m tests.bench FOLDER [--device cpu] [--sd15 WEIGHTS]`: measure, print and write bench.md and bench.json.
+
+Figures of one run belong together: what is compared is timed in turns, and its median is taken. Absolute times are
+those of the machine and of the moment; the ratios are what lasts.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from retrieval import BuildSettings, Engine, EngineSettings, build_index
+from retrieval.aas import QKV
+from retrieval.gallery import gallery
+from retrieval.rerank import score_rows
+from tests.bench.published import published_loop
+
+Row = tuple[str, str, str]  # what, figure, note
+SD15_U0 = (2, 8, 256, 160)
+
+
+def in_turns(variants: dict[str, Callable[[], object]], rounds: int = 7) -> dict[str, float]:
+    """Return the median milliseconds of each variant, run in turns so that a busy moment hits all of them."""
+    times: dict[str, list[float]] = {name: [] for name in variants}
+    for number in range(rounds + 1):
+        for name, variant in variants.items():
+            start = time.perf_counter()
+            variant()
+            if number:  # the first round warms up
+                times[name].append(1e3 * (time.perf_counter() - start))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def rerank_against_published(device: str) -> list[Row]:
+    """Score 100 cached SD 1.5 candidates: this engine against four attention calls a pair, on the same tensors."""
+    generator = torch.Generator().manual_seed(0)
+    query = QKV(*(torch.randn((1, *SD15_U0), generator=generator).to(device) for _ in range(3)))
+    stored = {name: torch.randn((100, *SD15_U0), generator=generator).half().numpy() for name in "qkv"}
+    candidates = QKV(*(torch.from_numpy(stored[name]).to(device).float() for name in "qkv"))
+    rows = list(range(100))
+
+    def engine() -> object:
+        return score_rows(
+            query, rows, lambda wanted: {n: a[wanted[0] : wanted[-1] + 1] for n, a in stored.items()}
+        ).scores
+
+    def published() -> object:
+        return published_loop(query, candidates).cpu().numpy()
+
+    np.testing.assert_allclose(engine(), published(), atol=1e-5)
+    times = in_turns({"engine": engine, "published": published}, rounds=3)
+    return [
+        ("re-rank 100 SD 1.5 candidates, two branches", f"{times['engine']:.0f} ms", "from float16 in memory"),
+        ("  the published loop on float32 in memory", f"{times['published']:.0f} ms", "4 attention calls a pair"),
+        ("  ratio", f"{times['published'] / times['engine']:.2f} x", "higher is better"),
+    ]
+
+
+def build_and_search(device: str, folder: Path) -> list[Row]:
+    """Index 256 JPEG files of 1024 px with the embedded model, then search warm and cold."""
+    photos = folder / "photos"
+    photos.mkdir()
+    for number, drawn in enumerate(gallery(256)):
+        big = Image.fromarray(drawn.pixels).resize((1024, 1024), Image.Resampling.BICUBIC)
+        for turn in (0, 1):
+            big.rotate(90 * turn).save(photos / f"{number:03d}_{turn}.jpg", quality=90)
+    files = sorted(photos.glob("*.jpg"))
+    index = folder / "photos.diffsim"
+    report = build_index(photos, index, model="mini", run=BuildSettings(device=device))  # type: ignore[arg-type]
+    size = sum(path.stat().st_size for path in index.rglob("*") if path.is_file()) / report.items
+    engine = Engine.open(index, EngineSettings(device=device))  # type: ignore[arg-type]
+    engine.search(files[0])
+    times = in_turns({mode: lambda mode=mode: engine.search(files[1], mode, candidates=200) for mode in engine.modes})
+    command = [str(Path(sys.executable).parent / "diffsim-search"), str(files[0]), "-i", str(index), "--paths"]
+    cold = in_turns({"cold": lambda: subprocess.run(command, check=True, capture_output=True)}, rounds=3)["cold"]
+    return [
+        (
+            "mini: index JPEG files of 1 MP, three modes",
+            f"{report.added / report.seconds:.1f} images/s",
+            "models loading included",
+        ),
+        ("mini: on disk, three modes", f"{size / 1e3:.0f} kB an image", ""),
+        *((f"mini: search, 200 candidates, {mode}", f"{ms:.0f} ms", "warm process") for mode, ms in times.items()),
+        ("mini: diffsim-search, a new process", f"{cold / 1e3:.1f} s", "imports included"),
+    ]
+
+
+def real_size(device: str, weights: Path, folder: Path) -> list[Row]:
+    """Index two images with SD 1.5 at its real size (the weights may be random: tests/real_size.py)."""
+    images = folder / "two"
+    images.mkdir()
+    for number, drawn in zip(range(2), gallery(512), strict=False):
+        Image.fromarray(drawn.pixels).save(images / f"{number}.png")
+    index = folder / "two.diffsim"
+    start = time.perf_counter()
+    run = BuildSettings(device=device)  # type: ignore[arg-type]
+    report = build_index(images, index, model="sd15", weights=str(weights), encoders={}, run=run)
+    build = time.perf_counter() - start
+    found = Engine.open(index, EngineSettings(device=device)).search(images / "0.png", exhaustive=True)  # type: ignore[arg-type]
+    return [
+        (
+            "sd15, real size: build of 2 images, three modes",
+            f"{build:.1f} s",
+            f"loading included; {report.items} images",
+        ),
+        ("sd15, real size: encode a query", f"{found.timing_ms['embed'] / 1e3:.1f} s", "loading included"),
+    ]
+
+
+def main() -> None:
+    """Run every benchmark and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--sd15", type=Path, help="weights of Stable Diffusion 1.5 at its real size")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    asked.folder.mkdir(parents=True, exist_ok=True)
+    name = torch.cuda.get_device_name() if asked.device == "cuda" else platform.processor() or platform.machine()
+    with tempfile.TemporaryDirectory() as scratch:
+        rows = rerank_against_published(asked.device) + build_and_search(asked.device, Path(scratch))
+        if asked.sd15:
+            rows += real_size(asked.device, asked.sd15, Path(scratch))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    rows.append(("peak memory of this run", f"{peak:.1f} GB", ""))
+    head = f"torch {torch.__version__} on {name}, device {asked.device}, one thread"
+    table = "\n".join(
+        [f"{head}\n", "| what | figure | |", "|---|---|---|", *(f"| {a} | {b} | {c} |" for a, b, c in rows)]
+    )
+    (asked.folder / "bench.md").write_text(table + "\n")
+    (asked.folder / "bench.json").write_text(json.dumps({"on": head, "rows": rows}, indent=1))
+    print(table)
+
+
+if __name__ == "__main__":
+    main()

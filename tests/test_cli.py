@@ -1,0 +1,203 @@
+"""The installed commands, as a user runs them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from retrieval.gallery import MOTIFS, STYLES
+
+BIN = Path(sys.executable).parent
+
+
+def run(
+    *arguments: str | Path, cwd: Path, stdin: bytes = b"", environment: dict[str, str] | None = None
+) -> "subprocess.CompletedProcess[bytes]":
+    """Run an installed command; its environment is bare, so that a terminal's settings do not matter."""
+    command = [str(BIN / arguments[0]), *map(str, arguments[1:])]
+    plain = {"PATH": os.environ["PATH"], "HOME": str(cwd), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    return subprocess.run(
+        command, cwd=cwd, input=stdin, capture_output=True, env=plain | (environment or {}), timeout=120
+    )
+
+
+def failed(result: "subprocess.CompletedProcess[bytes]", code: int) -> str:
+    """Assert a clean failure: the code, one line on stderr, no traceback, nothing on stdout. Return the line."""
+    message = result.stderr.decode()
+    assert result.returncode == code, message
+    assert "Traceback" not in message
+    assert result.stdout == b""
+    errors = [line for line in message.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, message
+    return errors[0]
+
+
+@pytest.fixture(scope="module")
+def desk(index: Path, gallery: Path) -> Path:
+    """A working directory that holds one index."""
+    return index.parent
+
+
+def query_of(gallery: Path, style: int = 0, motif: int = 0) -> Path:
+    return gallery / STYLES[style] / f"{MOTIFS[motif]}.png"
+
+
+def test_build_search_and_info(gallery: Path, tmp_path: Path) -> None:
+    (tmp_path / "pictures").symlink_to(gallery)
+    built = run("diffsim-index", "build", "pictures", "--segment-rows", "16", cwd=tmp_path)
+    assert built.returncode == 0, built.stderr
+    assert b"pictures.diffsim: 40 images" in built.stdout
+    assert b"model mini" in built.stderr
+    assert b"--model sd15" in built.stderr  # auto says how to choose
+    again = run("diffsim-index", "build", "pictures", "--json", cwd=tmp_path)
+    assert json.loads(again.stdout)["unchanged"] == 40
+    assert json.loads(again.stdout)["added"] == 0
+
+    found = run("diffsim-search", query_of(gallery), "-m", "instance", "-k", "3", cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+    lines = found.stdout.decode().splitlines()
+    assert lines[0].split() == ["rank", "score", "path"]
+    assert lines[1].split()[2] == f"pictures/{STYLES[0]}/{MOTIFS[0]}.png"
+    assert len(lines) == 4
+
+    about = run("diffsim-index", "info", cwd=tmp_path).stdout.decode()
+    assert "40 images, model mini" in about
+    assert "kB an image" in about
+
+
+def test_every_form_of_output_is_the_same_answer(desk: Path, gallery: Path) -> None:
+    query = query_of(gallery, 1, 3)
+    outputs = {
+        form: run("diffsim-search", query, "-k", "5", *form.split(), cwd=desk)
+        for form in ("--json", "--jsonl", "--paths", "-0", "--paths -0")
+    }
+    assert all(result.returncode == 0 for result in outputs.values())
+    whole = json.loads(outputs["--json"].stdout)
+    assert whole["schema"] == 1
+    paths = [result["path"] for result in whole["results"]]
+    assert [json.loads(line)["path"] for line in outputs["--jsonl"].stdout.splitlines()] == paths
+    assert outputs["--paths"].stdout.decode().splitlines() == paths
+    assert outputs["-0"].stdout == outputs["--paths -0"].stdout == b"".join(p.encode() + b"\0" for p in paths)
+    assert "choose one of" in failed(run("diffsim-search", query, "--json", "--paths", cwd=desk), 2)
+
+
+def test_queries_from_stdin_and_from_the_index(desk: Path, gallery: Path) -> None:
+    query = query_of(gallery, 2, 2)
+    by_path = run("diffsim-search", query, "--jsonl", cwd=desk)
+    assert run("diffsim-search", "-", "--jsonl", cwd=desk, stdin=query.read_bytes()).stdout == by_path.stdout
+    number = json.loads(by_path.stdout.splitlines()[0])["id"]
+    assert run("diffsim-search", f"id:{number}", "--jsonl", cwd=desk).stdout == by_path.stdout
+    assert "the query" in failed(run("diffsim-search", "-", cwd=desk), 1)
+
+
+def test_sheets_are_drawn(desk: Path, gallery: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    for name in ("results.png", "results.html"):
+        drawn = run("diffsim-search", query_of(gallery), "-k", "4", "--sheet", tmp_path / name, cwd=desk)
+        assert drawn.returncode == 0, drawn.stderr
+    with Image.open(tmp_path / "results.png") as image:
+        assert image.width > 600
+    assert (tmp_path / "results.html").read_text().count("<img") == 5
+    message = failed_after_results(run("diffsim-search", query_of(gallery), "--sheet", "results.gif", cwd=desk))
+    assert ".png" in message
+
+
+def failed_after_results(result: "subprocess.CompletedProcess[bytes]") -> str:
+    assert result.returncode == 2
+    assert b"Traceback" not in result.stderr
+    return result.stderr.decode()
+
+
+def test_semantic_mode_of_mini_warns_in_one_line(desk: Path, gallery: Path) -> None:
+    result = run("diffsim-search", query_of(gallery), "-m", "semantic", cwd=desk)
+    assert [line for line in result.stderr.decode().splitlines() if "not meaning" in line] != []
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_which_index_is_meant(desk: Path, gallery: Path, index: Path, tmp_path: Path) -> None:
+    query = query_of(gallery)
+    assert "no index in" in failed(run("diffsim-search", query, cwd=tmp_path), 3)
+    assert "does not exist" in failed(run("diffsim-search", query, "-i", "x.diffsim", cwd=tmp_path), 3)
+    assert run("diffsim-search", query, cwd=tmp_path, environment={"DIFFSIM_INDEX": str(index)}).returncode == 0
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.diffsim" / "generations").mkdir(parents=True)
+    message = failed(run("diffsim-search", query, cwd=tmp_path), 3)
+    assert "a.diffsim, b.diffsim" in message
+
+
+def test_bad_requests_end_in_one_sentence(desk: Path, gallery: Path, index: Path, tmp_path: Path) -> None:
+    query = query_of(gallery)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("text")
+    build = ("diffsim-index", "build")
+    assert "does not exist" in failed(run(*build, "missing", cwd=tmp_path), 2)
+    assert "no images in empty" in failed(run(*build, "empty", cwd=tmp_path), 2)
+    assert "1 files there have names of no image" in failed(run(*build, "notes", cwd=tmp_path), 2)
+    assert not list(tmp_path.glob("*.diffsim"))
+    assert "style, instance, semantic" in failed(
+        run(*build, gallery, "--modes", "stile", "-i", "n.diffsim", cwd=tmp_path), 2
+    )
+    assert "auto, sd15, mini" in failed(run(*build, gallery, "--model", "sd3", "-i", "n.diffsim", cwd=tmp_path), 2)
+    assert "unknown mode 'stile'" in failed(run("diffsim-search", query, "-m", "stile", cwd=desk), 2)
+    assert "no such file" in failed(run("diffsim-search", "nothing.jpg", cwd=desk), 2)
+    message = failed(run(*build, gallery, "-i", index, "--seed", "7", cwd=tmp_path), 3)
+    assert "seed: 2334 in the index, 7 asked for" in message
+    assert "--index" in message
+
+
+def test_rejects_are_counted_listed_and_strict(gallery: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    (folder / "good.png").write_bytes(query_of(gallery).read_bytes())
+    (folder / "cut.png").write_bytes(query_of(gallery).read_bytes()[:900])
+    (folder / "empty.jpg").touch()
+    (folder / "Ünïcode ❤.jpg").write_text("this is no JPEG")
+    result = run("diffsim-index", "build", "mixed", "--strict", cwd=tmp_path)
+    assert result.returncode == 4
+    assert b"3 rejected (1 empty, 1 not_an_image, 1 truncated)" in result.stderr
+    listed = run("diffsim-index", "info", "--rejects", cwd=tmp_path).stdout.decode().splitlines()
+    assert sorted(line.split("\t")[0] for line in listed) == ["empty", "not_an_image", "truncated"]
+    assert any("Ünïcode ❤.jpg" in line for line in listed)
+
+
+@pytest.mark.parametrize(
+    "damage", ["CURRENT", "generations/000002.json", "items/*/items.parquet", "attention/style/*.zarr/q/c/0/0/0/0/0"]
+)
+def test_a_damaged_index_is_told_with_the_file(damage: str, gallery: Path, index: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "copy.diffsim"
+    shutil.copytree(index, copy)
+    (file,) = copy.glob(damage)
+    data = file.read_bytes()
+    file.write_bytes(data[: len(data) // 2] + b"?" + data[len(data) // 2 + 1 : -3])
+    message = failed(run("diffsim-search", query_of(gallery), cwd=tmp_path), 3)
+    assert file.name in message
+
+
+def test_ctrl_c_leaves_a_valid_index_and_the_same_command_goes_on(gallery: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(160):
+        (folder / f"{number:03d}.png").write_bytes(query_of(gallery, number % 5, number % 8).read_bytes())
+    command = [str(BIN / "diffsim-index"), "build", "many", "--segment-rows", "16", "--batch-size", "4"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while len(list((tmp_path / "many.diffsim" / "generations").glob("*.json"))) < 3:
+        time.sleep(0.02)
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert b"Traceback" not in errors
+    kept = json.loads(run("diffsim-index", "info", "--json", cwd=tmp_path).stdout)["items"]
+    assert 16 <= kept < 160
+    report = json.loads(run("diffsim-index", "build", "many", "--json", cwd=tmp_path).stdout)
+    assert report["unchanged"] == kept
+    assert report["items"] == 160

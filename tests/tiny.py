@@ -1,0 +1,122 @@
+"""Images and a model of a few numbers, so that a real build takes milliseconds; and what is in an index, to compare."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from index_store.catalog import Item, Reject
+from index_store.manifest import Generation
+from index_store.reader import IndexReader
+from retrieval.aas import QKV
+from retrieval.backbones import Pixels
+from retrieval.images import DecodeRules, resize_square
+from retrieval.models import Models
+from retrieval.modes import Target
+from retrieval.settings import BuildSettings, ModelSettings
+from retrieval.vocabulary import Role
+
+RUN = BuildSettings(device="cpu", batch_size=2, workers=1, segment_rows=4)
+ROW_SHAPE = (1, 2, 12, 8)
+
+
+def paint(folder: Path, names: Iterable[str | int], seed: int = 0) -> list[Path]:
+    """Write one PNG a name: coarse coloured noise, different for every name and seed, 64 to 96 pixels wide."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / (f"{name:03d}.png" if isinstance(name, int) else name) for name in names]
+    for path in paths:
+        digest = hashlib.sha256(f"{seed}/{path.name}".encode()).digest()
+        coarse = np.frombuffer(digest[:27], np.uint8).reshape(3, 3, 3)
+        size = (64 + digest[30] % 33, 64 + digest[31] % 33)
+        Image.fromarray(coarse).resize(size, Image.Resampling.NEAREST).save(path, "PNG")
+    return paths
+
+
+class TinyExtractor:
+    """An AttentionExtractor: Q, K and V are the pixels themselves, in three ways."""
+
+    def prepare(self, image: Image.Image) -> Pixels:
+        return resize_square(image, 8)
+
+    def extract(self, pixels: Pixels, targets: Sequence[Target], role: Role) -> dict[Target, QKV]:
+        q = torch.tensor(pixels).float().reshape(-1, *ROW_SHAPE) / 255
+        return {target: QKV(q, q.flip(-1) + target.timestep / 100, 1 - q) for target in targets}
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {"name": "tiny"}
+
+
+class TinyEmbedder:
+    """An Embedder: the image in 4 x 4 pixels."""
+
+    def prepare(self, image: Image.Image) -> Pixels:
+        return resize_square(image, 4)
+
+    def embed(self, pixels: Pixels) -> NDArray[np.float32]:
+        rows = pixels.reshape(len(pixels), -1).astype(np.float32) + 1
+        vectors: NDArray[np.float32] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        return vectors
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {"name": "tiny"}
+
+
+def load_tiny(settings: ModelSettings, targets: Mapping[str, Target], device: str, offline: bool) -> Models:
+    """Stand in for :func:`retrieval.models.load_models`."""
+    return Models(TinyExtractor(), {"descriptor": TinyEmbedder()}, DecodeRules(), targets)
+
+
+def tiny_model() -> AbstractContextManager[object]:
+    """Build with the tiny model in place of the one asked for."""
+    return mock.patch("retrieval.build.load_models", load_tiny)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Everything that an index says, bit by bit; how it is cut into segments does not matter."""
+
+    items: list[Item]
+    rejects: list[Reject]
+    vectors: dict[str, list[bytes]]
+    tensors: dict[str, list[bytes]]  # by mode and array
+
+    @classmethod
+    def of(cls, index: Path, generation: Generation | None = None) -> "Contents":
+        """Read all of it, so that every checksum is verified."""
+        reader = IndexReader(index, generation)
+        rows = range(len(reader))
+        tensors: dict[str, list[bytes]] = {}
+        for mode in reader.generation.modes if rows else ():
+            for name, array in reader.attention(mode, rows).items():
+                tensors[f"{mode}/{name}"] = [row.tobytes() for row in array]
+        vectors = {name: [row.tobytes() for row in reader.vectors(name)] for name in reader.generation.encoders}
+        rejects = sorted(reader.rejects(), key=lambda reject: reject.uri)
+        return cls(reader.items(), rejects, vectors, tensors)
+
+    def differences(self, other: "Contents") -> list[str]:
+        """Name the fields that differ: shorter than a dump of both."""
+        return [field.name for field in fields(self) if getattr(self, field.name) != getattr(other, field.name)]
+
+    def first(self, count: int) -> "Contents":
+        """Return what an index of the first ``count`` items says; rejects are left out."""
+
+        def cut(arrays: dict[str, list[bytes]]) -> dict[str, list[bytes]]:
+            return {name: rows[:count] for name, rows in arrays.items()} if count else {}
+
+        vectors = {name: rows[:count] for name, rows in self.vectors.items()}
+        return Contents(self.items[:count], [], vectors, cut(self.tensors))
+
+
+def flip_bit(path: Path, bit: int) -> None:
+    """Turn one bit of a file over."""
+    data = bytearray(path.read_bytes())
+    data[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(data)
