@@ -23,8 +23,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from retrieval.errors import UsageError
-from retrieval.readout import LINEAR, Readout
-from retrieval.vocabulary import Directions, Similarity
+from retrieval.vocabulary import LINEAR, Directions, Readout, Similarity
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ def attention_output(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def read(output: Tensor, readout: Readout) -> Tensor:
-    """Read an output elementwise; see :class:`retrieval.readout.Readout`."""
+    """Read an output elementwise; see :class:`retrieval.vocabulary.Readout`."""
     return (output.clamp_min(0) + readout.floor).sqrt() if readout.root else output
 
 

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from retrieval.errors import UsageError
-from retrieval.readout import LINEAR, Readout
+from retrieval.vocabulary import LINEAR, Readout
 
 LAST_STEP = 1001
 

@@ -10,8 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from retrieval.aas import QKV, aligned_attention_scores, attention_output, higher_is_closer
-from retrieval.readout import LINEAR, Readout
-from retrieval.vocabulary import Similarity
+from retrieval.vocabulary import LINEAR, Readout, Similarity
 
 READ_BYTES = 100 << 20  # of stored tensors fetched at a time, one fetch ahead
 READ_ROWS = 512

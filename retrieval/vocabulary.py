@@ -1,5 +1,6 @@
-"""The closed sets of words that options, settings and stored fingerprints are made of. Imports nothing."""
+"""The closed sets of words, and the readout, that options, settings and fingerprints are made of. Imports nothing."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 AlphaRule = Literal["white", "drop"]
@@ -26,3 +27,18 @@ DtypeName = Literal["auto", "float32", "float16", "bfloat16"]
 
 WorldKind = Literal["style", "instance", "layout"]
 """What the groups of the procedural world share, on which the embedded model is trained."""
+
+
+@dataclass(frozen=True)
+class Readout:
+    """How outputs are read before they are compared, elementwise: ``x``, or ``sqrt(max(x, 0) + floor)`` with a root.
+
+    The published score reads them as they are. The root is for values that are histograms: the cosine of two roots is
+    Bhattacharyya's coefficient, and the floor keeps empty bins comparable.
+    """
+
+    root: bool = False
+    floor: float = 0.0
+
+
+LINEAR = Readout()

@@ -15,8 +15,8 @@ from retrieval.errors import ModelError, UsageError
 from retrieval.mini.unet import MiniUNet, UNetShape, fold
 from retrieval.modes import CELLS, MINI_MODES, CellValues, Target
 from retrieval.noise import add_noise, alpha_bars
-from retrieval.readout import Readout
 from retrieval.settings import ModelSettings
+from retrieval.vocabulary import Readout
 
 CPU = torch.device("cpu")
 WEIGHTS = Path(__file__).parent / "data" / "mini_unet"

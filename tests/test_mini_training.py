@@ -9,7 +9,7 @@ import torch
 from retrieval.aas import QKV, aligned_attention_scores
 from retrieval.mini.objective import CONTRAST_BELOW, all_pairs, draw_timesteps, info_nce
 from retrieval.mini.train import Recipe, Trainer, train
-from retrieval.readout import LINEAR, Readout
+from retrieval.vocabulary import LINEAR, Readout
 
 CPU = torch.device("cpu")
 TINY = Recipe(steps=6, pairs=2, image=48, denoise_every=3)

@@ -25,8 +25,7 @@ from retrieval.mini.measures import Matrix, measure, triplet_accuracy
 from retrieval.mini.objective import directed
 from retrieval.mini.unet import MiniUNet, UNetShape
 from retrieval.modes import MINI_MODES, Target
-from retrieval.readout import LINEAR, Readout
-from retrieval.vocabulary import WorldKind
+from retrieval.vocabulary import LINEAR, Readout, WorldKind
 
 Loaded = Groups | Triplets | Levels
 Scorer = Callable[[Images], Matrix]

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from retrieval.aas import QKV, read
-from retrieval.readout import Readout
+from retrieval.vocabulary import Readout
 
 CONTRAST_BELOW = 300  # timesteps of contrastive batches
 TIMESTEPS = 1000

@@ -26,8 +26,7 @@ from retrieval.mini.values import FLOOR, GRID, weighted
 from retrieval.mini.world import make_groups
 from retrieval.modes import CellValues
 from retrieval.noise import add_noise, alpha_bars
-from retrieval.readout import LINEAR, Readout
-from retrieval.vocabulary import WorldKind
+from retrieval.vocabulary import LINEAR, Readout, WorldKind
 
 KIND_LAYERS: dict[WorldKind, str] = {"instance": "M", "layout": "M", "style": "D_2"}
 KIND_VALUES: dict[WorldKind, CellValues] = {

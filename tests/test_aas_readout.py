@@ -6,8 +6,8 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from retrieval.aas import QKV, aligned_attention_scores
-from retrieval.readout import LINEAR, Readout
 from retrieval.rerank import score_rows
+from retrieval.vocabulary import LINEAR, Readout
 
 from .reference import attention
 
