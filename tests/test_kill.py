@@ -56,7 +56,7 @@ def test_builds_killed_at_random_moments_lose_one_segment_at_most(scenario: Call
         assert after["items"] % SEGMENT == 0 or after["items"] == IMAGES
         assert kill["computed"] - (after["items"] - before["items"]) <= SEGMENT
     assert sum(kill["computed"] for kill in kills) > IMAGES, "the kills hit builds at work"
-    assert len({kill["after"]["items"] for kill in kills}) >= 5, "at many stages"
+    assert len({kill["after"]["items"] for kill in kills}) >= 4, "at many stages"
     for index in found["finished"]:
         assert index == {"segments": 8, "items": IMAGES, "differences": [], "searches": [True] * 3}
 
