@@ -23,10 +23,16 @@ STORED = np.dtype("<f2")
 
 def write_vectors(path: Path, batches: Sequence[Vectors]) -> None:
     """Write the rows of ``batches`` as one npy file, float16."""
-    buffer = io.BytesIO()  # np.save to a file does not say why a write failed
-    np.save(buffer, np.concatenate(batches).astype(STORED))
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+    write_array(path, np.concatenate(batches).astype(STORED))
+
+
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """Write one npy file; a full disk is a NoSpaceError."""
+    buffer = io.BytesIO()  # np.save to a file does not say why a write failed
+    np.save(buffer, array)
+    with writing(path):
         path.write_bytes(buffer.getbuffer())
 
 

@@ -130,4 +130,12 @@ class IndexReader:
         """Return bytes by kind: ``catalog and vectors`` together, and each mode's tensors."""
         trees = {"catalog and vectors": self.layout.root / "items"}
         trees |= {mode: self.layout.root / "attention" / mode for mode in self.generation.modes}
-        return {name: sum(f.stat().st_size for f in tree.rglob("*") if f.is_file()) for name, tree in trees.items()}
+        return {name: sum(map(_size, tree.rglob("*"))) for name, tree in trees.items()}
+
+
+def _size(path: Path) -> int:
+    """Return a file's bytes; 0 for a folder, and for what a writer has just cleared away."""
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except FileNotFoundError:
+        return 0

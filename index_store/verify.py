@@ -30,19 +30,22 @@ def find_damage(root: Path) -> Iterator[Damage]:
     """Read every byte that the current generation names, and yield what does not check out."""
     layout = Layout(root)
     try:
-        generation = read_current(layout)
+        read_current(layout)
     except IndexStoreError as error:
         yield Damage(str(error))
-        fallback = newest_whole_generation(layout)
-        if fallback is None:
-            return
-        generation = fallback
+    generation = whole_generation(layout)
+    if generation is None:
+        return
     for segment in generation.segments:
         yield from _segment_damage(layout, segment, frozenset(generation.tombstones))
 
 
-def newest_whole_generation(layout: Layout) -> Generation | None:
-    """Return the newest generation file that reads back whole, if there is one."""
+def whole_generation(layout: Layout) -> Generation | None:
+    """Return the current generation; where that is damaged, the newest that reads back whole, if there is one."""
+    try:
+        return read_current(layout)
+    except IndexStoreError:
+        pass
     for path in sorted(layout.generations.glob("[0-9]*.json"), reverse=True):
         try:
             return read_generation(path)

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from index_store.catalog import ITEM_SCHEMA, Item, write_rows
+from index_store.coarse import write_array
 from index_store.durable import writing
 from index_store.layout import Layout
 from index_store.lock import writer_lock
 from index_store.manifest import commit
 from index_store.reader import IndexReader
 from index_store.segment import READER_GRACE, SegmentWriter, clear_uncommitted, drop_expired, retire
-from index_store.verify import Damage, find_damage, newest_whole_generation, segment_ids, without_damage
+from index_store.verify import Damage, find_damage, segment_ids, whole_generation, without_damage
 from retrieval.errors import IndexCorruptError, NoSpaceError, UsageError
 from retrieval.version import CREATED_BY
 
@@ -139,7 +140,7 @@ def repair(index: str | Path) -> list[Damage]:
         damages = verify(index)
         if not damages:
             return []
-        generation = newest_whole_generation(layout)
+        generation = whole_generation(layout)
         if generation is None:
             raise IndexCorruptError(f"{index} has no whole generation left: build it anew")
         numbers = [int(path.stem) for path in layout.generations.glob("[0-9]*.json") if path.stem.isdecimal()]
@@ -159,5 +160,5 @@ def export(index: str | Path, folder: Path) -> Change:
         folder.mkdir(parents=True, exist_ok=True)
         write_rows(folder / "items.parquet", reader.items(), ITEM_SCHEMA)
         for encoder in reader.generation.encoders:
-            np.save(folder / f"{encoder}.npy", reader.vectors(encoder))
+            write_array(folder / f"{encoder}.npy", reader.vectors(encoder))
     return Change(str(index), len(reader))

@@ -101,9 +101,9 @@ def test_wrong_words_and_shapes_are_refused() -> None:
         QKV(image.q, image.k, other.v)
 
 
-@given(st.permutations(list(range(20))), st.sampled_from([1, 3, 7, 64]))
+@given(st.permutations(list(range(20))), st.sampled_from([1, 3, 7, 64]), st.sampled_from([1, 2, 5, 64]))
 @settings(max_examples=20, deadline=None)
-def test_reranking_gives_each_row_its_own_score_in_any_order_and_chunk(rows: list[int], chunk: int) -> None:
+def test_reranking_gives_each_row_its_own_score_in_any_order_and_chunk(rows: list[int], chunk: int, step: int) -> None:
     query, stored = random_qkv(1, (1, 2, 6, 4), 3), random_qkv(20, (1, 2, 6, 4), 4)
     arrays = {name: t.half().numpy() for name, t in (("q", stored.q), ("k", stored.k), ("v", stored.v))}
     reads: list[int] = []
@@ -113,7 +113,8 @@ def test_reranking_gives_each_row_its_own_score_in_any_order_and_chunk(rows: lis
         return {name: array[wanted] for name, array in arrays.items()}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("retrieval.rerank.CHUNK_ROWS", chunk)
+        patch.setattr("retrieval.rerank.READ_ROWS", chunk)
+        patch.setattr("retrieval.rerank.STEP_ROWS", step)
         scored = score_rows(query, rows, read)  # type: ignore[arg-type]
     cached = QKV(*(torch.from_numpy(arrays[name]) for name in "qkv"))
     expected = aligned_attention_scores(query, cached).numpy()[rows]

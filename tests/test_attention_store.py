@@ -17,7 +17,7 @@ from index_store.manifest import AttentionRecord
 from tests.tiny import flip_bit
 
 Arrays = dict[str, NDArray[np.float16]]
-SHAPES = {"q": (2, 1, 3, 4), "k": (2, 1, 3, 4), "v": (2, 1, 3, 6)}
+SHAPES = {"q": (2, 1, 2, 2), "k": (2, 1, 2, 2), "v": (2, 1, 2, 3)}
 SHARD_ROWS = 3
 RECORD = AttentionRecord(SHAPES, SHARD_ROWS)
 
@@ -94,10 +94,34 @@ def test_rows_of_several_groups_are_read_in_one_call(tmp_path: Path) -> None:
 def test_every_float16_but_infinity_and_nan_survives(tmp_path: Path) -> None:
     values = np.arange(2**16, dtype=np.uint16).view(np.float16)
     values = np.resize(values[np.isfinite(values)], (62, 1, 1, 32, 32))
-    tensors = {name: values for name in ARRAYS}
-    writer = AttentionWriter(tmp_path / "g.zarr", {name: values.shape[1:] for name in ARRAYS})
+    tensors = dict.fromkeys(ARRAYS, values)
+    writer = AttentionWriter(tmp_path / "g.zarr", dict.fromkeys(ARRAYS, values.shape[1:]))
     writer.append(tensors)
     assert_same(read(tmp_path / "g.zarr", writer.close(), range(len(values))), tensors)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_close_that_was_interrupted_can_be_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Ctrl-C may come when one array has its rows and the next has not."""
+    writer = AttentionWriter(tmp_path / "g.zarr", SHAPES)
+    writer.append(random_rows(SHARD_ROWS + 1))
+    resize, calls = zarr.Array.resize, []
+
+    def interrupted(self: zarr.Array, shape: tuple[int, ...]) -> None:
+        calls.append(shape)
+        if len(calls) == number:
+            raise KeyboardInterrupt
+        resize(self, shape)
+
+    monkeypatch.setattr(zarr.Array, "resize", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        writer.close()
+    record = writer.close()
+    assert_same(read(tmp_path / "g.zarr", record, range(SHARD_ROWS + 1)), random_rows(SHARD_ROWS + 1))
+    group = zarr.open_group(tmp_path / "g.zarr", mode="r")
+    assert_same({name: np.asarray(group[name]) for name in ARRAYS}, random_rows(SHARD_ROWS + 1))
 
 
 def test_zero_rows_are_written_and_reading_none_is_an_error(tmp_path: Path) -> None:
@@ -118,7 +142,7 @@ def test_shards_are_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("name", ARRAYS)
 def test_rows_of_another_shape_are_refused(tmp_path: Path, name: str) -> None:
     writer = AttentionWriter(tmp_path / "g.zarr", SHAPES)
-    for shape in ((2, 1, 1, 3, 4), (2, 1, 3, 4), (1, *SHAPES[name]), (3, *SHAPES[name])):
+    for shape in ((2, 2, 1, 2, 4), SHAPES[name], (1, *SHAPES[name]), (3, *SHAPES[name])):
         with pytest.raises(ValueError, match="an array of shape"):
             writer.append({**random_rows(2), name: np.zeros(shape, np.float16)})
 
@@ -128,7 +152,7 @@ def test_rows_of_another_shape_are_refused(tmp_path: Path, name: str) -> None:
 def test_values_that_are_no_float16_are_refused(tmp_path: Path, name: str, value: float) -> None:
     tensors: dict[str, NDArray[np.floating]] = {**random_rows(2)}
     tensors[name] = tensors[name].astype(np.float32)
-    tensors[name][1, 0, 0, 2, 3] = value
+    tensors[name][1, 1, 0, 0, 1] = value
     with pytest.raises(DiffSimError, match=f"{name} tensors do not fit float16"):
         AttentionWriter(tmp_path / "g.zarr", SHAPES).append(tensors)
 
@@ -188,6 +212,19 @@ def test_a_row_that_the_shard_lacks_is_found(tmp_path: Path) -> None:
         read(tmp_path / "g.zarr", record, [1])
 
 
+def test_the_index_of_a_shard_is_never_taken_for_a_row(tmp_path: Path) -> None:
+    """It has a checksum of its own, and with rows of its size it stands where a row was, once the start is lost."""
+    shapes = dict.fromkeys(ARRAYS, (1, 1, 1, 8 * SHARD_ROWS))
+    writer = AttentionWriter(tmp_path / "g.zarr", shapes)
+    writer.append({name: np.ones((1, *shape), np.float16) for name, shape in shapes.items()})
+    record = writer.close()
+    victim = shard(tmp_path / "g.zarr")
+    whole = victim.read_bytes()
+    victim.write_bytes(whole[len(whole) // 2 :])
+    with pytest.raises(IndexCorruptError, match="lacks a row"):
+        read(tmp_path / "g.zarr", record, [0])
+
+
 def test_an_offset_beyond_every_file_is_found(tmp_path: Path) -> None:
     """Such an index has a right checksum, so only a writer's bug can make one; it must not end in a traceback."""
     record = write(tmp_path / "g.zarr", random_rows(1), [1])
@@ -211,7 +248,7 @@ def test_a_missing_group_is_found(tmp_path: Path) -> None:
 
 def test_groups_of_different_shapes_are_not_mixed(tmp_path: Path) -> None:
     record = write(tmp_path / "g.zarr", random_rows(1), [1])
-    other = AttentionRecord({**SHAPES, "v": (2, 1, 3, 5)}, SHARD_ROWS)
+    other = AttentionRecord({**SHAPES, "v": (2, 1, 2, 4)}, SHARD_ROWS)
     with pytest.raises(ValueError, match="of one shape"):
         read_rows([RowPlace(tmp_path / "g.zarr", record, 0), RowPlace(tmp_path / "g.zarr", other, 0)])
 

@@ -218,9 +218,7 @@ def test_transparent_colour_without_alpha_channel() -> None:
     data = encode(Image.fromarray(np.array([[7, 8]], dtype=np.uint8)), "PNG", transparency=7)
     assert pixels(data)[0, :, 0].tolist() == [255, 8]
     assert pixels(data, DecodeRules(alpha="drop"))[0, :, 0].tolist() == [7, 8]
-    data = encode(
-        Image.fromarray(np.array([[[1, 2, 3], [4, 5, 6]]], dtype=np.uint8)), "PNG", transparency=(1, 2, 3)
-    )
+    data = encode(Image.fromarray(np.array([[[1, 2, 3], [4, 5, 6]]], dtype=np.uint8)), "PNG", transparency=(1, 2, 3))
     assert pixels(data)[0].tolist() == [[255] * 3, [4, 5, 6]]
     wide = encode(Image.fromarray(np.array([[2570, 2571]], dtype=np.uint16)), "PNG", transparency=2570)
     assert pixels(wide)[0, :, 0].tolist() == [255, 10]
@@ -273,9 +271,7 @@ def test_avif_is_turned() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow warns of such metadata
-@pytest.mark.parametrize(
-    "exif", [b"Exif\0\0nonsense", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08"]
-)
+@pytest.mark.parametrize("exif", [b"Exif\0\0nonsense", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08"])
 def test_broken_exif_does_not_reject_the_pixels(exif: bytes) -> None:
     plain = encode(smooth(20, 10), "JPEG")
     segment = b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
@@ -315,9 +311,7 @@ def test_draft_is_smaller_but_looks_the_same() -> None:
     assert np.abs(difference).mean() < 1.5
 
 
-@pytest.mark.parametrize(
-    ("draft", "width"), [(1, 50), (25, 50), (26, 100), (100, 200), (101, 400), (500, 400)]
-)
+@pytest.mark.parametrize(("draft", "width"), [(1, 50), (25, 50), (26, 100), (100, 200), (101, 400), (500, 400)])
 def test_draft_keeps_twice_the_size_on_the_short_side(draft: int, width: int) -> None:
     data = encode(smooth(400, 420), "JPEG")
     image, size = decode_bytes(data, "x", DecodeRules(draft=draft))
@@ -636,9 +630,7 @@ def test_resize_and_crop_is_that_of_transformers() -> None:
     sizes = [(640, 427), (427, 640), (224, 224), (225, 1000), (100, 37), (1, 9), (333, 334)]
     for processor in (CLIPImageProcessorPil, BitImageProcessorPil):
         for shortest, crop in ((224, 224), (256, 224), (256, 225), (100, 131)):
-            preprocess = processor(
-                size={"shortest_edge": shortest}, crop_size={"height": crop, "width": crop}, **plain
-            )
+            preprocess = processor(size={"shortest_edge": shortest}, crop_size={"height": crop, "width": crop}, **plain)
             for size in sizes:
                 image = noise(*size)
                 expected = preprocess(image, return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)

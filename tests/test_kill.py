@@ -1,0 +1,74 @@
+"""``kill -9``: what was committed stays, nothing is half there, and the next build gives the undisturbed index."""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.kill_harness import IMAGES, KILLS, SEGMENT
+
+ROOT = Path(__file__).parents[1]
+TIMEOUT = 150
+
+pytestmark = [
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks and reads /proc"),
+    pytest.mark.xdist_group("kill"),
+]
+
+
+@pytest.fixture(scope="module")
+def scenario(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], dict[str, Any]]]:
+    """Run a scenario of tests/kill_harness.py; its process is started once."""
+    command = [sys.executable, "-m", "tests.kill_harness", str(tmp_path_factory.mktemp("kill"))]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as harness:
+        assert harness.stdin is not None
+        assert harness.stdout is not None
+        stdin, stdout = harness.stdin, harness.stdout
+
+        def run(name: str) -> dict[str, Any]:
+            print(name, file=stdin, flush=True)
+            answer = stdout.readline()
+            assert answer, "the harness failed; see its traceback on stderr"
+            found: dict[str, Any] = json.loads(answer)
+            return found
+
+        yield run
+        stdin.close()
+
+
+def test_builds_killed_at_random_moments_lose_one_segment_at_most(scenario: Callable[[str], dict[str, Any]]) -> None:
+    found = scenario("random")
+    kills = found["kills"]
+    assert len(kills) == KILLS
+    for kill in kills:
+        before, after = kill["before"], kill["after"]
+        assert after["differences"] == [], "what is there is the undisturbed index's beginning, bit by bit"
+        assert after["items"] >= before["items"]
+        assert after["items"] % SEGMENT == 0 or after["items"] == IMAGES
+        assert kill["computed"] - (after["items"] - before["items"]) <= SEGMENT
+    assert sum(kill["computed"] for kill in kills) > IMAGES, "the kills hit builds at work"
+    assert len({kill["after"]["items"] for kill in kills}) >= 4, "at many stages"
+    for index in found["finished"]:
+        assert index == {"segments": 8, "items": IMAGES, "differences": [], "searches": [True] * 3}
+
+
+def test_a_build_killed_at_any_flush_or_replacement_is_in_the_old_or_the_new_state(
+    scenario: Callable[[str], dict[str, Any]],
+) -> None:
+    found = scenario("operations")
+    assert len(found["kept"]) == found["operations"] > 30
+    for number, kill in enumerate(found["kept"], 1):
+        assert kill["kept"]["differences"] == [], f"killed at operation {number}"
+        assert kill["kept"]["segments"] - kill["commits"] in (0, 1)
+        assert kill["resumed"] == {"segments": 2, "items": 3, "differences": []}, f"killed at operation {number}"
+    assert set(Counter(kill["kept"]["segments"] for kill in found["kept"])) == {0, 1, 2}
+    assert any(kill["kept"]["segments"] > kill["commits"] for kill in found["kept"]), "some hit just after a commit"
