@@ -23,7 +23,7 @@ from retrieval.images import DecodeRules, FileFacts, read_image
 from retrieval.settings import BuildSettings, EngineSettings
 from tests.tiny import RUN, Contents, paint, tiny_model
 
-MINI_WEIGHTS = Path(ingest.__file__).parent / "mini" / "unet.safetensors"
+MINI_WEIGHTS = Path(__file__).parent / "data" / "mini_unet" / "unet.safetensors"
 REAL = BuildSettings(device="cpu", batch_size=4, workers=1, segment_rows=8)
 
 
