@@ -440,13 +440,13 @@ def test_a_lost_current_is_never_taken_for_a_new_index(photos: Path, index: Path
     ("choices", "message"),
     [
         ({"model": "sd15"}, "model: mini in the index, sd15 asked for"),
-        ({"image_size": 128}, "image_size: 96 in the index, 128 asked for"),
+        ({"image_size": 128}, "image_size: 144 in the index, 128 asked for"),
         ({"seed": 1}, "seed: 2334 in the index, 1 asked for"),
         ({"alpha": "drop"}, "alpha: white in the index, drop asked for"),
         ({"noise": "pairwise"}, "noise: shared in the index, pairwise asked for"),
         ({"encoders": {}}, "encoders: descriptor in the index, none asked for"),
         ({"modes": ["style", "instance"]}, "built for style, semantic, not for instance"),
-        ({"seed": 1, "image_size": 64}, "image_size: 96 in the index, 64 asked for; seed: 2334 in the index, 1 asked"),
+        ({"seed": 1, "image_size": 64}, "image_size: 144 in the index, 64 asked for; seed: 2334 in the index, 1 asked"),
     ],
     ids=str,
 )
