@@ -1,6 +1,7 @@
 """Metrics on the models that can be indexed: DiffSim-S on SD 1.5 and on mini, and the ablation without AAS."""
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,12 @@ class ExtractorMetric(AttentionMetric):
         self._extractor, self._target = extractor, target
         self.one_role = shared_noise
         self.batch_size = batch_size
+
+    def at(self, target: Target) -> "ExtractorMetric":
+        """Return the metric at another layer or timestep, on the same loaded network."""
+        other = copy(self)
+        other._target = target
+        return other
 
     def encode(self, images: Sequence[Image.Image], role: Role) -> Features:
         """See :class:`retrieval.metrics.Metric`."""
