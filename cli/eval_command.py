@@ -10,6 +10,7 @@ from cli import eval_options as opt
 from cli import options
 from cli.eval_pictures import pictures
 from cli.eval_running import chosen_metrics, load_all, place_of, weights_by_metric
+from cli.eval_tune import tuning
 from cli.output import print_json
 from cli.progress import TaskProgress
 from cli.running import run, speaker, work_offline
@@ -26,6 +27,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(pictures)
+app.add_typer(tuning)
 DEFAULTS = MetricSettings()
 DEVICE = EngineSettings().device
 

@@ -61,8 +61,22 @@ Neighbours = Annotated[int, typer.Option("-k", "--top", help="How many neighbour
 Picture = Annotated[Path, typer.Option("--out", "-o", help="The picture to write.")]
 Layers = Annotated[str, typer.Option("--layers", metavar="NAMES", help="Layers: D_2,M,U_0.")]
 Steps = Annotated[str, typer.Option("--steps", metavar="NUMBERS", help="Denoising steps as published: 500,750,900.")]
+ImageSizes = Annotated[
+    str | None, typer.Option("--image-sizes", metavar="NUMBERS", help=f"Resolutions to sweep: 512,768. {_OWN}")
+]
 Encoder = Annotated[
     str, typer.Option("--encoder", metavar="NAME[=DIR]", help="A coarse encoder: clip, dinov2 or descriptor.")
 ]
 CandidateCounts = Annotated[str, typer.Option("--candidates", metavar="NUMBERS", help="Numbers of candidates.")]
 CsvOut = Annotated[Path | None, typer.Option("--csv", help="Also write the numbers as FILE.csv, .json or .md.")]
+
+# Of tune.
+TuneTriplets = Annotated[
+    Path, typer.Option("--triplets", metavar="FILE.csv", help="NIGHTS's data.csv, or reference,nearer,farther.")
+]
+TunedFolder = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The folder to make for the encoder.")]
+Epochs = Annotated[int, typer.Option("--epochs", help="Passes over the triplets.")]
+Rank = Annotated[int, typer.Option("--rank", help="LoRA's rank; its alpha is twice that, as published.")]
+LearningRate = Annotated[float, typer.Option("--learning-rate", help="Adam's.")]
+TuneBatch = Annotated[int, typer.Option("--batch-size", help="Triplets a step.")]
+TuneSeed = Annotated[int, typer.Option("--seed", help="Of the order, the dropout and what is held out.")]

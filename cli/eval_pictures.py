@@ -1,6 +1,8 @@
 """The sub-commands of ``diffsim-eval`` that look at rankings: figure, sweep and coarse-recall."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -12,6 +14,9 @@ from cli.progress import TaskProgress
 from cli.running import speaker, work_offline
 from retrieval.metrics import MetricSettings
 from retrieval.settings import EngineSettings, parse_names
+
+if TYPE_CHECKING:
+    from retrieval.evaluation.measure import Measurement
 
 pictures = typer.Typer()
 DEFAULTS = MetricSettings()
@@ -55,7 +60,7 @@ def sweep(
     triplets: opt.Triplets = 2000,
     originals: opt.Originals = None,
     weights: opt.Weights = None,
-    image_size: opt.ImageSize = None,
+    image_sizes: opt.ImageSizes = None,
     similarity: options.Similarity = DEFAULTS.similarity,
     seed: opt.Seed = DEFAULTS.seed,
     alpha: opt.Alpha = "white",
@@ -64,7 +69,7 @@ def sweep(
     offline: options.Offline = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Draw a heat map of triplet accuracy over layers and denoising steps of a diffusion metric."""
+    """Draw a heat map of triplet accuracy over layers, denoising steps and resolutions of a diffusion metric."""
     work_offline(offline)
     place, levels = place_of(bench, source, data), numbers_of(steps)
     from retrieval.errors import UsageError
@@ -75,31 +80,31 @@ def sweep(
     from retrieval.images import DecodeRules
     from retrieval.metrics.diffusion import ExtractorMetric
 
-    settings = MetricSettings(image_size=image_size, similarity=similarity, seed=seed)
-    loaded = load_all([metric], settings, weights_by_metric(weights, [metric]), device, offline)[metric]
-    if not isinstance(loaded, ExtractorMetric):
-        raise UsageError(
-            f"{metric} has no layers and denoising steps to sweep; diffsim-s, mini, diffsim-xl and dit have"
-        )
     wanted = parse_names(layers)
+    sizes = [None] if image_sizes is None else [*numbers_of(image_sizes)]
+    rows: list[tuple[str, list[Measurement]]] = []
     with TaskProgress(quiet=quiet, bar=True) as progress:
-        found = run_sweep(
-            bench,
-            place,
-            loaded,
-            wanted,
-            levels,
-            BenchOptions(variant, seed, triplets, originals),
-            DecodeRules(alpha=alpha),
-            progress.show,
-        )
-    values = [[found[layer, step].value for step in levels] for layer in wanted]
+        for size in sizes:
+            settings = MetricSettings(image_size=size, similarity=similarity, seed=seed)
+            loaded = load_all([metric], settings, weights_by_metric(weights, [metric]), device, offline)[metric]
+            if not isinstance(loaded, ExtractorMetric):
+                raise UsageError(f"{metric} has no layers and steps to sweep; diffsim-s, mini, diffsim-xl and dit have")
+            chosen = BenchOptions(variant, seed, triplets, originals)
+            found = run_sweep(bench, place, loaded, wanted, levels, chosen, DecodeRules(alpha=alpha), progress.show)
+            ending = "" if size is None else f" {size} px"
+            rows += [(layer + ending, [found[layer, step] for step in levels]) for layer in wanted]
+    values = [[measurement.value for measurement in row] for _, row in rows]
     title = f"{metric}, {bench}: triplet accuracy, %"
-    write_heatmap(out, draw_heatmap(values, wanted, [str(step) for step in levels], title))
+    write_heatmap(out, draw_heatmap(values, [name for name, _ in rows], [str(step) for step in levels], title))
+    named = [
+        replace(m, metric=f"{metric} {name} at {step}")
+        for name, row in rows
+        for m, step in zip(row, levels, strict=True)
+    ]
     if csv is not None:
-        write_report(csv, list(found.values()))
-    for (layer, step), measurement in found.items():
-        print(f"{layer}\t{step}\t{100 * measurement.value:.2f}")
+        write_report(csv, named)
+    for measurement in named:
+        print(f"{measurement.metric}\t{100 * measurement.value:.2f}")
     speaker(quiet)(f"drawn: {out}")
 
 

@@ -97,9 +97,10 @@ def test_figure_sweep_and_coarse_recall(evaluate, gallery: Path, tmp_path: Path)
     assert (tmp_path / "f.png").is_file()
     ran = evaluate(
         *("sweep", "groups", gallery, "-m", "mini", "--layers", "D_1,M", "--steps", "951", "--triplets", "20"),
-        *("-o", tmp_path / "map.png", "--csv", tmp_path / "map.csv"),
+        *("-o", tmp_path / "map.png", "--csv", tmp_path / "map.csv", "--image-sizes", "64,96"),
     )
-    assert [line.split("\t")[:2] for line in ran.out.splitlines()] == [["D_1", "951"], ["M", "951"]]
-    assert len((tmp_path / "map.csv").read_text().splitlines()) == 3
+    names = [f"mini {layer} {size} px at 951" for size in (64, 96) for layer in ("D_1", "M")]
+    assert [line.split("\t")[0] for line in ran.out.splitlines()] == names
+    assert len((tmp_path / "map.csv").read_text().splitlines()) == 5
     shown = evaluate("coarse-recall", gallery, "-m", "lab-hist", "--candidates", "10,39", "-k", "4").out
     assert "top-4 recall at 39 candidates: 100.0 %" in shown

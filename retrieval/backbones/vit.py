@@ -6,6 +6,7 @@ depends on the weights alone.
 
 import json
 from collections.abc import Callable
+from copy import copy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -86,12 +87,26 @@ class ViTEmbedder:
         """The network, for metrics that read its layers."""
         return self._model
 
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How images become its pixels."""
+        return self._rules
+
+    def with_model(self, model: Any) -> "ViTEmbedder":
+        """Return the same embedder around another form of its network, such as one with an adapter."""
+        other = copy(self)
+        other._model = model
+        return other
+
     @torch.inference_mode()
     def embed(self, pixels: Pixels) -> NDArray[np.float32]:
         """Return float32 ``[images, dim]``, rows of norm 1."""
-        vectors = self._pool(self.forward(pixels)).float()
-        result: NDArray[np.float32] = torch.nn.functional.normalize(vectors, dim=1).cpu().numpy()
+        result: NDArray[np.float32] = self.vectors(pixels).cpu().numpy()
         return result
+
+    def vectors(self, pixels: Pixels) -> Tensor:
+        """Return what :meth:`embed` does as a tensor on the model's device, through which gradients flow."""
+        return torch.nn.functional.normalize(self._pool(self.forward(pixels)).float(), dim=1)
 
     def forward(self, pixels: Pixels) -> Any:
         """Normalise ``[images, S, S, 3]`` and return the network's own output."""

@@ -15,6 +15,7 @@ from typing import Literal, get_args
 from retrieval.discovery import IMAGE_SUFFIXES
 from retrieval.errors import UsageError
 from retrieval.evaluation.dreambench import dreambench
+from retrieval.evaluation.nights import read_nights
 from retrieval.evaluation.triplets import (
     TRIPLETS,
     Groups,
@@ -159,24 +160,7 @@ def load_tid2013(folder: Path, options: BenchOptions) -> list[Triplet]:
 
 def load_nights(folder: Path, options: BenchOptions) -> list[Triplet]:
     """NIGHTS: a person's choice of two; the published code measures the split ``val``, its text says ``test``."""
-    split = NIGHTS_SPLIT[options.variant]
-    rows = read_csv(folder / "data.csv", ("ref_path", "left_path", "right_path", "left_vote", "split"))
-    found = []
-    for line, row in rows:
-        if row["split"] != split:
-            continue
-        if row["left_vote"] not in {"0", "1", "0.0", "1.0"}:
-            raise UsageError(f"{folder / 'data.csv'}, line {line}: left_vote is '{row['left_vote']}', not 0 or 1")
-        sides = [folder / row["left_path"], folder / row["right_path"]]
-        near, far = sides if float(row["left_vote"]) else sides[::-1]
-        part = {"true": "imagenet", "false": "not imagenet"}.get(row.get("is_imagenet", "").lower(), "")
-        found.append(Triplet(folder / row["ref_path"], near, far, part))
-    if not found:
-        raise UsageError(f"{folder / 'data.csv'} has no rows of the split '{split}'; choose with --variant")
-    missing = [p for t in found for p in (t.reference, t.nearer, t.farther) if not p.is_file()]
-    if missing:
-        raise UsageError(f"NIGHTS: data.csv names {missing[0]}, which does not exist")
-    return found
+    return read_nights(folder / "data.csv", NIGHTS_SPLIT[options.variant])
 
 
 def load_dreambench(folder: Path, options: BenchOptions) -> list[Triplet]:
