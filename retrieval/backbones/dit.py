@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -214,7 +215,7 @@ def _checkpoint(folder: Path) -> Mapping[str, Tensor]:
         if files[0].suffix == ".safetensors":
             return load_file(files[0])
         loaded: Mapping[str, Any] = torch.load(files[0], map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError) as error:
         raise ModelError(f"{files[0]} can't be loaded: {str(error).strip().splitlines()[0]}") from error
     weights: Mapping[str, Tensor] = loaded.get("ema", loaded)
     return weights

@@ -163,6 +163,12 @@ _ENTRIES = (
     _entry("rgb-hist", "RGB histogram, 8 bins a channel", "Apache-2.0", 0, "vectors:load_rgb_histogram"),
     _entry("lab-hist", "Lab histogram, 5 x 6 x 6 bins", "Apache-2.0", 0, "vectors:load_lab_histogram"),
     _entry("ssim", "structural similarity of luma at 128 px", "Apache-2.0", 0, "ssim:load", image_size=128),
+    _entry("lpips", "LPIPS, VGG network", "BSD-2-Clause", 553, "packages:load_lpips", image_size=512,
+           needs="lpips", published_as="LPIPS"),
+    _entry("dreamsim", "DreamSim, ensemble", "MIT", 1040, "packages:load_dreamsim", needs="dreamsim"),
+    _entry("gram", "VGG-19 Gram matrix of conv5_1", "BSD-3-Clause", 548, "gram:load", published_as="Gram"),
+    _entry("ffa", "foreground feature averaging, DINOv2 ViT-B/14", "Apache-2.0", 346, "ffa:load",
+           "facebook/dinov2-base", "f9e44c814b77203eaa57a6bdbbd535f21ede1415", needs="rembg", published_as="FFA"),
     _entry("ensemble", "majority vote of CLIP, DINOv2 and DiffSim-S", "see its members", 4963, "ensemble:load",
            published_as="Ensemble", members=("clip", "dinov2", "diffsim-s")),
 )  # fmt: skip

@@ -18,7 +18,7 @@ def load_sdxl(
     """
     published = settings.parity == "published"
     chosen = model_settings("sdxl", description, settings)
-    network = load_sdxl_network(_weights_of(description), chosen, device, offline, published)
+    network = load_sdxl_network(weights_of(description), chosen, device, offline, published)
     return ExtractorMetric(
         network, target_of(description, settings), settings, device, settings.noise == "shared", batch_size=1
     )
@@ -33,13 +33,14 @@ def load_dit(
     """
     published = settings.parity == "published"
     chosen = model_settings("dit", description, settings)
-    network = load_dit_network(_weights_of(description), chosen, device, offline, published)
+    network = load_dit_network(weights_of(description), chosen, device, offline, published)
     return ExtractorMetric(
         network, target_of(description, settings), settings, device, settings.noise == "shared", batch_size=1
     )
 
 
-def _weights_of(description: MetricDescription) -> Description:
+def weights_of(description: MetricDescription) -> Description:
+    """Return what :mod:`retrieval.backbones.weights` wants to know of a metric's weights."""
     return Description(
         name=description.name,
         title=description.title,
