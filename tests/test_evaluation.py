@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retrieval.errors import ImageError, UsageError
+from retrieval.errors import ImageError, NoSpaceError, UsageError
 from retrieval.evaluation.benches import BENCHES, BenchOptions, describe_bench, load_videos
 from retrieval.evaluation.measure import (
     Measurement,
@@ -32,7 +32,7 @@ from retrieval.evaluation.report import (
     write_report,
 )
 from retrieval.evaluation.run import Run, run_bench
-from retrieval.evaluation.store import FeatureStore
+from retrieval.evaluation.store import FeatureStore, available_memory
 from retrieval.evaluation.triplets import Triplet, draw_triplets, read_groups
 from retrieval.images import DecodeRules
 from retrieval.metrics import load_metric
@@ -327,6 +327,27 @@ def test_features_are_kept_between_runs(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(list((tmp_path / "cache").iterdir())) == 1
     FeatureStore(trees.Guess(), DecodeRules(), tmp_path / "cache").encode(paths[:1], "query")
     assert len(list((tmp_path / "cache").iterdir())) == 2  # another metric, other features
+
+
+def test_too_little_memory_is_told_with_the_way_out(
+    grown: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = grown("groups")
+    assert (available_memory() or 1e9) > 1e8
+    monkeypatch.setattr("retrieval.evaluation.store.available_memory", lambda: 1)
+    with pytest.raises(NoSpaceError, match="keep them on disk instead, with --cache"):
+        list(run_bench("groups", folder, Run({"oracle": trees.Oracle()})))
+    kept = Run({"oracle": trees.Oracle()}, cache=tmp_path)
+    assert next(run_bench("groups", folder, kept)).value == 1.0
+
+
+def test_a_gallery_in_blocks_is_the_same_gallery(grown: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = read_groups(grown("groups"))
+    store = FeatureStore(trees.Guess(), DecodeRules())
+    whole = list(rank_groups(store, groups))
+    monkeypatch.setattr("retrieval.evaluation.measure.BLOCK_BYTES", 24 * 7)  # seven images of three int64
+    parts = list(rank_groups(store, groups))
+    assert all(np.array_equal(a.scores, b.scores) for a, b in zip(whole, parts, strict=True))
 
 
 def test_reports_in_three_forms(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from retrieval.errors import DependencyError
 from retrieval.evaluation.store import FeatureStore, Progress, silent
 from retrieval.evaluation.triplets import Groups, Triplet, images_of
 
+BLOCK_BYTES = 1 << 30  # of features that are scored at a time
 Z95 = 1.959964  # two-sided 95 % of the normal distribution
 
 
@@ -96,19 +97,33 @@ def rank_groups(store: FeatureStore, groups: Groups, progress: Progress = silent
     queries = [path for path in items if len(groups[member[path]]) > 1]
     store.encode(queries, "query", progress)
     store.encode(items, "gallery", progress)
-    gallery = store.get(items, "gallery")
-    sign = 1.0 if store.metric.higher_is_closer else -1.0
-    names = np.array([member[path] for path in items])
-    for done, query in enumerate(queries, 1):
-        scores = sign * store.metric.score(store.get([query], "query"), gallery)
-        others = np.array([path != query for path in items])
+    matrix = _score_all(store, queries, items, progress)
+    names, places = np.array([member[path] for path in items]), np.array([str(path) for path in items])
+    for row, query in enumerate(queries):
+        others = places != str(query)
         yield Ranking(
             query=query,
             items=tuple(path for path in items if path != query),
-            scores=scores[others].astype(np.float32),
+            scores=matrix[row, others],
             relevant=(names == member[query])[others],
         )
-        progress("queries", done, len(queries))
+
+
+def _score_all(
+    store: FeatureStore, queries: Sequence[Path], items: Sequence[Path], progress: Progress
+) -> NDArray[np.float32]:
+    """Return scores ``[queries, items]``, higher is closer; a block of the gallery is in memory at a time."""
+    metric = store.metric
+    sign = np.float32(1.0 if metric.higher_is_closer else -1.0)
+    size = len(items) if metric.comparative else max(1, BLOCK_BYTES // store.bytes_of(items[0], "gallery"))
+    matrix = np.empty((len(queries), len(items)), np.float32)
+    blocks = range(0, len(items), size)
+    for number, start in enumerate(blocks):
+        block = store.get(items[start : start + size], "gallery")
+        for row, query in enumerate(queries):
+            matrix[row, start : start + size] = sign * metric.score(store.get([query], "query"), block)
+            progress("queries", number * len(queries) + row + 1, len(blocks) * len(queries))
+    return matrix
 
 
 MEASURES = {"Success@1": "recall@1", "Success@4": "recall@4", "P@4": "precision@4", "AP": "mAP"}

@@ -27,13 +27,13 @@ def silent(task: str, done: int, total: int) -> None:
 
 
 class FeatureStore:
-    """The features of images by path and role."""
+    """The features of images by path and role; in memory, or in a folder and read when they are asked for."""
 
     def __init__(self, metric: Metric, rules: DecodeRules, cache: Path | None = None) -> None:
         """Encode with ``metric``; ``cache`` is a folder that outlives the run."""
         self.metric = metric
         self._rules = rules
-        self._kept: dict[tuple[Role, Path], Features] = {}
+        self._kept: dict[tuple[Role, Path], Features | Path] = {}
         self._folder = None if cache is None else cache / _fingerprint(metric, rules)
 
     def _role(self, role: Role) -> Role:
@@ -44,12 +44,16 @@ class FeatureStore:
 
         Raises:
             ImageError: one of them is no usable image; a benchmark without it would be another one.
+            NoSpaceError: memory would not hold them all; the message says how to keep them on disk.
         """
         role = self._role(role)
         missing = [path for path in dict.fromkeys(paths) if (role, path) not in self._kept]
         for start in range(0, len(missing), self.metric.batch_size):
-            self._encode_batch(missing[start : start + self.metric.batch_size], role)
-            progress("images", min(start + self.metric.batch_size, len(missing)), len(missing))
+            batch = missing[start : start + self.metric.batch_size]
+            self._encode_batch(batch, role)
+            if start == 0 and self._folder is None:
+                _check_memory(self.bytes_of(batch[0], role) * len(missing))
+            progress("images", start + len(batch), len(missing))
 
     def _encode_batch(self, paths: Sequence[Path], role: Role) -> None:
         fresh: list[tuple[Path, Path | None, Image.Image]] = []
@@ -57,7 +61,7 @@ class FeatureStore:
             image, facts = read_image(path, self._rules)
             file = None if self._folder is None else self._folder / role / f"{facts.sha256}.safetensors"
             if file is not None and file.is_file():
-                self._kept[role, path] = _load(file)
+                self._kept[role, path] = file
             else:
                 fresh.append((path, file, image))
         if not fresh:
@@ -65,9 +69,11 @@ class FeatureStore:
         features = self.metric.encode([image for _, _, image in fresh], role)
         for row, (path, file, _) in enumerate(fresh):
             one = select(features, slice(row, row + 1))
-            self.put(path, role, one)
-            if file is not None:
+            if file is None:
+                self.put(path, role, one)
+            else:
                 _save(one, file)
+                self._kept[role, path] = file
 
     def put(self, path: Path, role: Role, features: Features) -> None:
         """Keep the features of one image that were computed elsewhere."""
@@ -75,7 +81,30 @@ class FeatureStore:
 
     def get(self, paths: Sequence[Path], role: Role) -> Features:
         """Return the features of encoded images, in the order of ``paths``."""
-        return join([self._kept[self._role(role), path] for path in paths])
+        kept = [self._kept[self._role(role), path] for path in paths]
+        return join([_load(one) if isinstance(one, Path) else one for one in kept])
+
+    def bytes_of(self, path: Path, role: Role) -> int:
+        """Return how much memory the features of one encoded image take."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.get([path], role).values())
+
+
+def _check_memory(needed: int) -> None:
+    free = available_memory()
+    if free is not None and needed > 0.9 * free:
+        raise NoSpaceError(
+            f"the features need about {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free; "
+            "keep them on disk instead, with --cache FOLDER"
+        )
+
+
+def available_memory() -> int | None:
+    """Return the bytes that this machine can still give, caches counted as free; None where it does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+    except OSError:
+        return None
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
 
 
 def _fingerprint(metric: Metric, rules: DecodeRules) -> str:

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, get_args
 
 from retrieval.errors import UsageError
+from retrieval.modes import MINI_MODES
 from retrieval.settings import PUBLISHED_PROMPT, PUBLISHED_SEED
 from retrieval.vocabulary import Branches, Directions, DtypeName, NoiseRule, Role, Similarity
 
@@ -96,13 +97,14 @@ class MetricDescription:
     needs: str = ""  # a package beyond the project's own
     layer: str = ""  # the default; empty: the metric has no layers
     denoising_step: int = 0  # the default; 0: the metric adds no noise
-    image_size: int = 0  # pixels a side; 0: the weights' own preprocessing
+    image_size: int = 0  # pixels a side; 0: the model's own
     published_as: str = ""  # its row in the paper's tables
     members: tuple[str, ...] = ()  # of an ensemble
 
 
 _SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 _SD15_REVISION = "451f4fe16113bff5a5d2269ed5ad43b0592e9a14"
+_MINI = MINI_MODES["style"].target
 _CLIP, _CLIP_REVISION = "openai/clip-vit-base-patch32", "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268"
 _DINOV2, _DINOV2_REVISION = "facebook/dinov2-small", "ed25f3a31f01632728cabb09d1542f84ab7b0056"
 
@@ -133,7 +135,7 @@ _ENTRIES = (
     _entry("diffsim-s", "DiffSim-S on Stable Diffusion 1.5", "CreativeML OpenRAIL-M", 4270, "diffusion:load_sd15",
            _SD15, _SD15_REVISION, layer="U_0", denoising_step=900, image_size=512, published_as="DiffSim-S SD1.5"),
     _entry("mini", "AAS on the embedded denoising UNet", "Apache-2.0", 0, "diffusion:load_mini",
-           layer="D_1", denoising_step=951, image_size=96),
+           layer=_MINI.layer, denoising_step=_MINI.denoising_step),
     _entry("clip-aas", "AAS on CLIP ViT-B/32", "MIT", 605, "vit:load_clip_aas",
            _CLIP, _CLIP_REVISION, layer="11", published_as="CLIP AAS"),
     _entry("dinov2-aas", "AAS on DINOv2 ViT-S/14", "Apache-2.0", 88, "vit:load_dinov2_aas",

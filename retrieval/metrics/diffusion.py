@@ -143,7 +143,7 @@ def model_settings(model: str, description: MetricDescription, settings: MetricS
     return ModelSettings(
         model=model,
         weights=settings.weights,
-        image_size=settings.image_size or description.image_size,
+        image_size=settings.image_size or description.image_size or None,
         branches=settings.branches,
         noise=settings.noise,
         seed=settings.seed,
