@@ -66,6 +66,7 @@ def list_everything(as_json: options.AsJson = False) -> None:
     for bench in BENCHES.values():
         print(f"{bench.name:16}{bench.published or '-':>9}  {bench.title:45}{bench.layout}")
     print(f"{TIKTOK:16}{'-':>9}  {'TikTok: variance over 10 frames a video':45}VIDEO/FRAME.png")
+    print(f"{'pairs':16}{'-':>9}  {'pairs that people called the same or not':45}first,second,same")
     print(f"{'all':16}{'-':>9}  {'every set in a folder, one table':45}SET/...")
 
 
@@ -100,6 +101,8 @@ def score(
     from retrieval.images import DecodeRules, read_image
 
     a, b = (read_image(path, DecodeRules(alpha=alpha))[0] for path in (first, second))
+    for each in loaded.values():
+        each.need_scores()
     found = {
         name: {
             "score": float(m.score(m.encode([a], "query"), m.encode([b], "gallery"))[0]),

@@ -15,7 +15,7 @@ _OWN = "(default: the metric's own)"
 
 First = Annotated[Path, typer.Argument(metavar="A", help="An image: the query.")]
 Second = Annotated[Path, typer.Argument(metavar="B", help="An image that is compared with it.")]
-BenchName = Annotated[str, typer.Argument(metavar="BENCH", help="A benchmark of `diffsim-eval list`, tiktok, or all.")]
+BenchName = Annotated[str, typer.Argument(metavar="BENCH", help="A benchmark of `diffsim-eval list`.")]
 Source = Annotated[Path | None, typer.Argument(metavar="[DATA]", help="Its folder, or CSV; the same as --data.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A folder of images.")]
 Reports = Annotated[list[Path] | None, typer.Argument(metavar="[REPORT.json]...", help="Of bench --out FILE.json.")]

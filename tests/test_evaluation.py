@@ -22,6 +22,7 @@ from retrieval.evaluation.measure import (
     retrieval_measures,
     variances,
 )
+from retrieval.evaluation.pairs import average_precision
 from retrieval.evaluation.report import (
     as_csv,
     as_markdown,
@@ -300,6 +301,26 @@ def test_tiktok_is_the_mean_variance_to_frame_0(tmp_path: Path) -> None:
     (found,) = variances("tiktok", "oracle", FeatureStore(trees.Oracle(), DecodeRules()), load_videos(tmp_path))
     assert (found.value, found.count) == (0.5, 2)  # scores -2, -4 have variance 1; a still video has none
     assert "5.000e-01" in as_markdown([found])
+
+
+def test_just_noticeable_differences_are_an_average_precision(tmp_path: Path) -> None:
+    scores = np.array([0.9, 0.8, 0.7, 0.6])
+    assert average_precision(scores, np.array([True, False, True, False])) == pytest.approx((1 + 2 / 3) / 2)
+    assert average_precision(scores, np.array([True, True, False, False])) == 1.0
+    assert average_precision(np.ones(4), np.array([True, False, False, False])) == 0.25  # no order, no luck
+    for distance in range(4):
+        trees.paint(tmp_path / f"{distance}.png", 1, distance)
+    file = tmp_path / "pairs.csv"
+    rows = ["0.png,1.png,1", "0.png,3.png,0", "0.png,2.png,1"]
+    file.write_text("first,second,same\n" + "\n".join(rows) + "\n")
+    (found,) = run_bench("pairs", file, Run({"oracle": trees.Oracle()}))
+    assert (found.measure, found.value, found.count) == ("average precision", 1.0, 3)
+    file.write_text("first,second,same\n" + rows[0] + "\n")
+    with pytest.raises(UsageError, match="one kind only"):
+        list(run_bench("pairs", file, Run({"oracle": trees.Oracle()})))
+    file.write_text("first,second,same\n0.png,1.png,yes\n")
+    with pytest.raises(UsageError, match="line 2: same is 'yes'"):
+        list(run_bench("pairs", file, Run({"oracle": trees.Oracle()})))
 
 
 def test_features_are_kept_between_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -278,6 +278,8 @@ def test_an_ensemble_is_a_metric() -> None:
     ensemble = load_ensemble(names, {name: load_metric(name) for name in names})
     features = ensemble.encode(images(), "query")
     assert ensemble.rank(select(features, [0]), features)[:2].tolist() == [0, 1]
+    with pytest.raises(UsageError, match="no score for one pair"):
+        ensemble.need_scores()
     with pytest.raises(UsageError, match="odd number"):
         load_ensemble(names[:2], {})
     with pytest.raises(UsageError, match="own settings"):

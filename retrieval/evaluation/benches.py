@@ -252,7 +252,7 @@ TIKTOK = "tiktok"  # no triplets: the variance of a score over the frames of a v
 def describe_bench(name: str) -> Bench:
     """Look a benchmark up; an unknown name is a UsageError that lists the known ones."""
     if name not in BENCHES:
-        raise UsageError(f"unknown benchmark '{name}'; known: {', '.join(BENCHES)}, {TIKTOK}, all")
+        raise UsageError(f"unknown benchmark '{name}'; known: {', '.join(BENCHES)}, {TIKTOK}, pairs, all")
     return BENCHES[name]
 
 

@@ -17,6 +17,7 @@ from retrieval.evaluation.measure import (
     retrieval_measures,
     variances,
 )
+from retrieval.evaluation.pairs import PAIRS, measure_pairs, read_pairs
 from retrieval.evaluation.store import FeatureStore, Progress, silent
 from retrieval.evaluation.triplets import need_folder, read_groups
 from retrieval.images import DecodeRules
@@ -57,12 +58,19 @@ def run_bench(bench: str, source: Path, run: Run) -> Iterator[Measurement]:
     Raises:
         UsageError: an unknown benchmark, or data that are not laid out as it needs; the message says how.
     """
+    if bench in (TIKTOK, PAIRS):
+        for metric in run.metrics.values():
+            metric.need_scores()
     if bench == ALL:
         yield from run_all(source, run)
     elif bench == TIKTOK:
         videos = load_videos(source)
         for name in run.metrics:
             yield from variances(bench, name, run.store(name), videos, run.shown(bench, name))
+    elif bench == PAIRS:
+        pairs = read_pairs(source)
+        for name in run.metrics:
+            yield measure_pairs(name, run.store(name), pairs, run.shown(bench, name))
     else:
         yield from _run_one(bench, bench, source, run)
 

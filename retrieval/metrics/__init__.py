@@ -74,6 +74,11 @@ class Metric(ABC):
     def fingerprint(self) -> dict[str, Any]:
         """Return all that changes a feature, as JSON values."""
 
+    def need_scores(self) -> None:
+        """Raise a UsageError where scores of single pairs mean nothing."""
+        if self.comparative:
+            raise UsageError("an ensemble votes between images: it has no score for one pair")
+
     def rank(self, query: Features, gallery: Features) -> "NDArray[np.int64]":
         """Return the gallery's positions from closest to farthest; ties keep the gallery's order."""
         import numpy as np
