@@ -37,7 +37,8 @@ def numbers_of(text: str) -> list[int]:
 
 
 def weights_by_metric(texts: Sequence[str] | None, names: Sequence[str]) -> dict[str, str]:
-    """Read ``DIR`` (for every metric) and ``METRIC=DIR`` as a folder by metric."""
+    """Read ``DIR`` (for every metric) and ``METRIC=DIR`` as a folder by metric; an ensemble's members count too."""
+    names = [*names, *(member for name in names for member in describe_metric(name).members)]
     found: dict[str, str] = {}
     for text in texts or []:
         name, equals, folder = text.partition("=")

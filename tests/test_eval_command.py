@@ -104,3 +104,14 @@ def test_figure_sweep_and_coarse_recall(evaluate, gallery: Path, tmp_path: Path)
     assert len((tmp_path / "map.csv").read_text().splitlines()) == 5
     shown = evaluate("coarse-recall", gallery, "-m", "lab-hist", "--candidates", "10,39", "-k", "4").out
     assert "top-4 recall at 39 candidates: 100.0 %" in shown
+
+
+def test_weights_of_an_ensembles_members(tmp_path: Path) -> None:
+    from cli.eval_running import weights_by_metric
+    from retrieval.errors import UsageError
+
+    found = weights_by_metric([f"clip={tmp_path}", "elsewhere"], ["ensemble", "mini"])
+    assert found["clip"] == str(tmp_path)
+    assert found["mini"] == found["diffsim-s"] == "elsewhere"
+    with pytest.raises(UsageError, match="none of the metrics asked for"):
+        weights_by_metric(["dit-256=x"], ["ensemble"])
