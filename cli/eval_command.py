@@ -157,10 +157,12 @@ def bench(
     )
     from retrieval.evaluation.benches import BenchOptions
     from retrieval.evaluation.report import as_markdown, to_dict, write_report
-    from retrieval.evaluation.run import Run, run_bench
+    from retrieval.evaluation.run import Run, check_vote, run_bench
     from retrieval.images import DecodeRules
 
     _check_reports(out)
+    if ensemble:
+        check_vote(len(names))
     chosen = BenchOptions(variant, seed, triplets, originals)
     published = _published_settings(bench, settings)
     loaded = load_all(names, settings, weights_by_metric(weights, names), device, offline, published)

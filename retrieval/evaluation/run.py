@@ -40,8 +40,8 @@ class Run:
     on_rankings: Callable[[str, str, Sequence[Ranking], Path], None] | None = None  # bench, metric, rankings, folder
 
     def __post_init__(self) -> None:
-        if self.vote and (len(self.metrics) < 3 or len(self.metrics) % 2 == 0):
-            raise UsageError(f"a vote needs an odd number of metrics, three or more, not {len(self.metrics)}")
+        if self.vote:
+            check_vote(len(self.metrics))
 
     def store(self, name: str) -> FeatureStore:
         """Return a store for one metric."""
@@ -50,6 +50,12 @@ class Run:
     def shown(self, bench: str, metric: str) -> Progress:
         """Return a progress that says what it is about."""
         return lambda task, done, total: self.progress(f"{bench}, {metric}: {task}", done, total)
+
+
+def check_vote(count: int) -> None:
+    """Raise a UsageError where so many metrics can't vote: there could be a tie."""
+    if count < 3 or count % 2 == 0:
+        raise UsageError(f"a vote needs an odd number of metrics, three or more, not {count}")
 
 
 def run_bench(bench: str, source: Path, run: Run) -> Iterator[Measurement]:
