@@ -79,6 +79,40 @@ class BuildProgress(Bar):
             self._say(f"{event.done}/{event.total} images, {pace(event.done, spent)}, about {_clock(left)} left")
 
 
+class TaskProgress:
+    """Show tasks one after the other; pass :meth:`show` as a library function's ``progress``."""
+
+    def __init__(self, quiet: bool, bar: bool) -> None:
+        """Say nothing when ``quiet``; draw a bar when ``bar`` and stderr is a terminal."""
+        self._say = speaker(quiet)
+        self._progress = _new_bar() if bar and not quiet and sys.stderr.isatty() else None
+        self._tasks: dict[str, TaskID] = {}
+        self._spoke = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if self._progress is not None:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def show(self, task: str, done: int, total: int) -> None:
+        """Show how much of ``task`` is done."""
+        if self._progress is not None:
+            if task not in self._tasks:
+                self._tasks[task] = self._progress.add_task(task, total=total)
+            self._progress.update(self._tasks[task], completed=done, total=total)
+            return
+        now = time.monotonic()
+        if now - self._spoke >= LINE_SECONDS and done < total:
+            self._spoke = now
+            self._say(f"{task}: {done}/{total}")
+
+
 def _new_bar() -> "Progress":
     from rich.console import Console
     from rich.progress import (

@@ -55,6 +55,7 @@ def test_files_and_functions_stay_readable(path: Path) -> None:
     "statement",
     [
         "import retrieval, index_store, cli",
+        "from cli.eval_command import app",
         "from cli.index_command import app",
         "from cli.search_command import app",
         "from retrieval import SearchSettings, DiffSimError",
@@ -66,7 +67,7 @@ def test_importing_the_commands_imports_nothing_heavy(statement: str) -> None:
     assert result.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", ["index_command", "search_command"])
+@pytest.mark.parametrize("command", ["eval_command", "index_command", "search_command"])
 def test_help_imports_nothing_heavy(command: str) -> None:
     code = (
         f"import sys; sys.argv = ['x', '--help']\nfrom cli.{command} import app\n"

@@ -20,13 +20,10 @@ from retrieval.images import DecodeRules, read_image
 from retrieval.modes import Target, at_step
 from retrieval.noise import draws_for
 from retrieval.settings import ModelSettings
+from tests.golden import GOLDEN, needs_golden
 
 HERE = Path(__file__).parent / "data"
 TINY = HERE / "tiny_sd15"
-GOLDEN = Path(__file__).parents[2] / "shared" / "golden"
-needs_golden = pytest.mark.skipif(
-    not GOLDEN.is_dir(), reason="the whole set of golden numbers is not beside the project"
-)
 
 FIELDS: dict[str, dict[str, Any]] = {
     "cosine": {},

@@ -11,11 +11,9 @@ from PIL import Image
 from retrieval.backbones import load_embedder
 from retrieval.errors import ModelError, UsageError
 from retrieval.images import DecodeRules, read_image
+from tests.golden import GOLDEN, IMAGES, dinov2_at_98_px, needs_golden
 
-GOLDEN = Path(__file__).parents[2] / "shared" / "golden"
-IMAGES = sorted((Path(__file__).parent / "data" / "golden_images").glob("*.png"))
 CPU = torch.device("cpu")
-needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="the golden models are not beside the project")
 
 
 def write_tiny_models(folder: Path) -> None:
@@ -67,16 +65,7 @@ def test_the_golden_pooled_scores_of_clip() -> None:
 
 @needs_golden
 def test_the_golden_pooled_scores_of_dinov2_at_98_px(tmp_path: Path) -> None:
-    # At the model's own 98 px its position embeddings are not interpolated, which changed between library versions.
-    import shutil
-
-    shutil.copytree(GOLDEN / "tiny" / "dinov2", tmp_path / "dinov2")
-    stated = json.loads((tmp_path / "dinov2" / "preprocessor_config.json").read_text())
-    stated |= {"size": {"shortest_edge": 112}, "crop_size": {"height": 98, "width": 98}}
-    path = tmp_path / "dinov2" / "preprocessor_config.json"
-    path.unlink()
-    path.write_text(json.dumps(stated))
-    embedder = load_embedder("dinov2", tmp_path / "dinov2", CPU, offline=True)
+    embedder = load_embedder("dinov2", dinov2_at_98_px(tmp_path), CPU, offline=True)
     vectors = embedder.embed(np.stack([embedder.prepare(read_image(p, DecodeRules(alpha="drop"))[0]) for p in IMAGES]))
     golden = np.array(json.loads((GOLDEN / "vit.json").read_text())["dino98_pooled_x100"])
     np.testing.assert_allclose(100 * vectors @ vectors.T, golden, atol=1e-3)

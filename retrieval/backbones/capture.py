@@ -46,3 +46,12 @@ def capture_qkv(
         for handle in handles:
             handle.remove()
     return captured
+
+
+def project_attention(attention: Any, hidden: Tensor) -> Projections:
+    """Return Q, K, V ``[batch, heads, tokens, head_dim]`` of an input ``[batch, tokens, width]`` (diffusers)."""
+    q, k, v = (
+        to(hidden).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
+        for to in (attention.to_q, attention.to_k, attention.to_v)
+    )
+    return q, k, v

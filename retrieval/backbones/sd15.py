@@ -10,14 +10,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from retrieval.aas import QKV
 from retrieval.backbones import ExtractorDescription, Pixels
-from retrieval.backbones.capture import Projections, capture_qkv
+from retrieval.backbones.capture import capture_qkv, project_attention
+from retrieval.backbones.latents import posterior
 from retrieval.backbones.weights import (
     load_pretrained,
     quiet_loading,
@@ -112,6 +112,22 @@ class StableDiffusion15:
             for name, path in LAYERS.items()
         }
 
+    def attention(self, layer: str) -> Any:
+        """Return the self-attention module that tensors of ``layer`` are read from."""
+        if layer not in self._layers:
+            raise UsageError(f"unknown layer '{layer}' of sd15; known: {', '.join(LAYERS)}")
+        return self._layers[layer]
+
+    @property
+    def network(self) -> Any:
+        """The UNet, for metrics that read other layers of it."""
+        return self._unet
+
+    @property
+    def branches(self) -> Branches:
+        """Which guidance branches are computed."""
+        return self._branches
+
     def prepare(self, image: Image.Image) -> Pixels:
         """Return ``[S, S, 3]``: Lanczos to a square, as published."""
         return resize_square(image, self._image_size)
@@ -122,33 +138,35 @@ class StableDiffusion15:
         unknown = sorted({target.layer for target in targets} - set(LAYERS))
         if unknown:
             raise UsageError(f"unknown layer '{unknown[0]}' of sd15; known: {', '.join(LAYERS)}")
-        mean, std = self.encode(pixels)
-        draws = draws_for(role, self._noise, self._settings.seed, (mean.shape[1], *mean.shape[2:]))
-        latent = self._vae.config.scaling_factor * (mean + std * draws.latent.to(mean))
+        noisy = self.noisy_latents(pixels, [target.timestep for target in targets], role)
         found: dict[Target, QKV] = {}
         for timestep, group in groupby(sorted(targets, key=_by_timestep), key=_by_timestep):
-            noisy = add_noise(latent, draws.noise, float(self._alpha_bars[timestep]))
-            qkv = self._read(noisy, timestep, [target.layer for target in group])
+            qkv = self._read(noisy[timestep], timestep, [target.layer for target in group])
             found |= {Target(layer, timestep): tensors for layer, tensors in qkv.items()}
         return found
 
+    def noisy_latents(self, pixels: Pixels, timesteps: Sequence[int], role: Role) -> dict[int, Tensor]:
+        """Encode once and noise once a timestep: latents ``[images, 4, S/8, S/8]`` by timestep."""
+        mean, std = self.encode(pixels)
+        draws = draws_for(role, self._noise, self._settings.seed, (mean.shape[1], *mean.shape[2:]))
+        latent = self._vae.config.scaling_factor * (mean + std * draws.latent.to(mean))
+        return {t: add_noise(latent, draws.noise, float(self._alpha_bars[t])) for t in dict.fromkeys(timesteps)}
+
     def encode(self, pixels: Pixels) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of the VAE's posterior, each ``[images, 4, S/8, S/8]``, unscaled."""
-        parameter = next(self._vae.parameters())
-        # Contiguous on purpose: torch's GroupNorm on channels-last pixels is less accurate (VAE mean 1.8e-3 off).
-        images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
-        images = images.to(parameter.device, torch.float32) / 127.5 - 1.0
-        posterior = self._vae.encode(images.to(parameter.dtype)).latent_dist
-        return posterior.mean, posterior.std
+        return posterior(self._vae, pixels)
+
+    def branch_inputs(self, noisy: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the UNet's sample and prompts: every image once a branch, the branches of one image together."""
+        return noisy.repeat_interleave(len(self._prompts), dim=0), self._prompts.repeat(len(noisy), 1, 1)
 
     def _read(self, noisy: Tensor, timestep: int, layers: Sequence[str]) -> dict[str, QKV]:
         images, branches = len(noisy), len(self._prompts)
-        sample = noisy.repeat_interleave(branches, dim=0)
-        prompts = self._prompts.repeat(images, 1, 1)
+        sample, prompts = self.branch_inputs(noisy)
         captured = capture_qkv(
             run=lambda: self._unet(sample, timestep, encoder_hidden_states=prompts),
             layers={layer: self._layers[layer] for layer in layers},
-            project=_project,
+            project=project_attention,
         )
         return {
             layer: QKV(*(t.reshape(images, branches, *t.shape[1:]) for t in tensors))
@@ -172,15 +190,6 @@ class StableDiffusion15:
 
 def _by_timestep(target: Target) -> int:
     return target.timestep
-
-
-def _project(attention: Any, hidden: Tensor) -> Projections:
-    """Return Q, K, V ``[batch, heads, tokens, head_dim]`` of the layer-normed input ``[batch, tokens, width]``."""
-    q, k, v = (
-        to(hidden).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
-        for to in (attention.to_q, attention.to_k, attention.to_v)
-    )
-    return q, k, v
 
 
 def _load_part(folder: Path, part: str, device: torch.device, dtype: torch.dtype) -> Any:

@@ -6,6 +6,7 @@ depends on the weights alone.
 
 import json
 from collections.abc import Callable
+from copy import copy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -81,15 +82,38 @@ class ViTEmbedder:
         """Return ``[crop, crop, 3]``."""
         return resize_and_crop(image, self._rules.shortest, self._rules.crop)
 
+    @property
+    def model(self) -> Any:
+        """The network, for metrics that read its layers."""
+        return self._model
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How images become its pixels."""
+        return self._rules
+
+    def with_model(self, model: Any) -> "ViTEmbedder":
+        """Return the same embedder around another form of its network, such as one with an adapter."""
+        other = copy(self)
+        other._model = model
+        return other
+
     @torch.inference_mode()
     def embed(self, pixels: Pixels) -> NDArray[np.float32]:
         """Return float32 ``[images, dim]``, rows of norm 1."""
+        result: NDArray[np.float32] = self.vectors(pixels).cpu().numpy()
+        return result
+
+    def vectors(self, pixels: Pixels) -> Tensor:
+        """Return what :meth:`embed` does as a tensor on the model's device, through which gradients flow."""
+        return torch.nn.functional.normalize(self._pool(self.forward(pixels)).float(), dim=1)
+
+    def forward(self, pixels: Pixels) -> Any:
+        """Normalise ``[images, S, S, 3]`` and return the network's own output."""
         device = next(self._model.parameters()).device
         mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (self._rules.mean, self._rules.std))
         images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))).to(device).float() / 255.0
-        vectors = self._pool(self._model(pixel_values=(images - mean) / std)).float()
-        result: NDArray[np.float32] = torch.nn.functional.normalize(vectors, dim=1).cpu().numpy()
-        return result
+        return self._model(pixel_values=(images - mean) / std)
 
     def fingerprint(self) -> dict[str, Any]:
         """See :class:`retrieval.backbones.Embedder`."""
@@ -113,7 +137,7 @@ def _load(
         name=description.name,
         folder=found,
         model=model.to(device),
-        preprocessing=_read_preprocessing(found, default),
+        preprocessing=read_preprocessing(found, default),
         pool=pool,
     )
 
@@ -134,7 +158,7 @@ def _config(folder: Path, kind: Any) -> Any:
     return config
 
 
-def _read_preprocessing(folder: Path, default: Preprocessing) -> Preprocessing:
+def read_preprocessing(folder: Path, default: Preprocessing) -> Preprocessing:
     """Read sizes and statistics that a folder states; what it does not state is the published model's."""
     path = folder / "preprocessor_config.json"
     if not path.is_file():

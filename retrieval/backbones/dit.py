@@ -1,0 +1,292 @@
+"""DiffSim on DiT-XL/2: images to the Q/K/V of one transformer block, through diffusers' DiT.
+
+Two branches, [ImageNet class 1, no class], in the published order. The published code adds noise at one noise level
+and tells the network another one, each on a schedule of its own (see :func:`published_level`); by default here
+both are ``timestep = 1001 - denoising_step`` on DiT's own schedule.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from retrieval.aas import QKV
+from retrieval.backbones import Description, Pixels
+from retrieval.backbones.capture import capture_qkv, project_attention
+from retrieval.backbones.latents import posterior
+from retrieval.backbones.weights import load_pretrained, require, weights_digest, weights_folder
+from retrieval.device import choose_dtype, dtype_name
+from retrieval.errors import ModelError, UsageError
+from retrieval.images import resize_square
+from retrieval.modes import Target
+from retrieval.noise import add_noise, draws_for
+from retrieval.settings import ModelSettings
+from retrieval.vocabulary import Role
+
+STEPS = 1000
+CLASSES = (1, 1000)  # goldfish, and the null class
+HEADS = 16  # of DiT-XL; an original checkpoint does not say
+VAE = Description(
+    name="sd-vae-ft-mse",
+    title="the VAE that DiffSim's DiT uses",
+    licence="MIT",
+    download_mb=335,
+    loader="",
+    repo="stabilityai/sd-vae-ft-mse",
+    revision="31f26fdeee1355a5c34592e401dd41e45d25a493",
+)
+_BLOCK_NAMES = (  # original name in a block: diffusers' name
+    ("attn.proj", "attn1.to_out.0"),
+    ("mlp.fc1", "ff.net.0.proj"),
+    ("mlp.fc2", "ff.net.2"),
+    ("adaLN_modulation.1", "norm1.linear"),
+)
+_SHARED_NAMES = (
+    ("x_embedder.proj", "pos_embed.proj"),
+    ("final_layer.linear", "proj_out_2"),
+    ("final_layer.adaLN_modulation.1", "proj_out_1"),
+)
+_EMBEDDING_NAMES = (  # DiT has one of these, diffusers one a block
+    ("t_embedder.mlp.0", "timestep_embedder.linear_1"),
+    ("t_embedder.mlp.2", "timestep_embedder.linear_2"),
+    ("y_embedder.embedding_table", "class_embedder.embedding_table"),
+)
+
+
+def load_dit(
+    description: Description, settings: ModelSettings, device: torch.device, offline: bool, published: bool
+) -> "DiT":
+    """Load a DiT and its VAE.
+
+    A local folder holds ``vae/`` and either diffusers' ``transformer/`` or one original checkpoint (``*.pt``,
+    ``*.safetensors``; with a ``config.json`` where its ``num_attention_heads`` are not 16).
+
+    Raises:
+        UsageError: an image size other than the checkpoint's.
+        ModelError: weights are missing or incomplete.
+    """
+    if settings.weights is None:
+        folder = weights_folder(description, None, ("transformer/*",), offline)
+        vae_folder = weights_folder(VAE, None, ("config.json", "diffusion_pytorch_model.safetensors"), offline)
+    else:
+        folder = weights_folder(description, Path(settings.weights), (), offline)
+        require(folder, ("vae",), "DiT model")
+        vae_folder = folder / "vae"
+    network, sources = _load_network(folder, choose_dtype(settings.dtype, device))
+    size = settings.image_size or 256
+    if size != 8 * network.config.sample_size:
+        raise UsageError(f"image size {size} does not suit this DiT: it takes {8 * network.config.sample_size} only")
+    return DiT(
+        network=network.to(device),
+        vae=_load_vae(vae_folder).to(device),
+        digests=(weights_digest(sources), weights_digest(vae_folder)),
+        settings=settings,
+        published=published,
+    )
+
+
+class DiT:
+    """An AttentionExtractor; layers are named by their number, "0" to "27"."""
+
+    def __init__(
+        self, *, network: Any, vae: Any, digests: tuple[str, str], settings: ModelSettings, published: bool
+    ) -> None:
+        """Take loaded parts."""
+        self._network, self._vae, self._digests = network, vae, digests
+        self._settings, self._published = settings, published
+        self._image_size = 8 * network.config.sample_size
+        self._classes = CLASSES if settings.branches == "both" else CLASSES[:1]
+
+    def prepare(self, image: Image.Image) -> Pixels:
+        """Return ``[S, S, 3]``: Lanczos to a square, as published."""
+        return resize_square(image, self._image_size)
+
+    @torch.inference_mode()
+    def extract(self, pixels: Pixels, targets: Sequence[Target], role: Role) -> dict[Target, QKV]:
+        """Encode once, then one truncated pass a timestep; see :class:`retrieval.backbones.AttentionExtractor`."""
+        blocks = {str(number): block.attn1 for number, block in enumerate(self._network.transformer_blocks)}
+        unknown = sorted({target.layer for target in targets} - set(blocks))
+        if unknown:
+            raise UsageError(f"unknown layer '{unknown[0]}' of DiT; known: 0 to {len(blocks) - 1}")
+        mean, std = posterior(self._vae, pixels)
+        rule = self._settings.noise or "pairwise"
+        draws = draws_for(role, rule, self._settings.seed, (mean.shape[1], *mean.shape[2:]))
+        latent = self._vae.config.scaling_factor * (mean + std * draws.latent.to(mean))
+        found: dict[Target, QKV] = {}
+        for step, group in groupby(sorted(targets, key=_by_step), key=_by_step):
+            alpha_bar, told = published_level(step) if self._published else sound_level(step)
+            chosen = list(group)
+            noisy = add_noise(latent, draws.noise, alpha_bar).to(self._network.dtype)
+            tensors = self._read(noisy, told, {target.layer: blocks[target.layer] for target in chosen})
+            found |= {target: tensors[target.layer] for target in chosen}
+        return found
+
+    def _read(self, noisy: Tensor, told: int, modules: Mapping[str, Any]) -> dict[str, QKV]:
+        images, branches = len(noisy), len(self._classes)
+        labels = torch.tensor(self._classes, device=noisy.device).repeat(images)
+        steps = torch.full((images * branches,), told, device=noisy.device)
+        sample = noisy.repeat_interleave(branches, dim=0)
+        captured = capture_qkv(
+            run=lambda: self._network(sample, timestep=steps, class_labels=labels),
+            layers=modules,
+            project=project_attention,
+        )
+        return {
+            layer: QKV(*(t.reshape(images, branches, *t.shape[1:]) for t in tensors))
+            for layer, tensors in captured.items()
+        }
+
+    def fingerprint(self) -> dict[str, Any]:
+        """See :class:`retrieval.backbones.AttentionExtractor`."""
+        return {
+            "name": "dit",
+            "weights": list(self._digests),
+            "image_size": self._image_size,
+            "branches": self._settings.branches,
+            "noise": self._settings.noise or "pairwise",
+            "seed": self._settings.seed,
+            "published": self._published,
+            "dtype": dtype_name(self._network.dtype),
+        }
+
+
+def sound_level(denoising_step: int) -> tuple[float, int]:
+    """Return (alpha bar, timestep) for ``timestep = 1001 - denoising_step`` on DiT's linear schedule."""
+    timestep = min(STEPS - 1, STEPS + 1 - denoising_step)
+    alpha_bars = torch.cumprod(1.0 - torch.linspace(1e-4, 0.02, STEPS, dtype=torch.float64), dim=0)
+    return float(alpha_bars[timestep]), timestep
+
+
+def published_level(denoising_step: int) -> tuple[float, int]:
+    """Return what the published code does: (alpha bar of the noise, timestep that the network is told).
+
+    Noise is added at timestep ``denoising_step`` (so a higher one is MORE noise here) of SD 1.5's schedule. The
+    network is told step ``1000 - denoising_step`` of a schedule respaced to ``denoising_step`` steps.
+    """
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, STEPS) ** 2
+    alpha_bar = float(torch.cumprod(1.0 - betas, dim=0)[denoising_step])
+    position = STEPS - denoising_step
+    if position >= denoising_step:
+        raise UsageError(f"the published DiT code has no denoising step {denoising_step}: 501 to 999 are possible")
+    stride, at = (STEPS - 1) / (denoising_step - 1), 0.0
+    for _ in range(position):  # summed up, not multiplied: the rounding of the original
+        at += stride
+    return alpha_bar, round(at)
+
+
+def _by_step(target: Target) -> int:
+    return target.denoising_step
+
+
+def _load_network(folder: Path, dtype: torch.dtype) -> tuple[Any, Path]:
+    from diffusers import DiTTransformer2DModel
+
+    if (folder / "transformer").is_dir():
+        network = load_pretrained(
+            DiTTransformer2DModel, folder, "DiT", subfolder="transformer", torch_dtype=dtype, low_cpu_mem_usage=False
+        )
+        source = folder / "transformer"
+    else:
+        network = load_original(_checkpoint(folder), _stated_heads(folder))
+        source = folder
+        if dtype != torch.float32:
+            network = network.to(dtype)
+    for block in network.transformer_blocks:
+        # diffusers spaces the timestep's frequencies by half - 1 and normalises with another eps than DiT, whose
+        # weights were trained with these.
+        block.norm1.emb.time_proj.downscale_freq_shift = 0
+        block.norm3.eps = 1e-6
+    return network.eval().requires_grad_(False), source
+
+
+def _checkpoint(folder: Path) -> Mapping[str, Tensor]:
+    from safetensors.torch import load_file
+
+    files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.pt")])
+    if len(files) != 1:
+        raise ModelError(f"{folder} holds no DiT model: transformer/ or one original checkpoint is needed there")
+    try:
+        if files[0].suffix == ".safetensors":
+            return load_file(files[0])
+        loaded: Mapping[str, Any] = torch.load(files[0], map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError) as error:
+        raise ModelError(f"{files[0]} can't be loaded: {str(error).strip().splitlines()[0]}") from error
+    weights: Mapping[str, Tensor] = loaded.get("ema", loaded)
+    return weights
+
+
+def _stated_heads(folder: Path) -> int:
+    path = folder / "config.json"
+    try:
+        return int(json.loads(path.read_text("utf-8"))["num_attention_heads"]) if path.is_file() else HEADS
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path} does not state num_attention_heads: {error}") from error
+
+
+def load_original(weights: Mapping[str, Tensor], heads: int = HEADS) -> Any:
+    """Return diffusers' DiT with the weights of an original checkpoint.
+
+    Args:
+        weights: the original state dict.
+        heads: attention heads, which the checkpoint does not state.
+
+    Raises:
+        ModelError: it lacks weights, or has others.
+    """
+    from diffusers import DiTTransformer2DModel
+
+    try:
+        width, channels, patch, _ = weights["x_embedder.proj.weight"].shape
+        depth = 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("blocks."))
+        kind: Any = DiTTransformer2DModel
+        network = kind(
+            num_attention_heads=heads,
+            attention_head_dim=width // heads,
+            in_channels=channels,
+            out_channels=len(weights["final_layer.linear.weight"]) // patch**2,
+            num_layers=depth,
+            sample_size=patch * round(weights["pos_embed"].shape[1] ** 0.5),
+            patch_size=patch,
+            num_embeds_ada_norm=len(weights["y_embedder.embedding_table.weight"]) - 1,
+            norm_eps=1e-6,
+        )
+        network.load_state_dict(convert(weights, depth), strict=False)
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise ModelError(f"this is no original DiT checkpoint: {str(error).strip().splitlines()[0]}") from error
+    network.pos_embed.pos_embed = weights["pos_embed"]
+    return network
+
+
+def convert(weights: Mapping[str, Tensor], depth: int) -> dict[str, Tensor]:
+    """Give an original state dict diffusers' names."""
+    renamed: dict[str, Tensor] = {}
+
+    def copy(original: str, ours: str) -> None:
+        for kind in ("weight", "bias"):
+            if f"{original}.{kind}" in weights:
+                renamed[f"{ours}.{kind}"] = weights[f"{original}.{kind}"]
+
+    for original, ours in _SHARED_NAMES:
+        copy(original, ours)
+    for number in range(depth):
+        block, target = f"blocks.{number}", f"transformer_blocks.{number}"
+        for original, ours in _BLOCK_NAMES:
+            copy(f"{block}.{original}", f"{target}.{ours}")
+        for original, ours in _EMBEDDING_NAMES:
+            copy(original, f"{target}.norm1.emb.{ours}")
+        for kind in ("weight", "bias"):
+            for name, part in zip("qkv", weights[f"{block}.attn.qkv.{kind}"].chunk(3), strict=True):
+                renamed[f"{target}.attn1.to_{name}.{kind}"] = part
+    return renamed
+
+
+def _load_vae(folder: Path) -> Any:
+    from diffusers import AutoencoderKL
+
+    return load_pretrained(AutoencoderKL, folder, "the VAE of DiT", torch_dtype=torch.float32, low_cpu_mem_usage=False)

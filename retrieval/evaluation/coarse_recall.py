@@ -1,0 +1,51 @@
+"""How much of the exact ranking the coarse stage lets through: recall of the exact top k among N candidates."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from retrieval.backbones import Embedder
+from retrieval.discovery import find_images
+from retrieval.errors import UsageError
+from retrieval.evaluation.measure import Measurement
+from retrieval.evaluation.run import Run
+from retrieval.images import read_image
+
+
+def coarse_recall(
+    folder: Path, name: str, encoder: Embedder, candidates: Sequence[int], run: Run, k: int = 10
+) -> list[Measurement]:
+    """Rank every image against all others by the metric ``name`` and by ``encoder``.
+
+    Returns:
+        One measurement for each number of candidates: the mean share of the exact ``k`` nearest that are among so
+        many nearest by the encoder.
+
+    Raises:
+        UsageError: fewer than three images.
+    """
+    items = list(find_images([folder]).files)
+    if len(items) < 3:
+        raise UsageError(f"{folder} holds {len(items)} images: three or more are needed to measure recall")
+    store = run.store(name)
+    for role in ("query", "gallery"):
+        store.encode(items, role, run.shown("coarse recall", name))
+    gallery = store.get(items, "gallery")
+    prepared = np.stack([encoder.prepare(read_image(path, run.rules)[0]) for path in items])
+    vectors = np.concatenate([encoder.embed(prepared[at : at + 16]) for at in range(0, len(items), 16)])
+    coarse = np.argsort(-(vectors @ vectors.T), axis=1, kind="stable")
+    shares: dict[int, list[float]] = {count: [] for count in candidates}
+    for row in range(len(items)):
+        ranked = store.metric.rank(store.get([items[row]], "query"), gallery)
+        exact = set(ranked[ranked != row][:k].tolist())
+        nearby = coarse[row][coarse[row] != row].tolist()
+        for count in candidates:
+            shares[count].append(len(exact & set(nearby[:count])) / len(exact))
+        run.progress("coarse recall: queries", row + 1, len(items))
+    return [
+        Measurement(
+            folder.resolve().name, name, f"top-{k} recall at {count} candidates", float(np.mean(values)), len(items)
+        )
+        for count, values in shares.items()
+    ]

@@ -1,0 +1,62 @@
+"""The paper's retrieval figures: a query, and its nearest images by each metric, one metric a row."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from retrieval.discovery import find_images
+from retrieval.errors import UsageError
+from retrieval.evaluation.run import Run
+from retrieval.metrics import METRICS
+from retrieval.metrics.features import select
+from retrieval.sheet import SheetCell, SheetRow, write_sheet
+
+
+def draw_figure(folder: Path, queries: Sequence[Path], out: Path, run: Run, k: int = 4) -> None:
+    """Draw the ``k`` nearest images of every query among those below ``folder`` (never the query's own file).
+
+    Raises:
+        UsageError: no images there, or an ``out`` that no sheet can have.
+    """
+    items = list(find_images([folder]).files)
+    if len(items) < 2:
+        raise UsageError(f"{folder} holds {len(items)} images: two or more are needed for a figure")
+    asked = [query.resolve() for query in queries] or _spread(items)
+    found = {name: _nearest(name, asked, items, run, k) for name in run.metrics}
+    rows = [
+        SheetRow(
+            title=METRICS[name].title if name in METRICS else name,
+            query=SheetCell(query, "query", _short(query)),
+            neighbours=[SheetCell(path, f"{score:.3f}", _short(path)) for path, score in found[name][query]],
+        )
+        for query in asked
+        for name in run.metrics
+    ]
+    write_sheet(out, rows, f"nearest {k} of {len(items)} images in {folder.resolve().name}")
+
+
+def _nearest(
+    name: str, queries: Sequence[Path], items: Sequence[Path], run: Run, k: int
+) -> dict[Path, list[tuple[Path, float]]]:
+    store = run.store(name)
+    store.encode(items, "gallery", run.shown("figure", name))
+    store.encode(queries, "query", run.shown("figure", name))
+    gallery, metric = store.get(items, "gallery"), store.metric
+    found = {}
+    for query in queries:
+        one = store.get([query], "query")
+        order = [i for i in metric.rank(one, gallery).tolist() if items[i] != query][:k]
+        scores = metric.score(one, select(gallery, order)).tolist()
+        if metric.comparative:  # its scores depend on the whole gallery
+            everything = metric.score(one, gallery)
+            scores = [float(everything[i]) for i in order]
+        found[query] = [(items[i], score) for i, score in zip(order, scores, strict=True)]
+    return found
+
+
+def _spread(items: Sequence[Path], count: int = 3) -> list[Path]:
+    """Return a few images, evenly spread over the sorted list."""
+    return [items[(2 * i + 1) * len(items) // (2 * count)] for i in range(min(count, len(items)))]
+
+
+def _short(path: Path) -> str:
+    return "/".join(path.parts[-2:])

@@ -1,0 +1,147 @@
+"""Write measurements: CSV and JSON with everything, Markdown for people, TREC files for other tools."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from retrieval.errors import DiffSimError, UsageError
+from retrieval.evaluation.benches import BENCHES
+from retrieval.evaluation.measure import Measurement, Ranking
+from retrieval.evaluation.published import COLUMNS, PUBLISHED
+from retrieval.metrics import METRICS
+from retrieval.version import CREATED_BY
+
+SCHEMA = 1
+SUFFIXES = (".csv", ".json", ".md")
+
+
+def write_report(path: Path, measurements: Sequence[Measurement]) -> None:
+    """Write ``measurements`` as ``path``: .csv, .json or .md.
+
+    Raises:
+        UsageError: another suffix.
+        DiffSimError: the file can't be written.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise UsageError(f"{path.name}: a report's name must end in one of {', '.join(SUFFIXES)}")
+    text = {".csv": as_csv, ".json": as_json, ".md": as_markdown}[suffix](measurements)
+    write_text(path, text)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file, making its folder; a failure is a DiffSimError that names it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+    except OSError as error:
+        raise DiffSimError(f"{path} can't be written: {error.strerror or error}") from error
+
+
+def as_csv(measurements: Sequence[Measurement]) -> str:
+    """Return one row a measurement, with a header."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, [field.name for field in fields(Measurement)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(measurement) for measurement in measurements)
+    return stream.getvalue()
+
+
+def as_json(measurements: Sequence[Measurement]) -> str:
+    """Return ``{"schema": 1, "created_by", "measurements": [...]}``."""
+    return json.dumps(to_dict(measurements), indent=2, ensure_ascii=False) + "\n"
+
+
+def to_dict(measurements: Sequence[Measurement]) -> dict[str, Any]:
+    """Return plain values for :func:`as_json`."""
+    return {"schema": SCHEMA, "created_by": CREATED_BY, "measurements": [asdict(m) for m in measurements]}
+
+
+def read_report(path: Path) -> list[Measurement]:
+    """Read what :func:`as_json` wrote.
+
+    Raises:
+        UsageError: no such file, or no report.
+    """
+    try:
+        return [Measurement(**row) for row in json.loads(path.read_text("utf-8"))["measurements"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} is no JSON report of diffsim-eval bench --out: {error}") from error
+
+
+def as_markdown(measurements: Sequence[Measurement]) -> str:
+    """Return a table: a row for each benchmark, part and measure, a column a metric; shares in percent."""
+    metrics = list(dict.fromkeys(m.metric for m in measurements))
+    rows = list(dict.fromkeys((m.bench, m.part, m.measure, m.count) for m in measurements))
+    cells = {(m.bench, m.part, m.measure, m.count, m.metric): m for m in measurements}
+    lines = ["| benchmark | measure | n | " + " | ".join(metrics) + " |", "|---|---|---:|" + "---:|" * len(metrics)]
+    for bench, part, measure, count in rows:
+        found = [cells.get((bench, part, measure, count, metric)) for metric in metrics]
+        name = f"{bench}: {part}" if part else bench
+        lines.append(f"| {name} | {measure} | {count} | " + " | ".join(map(_cell, found)) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(measurement: Measurement | None) -> str:
+    if measurement is None:
+        return "-"
+    if measurement.measure == "variance":
+        return f"{measurement.value:.3e}"
+    if measurement.low is None or measurement.high is None:
+        return f"{100 * measurement.value:.1f}"
+    return f"{100 * measurement.value:.1f} ({100 * measurement.low:.0f}-{100 * measurement.high:.0f})"
+
+
+def beside_published(measurements: Sequence[Measurement]) -> str:
+    """Return the paper's table as Markdown, with what was measured beside each number: ``97.40 / 97.15``."""
+    mine: dict[tuple[str, str], float] = {}
+    for m in measurements:
+        known = METRICS.get(m.metric)
+        bench = BENCHES.get(m.bench)
+        if m.measure == "triplet accuracy" and not m.part and bench is not None:
+            mine[known.published_as if known and known.published_as else m.metric, bench.column] = 100 * m.value
+    others = [row for row, _ in mine if row not in PUBLISHED]
+    lines = ["| metric (paper / here) | " + " | ".join(COLUMNS) + " |", "|---|" + "---:|" * len(COLUMNS)]
+    for row in [*PUBLISHED, *dict.fromkeys(others)]:
+        cells = []
+        for column in COLUMNS:
+            theirs, ours = PUBLISHED.get(row, {}).get(column), mine.get((row, column))
+            shown = "-" if theirs is None else f"{theirs:.2f}"
+            cells.append(shown if ours is None else f"{shown} / {ours:.2f}")
+        lines.append(f"| {row} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def trec_run(metric: str, rankings: Sequence[Ranking], root: Path) -> str:
+    """Return a TREC run: ``query Q0 item rank score tag`` a line; names are paths below ``root``, percent-encoded."""
+    lines = []
+    for ranking in rankings:
+        query = _name(ranking.query, root)
+        for rank, i in enumerate(_order(ranking), 1):
+            item, score = _name(ranking.items[i], root), float(ranking.scores[i])
+            lines.append(f"{query} Q0 {item} {rank} {score:.9g} {metric}\n")
+    return "".join(lines)
+
+
+def trec_qrels(rankings: Sequence[Ranking], root: Path) -> str:
+    """Return TREC judgements: ``query 0 item 1`` for every image of the query's group."""
+    return "".join(
+        f"{_name(ranking.query, root)} 0 {_name(path, root)} 1\n"
+        for ranking in rankings
+        for path, relevant in zip(ranking.items, ranking.relevant.tolist(), strict=True)
+        if relevant
+    )
+
+
+def _order(ranking: Ranking) -> Iterator[int]:
+    yield from (-ranking.scores).argsort(kind="stable").tolist()
+
+
+def _name(path: Path, root: Path) -> str:
+    inside = path.relative_to(root) if path.is_relative_to(root) else path
+    return quote(inside.as_posix())

@@ -1,0 +1,131 @@
+"""Features of a benchmark's images: each is encoded once a role, and kept in memory and, if wanted, on disk.
+
+With a folder to keep them in, a run that was stopped goes on where it was: features are found by the content of the
+image and by the metric's fingerprint, so nothing stale is ever used.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from retrieval.errors import NoSpaceError
+from retrieval.images import DecodeRules, read_image
+from retrieval.metrics import Features, Metric
+from retrieval.metrics.features import join, select
+from retrieval.vocabulary import Role
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+
+def silent(task: str, done: int, total: int) -> None:
+    """Show no progress."""
+
+
+class FeatureStore:
+    """The features of images by path and role; in memory, or in a folder and read when they are asked for."""
+
+    def __init__(self, metric: Metric, rules: DecodeRules, cache: Path | None = None) -> None:
+        """Encode with ``metric``; ``cache`` is a folder that outlives the run."""
+        self.metric = metric
+        self._rules = rules
+        self._kept: dict[tuple[Role, Path], Features | Path] = {}
+        self._folder = None if cache is None else cache / _fingerprint(metric, rules)
+
+    def _role(self, role: Role) -> Role:
+        return "gallery" if self.metric.one_role else role
+
+    def encode(self, paths: Sequence[Path], role: Role, progress: Progress = silent) -> None:
+        """Make sure that the features of ``paths`` are there.
+
+        Raises:
+            ImageError: one of them is no usable image; a benchmark without it would be another one.
+            NoSpaceError: memory would not hold them all; the message says how to keep them on disk.
+        """
+        role = self._role(role)
+        missing = [path for path in dict.fromkeys(paths) if (role, path) not in self._kept]
+        for start in range(0, len(missing), self.metric.batch_size):
+            batch = missing[start : start + self.metric.batch_size]
+            self._encode_batch(batch, role)
+            if start == 0 and self._folder is None:
+                _check_memory(self.bytes_of(batch[0], role) * len(missing))
+            progress("images", start + len(batch), len(missing))
+
+    def _encode_batch(self, paths: Sequence[Path], role: Role) -> None:
+        fresh: list[tuple[Path, Path | None, Image.Image]] = []
+        for path in paths:
+            image, facts = read_image(path, self._rules)
+            file = None if self._folder is None else self._folder / role / f"{facts.sha256}.safetensors"
+            if file is not None and file.is_file():
+                self._kept[role, path] = file
+            else:
+                fresh.append((path, file, image))
+        if not fresh:
+            return
+        features = self.metric.encode([image for _, _, image in fresh], role)
+        for row, (path, file, _) in enumerate(fresh):
+            one = select(features, slice(row, row + 1))
+            if file is None:
+                self.put(path, role, one)
+            else:
+                _save(one, file)
+                self._kept[role, path] = file
+
+    def put(self, path: Path, role: Role, features: Features) -> None:
+        """Keep the features of one image that were computed elsewhere."""
+        self._kept[self._role(role), path] = {name: tensor.clone() for name, tensor in features.items()}
+
+    def get(self, paths: Sequence[Path], role: Role) -> Features:
+        """Return the features of encoded images, in the order of ``paths``."""
+        kept = [self._kept[self._role(role), path] for path in paths]
+        return join([_load(one) if isinstance(one, Path) else one for one in kept])
+
+    def bytes_of(self, path: Path, role: Role) -> int:
+        """Return how much memory the features of one encoded image take."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.get([path], role).values())
+
+
+def _check_memory(needed: int) -> None:
+    free = available_memory()
+    if free is not None and needed > 0.9 * free:
+        raise NoSpaceError(
+            f"the features need about {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free; "
+            "keep them on disk instead, with --cache FOLDER"
+        )
+
+
+def available_memory() -> int | None:
+    """Return the bytes that this machine can still give, caches counted as free; None where it does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+    except OSError:
+        return None
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def _fingerprint(metric: Metric, rules: DecodeRules) -> str:
+    told = json.dumps([metric.fingerprint(), rules.fingerprint()], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+def _load(file: Path) -> Features:
+    from safetensors.torch import load_file
+
+    loaded: Features = load_file(file)
+    return loaded
+
+
+def _save(features: Features, file: Path) -> None:
+    from safetensors.torch import save
+
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_bytes(save({name: tensor.contiguous() for name, tensor in features.items()}))
+        os.replace(temporary, file)
+    except OSError as error:
+        raise NoSpaceError(f"features can't be kept in {file.parent}: {error.strerror or error}") from error

@@ -1,0 +1,85 @@
+"""The hard vote of the paper: each member says which of two images is closer, and the majority decides."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from retrieval.errors import UsageError
+from retrieval.metrics import Features, Metric, MetricDescription, MetricSettings, describe_metric, load_metric
+from retrieval.vocabulary import Role
+
+
+def load(description: MetricDescription, settings: MetricSettings, device: torch.device, offline: bool) -> "Ensemble":
+    """Load the paper's three members, each with its own defaults but for the device.
+
+    Raises:
+        UsageError: settings for one metric were given; they would mean different things to each member.
+    """
+    if settings != MetricSettings():
+        raise UsageError("an ensemble runs its members with their own settings: leave out layer, weights and the like")
+    return Ensemble({name: load_metric(name, None, device, offline) for name in description.members})
+
+
+def load_ensemble(names: Sequence[str], loaded: Mapping[str, Metric]) -> "Ensemble":
+    """Make an ensemble of metrics that are loaded already.
+
+    Raises:
+        UsageError: fewer than three members, or an even number of them (a vote could be tied).
+    """
+    for name in names:
+        describe_metric(name)
+    if len(set(names)) < 3 or len(set(names)) % 2 == 0:
+        raise UsageError(f"an ensemble needs an odd number of metrics, three or more, not {', '.join(names)}")
+    return Ensemble({name: loaded[name] for name in names})
+
+
+class Ensemble(Metric):
+    """Scores are shares of the gallery's other images that an image beats by majority (Copeland).
+
+    For a gallery of two that is the paper's vote: 1 for the closer image, 0 for the other. A member that finds
+    both equally close votes for neither; the published code counts its vote for the true neighbour.
+    """
+
+    comparative: ClassVar[bool] = True
+
+    def __init__(self, members: Mapping[str, Metric]) -> None:
+        """Take loaded metrics by name."""
+        self._members = members
+        self.one_role = all(member.one_role for member in members.values())
+        self.batch_size = min(member.batch_size for member in members.values())
+
+    def encode(self, images: Sequence[Image.Image], role: Role) -> Features:
+        """Return every member's features, named ``member/feature``."""
+        return {
+            f"{name}/{feature}": tensor
+            for name, member in self._members.items()
+            for feature, tensor in member.encode(images, role).items()
+        }
+
+    def score(self, query: Features, gallery: Features) -> NDArray[np.float32]:
+        """See the class; memory is quadratic in the gallery."""
+        scores = [member.score(_part(query, name), _part(gallery, name)) for name, member in self._members.items()]
+        signs = [1.0 if member.higher_is_closer else -1.0 for member in self._members.values()]
+        return majority(np.stack([sign * row for sign, row in zip(signs, scores, strict=True)]))
+
+    def fingerprint(self) -> dict[str, Any]:
+        """See :class:`retrieval.metrics.Metric`."""
+        return {name: member.fingerprint() for name, member in self._members.items()}
+
+
+def majority(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return Copeland shares for scores ``[members, images]`` (higher is closer): float32 ``[images]``, 0 to 1."""
+    votes = np.sign(scores[:, :, None] - scores[:, None, :]).sum(axis=0)  # > 0: the row's image beats the column's
+    wins = (votes > 0) + 0.5 * (votes == 0)
+    np.fill_diagonal(wins, 0.0)
+    shares: NDArray[np.float32] = (wins.sum(axis=1) / max(1, scores.shape[1] - 1)).astype(np.float32)
+    return shares
+
+
+def _part(features: Features, name: str) -> Features:
+    prefix = f"{name}/"
+    return {key.removeprefix(prefix): tensor for key, tensor in features.items() if key.startswith(prefix)}

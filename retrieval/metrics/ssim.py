@@ -1,0 +1,74 @@
+"""Structural similarity (Wang et al., 2004): the usual measure of image quality, and a trivial baseline here."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import conv2d
+
+from retrieval.images import resize_square
+from retrieval.metrics import Features, Metric, MetricDescription, MetricSettings
+from retrieval.metrics.vectors import pixels_of
+from retrieval.mini.cells import grey
+from retrieval.vocabulary import Role
+
+WINDOW, SIGMA = 11, 1.5  # pixels, of the paper
+C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+CHUNK = 64  # images that are compared at a time
+
+
+def load(
+    description: MetricDescription, settings: MetricSettings, device: torch.device, offline: bool
+) -> "StructuralSimilarity":
+    """Return the metric; it has no weights."""
+    return StructuralSimilarity(settings.image_size or description.image_size)
+
+
+class StructuralSimilarity(Metric):
+    """Mean SSIM of luma, both images resized to one square, with the paper's Gaussian window; no padding."""
+
+    one_role = True
+
+    def __init__(self, image_size: int) -> None:
+        """Compare at ``image_size`` pixels a side."""
+        self._size = image_size
+
+    def encode(self, images: Sequence[Image.Image], role: Role) -> Features:
+        """Return luma, its local mean and its local variance."""
+        luma = torch.cat([grey(pixels_of(resize_square(image, self._size))) for image in images]).double()
+        mean = blur(luma)
+        return {"luma": luma.float(), "mean": mean.float(), "variance": (blur(luma**2) - mean**2).float()}
+
+    def score(self, query: Features, gallery: Features) -> NDArray[np.float32]:
+        """Return ``mean((2 mx my + C1)(2 cov + C2) / ((mx² + my² + C1)(vx + vy + C2)))``."""
+        total = len(gallery["luma"])
+        chunks = [
+            _ssim(query, {name: tensor[at : at + CHUNK] for name, tensor in gallery.items()})
+            for at in range(0, total, CHUNK)
+        ]
+        return torch.cat(chunks).numpy() if chunks else np.empty(0, np.float32)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """See :class:`retrieval.metrics.Metric`."""
+        return {"name": "ssim", "size": self._size, "version": 1}
+
+
+def _ssim(query: Features, chunk: Features) -> Tensor:
+    mean_a, mean_b = query["mean"], chunk["mean"]
+    covariance = blur(query["luma"] * chunk["luma"]) - mean_a * mean_b
+    luminance = (2 * mean_a * mean_b + C1) / (mean_a**2 + mean_b**2 + C1)
+    structure = (2 * covariance + C2) / (query["variance"] + chunk["variance"] + C2)
+    return (luminance * structure).flatten(1).mean(dim=1)
+
+
+def blur(images: Tensor) -> Tensor:
+    """Return the Gaussian-weighted mean around each pixel of ``[images, H, W]`` that has all its neighbours."""
+    offsets = torch.arange(WINDOW, dtype=images.dtype) - WINDOW // 2
+    weights = torch.exp(-(offsets**2) / (2 * SIGMA**2))
+    weights = weights / weights.sum()
+    rows = conv2d(images.unsqueeze(1), weights.view(1, 1, 1, -1))
+    return conv2d(rows, weights.view(1, 1, -1, 1)).squeeze(1)
