@@ -19,9 +19,11 @@ def fuse_rankings(rankings: Sequence[NDArray[np.int64]], count: int) -> NDArray[
         int64 ``[min(count, rows in all)]``, best first; ties by row number, lowest first.
     """
     rows = np.unique(np.concatenate(rankings)) if rankings else np.empty(0, np.int64)
-    scores = np.zeros(len(rows))
-    for ranking in rankings:
-        scores[np.searchsorted(rows, ranking)] += 1.0 / (RRF_CONSTANT + 1.0 + np.arange(len(ranking)))
+    shares = np.zeros((len(rankings), len(rows)))
+    for encoder, ranking in enumerate(rankings):
+        shares[encoder, np.searchsorted(rows, ranking)] = 1.0 / (RRF_CONSTANT + 1.0 + np.arange(len(ranking)))
+    # Sorted before they are added, so that rounding, and with it a tie, does not depend on the order of encoders.
+    scores = np.sort(shares, axis=0).sum(axis=0)
     order = np.lexsort((rows, -scores))[:count]
     fused: NDArray[np.int64] = rows[order]
     return fused

@@ -98,6 +98,7 @@ def test_figure_sweep_and_coarse_recall(evaluate, gallery: Path, tmp_path: Path)
     ran = evaluate(
         *("sweep", "groups", gallery, "-m", "mini", "--layers", "D_1,M", "--steps", "951", "--triplets", "20"),
         *("-o", tmp_path / "map.png", "--csv", tmp_path / "map.csv", "--image-sizes", "64,96"),
+        *("--weights", Path(__file__).parent / "data" / "mini_unet"),
     )
     names = [f"mini {layer} {size} px at 951" for size in (64, 96) for layer in ("D_1", "M")]
     assert [line.split("\t")[0] for line in ran.out.splitlines()] == names

@@ -411,12 +411,13 @@ def test_a_sweep_finds_what_single_runs_find(gallery: Path, tmp_path: Path) -> N
     from retrieval.metrics import MetricSettings
     from retrieval.metrics.diffusion import ExtractorMetric
 
-    metric = load_metric("mini")
+    weights = str(Path(__file__).parent / "data" / "mini_unet")
+    metric = load_metric("mini", MetricSettings(weights=weights))
     assert isinstance(metric, ExtractorMetric)
     options = BenchOptions(triplets=60)
     found = sweep("groups", gallery, metric, ["D_1", "M"], [701, 951], options)
     assert list(found) == [("D_1", 701), ("M", 701), ("D_1", 951), ("M", 951)]
-    single = load_metric("mini", MetricSettings(layer="M", denoising_step=701))
+    single = load_metric("mini", MetricSettings(weights=weights, layer="M", denoising_step=701))
     alone = next(run_bench("groups", gallery, Run({"mini": single}, options)))
     assert found["M", 701].value == alone.value
     values = [[found[layer, step].value for step in (701, 951)] for layer in ("D_1", "M")]

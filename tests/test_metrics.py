@@ -231,10 +231,11 @@ def test_metrics_without_weights_rank_an_image_before_its_neighbour(name: str) -
 def test_ssim_is_scikit_images() -> None:
     from skimage.metrics import structural_similarity
 
-    from retrieval.backbones.descriptor import grey
     from retrieval.images import resize_square
+    from retrieval.metrics.vectors import pixels_of
+    from retrieval.mini.cells import grey
 
-    a, b = (grey(resize_square(image, 128)) for image in images()[:2])
+    a, b = (grey(pixels_of(resize_square(image, 128)))[0].numpy() for image in images()[:2])
     expected, full = structural_similarity(
         a, b, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True
     )

@@ -54,7 +54,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, project: Projection | None = None) -
 def attention_features(q: Tensor, k: Tensor, v: Tensor, project: Projection | None = None) -> Features:
     """Return what a metric keeps of images: q, k, v and the images' own outputs, in the dtype of ``q``, on the CPU."""
     own = attend(q, k, v, project).to(q.dtype)
-    return {name: t.cpu() for name, t in (("q", q), ("k", k), ("v", v), ("own", own))}
+    keys = k.clone() if k is q else k  # stored side by side, and a file can't hold one tensor under two names
+    return {name: t.cpu() for name, t in (("q", q), ("k", keys), ("v", v), ("own", own))}
 
 
 def features_of(tensors: QKV, project: Projection | None = None) -> Features:

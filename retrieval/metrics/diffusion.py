@@ -46,11 +46,11 @@ def load_feats(
 
 
 def target_of(description: MetricDescription, settings: MetricSettings) -> Target:
-    """Return the layer and timestep asked for, or the metric's own; values and readout are the mode's."""
-    asked = at_step(settings.layer or description.layer, settings.denoising_step or description.denoising_step)
-    if not description.mode:
-        return asked
-    return replace(MINI_MODES[description.mode].target, layer=asked.layer, timestep=asked.timestep)
+    """Return the layer and timestep asked for, read as they are, or the metric's own target."""
+    layer, step = settings.layer or description.layer, settings.denoising_step or description.denoising_step
+    if description.mode and layer == description.layer:
+        return MINI_MODES[description.mode].target
+    return at_step(layer, step)
 
 
 class ExtractorMetric(AttentionMetric):
@@ -75,6 +75,7 @@ class ExtractorMetric(AttentionMetric):
         """Return the metric at another layer or timestep, on the same loaded network."""
         other = copy(self)
         other._target = target
+        other._how = replace(self._how, project=partial(read, readout=target.readout))
         return other
 
     def encode(self, images: Sequence[Image.Image], role: Role) -> Features:
@@ -87,7 +88,9 @@ class ExtractorMetric(AttentionMetric):
         """Return the features at several layers and timesteps; a timestep costs one pass, whatever its layers."""
         pixels = np.stack([self._extractor.prepare(image) for image in images])
         found = self._extractor.extract(pixels, targets, role)
-        return {target: features_of(tensors, self._how.project) for target, tensors in found.items()}
+        return {
+            target: features_of(tensors, partial(read, readout=target.readout)) for target, tensors in found.items()
+        }
 
     def fingerprint(self) -> dict[str, Any]:
         """See :class:`retrieval.metrics.Metric`."""
