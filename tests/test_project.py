@@ -125,7 +125,7 @@ def leaf(folder: Path, listed: set[Path]) -> bool:
 
 def help_of(*words: str) -> str:
     """The help of an installed command."""
-    module = {"diffsim-index": "index_command", "diffsim-search": "search_command"}[words[0]]
+    module = f"{words[0].removeprefix('diffsim-')}_command"
     code = f"import sys; sys.argv[0] = {words[0]!r}; from cli.{module} import app; app()"
     result = subprocess.run(
         [sys.executable, "-c", code, *words[1:], "--help"],
@@ -141,11 +141,14 @@ def help_of(*words: str) -> str:
 
 def test_the_readme_uses_commands_and_options_that_exist() -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
-    lines = re.findall(r"^\s*(?:\$ )?(diffsim-(?:index|search)\b.*)$", readme, re.MULTILINE)
+    lines = re.findall(r"^\s*(?:\$ )?(diffsim-(?:index|search|eval)\b.*)$", readme, re.MULTILINE)
     assert lines
     helps: dict[tuple[str, ...], str] = {}
     for line in lines:
-        words = tuple(line.split()[: 2 if line.startswith("diffsim-index") else 1])
+        command, *rest = line.split()
+        words = (command,) if command == "diffsim-search" else (command, rest[0])
+        if rest[:1] == ["bench"]:
+            words = (*words, rest[1])
         helps.setdefault(words, help_of(*words))
         for option in re.findall(r"(?<=\s)(--[a-z-]+|-[a-z0-9])(?=[\s=]|$)", line):
             assert option in helps[words], f"{' '.join(words)} has no option {option}"
