@@ -15,14 +15,11 @@ if TYPE_CHECKING:
 LINE_SECONDS = 15.0
 
 
-class Bar:
-    """A bar on a terminal's stderr, nothing elsewhere. Use it as a context manager around the work."""
+class _Drawn:
+    """What is drawn on a terminal's stderr, and nowhere else. Use it as a context manager around the work."""
 
-    def __init__(self, what: str, wanted: bool = True) -> None:
-        """Call the work ``what``; draw nothing unless ``wanted``."""
-        self._what = what
+    def __init__(self, wanted: bool) -> None:
         self._progress = _new_bar() if wanted and sys.stderr.isatty() else None
-        self._task: TaskID | None = None
 
     @property
     def is_drawn(self) -> bool:
@@ -37,6 +34,16 @@ class Bar:
     ) -> None:
         if self._progress is not None:
             self._progress.stop()
+
+
+class Bar(_Drawn):
+    """One bar."""
+
+    def __init__(self, what: str, wanted: bool = True) -> None:
+        """Call the work ``what``; draw nothing unless ``wanted``."""
+        super().__init__(wanted)
+        self._what = what
+        self._task: TaskID | None = None
 
     def show(self, done: int, total: int) -> None:
         """Show how far the work is; the bar appears with the first step, when what comes before has been said."""
@@ -79,31 +86,21 @@ class BuildProgress(Bar):
             self._say(f"{event.done}/{event.total} images, {pace(event.done, spent)}, about {_clock(left)} left")
 
 
-class TaskProgress:
+class TaskProgress(_Drawn):
     """Show tasks one after the other; pass :meth:`show` as a library function's ``progress``."""
 
     def __init__(self, quiet: bool, bar: bool) -> None:
         """Say nothing when ``quiet``; draw a bar when ``bar`` and stderr is a terminal."""
+        super().__init__(wanted=bar and not quiet)
         self._say = speaker(quiet)
-        self._progress = _new_bar() if bar and not quiet and sys.stderr.isatty() else None
         self._tasks: dict[str, TaskID] = {}
         self._spoke = time.monotonic()
-
-    def __enter__(self) -> Self:
-        if self._progress is not None:
-            self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._progress is not None:
-            self._progress.stop()
 
     def show(self, task: str, done: int, total: int) -> None:
         """Show how much of ``task`` is done."""
         if self._progress is not None:
             if task not in self._tasks:
+                self._progress.start()
                 self._tasks[task] = self._progress.add_task(task, total=total)
             self._progress.update(self._tasks[task], completed=done, total=total)
             return

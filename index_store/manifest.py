@@ -64,11 +64,6 @@ class Generation:
     created_by: str = ""
     format_version: int = field(default=FORMAT_VERSION)
 
-    @property
-    def live_items(self) -> int:
-        """Items that a search may return."""
-        return sum(segment.rows for segment in self.segments) - len(self.tombstones)
-
 
 def read_current(layout: Layout) -> Generation:
     """Read the generation that CURRENT names.

@@ -5,8 +5,12 @@ import pytest
 import torch
 
 from retrieval.mini.cells import cell_histograms, grey, lab_histograms, to_lab, uniform_patterns
-from retrieval.mini.values import border_contrast, cell_values, match_features, roots, weighted
+from retrieval.mini.values import border_contrast, match_features, roots, weighted
 from retrieval.modes import CellValues
+
+
+def cell_values(pixels: torch.Tensor, patterns: float) -> torch.Tensor:
+    return weighted(*cell_histograms(pixels, 6), CellValues(patterns))
 
 
 def noise(*shape: int) -> torch.Tensor:

@@ -16,7 +16,6 @@ LAB_BINS = (5, 6, 6)
 AB_RANGE = 60.0  # a and b are clipped to [-60, 60]: beyond lie colours that photographs hardly hold
 RINGS = ((8, 1.0), (8, 2.0), (12, 3.0))  # (points, radius in pixels)
 LAB_SIZE = LAB_BINS[0] * LAB_BINS[1] * LAB_BINS[2]
-LBP_SIZE = sum(points + 2 for points, _ in RINGS)
 _LUMA = (0.299, 0.587, 0.114)
 _TO_XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))
 _WHITE = (0.95047, 1.0, 1.08883)

@@ -6,19 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from retrieval.mini.cells import cell_histograms
 from retrieval.modes import CellValues
 
 GRID = 6  # cells a side: the tokens of a layer of 6 x 6
 FLOOR = 1e-5  # keeps the square root's slope finite at empty bins
 MATCH_PATTERNS = 0.3  # weight of texture where cells are compared with each other
 NEAREST = 3  # border cells that a background cell must be like
-
-
-def cell_values(pixels: Tensor, patterns: float, grid: int = GRID) -> Tensor:
-    """Describe uint8 ``[images, 3, S, S]``: float32 ``[images, grid², 214]``, Lab histograms beside weighted LBP."""
-    lab, lbp = cell_histograms(pixels, grid)
-    return torch.cat([lab, patterns * lbp], dim=-1)
 
 
 def roots(histograms: Tensor) -> Tensor:
