@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -188,7 +189,11 @@ def test_ctrl_c_leaves_a_valid_index_and_the_same_command_goes_on(gallery: Path,
     for number in range(160):
         (folder / f"{number:03d}.png").write_bytes(query_of(gallery, number % 5, number % 8).read_bytes())
     command = [str(BIN / "diffsim-index"), "build", "many", "--segment-rows", "16", "--batch-size", "4"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    # A shell's background jobs ignore SIGINT, and so would what they start: take it as a terminal would give it.
+    default = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=default
+    )
     while len(list((tmp_path / "many.diffsim" / "generations").glob("*.json"))) < 3:
         time.sleep(0.02)
         assert process.poll() is None
