@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from retrieval.aas import QKV
+
 Projections = tuple[Tensor, Tensor, Tensor]
 
 
@@ -46,6 +48,14 @@ def capture_qkv(
         for handle in handles:
             handle.remove()
     return captured
+
+
+def capture_branches(
+    run: Callable[[], object], layers: Mapping[str, nn.Module], shape: tuple[int, int]
+) -> dict[str, QKV]:
+    """Capture diffusers' attention layers of a batch whose rows are ``shape = (images, branches)``, in that order."""
+    captured = capture_qkv(run, layers, project_attention)
+    return {layer: QKV(*(t.reshape(*shape, *t.shape[1:]) for t in tensors)) for layer, tensors in captured.items()}
 
 
 def project_attention(attention: Any, hidden: Tensor) -> Projections:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from retrieval.aas import QKV
 from retrieval.backbones import Description, Pixels
-from retrieval.backbones.capture import capture_qkv, project_attention
+from retrieval.backbones.capture import capture_branches
 from retrieval.backbones.latents import posterior
 from retrieval.backbones.weights import load_pretrained, require, weights_digest, weights_folder
 from retrieval.device import choose_dtype, dtype_name
@@ -132,15 +132,11 @@ class DiT:
         labels = torch.tensor(self._classes, device=noisy.device).repeat(images)
         steps = torch.full((images * branches,), told, device=noisy.device)
         sample = noisy.repeat_interleave(branches, dim=0)
-        captured = capture_qkv(
+        return capture_branches(
             run=lambda: self._network(sample, timestep=steps, class_labels=labels),
             layers=modules,
-            project=project_attention,
+            shape=(images, branches),
         )
-        return {
-            layer: QKV(*(t.reshape(images, branches, *t.shape[1:]) for t in tensors))
-            for layer, tensors in captured.items()
-        }
 
     def fingerprint(self) -> dict[str, Any]:
         """See :class:`retrieval.backbones.AttentionExtractor`."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from retrieval.aas import QKV
 from retrieval.backbones import ExtractorDescription, Pixels
-from retrieval.backbones.capture import capture_qkv, project_attention
+from retrieval.backbones.capture import capture_branches
 from retrieval.backbones.latents import posterior
 from retrieval.backbones.weights import (
     load_pretrained,
@@ -163,15 +163,11 @@ class StableDiffusion15:
     def _read(self, noisy: Tensor, timestep: int, layers: Sequence[str]) -> dict[str, QKV]:
         images, branches = len(noisy), len(self._prompts)
         sample, prompts = self.branch_inputs(noisy)
-        captured = capture_qkv(
+        return capture_branches(
             run=lambda: self._unet(sample, timestep, encoder_hidden_states=prompts),
             layers={layer: self._layers[layer] for layer in layers},
-            project=project_attention,
+            shape=(images, branches),
         )
-        return {
-            layer: QKV(*(t.reshape(images, branches, *t.shape[1:]) for t in tensors))
-            for layer, tensors in captured.items()
-        }
 
     def fingerprint(self) -> dict[str, Any]:
         """See :class:`retrieval.backbones.AttentionExtractor`."""

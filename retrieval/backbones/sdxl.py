@@ -16,7 +16,7 @@ from torch import Tensor
 
 from retrieval.aas import QKV
 from retrieval.backbones import Description, Pixels
-from retrieval.backbones.capture import capture_qkv, project_attention
+from retrieval.backbones.capture import capture_branches
 from retrieval.backbones.latents import posterior
 from retrieval.backbones.weights import (
     load_pretrained,
@@ -150,15 +150,11 @@ class StableDiffusionXL:
         sample = noisy.to(dtype).repeat_interleave(branches, dim=0)
         condition = {"text_embeds": self._pooled.repeat(images, 1), "time_ids": sizes.repeat(images * branches, 1)}
         context = self._context.repeat(images, 1, 1)
-        captured = capture_qkv(
+        return capture_branches(
             run=lambda: self._unet(sample, STEPS - step, encoder_hidden_states=context, added_cond_kwargs=condition),
             layers=modules,
-            project=project_attention,
+            shape=(images, branches),
         )
-        return {
-            layer: QKV(*(t.reshape(images, branches, *t.shape[1:]) for t in tensors))
-            for layer, tensors in captured.items()
-        }
 
     def fingerprint(self) -> dict[str, Any]:
         """See :class:`retrieval.backbones.AttentionExtractor`."""
