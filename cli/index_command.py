@@ -1,6 +1,7 @@
 """``diffsim-index``: make, update and inspect indexes."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -11,7 +12,7 @@ from cli.output import human_bytes, print_json, short_path
 from cli.progress import Bar, BuildProgress, pace
 from cli.running import run, say, speaker, work_offline
 from index_store.layout import INDEX_VARIABLE, find_index
-from retrieval.settings import BuildSettings, parse_encoders, parse_names
+from retrieval.settings import NEWEST, BuildSettings, parse_encoders, parse_names
 
 REJECTED = 4  # the exit code of --strict
 DAMAGED = 3
@@ -50,6 +51,7 @@ def build(
     workers: options.Workers = None,
     segment_rows: options.SegmentRows = RUN.segment_rows,
     commit_seconds: options.CommitSeconds = RUN.commit_seconds,
+    attention: options.Attention = None,
     retry_rejects: options.RetryRejects = False,
     strict: options.Strict = False,
     offline: options.Offline = False,
@@ -59,7 +61,8 @@ def build(
 ) -> None:
     """Make an index of the images in SOURCE..., or bring it up to date: only new and changed images are computed.
 
-    Can be stopped at any moment; the same command goes on. An existing index keeps the settings it was made with.
+    Can be stopped at any moment; the same command goes on. An existing index keeps the settings it was made with;
+    modes and encoders that it lacks are added to it, for all its images.
     """
     work_offline(offline)
     from retrieval.build import build_index
@@ -77,7 +80,7 @@ def build(
         "dtype": dtype,
     }
     settings = BuildSettings(
-        device, batch_size, workers, segment_rows, commit_seconds, retry_rejects=retry_rejects, offline=offline
+        device, batch_size, workers, segment_rows, commit_seconds, retry_rejects, offline, attention
     )
     with BuildProgress(quiet=quiet, bar=not no_progress) as progress:
         report = build_index(
@@ -104,6 +107,9 @@ def _print_report(report: dict[str, Any], quiet: bool) -> None:
         changed = f", {report['replaced']} of them changed files" if report["replaced"] else ""
         seconds = report["seconds"]
         say(f"{report['added']} added in {seconds:.1f} s ({pace(report['added'], seconds)}){changed}")
+    if report["completed"]:
+        say(f"{report['completed']} completed: they have now what they lacked")
+    _say_coverage(report, say)
     if report["moved"]:
         say(f"{report['moved']} renamed or touched: kept as they were")
     if report["removed"]:
@@ -117,6 +123,56 @@ def _print_report(report: dict[str, Any], quiet: bool) -> None:
         say(f"{report['passed_over']} files passed over: their names are no image's")
     for folder in report["unreadable_folders"]:
         say(f"could not be read: {folder}")
+
+
+def _say_coverage(report: dict[str, Any], say: Callable[[str], None]) -> None:
+    """Say what has no tensors yet, and why."""
+    partial = [f"{mode} {count}" for mode, count in report["coverage"].items() if count < report["items"]]
+    if partial:
+        say(f"tensors of {', '.join(partial)} of {report['items']} images; searches compute the others, or: fill")
+    if report["incomplete"]:
+        say(f"{report['incomplete']} could not be completed: their files are gone, or have changed (build again)")
+
+
+@app.command()
+def fill(
+    index: options.Index = None,
+    modes: options.ModesToFill = None,
+    order: options.Order = [NEWEST],  # noqa: B006 (typer reads it and leaves it as it is)
+    weights: options.Weights = None,
+    device: options.Device = RUN.device,
+    batch_size: options.BatchSize = None,
+    workers: options.Workers = None,
+    segment_rows: options.SegmentRows = RUN.segment_rows,
+    commit_seconds: options.CommitSeconds = RUN.commit_seconds,
+    offline: options.Offline = False,
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
+    no_progress: options.NoProgress = False,
+) -> None:
+    """Compute the tensors that an index's images lack, in the order you name.
+
+    Can be stopped at any moment; the same command goes on.
+    """
+    work_offline(offline)
+    from retrieval.fill import fill_index
+
+    with BuildProgress(quiet=quiet, bar=not no_progress, what="filling") as progress:
+        report = fill_index(
+            find_index(index, os.environ, Path.cwd()),
+            modes=None if modes is None else parse_names(modes),
+            order=order,
+            weights=None if weights is None else str(weights),
+            run=BuildSettings(device, batch_size, workers, segment_rows, commit_seconds, offline=offline),
+            on_event=progress.tell,
+        ).to_dict()
+    if as_json:
+        print_json(report)
+        return
+    print(f"{report['index']}: {report['items']} images ({', '.join(report['modes'])}; model {report['model']})")
+    say = speaker(quiet)
+    say(f"{report['completed']} completed in {report['seconds']:.1f} s, {report['adopted']} taken over from searches")
+    _say_coverage(report, say)
 
 
 @app.command()
@@ -140,9 +196,14 @@ def info(
     print(f"{about['path']}: {about['items']} images, model {about['model']}, generation {about['generation']}")
     for mode, target in about["modes"].items():
         where = f"layer {target['layer']}, timestep {target['timestep']} (denoising step {target['denoising_step']})"
-        print(f"  {mode}: {where}, {human_bytes(about['bytes'][mode] / items)} an image")
+        have = about["coverage"][mode]
+        filled = "" if have == about["items"] else f", {have} of {about['items']} images filled"
+        print(f"  {mode}: {where}, {human_bytes(about['bytes'][mode] / max(1, have))} an image{filled}")
     size = human_bytes(about["bytes"]["catalog and vectors"] / items)
     print(f"  encoders: {', '.join(about['encoders']) or 'none'}; catalogue and vectors {size} an image")
+    if about["cache"]["tensors"] or about["attention"] == "lazy":
+        cached = f"{about['cache']['tensors']} images' tensors, {human_bytes(about['cache']['bytes'])}"
+        print(f"  {about['attention']}; computed by searches and kept: {cached}")
     print(f"  {about['segments']} segments, {about['removed']} removed, {len(about['rejects'])} rejected")
     print(f"  last changed {about['created']} by {about['created_by']}, format {about['format_version']}")
 

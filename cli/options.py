@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 
 from cli.running import print_version
-from retrieval.settings import ModelSettings
-from retrieval.vocabulary import AlphaRule, Branches, DeviceName, DtypeName, NoiseRule
+from retrieval.settings import EngineSettings, ModelSettings
+from retrieval.vocabulary import AlphaRule, AttentionRule, Branches, DeviceName, DtypeName, NoiseRule
 from retrieval.vocabulary import Similarity as SimilarityName
 
-_MODEL = ModelSettings()
+_MODEL, _ENGINE = ModelSettings(), EngineSettings()
 _OWN = "(default: the model's own)"
 
 # Shared by the commands.
@@ -37,7 +37,9 @@ Version = Annotated[
 
 # Of diffsim-index build. What is left out is the index's own, or the default of a new one.
 Sources = Annotated[list[Path], typer.Argument(metavar="SOURCE...", help="Folders (walked recursively) and images.")]
-Modes = Annotated[str | None, typer.Option("--modes", help="Modes to build for. (default: style,instance,semantic)")]
+Modes = Annotated[
+    str | None, typer.Option("--modes", help="Modes to build for, or to add. (default: style,instance,semantic)")
+]
 Model = Annotated[str | None, typer.Option("--model", help=f"auto, sd15 or mini. (default: {_MODEL.model})")]
 ImageSize = Annotated[int | None, typer.Option("--image-size", help=f"Pixels a side. {_OWN}")]
 BranchesOf = Annotated[
@@ -60,6 +62,19 @@ CommitSeconds = Annotated[float, typer.Option("--commit-seconds", help="or after
 RetryRejects = Annotated[bool, typer.Option("--retry-rejects", help="Try rejected images again.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 4 when images were rejected.")]
 NoProgress = Annotated[bool, typer.Option("--no-progress", help="Draw no progress bar.")]
+
+Attention = Annotated[
+    AttentionRule | None,
+    typer.Option(
+        "--attention",
+        help="eager: compute all tensors; lazy: only those that a search needs, then. (default: the index's own)",
+    ),
+]
+Order = Annotated[
+    list[str],
+    typer.Option("--order", help="newest, oldest or path first; or like:QUERY, which may be given several times."),
+]
+ModesToFill = Annotated[str | None, typer.Option("--modes", help="Modes to fill. (default: all of the index)")]
 
 # Of the other commands of diffsim-index.
 Patterns = Annotated[
@@ -84,6 +99,14 @@ NoRerank = Annotated[bool, typer.Option("--no-rerank", help="Show the coarse ran
 Similarity = Annotated[SimilarityName, typer.Option("--similarity", help="mse: lower is closer.")]
 MinScore = Annotated[float | None, typer.Option("--min-score", help="Leave out what scores worse.")]
 ExcludeQuery = Annotated[bool, typer.Option("--exclude-query", help="Leave out files equal to the query.")]
+MaxCache = Annotated[
+    str | None,
+    typer.Option(
+        "--max-cache",
+        metavar="SIZE",
+        help=f"Bytes of tensors that searches keep, like 500MB; 0: none. (default: {_ENGINE.max_cache // 10**9}GB)",
+    ),
+]
 Sheet = Annotated[Path | None, typer.Option("--sheet", help="Also draw the results: FILE.png or FILE.html.")]
 AsJsonl = Annotated[bool, typer.Option("--jsonl", help="Print one JSON object a neighbour.")]
 Paths = Annotated[bool, typer.Option("--paths", help="Print one path a line.")]

@@ -58,16 +58,16 @@ class Bar(_Drawn):
 class BuildProgress(Bar):
     """A bar for a build, or lines where there is no terminal; :meth:`tell` is the build's ``on_event``."""
 
-    def __init__(self, quiet: bool, bar: bool) -> None:
+    def __init__(self, quiet: bool, bar: bool, what: str = "indexing") -> None:
         """Say nothing when ``quiet``; draw a bar when ``bar`` and stderr is a terminal."""
-        super().__init__("indexing", wanted=bar and not quiet)
+        super().__init__(what, wanted=bar and not quiet)
         self._say = speaker(quiet)
         self._began = self._spoke = time.monotonic()
 
     def tell(self, event: "BuildEvent") -> None:
         """Show one event."""
         if event.kind == "planned":
-            self._say(f"{event.total} images to index")
+            self._say(event.message)
         elif event.kind == "model":
             self._say(f"model {event.message}")
         elif event.kind == "loaded":

@@ -9,9 +9,10 @@ import typer
 
 from cli import options
 from cli.output import choose_form, print_results
+from cli.progress import Bar
 from cli.running import run, say, speaker, work_offline
 from index_store.layout import find_index
-from retrieval.settings import EngineSettings, SearchSettings, parse_encoders
+from retrieval.settings import EngineSettings, SearchSettings, parse_bytes, parse_encoders
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 HERE, DEFAULTS = EngineSettings(), SearchSettings()
@@ -35,6 +36,7 @@ def search(
     as_jsonl: options.AsJsonl = False,
     paths: options.Paths = False,
     null: options.Null = False,
+    max_cache: options.MaxCache = None,
     weights: options.Weights = None,
     encoders: options.Encoders = None,
     device: options.Device = HERE.device,
@@ -53,20 +55,23 @@ def search(
         weights=None if weights is None else str(weights),
         encoders={} if encoders is None else parse_encoders(encoders),
         offline=offline,
+        max_cache=HERE.max_cache if max_cache is None else parse_bytes(max_cache),
     )
     engine = Engine.open(place, settings)
     image = sys.stdin.buffer.read() if query == STDIN else engine.locate(query)
-    results = engine.search(
-        image,
-        mode,
-        k=k,
-        candidates=candidates,
-        exhaustive=exhaustive,
-        rerank=not no_rerank,
-        similarity=similarity,
-        min_score=min_score,
-        exclude_query=exclude_query,
-    )
+    with Bar("computing", wanted=not quiet) as progress:
+        results = engine.search(
+            image,
+            mode,
+            progress.show,
+            k=k,
+            candidates=candidates,
+            exhaustive=exhaustive,
+            rerank=not no_rerank,
+            similarity=similarity,
+            min_score=min_score,
+            exclude_query=exclude_query,
+        )
     for note in results.notes:
         say(f"note: {note}")
     print_results(results, form)

@@ -1,14 +1,19 @@
-"""The catalogue: what each item is, and why some images are none. Parquet with page checksums."""
+"""The catalogue: what each item is, and why some images are none. Parquet with page checksums; ids alone as npy."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
+from index_store.coarse import read_array, write_array
 from index_store.durable import corrupt, reading, writing
+
+STORED_ID = np.dtype("<i8")
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,19 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
     if not table.schema.equals(schema):
         raise corrupt(path, f"has other columns than expected: {table.schema.names}")
     return table
+
+
+def write_ids(path: Path, ids: Sequence[int]) -> None:
+    """Write items' ids as one npy file, int64 ``[ids]``."""
+    write_array(path, np.array(ids, STORED_ID))
+
+
+def read_ids(path: Path, rows: int) -> NDArray[np.int64]:
+    """Read what :func:`write_ids` wrote; IndexCorruptError unless it holds ``rows`` ids."""
+    ids: NDArray[np.int64] = read_array(path)
+    if ids.dtype != STORED_ID or ids.shape != (rows,):
+        raise corrupt(path, f"holds {ids.dtype} {ids.shape} instead of {rows} ids")
+    return ids
 
 
 def items_of(table: pa.Table) -> list[Item]:

@@ -42,12 +42,18 @@ def read_vectors(path: Path, rows: int) -> NDArray[np.float16]:
     Raises:
         IndexCorruptError: not an npy file of that many rows.
     """
-    stored: NDArray[np.float16] = decode_or_corrupt(
-        path, lambda data: np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-    )
+    stored: NDArray[np.float16] = read_array(path)
     if stored.dtype != STORED or stored.ndim != 2 or len(stored) != rows:
         raise corrupt(path, f"holds {stored.dtype} {stored.shape} instead of {rows} rows of float16")
     return stored
+
+
+def read_array(path: Path) -> NDArray[Any]:
+    """Read one npy file; IndexCorruptError where it is none."""
+    array: NDArray[Any] = decode_or_corrupt(
+        path, lambda data: np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    )
+    return array
 
 
 def normalised(stored: NDArray[np.float16]) -> Floats:

@@ -8,7 +8,9 @@ coco.diffsim/
   items/<segment>/rejects.parquet      one row an image that could not be used, with the reason
   items/<segment>/moved.parquet        new catalogue rows of older items: renamed or touched files
   items/<segment>/vectors/<encoder>.npy
+  items/<segment>/filled.npy           ids: the segment's vectors and tensors are those of these older items
   attention/<mode>/<segment>.zarr      q, k, v
+  cache/<mode>/...                     what searches computed on demand: part of no generation, deletable at any time
 """
 
 import os
@@ -63,6 +65,10 @@ class Layout:
         """Return a segment's new catalogue rows of items of older segments."""
         return self.segment(segment) / "moved.parquet"
 
+    def filled(self, segment: str) -> Path:
+        """Return the ids of the older items whose vectors and tensors a segment holds."""
+        return self.segment(segment) / "filled.npy"
+
     def vectors(self, segment: str, encoder: str) -> Path:
         """Return a segment's vectors of one encoder."""
         return self.segment(segment) / "vectors" / f"{encoder}.npy"
@@ -71,10 +77,15 @@ class Layout:
         """Return a segment's Q/K/V group of one mode."""
         return self.root / "attention" / mode / f"{segment}.zarr"
 
+    @property
+    def cache(self) -> Path:
+        """The folder of tensors that searches computed; see :mod:`index_store.cache`."""
+        return self.root / "cache"
+
 
 def may_become_index(path: Path) -> bool:
     """Say whether an index may be made at ``path``: nothing is there, or nothing but what an index holds."""
-    ours = {"CURRENT", "LOCK", "generations", "items", "attention"}
+    ours = {"CURRENT", "LOCK", "generations", "items", "attention", "cache"}
     return not path.exists() or (path.is_dir() and all(entry.name in ours for entry in path.iterdir()))
 
 

@@ -21,7 +21,7 @@ from index_store.durable import FileRecord, atomic_write, corrupt, decode_or_cor
 from index_store.errors import IndexCorruptError, IndexIncompatibleError
 from index_store.layout import Layout, require_index
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: a segment may hold what older items lacked; version 1 is read as it is
 KEPT_GENERATIONS = 8  # older files are removed at a commit; readers hold what they opened in memory
 
 
@@ -36,7 +36,11 @@ class AttentionRecord:
 
 @dataclass(frozen=True)
 class SegmentRecord:
-    """An immutable run of items. ``files`` are checked by checksum; tensors carry a checksum a row."""
+    """An immutable run of items. ``files`` are checked by checksum; tensors carry a checksum a row.
+
+    A segment whose ``filled`` is not 0 has no items of its own: its vectors and tensors are those of as many items of
+    older segments, which lacked them, in the order of their ids in ``filled.npy``.
+    """
 
     name: str
     rows: int
@@ -44,6 +48,12 @@ class SegmentRecord:
     files: Mapping[str, FileRecord]  # by path relative to the segment's folder
     attention: Mapping[str, AttentionRecord]  # by mode
     moved: int = 0  # rows of moved.parquet: new catalogue rows of older items
+    filled: int = 0  # rows of filled.npy
+
+    @property
+    def data_rows(self) -> int:
+        """Rows of the segment's vectors and tensors."""
+        return self.filled or self.rows
 
 
 @dataclass(frozen=True)
@@ -179,4 +189,5 @@ def _segment(record: Mapping[str, Any]) -> SegmentRecord:
         files={name: FileRecord(**values) for name, values in record["files"].items()},
         attention={mode: _attention(values) for mode, values in record["attention"].items()},
         moved=record["moved"],
+        filled=record.get("filled", 0),
     )

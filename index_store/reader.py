@@ -1,6 +1,7 @@
 """Read one generation of an index: the catalogue, the vectors and the tensors of its live items."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -10,11 +11,28 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from index_store.attention import RowPlace, read_rows
-from index_store.catalog import ITEM_SCHEMA, REJECT_SCHEMA, Item, Reject, items_of, read_table, rejects_of
+from index_store.catalog import ITEM_SCHEMA, REJECT_SCHEMA, Item, Reject, items_of, read_ids, read_table, rejects_of
 from index_store.coarse import normalised, read_vectors
 from index_store.durable import check_file, corrupt
 from index_store.layout import Layout
 from index_store.manifest import Generation, SegmentRecord, read_current
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where the live items' data of one mode or encoder lie, by row; int64 ``[live items]`` both."""
+
+    segment: NDArray[np.int64]  # its number in the generation; -1: the item lacks these data
+    row: NDArray[np.int64]  # among the segment's data
+
+    def by_segment(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """Yield the number of each segment that holds any, with the reader's rows that it holds."""
+        order = np.argsort(self.segment, kind="stable")
+        numbers, starts = np.unique(self.segment[order], return_index=True)
+        ends = [*starts[1:].tolist(), len(order)]
+        for number, start, end in zip(numbers.tolist(), starts.tolist(), ends, strict=False):
+            if number >= 0:
+                yield number, order[start:end]
 
 
 class IndexReader:
@@ -42,6 +60,7 @@ class IndexReader:
         self._segment_of = np.concatenate(numbers) if numbers else np.empty(0, np.int64)
         rows = [np.flatnonzero(live) for live in self._live]
         self._row_in_segment = np.concatenate(rows) if rows else np.empty(0, np.int64)
+        self._places: dict[tuple[str, str], _Places] = {}
 
     def _with_moves(self, catalog: pa.Table) -> pa.Table:
         """Replace the rows of items that were given new ones since, the newest last."""
@@ -56,6 +75,8 @@ class IndexReader:
         return pa.concat_tables([catalog, moved]).take(pa.array(chosen))
 
     def _table(self, segment: SegmentRecord, kind: str) -> pa.Table:
+        if segment.filled and kind != "moved":
+            return (ITEM_SCHEMA if kind == "items" else REJECT_SCHEMA).empty_table()
         path, schema, rows = {
             "items": (self.layout.items(segment.name), ITEM_SCHEMA, segment.rows),
             "rejects": (self.layout.rejects(segment.name), REJECT_SCHEMA, segment.rejects),
@@ -97,34 +118,85 @@ class IndexReader:
         indexed = set(self._catalog["uri"].to_pylist())
         return [reject for reject in found if reject.uri not in indexed]
 
+    def has_tensors(self, mode: str) -> NDArray[np.bool_]:
+        """Say of every row whether its tensors of ``mode`` are stored, bool ``[len(self)]``."""
+        held: NDArray[np.bool_] = self._tensor_places(mode).segment >= 0
+        return held
+
+    def has_vector(self, encoder: str) -> NDArray[np.bool_]:
+        """Say of every row whether its vector of ``encoder`` is stored, bool ``[len(self)]``."""
+        held: NDArray[np.bool_] = self._vector_places(encoder).segment >= 0
+        return held
+
     def vectors(self, encoder: str) -> NDArray[np.float32]:
-        """Return the live items' vectors of ``encoder``, float32 ``[len(self), dim]``, rows of norm 1."""
+        """Return the live items' vectors of ``encoder``, float32 ``[len(self), dim]``.
+
+        Rows are of norm 1; those of items that lack one (:meth:`has_vector`) are zeros.
+        """
         return normalised(self.stored_vectors(encoder))
 
     def stored_vectors(self, encoder: str) -> NDArray[np.float16]:
-        """Return the vectors as they are on disk, float16 ``[len(self), dim]``, by row."""
-        parts = []
-        for segment, live in zip(self.generation.segments, self._live, strict=True):
-            if not segment.rows:
-                continue
+        """Return the vectors as they are on disk, float16 ``[len(self), dim]``, by row; zeros where one is lacking."""
+        result = np.zeros((len(self), 0), np.float16)
+        places = self._vector_places(encoder)
+        for number, rows in places.by_segment():
+            segment = self.generation.segments[number]
             path = self.layout.vectors(segment.name, encoder)
-            name = path.relative_to(self.layout.segment(segment.name)).as_posix()
-            if name not in segment.files:
-                raise corrupt(path, "is not part of this generation")
-            check_file(path, segment.files[name])
-            parts.append(read_vectors(path, segment.rows)[live])
-        return np.concatenate(parts) if parts else np.empty((0, 0), np.float16)
+            check_file(path, segment.files[self._vector_file(segment, encoder)])
+            stored = read_vectors(path, segment.data_rows)
+            if not result.shape[1]:
+                result = np.zeros((len(self), stored.shape[1]), np.float16)
+            result[rows] = stored[places.row[rows]]
+        return result
 
     def attention(self, mode: str, rows: Iterable[int]) -> dict[str, NDArray[np.float16]]:
-        """Return q, k and v of ``rows`` in that order; see :func:`index_store.attention.read_rows`."""
+        """Return q, k and v of ``rows`` in that order; see :func:`index_store.attention.read_rows`.
+
+        Raises:
+            ValueError: a row has none; see :meth:`has_tensors`.
+        """
         return read_rows(self._place(mode, row) for row in rows)
 
     def _place(self, mode: str, row: int) -> RowPlace:
-        segment = self.generation.segments[self._segment_of[row]]
-        group = self.layout.attention(mode, segment.name)
-        if mode not in segment.attention:
-            raise corrupt(group, "is not part of this generation")
-        return RowPlace(group, segment.attention[mode], int(self._row_in_segment[row]))
+        places = self._tensor_places(mode)
+        number = int(places.segment[row])
+        if number < 0:
+            raise ValueError(f"item {self.ids[row]} has no tensors of mode {mode}")
+        segment = self.generation.segments[number]
+        return RowPlace(self.layout.attention(mode, segment.name), segment.attention[mode], int(places.row[row]))
+
+    def _tensor_places(self, mode: str) -> _Places:
+        return self._places_of(("mode", mode), lambda segment: mode in segment.attention)
+
+    def _vector_places(self, encoder: str) -> _Places:
+        def holds(segment: SegmentRecord) -> bool:
+            return self._vector_file(segment, encoder) in segment.files
+
+        return self._places_of(("encoder", encoder), holds)
+
+    def _vector_file(self, segment: SegmentRecord, encoder: str) -> str:
+        return self.layout.vectors(segment.name, encoder).relative_to(self.layout.segment(segment.name)).as_posix()
+
+    def _places_of(self, key: tuple[str, str], holds: Callable[[SegmentRecord], bool]) -> _Places:
+        """Find what ``holds`` says that segments hold; remembered by ``key``."""
+        if key not in self._places:
+            segments = self.generation.segments
+            held = np.array([holds(segment) for segment in segments], bool)
+            own = held[self._segment_of] if len(self) else np.empty(0, bool)
+            places = _Places(np.where(own, self._segment_of, -1), np.where(own, self._row_in_segment, 0))
+            for number, segment in enumerate(segments):
+                if segment.filled and held[number] and len(self):
+                    ids = self._filled_ids(segment)
+                    rows = np.minimum(np.searchsorted(self.ids, ids), len(self) - 1)
+                    hit = self.ids[rows] == ids  # an item may have been removed since
+                    places.segment[rows[hit]], places.row[rows[hit]] = number, np.flatnonzero(hit)
+            self._places[key] = places
+        return self._places[key]
+
+    def _filled_ids(self, segment: SegmentRecord) -> NDArray[np.int64]:
+        path = self.layout.filled(segment.name)
+        check_file(path, segment.files[path.name])
+        return read_ids(path, segment.filled)
 
     def bytes_on_disk(self) -> dict[str, int]:
         """Return bytes by kind: ``catalog and vectors`` together, and each mode's tensors."""

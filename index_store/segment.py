@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from index_store.attention import AttentionWriter, Tensors
-from index_store.catalog import ITEM_SCHEMA, REJECT_SCHEMA, Item, Reject, write_rows
+from index_store.catalog import ITEM_SCHEMA, REJECT_SCHEMA, Item, Reject, write_ids, write_rows
 from index_store.coarse import Vectors, write_vectors
 from index_store.durable import FileRecord, fsync_folder, fsync_tree, writing
 from index_store.layout import Layout
@@ -24,6 +24,7 @@ class SegmentWriter:
         self._items: list[Item] = []
         self._rejects: list[Reject] = []
         self._moved: list[Item] = []
+        self._filled: list[int] = []
         self._vectors: dict[str, list[Vectors]] = {}
         self._attention: dict[str, AttentionWriter] = {}
         self._appending = False
@@ -32,8 +33,8 @@ class SegmentWriter:
             layout.segment(name).mkdir(parents=True)
 
     def __len__(self) -> int:
-        """Images dealt with so far, rejects and moved ones included."""
-        return len(self._items) + len(self._rejects) + len(self._moved)
+        """Images dealt with so far, rejects, moved and filled ones included."""
+        return len(self._items) + len(self._rejects) + len(self._moved) + len(self._filled)
 
     @property
     def items(self) -> int:
@@ -70,7 +71,25 @@ class SegmentWriter:
             vectors: float32 or float16 ``[len(items), dim]`` by encoder.
             tensors: q, k, v of ``len(items)`` rows by mode.
         """
+        assert not self._filled
         self._appending = True
+        self._append_rows(vectors, tensors)
+        self._items.extend(items)
+        self._rejects.extend(rejects)
+        self._appending = False
+
+    def fill(self, ids: Sequence[int], vectors: Mapping[str, Vectors], tensors: Mapping[str, Tensors]) -> None:
+        """Append vectors and tensors of items of older segments, which lack them; args as in :meth:`append`.
+
+        A segment that is filled has no items of its own, and every call has the same encoders and modes.
+        """
+        assert len(self) == len(self._filled)
+        self._appending = True
+        self._append_rows(vectors, tensors)
+        self._filled.extend(ids)
+        self._appending = False
+
+    def _append_rows(self, vectors: Mapping[str, Vectors], tensors: Mapping[str, Tensors]) -> None:
         for mode, rows in tensors.items():
             if mode not in self._attention:
                 path = self._layout.attention(mode, self._name)
@@ -78,9 +97,6 @@ class SegmentWriter:
             self._attention[mode].append(rows)
         for encoder, batch in vectors.items():
             self._vectors.setdefault(encoder, []).append(batch)
-        self._items.extend(items)
-        self._rejects.extend(rejects)
-        self._appending = False
 
     def move(self, items: Sequence[Item]) -> None:
         """Give items of older segments new catalogue rows: the same ids, vectors and tensors at another path."""
@@ -98,8 +114,11 @@ class SegmentWriter:
 
     def _write(self) -> SegmentRecord:
         layout, name = self._layout, self._name
-        write_rows(layout.items(name), self._items, ITEM_SCHEMA)
-        write_rows(layout.rejects(name), self._rejects, REJECT_SCHEMA)
+        if self._filled:
+            write_ids(layout.filled(name), self._filled)
+        else:
+            write_rows(layout.items(name), self._items, ITEM_SCHEMA)
+            write_rows(layout.rejects(name), self._rejects, REJECT_SCHEMA)
         if self._moved:
             write_rows(layout.moved(name), self._moved, ITEM_SCHEMA)
         for encoder, batches in self._vectors.items():
@@ -113,7 +132,8 @@ class SegmentWriter:
                     fsync_folder(layout.root / parent)
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
         files = {path.relative_to(folder).as_posix(): FileRecord.of(path) for path in paths}
-        return SegmentRecord(name, len(self._items), len(self._rejects), files, attention, len(self._moved))
+        counts = len(self._items), len(self._rejects)
+        return SegmentRecord(name, *counts, files, attention, len(self._moved), len(self._filled))
 
     def discard(self) -> None:
         """Remove what was written, best effort; the next writer clears what is left.

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from index_store.attention import RowPlace, read_rows
-from index_store.catalog import ITEM_SCHEMA, REJECT_SCHEMA, read_table
+from index_store.catalog import ITEM_SCHEMA, REJECT_SCHEMA, read_ids, read_table
 from index_store.coarse import read_vectors
 from index_store.durable import check_file
 from index_store.errors import IndexStoreError
@@ -68,9 +68,11 @@ def without_damage(generation: Generation, damages: list[Damage], ids: dict[str,
     return replace(generation, segments=kept, tombstones=tuple(sorted({*generation.tombstones, *buried})))
 
 
-def segment_ids(layout: Layout, name: str) -> list[int]:
-    """Return the ids of a segment whose catalogue is whole, by row."""
-    ids: list[int] = read_table(layout.items(name), ITEM_SCHEMA)["id"].to_pylist()
+def segment_ids(layout: Layout, segment: SegmentRecord) -> list[int]:
+    """Return the ids behind a whole segment's vectors and tensors, by row."""
+    if segment.filled:
+        return [int(number) for number in read_ids(layout.filled(segment.name), segment.filled)]
+    ids: list[int] = read_table(layout.items(segment.name), ITEM_SCHEMA)["id"].to_pylist()
     return ids
 
 
@@ -78,14 +80,15 @@ def _segment_damage(layout: Layout, segment: SegmentRecord, tombstones: frozense
     try:
         for name, record in segment.files.items():
             check_file(layout.segment(segment.name) / name, record)
-        ids = segment_ids(layout, segment.name)
-        read_table(layout.rejects(segment.name), REJECT_SCHEMA)
+        ids = segment_ids(layout, segment)
+        if not segment.filled:
+            read_table(layout.rejects(segment.name), REJECT_SCHEMA)
         for path in sorted((layout.segment(segment.name) / "vectors").glob("*.npy")):
-            read_vectors(path, segment.rows)
+            read_vectors(path, segment.data_rows)
     except IndexStoreError as error:
         yield Damage(str(error), segment.name)
         return
-    live = [row for row in range(segment.rows) if ids[row] not in tombstones]
+    live = [row for row in range(segment.data_rows) if ids[row] not in tombstones]
     for mode in segment.attention:
         yield from _attention_damage(layout, segment, mode, live)
 

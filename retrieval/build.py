@@ -4,35 +4,36 @@ A build can be stopped at any moment, by Ctrl-C or by a kill. What was committed
 there, and computes the same batches, and so the same numbers, as one that was never stopped.
 """
 
-import os
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 from index_store.catalog import Item, Reject
 from index_store.layout import Layout, is_index, may_become_index, new_index_path
 from index_store.lock import writer_lock
-from index_store.manifest import Generation, commit
+from index_store.manifest import Generation, SegmentRecord, commit
 from index_store.reader import IndexReader
 from index_store.segment import SegmentWriter, clear_uncommitted, drop_expired
 from retrieval.backbones import describe_extractor
-from retrieval.device import choose_device
+from retrieval.backlog import Backlog, coverage, find_backlog
+from retrieval.commits import Commits
 from retrieval.discovery import Listing, find_images
-from retrieval.errors import NoSpaceError, UsageError
+from retrieval.errors import UsageError
 from retrieval.events import BuildEvent, BuildReport
+from retrieval.fill import Filled, Filler
 from retrieval.images import FileFacts
 from retrieval.ingest import Failure, FileBatch, read_batches
 from retrieval.models import Encoded, Models, load_models, to_stored
-from retrieval.plan import Recipe, check_fingerprint, continued_recipe, new_recipe
+from retrieval.modes import Need
+from retrieval.pace import batch_size, check_disk, stored_bytes, workers
+from retrieval.plan import Recipe, continued_recipe, grown_fingerprint, new_recipe, stored_recipe
 from retrieval.settings import BuildSettings, ModelChoices
 from retrieval.version import CREATED_BY
 from retrieval.work import Work, check_sources, plan_work, uri_of
-
-MAX_WORKERS = 8
 
 
 def build_index(
@@ -49,10 +50,12 @@ def build_index(
     Args:
         sources: folders (walked recursively) and files.
         index: where; by default FOLDER.diffsim in the working directory.
-        modes: kinds of likeness to cache tensors for; by default the index's own, or style, instance, semantic.
+        modes: kinds of likeness to cache tensors for; by default the index's own, or style, instance, semantic. Those
+            that an existing index lacks are added to it, and computed for all its items.
         run: device, batch size and the like; nothing there changes a score.
         on_event: told of every step; may raise KeyboardInterrupt to stop the build.
-        **choices: fields of :class:`retrieval.settings.ModelSettings`; those left out are the index's own.
+        **choices: fields of :class:`retrieval.settings.ModelSettings`; those left out are the index's own. Encoders
+            that an existing index lacks are added to it.
 
     Raises:
         UsageError: nothing to index, or an unknown name.
@@ -93,138 +96,135 @@ class _Builder:
         on_event: Callable[[BuildEvent], None],
     ) -> None:
         self._root, self._layout = root, Layout(root)
-        self._sources, self._listing, self._run, self._emit = sources, listing, run, on_event
+        self._sources = [uri_of(path.absolute()) for path in sources]
+        self._listing, self._run, self._emit = listing, run, on_event
         self._reader = IndexReader(root) if _was_committed(self._layout) else None
-        found = None if self._reader is None else drop_expired(self._layout, self._reader.generation)
-        clear_uncommitted(self._layout, found)
+        self._found = None if self._reader is None else drop_expired(self._layout, self._reader.generation)
+        clear_uncommitted(self._layout, self._found)
         self._work: Work = plan_work(listing, sources, self._reader, run.retry_rejects)
-        self._added = self._replaced = self._done = self._rejected = 0
+        self._added = self._replaced = self._done = self._total = self._rejected = 0
         self._fits = False  # on the disk, by estimate
-        self._segment: SegmentWriter | None = None
-        self._opened = 0.0
+        self._backlog = Backlog()
+        self._filled = Filled()
         self._recipe: Recipe
         self._models: Models
-        self._generation: Generation
-        if found is not None:
-            self._generation = found
+        self._commits: Commits
 
     def prepare(self, fresh: Recipe | None, modes: Sequence[str] | None, choices: ModelChoices) -> None:
-        """Settle what is computed, and load the models where there is anything to compute."""
+        """Settle what is computed, and load the models where there is anything to compute or to add."""
         if self._reader is None:
             self._recipe = fresh or new_recipe(modes, choices, self._run)
         else:
             self._recipe = continued_recipe(self._reader, self._root, modes, choices, self._run)
+            self._backlog = find_backlog(self._reader, self._wanted(), without=self._outdated())
         chosen = self._recipe.chosen
-        self._emit(BuildEvent("planned", total=len(self._work.pending)))
+        self._total = len(self._work.pending) + len(self._backlog)
+        self._emit(BuildEvent("planned", self._plan_in_words(), total=self._total))
         title = describe_extractor(chosen.name).title
         self._emit(BuildEvent("model", f"{chosen.name}, {title} ({chosen.why})"))
-        if not self._work.pending:
-            return
-        settings, device = self._recipe.settings, self._run.device
-        self._models = load_models(settings, self._recipe.targets, device, self._run.offline)
-        fingerprint = self._models.fingerprint()
+        if self._total or not self._is_as_stored():
+            self._load()
+        elif self._found is not None:
+            self._commits = self._go_on(self._found)
+
+    def _plan_in_words(self) -> str:
+        backlog = f", {len(self._backlog)} to complete" if self._backlog else ""
+        return f"{len(self._work.pending)} images to index{backlog}"
+
+    def _wanted(self) -> Need:
+        """Return what every item of the index is to have: vectors always, tensors unless searches compute them."""
+        modes = tuple(self._recipe.targets) if self._recipe.attention == "eager" else ()
+        return Need(modes, tuple(self._recipe.settings.encoders or {}))
+
+    def _outdated(self) -> set[int]:
+        return {*self._work.vanished, *self._work.replaced.values()}
+
+    def _is_as_stored(self) -> bool:
         if self._reader is None:
-            self._generation = self._first_generation(fingerprint)
-        else:
-            check_fingerprint(self._generation.fingerprint, fingerprint, self._root)
+            return False
+        stored = stored_recipe(self._reader, self._root)
+        return (stored.targets, stored.attention, set(stored.settings.encoders or {})) == (
+            self._recipe.targets,
+            self._recipe.attention,
+            set(self._recipe.settings.encoders or {}),
+        )
+
+    def _load(self) -> None:
+        """Load the models, and note in the index what it is to have from now on before any of it is computed."""
+        recipe = self._recipe
+        self._models = load_models(recipe.settings, recipe.targets, self._run.device, self._run.offline)
+        fingerprint = self._models.fingerprint()
+        generation = self._found or Generation(0, fingerprint, recipe.to_json(), (), (), ())
+        grown = replace(
+            generation,
+            fingerprint=grown_fingerprint(generation.fingerprint, fingerprint, self._root),
+            settings=recipe.to_json() if not self._is_as_stored() else generation.settings,
+            encoders=tuple(dict.fromkeys((*generation.encoders, *fingerprint["encoders"]))),
+            modes=tuple(recipe.targets),
+        )
+        if self._reader is None:
+            # An empty index first. Since every later generation has a higher number, a lost CURRENT is never taken
+            # for that of a new one.
+            grown = commit(self._layout, grown, CREATED_BY)
+        self._commits = self._go_on(grown)
+        if self._reader is not None and not self._is_as_stored():
+            self._commits.store(grown)
         self._emit(BuildEvent("loaded"))
 
-    def _first_generation(self, fingerprint: dict[str, Any]) -> Generation:
-        """Commit an empty index. Since every later one has a higher number, a lost CURRENT is never taken for new."""
-        empty = Generation(
-            number=0,
-            fingerprint=fingerprint,
-            settings=self._recipe.settings.to_json(),
-            sources=(),
-            encoders=tuple(fingerprint["encoders"]),
-            modes=tuple(self._recipe.targets),
-        )
-        return commit(self._layout, empty, CREATED_BY)
+    def _go_on(self, generation: Generation) -> Commits:
+        return Commits(self._layout, generation, self._run, self._sources, self._tell_commit)
 
     def run(self) -> None:
-        """Commit what needs no computing, then compute and commit everything that is pending."""
+        """Commit what needs no computing, then compute and commit all that is pending, then what items lack."""
         self._commit_moves()
-        if not self._work.pending:
-            return
-        batches = read_batches(
-            self._work.pending,
-            min(self._batch_size(), self._run.segment_rows),
-            self._run.workers or min(MAX_WORKERS, os.cpu_count() or 1),
-            self._models.rules,
-            self._models.prepare,
-        )
-        try:
-            for batch in batches:
-                segment = self._open_segment()
-                self._add(batch, segment)
-                overdue = time.monotonic() - self._opened >= self._run.commit_seconds
-                if len(segment) >= self._run.segment_rows or overdue:
-                    self._commit()
-            self._commit()
-        except NoSpaceError:
-            if self._segment is not None:
-                self._segment.discard()  # what can't be finished only takes room
-            raise
-        except BaseException:
-            self._commit()
-            raise
-        finally:
-            batches.close()
+        settings = self._recipe.settings
+        size = batch_size(settings.model, self._run)
+        if self._work.pending:
+            need = self._wanted()
+            batches = read_batches(
+                self._work.pending,
+                size,
+                workers(self._run),
+                self._models.rules,
+                partial(self._models.prepare, need=need),
+            )
+            self._commits.run(batches, partial(self._add, need), self._grow)
+        if self._backlog:
+            # Read again: files may have been renamed or have changed since the backlog was counted.
+            backlog = find_backlog(IndexReader(self._root), self._wanted())
+            filler = Filler(self._layout, self._models, self._run, size, self._commits, self._tell_filled)
+            self._filled = filler.run(backlog.jobs)
 
     def _commit_moves(self) -> None:
         """Commit renamed, touched and vanished files: their vectors and tensors stay, or no longer count."""
         work = self._work
         if not work.moved and not work.vanished:
             return
-        self._generation = replace(self._generation, tombstones=self._buried(work.vanished))
+        self._commits.generation = replace(self._commits.generation, tombstones=self._buried(work.vanished))
         if work.moved:
-            self._open_segment().move(work.moved)
-            self._commit()
+            self._commits.open().move(work.moved)
+            self._commits.finish(self._grow)
         else:
-            self._store(self._generation)
+            self._commits.store(self._commits.generation)
 
     def _buried(self, ids: Iterable[int]) -> tuple[int, ...]:
-        return tuple(sorted({*self._generation.tombstones, *ids}))
+        return tuple(sorted({*self._commits.generation.tombstones, *ids}))
 
-    def _batch_size(self) -> int:
-        on_cpu, on_accelerator = describe_extractor(self._recipe.settings.model).batch_sizes
-        own = on_cpu if choose_device(self._run.device).type == "cpu" else on_accelerator
-        return self._run.batch_size or own
-
-    def _open_segment(self) -> SegmentWriter:
-        if self._segment is None:
-            self._segment = SegmentWriter(self._layout, f"{self._generation.number + 1:06d}")
-            self._opened = time.monotonic()
-        return self._segment
-
-    def _add(self, batch: FileBatch, segment: SegmentWriter) -> None:
+    def _add(self, need: Need, batch: FileBatch, segment: SegmentWriter) -> None:
         good = [outcome for outcome in batch.outcomes if not isinstance(outcome, Failure)]
         both = zip(batch.files, batch.outcomes, strict=True)
         rejects = [_reject(path, outcome) for path, outcome in both if isinstance(outcome, Failure)]
-        items = self._items([facts for facts, _ in good], self._generation.next_id + segment.items)
-        encoded = self._models.encode([prepared for _, prepared in good], "gallery") if good else Encoded({}, {})
+        items = self._items([facts for facts, _ in good], self._commits.generation.next_id + segment.items)
+        encoded = self._models.encode([prepared for _, prepared in good], "gallery", need) if good else Encoded({}, {})
         tensors = {mode: to_stored(qkv) for mode, qkv in encoded.tensors.items()}
         if good and not self._fits:
-            stored = sum(a.nbytes for mode in tensors.values() for a in mode.values())
-            stored += sum(2 * vectors.size for vectors in encoded.vectors.values())
-            self._check_disk(stored // len(items))
+            check_disk(self._root, stored_bytes(encoded.vectors, tensors) // len(items), self._total - self._done)
+            self._fits = True
         segment.append(items, rejects, encoded.vectors, tensors)
         self._added += len(items)
         self._done += len(batch.files)
         self._rejected += len(rejects)
-        self._emit(BuildEvent("batch", "", self._done, len(self._work.pending), self._rejected))
-
-    def _check_disk(self, bytes_an_image: int) -> None:
-        """Refuse a build that can't fit, as soon as one image's size is known: nothing was stored yet in this run."""
-        needed = bytes_an_image * (len(self._work.pending) - self._done)
-        free = shutil.disk_usage(self._root).free
-        if needed > free:
-            raise NoSpaceError(
-                f"{self._root} would grow by {needed / 1e9:.1f} GB ({bytes_an_image / 1e6:.2f} MB an image) and "
-                f"{free / 1e9:.1f} GB are free; build fewer modes (--modes), or one branch (--branches cond), "
-                "or name another disk (--index)"
-            )
-        self._fits = True
+        self._emit(BuildEvent("batch", "", self._done, self._total, self._rejected))
 
     def _items(self, facts: Sequence[FileFacts], first_id: int) -> list[Item]:
         return [
@@ -232,32 +232,24 @@ class _Builder:
             for n, f in enumerate(facts)
         ]
 
-    def _commit(self) -> None:
-        """Commit the open segment, if any. Where this was interrupted, it can be called again and goes on."""
-        segment = self._segment
-        if segment is None:
-            return
-        if not segment.is_whole:
-            segment.discard()
-            self._segment = None
-            return
-        record = segment.finish()
+    def _grow(self, segment: SegmentWriter, record: SegmentRecord) -> Generation:
         replaced = [self._work.replaced[uri] for uri in segment.uris if uri in self._work.replaced]
         broken = [self._work.replaced[uri] for uri in segment.rejected_uris if uri in self._work.replaced]
-        grown = replace(
-            self._generation,
-            segments=(*self._generation.segments, record),
-            tombstones=self._buried([*replaced, *broken]),
-            next_id=self._generation.next_id + record.rows,
-        )
-        self._store(grown)
-        self._segment = None
+        generation = self._commits.generation
         self._replaced += len(replaced)
-        self._emit(BuildEvent("committed", "", self._done, len(self._work.pending), self._rejected))
+        return replace(
+            generation,
+            segments=(*generation.segments, record),
+            tombstones=self._buried([*replaced, *broken]),
+            next_id=generation.next_id + record.rows,
+        )
 
-    def _store(self, generation: Generation) -> None:
-        sources = {*generation.sources, *(uri_of(path.absolute()) for path in self._sources)}
-        self._generation = commit(self._layout, replace(generation, sources=tuple(sorted(sources))), CREATED_BY)
+    def _tell_commit(self) -> None:
+        self._emit(BuildEvent("committed", "", self._done, self._total, self._rejected))
+
+    def _tell_filled(self, count: int) -> None:
+        self._done += count
+        self._emit(BuildEvent("batch", "", self._done, self._total, self._rejected))
 
     def report(self, unreadable: Sequence[str]) -> BuildReport:
         """Sum up, from what is in the index now."""
@@ -275,6 +267,9 @@ class _Builder:
             rejected=dict(Counter(reject.reason for reject in reader.rejects())),
             passed_over=self._listing.passed_over,
             unreadable_folders=tuple(unreadable),
+            completed=self._filled.items,
+            incomplete=self._backlog.unavailable + self._filled.unavailable,
+            coverage=coverage(reader),
         )
 
 

@@ -1,14 +1,16 @@
 """The engine: open an index, ask it for neighbours.
 
-A search encodes the query once, takes candidates from the coarse stage, reads their cached Q/K/V and orders them by
-the exact DiffSim score. An engine sees the generation it opened, whatever writers do, and is safe in many threads.
+A search encodes the query once, takes candidates from the coarse stage, reads their stored Q/K/V, computes those that
+are lacking, and orders them by the exact DiffSim score. An engine sees the generation it opened, whatever writers do,
+and is safe in many threads.
 """
 
 import hashlib
 import threading
 from collections import Counter
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Unpack
@@ -17,32 +19,27 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from index_store.coarse import CoarseIndex
+from index_store.cache import TensorCache, cache_size
 from index_store.reader import IndexReader
-from retrieval.aas import aligned_attention_scores, higher_is_closer
+from retrieval.aas import QKV, aligned_attention_scores, higher_is_closer
 from retrieval.backbones import describe_extractor
-from retrieval.coarse import fuse_rankings
+from retrieval.backlog import coverage
+from retrieval.candidates import CandidatePicker, Ranking
 from retrieval.device import choose_device
-from retrieval.errors import IndexIncompatibleError, UsageError
+from retrieval.errors import UsageError
 from retrieval.images import decode_bytes, from_array, read_image, to_rgb
-from retrieval.models import Encoded, Models, load_models
-from retrieval.plan import check_fingerprint, stored_recipe
-from retrieval.rerank import closest_first, score_rows
+from retrieval.lookup import locate_image
+from retrieval.models import Encoded, Models, Prepared, load_models
+from retrieval.modes import Need
+from retrieval.on_demand import CandidateScorer, Machinery, OnComputed, Scored, search_notes
+from retrieval.pace import batch_size, workers
+from retrieval.plan import check_fingerprint, lacks_modes, stored_recipe
+from retrieval.rerank import closest_first
 from retrieval.results import Result, Results
-from retrieval.settings import EngineSettings, ModelSettings, SearchChoices, SearchSettings
+from retrieval.settings import BuildSettings, EngineSettings, ModelSettings, SearchChoices, SearchSettings
 
 ImageInput = str | Path | bytes | Image.Image | NDArray[Any]
 """A path, a file's bytes, a PIL image, or a uint8 array ``[H, W, 3]``."""
-
-ID_PREFIX = "id:"
-
-
-@dataclass(frozen=True)
-class _Ranking:
-    """Candidates before the exact scores: rows, best first, with the coarse stage's word where there is one."""
-
-    rows: NDArray[np.int64]
-    similarities: NDArray[np.float32] | None
 
 
 class Engine:
@@ -53,7 +50,8 @@ class Engine:
         self._reader = reader
         self._settings = settings
         self._recipe = stored_recipe(reader, reader.layout.root)
-        self._coarse: dict[str, CoarseIndex] = {}
+        self._picker = CandidatePicker(reader, describe_extractor(self._recipe.settings.model).modes)
+        self._cache = TensorCache(reader.layout, settings.max_cache)
         self._loading, self._encoding = threading.RLock(), threading.Lock()
 
     @classmethod
@@ -73,12 +71,22 @@ class Engine:
         """The modes that the index was built for, its default first."""
         return tuple(self._recipe.targets)
 
-    def search(self, query: ImageInput, mode: str | None = None, **choices: Unpack[SearchChoices]) -> Results:
+    def search(
+        self,
+        query: ImageInput,
+        mode: str | None = None,
+        on_computed: OnComputed = lambda done, total: None,
+        **choices: Unpack[SearchChoices],
+    ) -> Results:
         """Return the nearest neighbours of ``query``.
+
+        Candidates whose tensors the index lacks are computed from their files. Those whose file is gone, or is not
+        what was indexed any more, are left out, and a note says so.
 
         Args:
             query: see :data:`ImageInput`. For an item of the index, give its path.
             mode: one of :attr:`modes`; the first of them by default.
+            on_computed: told how many candidates were computed of how many, when there are any to compute.
             **choices: fields of :class:`retrieval.settings.SearchSettings`.
 
         Raises:
@@ -93,22 +101,35 @@ class Engine:
         encoded = self._encode(image, "query", chosen)
         timing = {"embed": 1e3 * (perf_counter() - start)}
         start = perf_counter()
-        ranking = self._candidates(encoded, chosen, wanted)
+        ranking = self._picker.pick(encoded.vectors, chosen, wanted)
         timing["coarse"] = 1e3 * (perf_counter() - start)
-        scores = None
+        scored = None
         if wanted.rerank:
-            tensors, rows = encoded.tensors[chosen], ranking.rows.tolist()
-            readout = self._recipe.targets[chosen].readout
-            scored = score_rows(tensors, rows, partial(self._reader.attention, chosen), wanted.similarity, readout)
-            scores, timing["read"], timing["rerank"] = scored.scores, scored.read_ms, scored.score_ms
+            scored = self._scorer(encoded.tensors[chosen], chosen, wanted).score(ranking.rows, on_computed)
+            timing |= scored.timing_ms
         return Results(
-            results=self._results(ranking, scores, wanted, about.get("sha256", "")),
+            results=self._results(ranking, scored, wanted, about.get("sha256", "")),
             query=about,
             mode=chosen,
             index=self._about(),
             timing_ms=timing,
-            notes=self._notes(chosen),
+            notes=self._notes(chosen, scored),
+            computed=0 if scored is None else scored.computed,
+            cached=0 if scored is None else scored.cached,
+            left_out=0 if scored is None else scored.left_out,
         )
+
+    def _scorer(self, query: QKV, mode: str, wanted: SearchSettings) -> CandidateScorer:
+        run = BuildSettings(device=self._settings.device)
+        machinery = Machinery(
+            self._models, self._encode_candidates, batch_size(self._recipe.settings.model, run), workers(run)
+        )
+        readout = self._recipe.targets[mode].readout
+        return CandidateScorer(self._reader, self._cache, machinery, mode, query, wanted.similarity, readout)
+
+    def _encode_candidates(self, batch: Sequence[Prepared], need: Need) -> Encoded:
+        with self._encoding:
+            return self._models.encode(batch, "gallery", need)
 
     def score(self, first: ImageInput, second: ImageInput, mode: str | None = None) -> float:
         """Return the exact score of one pair; ``first`` is the query, ``second`` takes the gallery's role."""
@@ -126,19 +147,7 @@ class Engine:
         Raises:
             UsageError: nothing, or several items; the message lists some.
         """
-        if Path(text).exists():
-            return text
-        if text.startswith(ID_PREFIX):
-            number = text.removeprefix(ID_PREFIX)
-            rows = self._reader.find("id", int(number)) if number.isdecimal() else []
-        else:
-            rows = self._reader.find("uri", text) or self._reader.find_suffix(text)
-        if not rows:
-            raise UsageError(f"query {text}: no such file, and no item of {self._reader.layout.root} has that name")
-        if len(rows) > 1:
-            some = ", ".join(f"{ID_PREFIX}{item.id} {item.uri}" for item in self._reader.items(rows[:3]))
-            raise UsageError(f"query {text} fits {len(rows)} items of the index; name one of them: {some} ...")
-        return Path(self._reader.items(rows)[0].uri)
+        return locate_image(self._reader, text)
 
     def info(self) -> dict[str, Any]:
         """Return what the index is, as JSON values."""
@@ -160,7 +169,10 @@ class Engine:
             "removed": len(generation.tombstones),
             "rejected": dict(Counter(reject.reason for reject in rejects)),
             "rejects": [{"path": r.uri, "reason": r.reason, "detail": r.detail} for r in rejects],
+            "attention": self._recipe.attention,
+            "coverage": coverage(self._reader),
             "bytes": self._reader.bytes_on_disk(),
+            "cache": dict(zip(("tensors", "bytes"), cache_size(self._reader.layout), strict=True)),
             "fingerprint": dict(generation.fingerprint),
         }
 
@@ -168,14 +180,9 @@ class Engine:
         name = mode or self.modes[0]
         if name in self._recipe.targets:
             return name
-        table = describe_extractor(self._recipe.settings.model).modes
-        if name not in table:
+        if name not in describe_extractor(self._recipe.settings.model).modes:
             raise UsageError(f"unknown mode '{name}'; this index has: {', '.join(self.modes)}")
-        root = self._reader.layout.root
-        raise IndexIncompatibleError(
-            f"{root} was built for {', '.join(self.modes)}, not for {name}; build one that has it: "
-            f"diffsim-index build FOLDER --modes {','.join((*self.modes, name))} --index NEW.diffsim"
-        )
+        raise lacks_modes(self._reader, [name])
 
     def _load_image(self, query: ImageInput) -> tuple[Image.Image, dict[str, Any]]:
         rules = self._models.rules
@@ -192,9 +199,10 @@ class Engine:
         return image, {"path": None, "width": image.width, "height": image.height}
 
     def _encode(self, image: Image.Image, role: Any, mode: str) -> Encoded:
-        prepared = [self._models.prepare(image)]
+        need = Need((mode,), tuple(self._models.embedders))
+        prepared = [self._models.prepare(image, need)]
         with self._encoding:  # layers are read by hooks on the one network: one pass at a time
-            encoded = self._models.encode(prepared, role, [mode])
+            encoded = self._models.encode(prepared, role, need)
         return replace(encoded, tensors={mode: encoded.tensors[mode].to(choose_device(self._settings.device))})
 
     @cached_property
@@ -222,43 +230,15 @@ class Engine:
             encoders=folders,
         )
 
-    def _coarse_index(self, encoder: str) -> CoarseIndex:
-        with self._loading:
-            if encoder not in self._coarse:
-                self._coarse[encoder] = CoarseIndex(self._reader.vectors(encoder))
-            return self._coarse[encoder]
-
-    def _encoders(self, mode: str) -> tuple[str, ...]:
-        """Return the encoders that pick a mode's candidates: the mode's own, else all that the index has."""
-        has = self._reader.generation.encoders
-        table = describe_extractor(self._recipe.settings.model).modes
-        preferred = table[mode].encoders if mode in table else ()
-        return tuple(name for name in preferred if name in has) or tuple(has)
-
-    def _candidates(self, encoded: Encoded, mode: str, wanted: SearchSettings) -> _Ranking:
-        encoders = self._encoders(mode)
-        if not encoders and not wanted.rerank:
-            raise UsageError(f"{self._reader.layout.root} has no coarse stage (it was built with --encoders none)")
-        everything = np.arange(len(self._reader))
-        if not len(everything) or not encoders:
-            return _Ranking(everything, None)
-        indexes = {name: self._coarse_index(name) for name in encoders}
-        if wanted.exhaustive:
-            rows = everything
-        else:
-            count = max(wanted.candidates, wanted.k)
-            rankings = [index.search(encoded.vectors[name][0], count)[0] for name, index in indexes.items()]
-            rows = fuse_rankings(rankings, count)
-        cosines = [index.similarities(encoded.vectors[name][0], rows) for name, index in indexes.items()]
-        return _Ranking(rows, np.mean(cosines, axis=0, dtype=np.float32))
-
     def _results(
-        self, ranking: _Ranking, scores: NDArray[np.float32] | None, wanted: SearchSettings, query_sha256: str
+        self, ranking: Ranking, scored: Scored | None, wanted: SearchSettings, query_sha256: str
     ) -> tuple[Result, ...]:
         rows = ranking.rows
         order = np.arange(len(rows))
-        if scores is not None:
-            order = closest_first(scores, self._reader.ids[rows], wanted.similarity)
+        scores = None if scored is None else scored.scores
+        if scored is not None:
+            order = closest_first(scored.scores, self._reader.ids[rows], wanted.similarity)
+            order = order[scored.is_scored[order]]
         keys = ranking.similarities if scores is None else scores
         if wanted.min_score is not None and keys is not None:
             closer = higher_is_closer(wanted.similarity) or scores is None
@@ -277,7 +257,7 @@ class Engine:
                     id=item.id,
                     path=item.uri,
                     score=None if scores is None else float(scores[position]),
-                    coarse_score=None if ranking.similarities is None else float(ranking.similarities[position]),
+                    coarse_score=_known(ranking.similarities, position),
                     coarse_rank=None if wanted.exhaustive or ranking.similarities is None else position + 1,
                     sha256=item.sha256,
                 )
@@ -293,6 +273,11 @@ class Engine:
             "generation": generation.number,
         }
 
-    def _notes(self, mode: str) -> tuple[str, ...]:
+    def _notes(self, mode: str, scored: Scored | None) -> tuple[str, ...]:
         warning = describe_extractor(self._recipe.settings.model).warnings.get(mode)
-        return (warning,) if warning else ()
+        root = self._reader.layout.root
+        return (*((warning,) if warning else ()), *search_notes(root, mode, scored, self._picker.without_vector(mode)))
+
+
+def _known(similarities: NDArray[np.float32] | None, position: int) -> float | None:
+    return None if similarities is None or np.isnan(similarities[position]) else float(similarities[position])

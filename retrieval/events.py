@@ -32,6 +32,28 @@ class BuildReport:
     passed_over: int = 0  # files whose names are no image's
     unreadable_folders: tuple[str, ...] = ()
     seconds: float = 0.0
+    completed: int = 0  # items that got vectors or tensors which they lacked
+    incomplete: int = 0  # items that could not get them: their files are gone, or have changed
+    coverage: dict[str, int] = field(default_factory=dict)  # by mode, items whose tensors are in the index now
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {"schema": 1, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class FillReport:
+    """What a fill did."""
+
+    index: str
+    model: str
+    modes: tuple[str, ...]  # that were to be filled
+    items: int  # in the index
+    completed: int  # items that got what they lacked by computing it
+    adopted: int  # tensors that searches had computed and left in the cache
+    incomplete: int  # items that lack something still: their files are gone, or have changed
+    coverage: dict[str, int]  # by mode, items whose tensors are in the index now
+    seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from index_store.catalog import ITEM_SCHEMA, Item, write_rows
 from index_store.coarse import write_array
@@ -20,6 +21,7 @@ from index_store.reader import IndexReader
 from index_store.segment import READER_GRACE, SegmentWriter, clear_uncommitted, drop_expired, retire
 from index_store.verify import Damage, find_damage, segment_ids, whole_generation, without_damage
 from retrieval.errors import IndexCorruptError, NoSpaceError, UsageError
+from retrieval.modes import Need
 from retrieval.version import CREATED_BY
 
 COMPACT_ROWS = 4096  # images a segment after compaction
@@ -107,21 +109,48 @@ def compact(index: str | Path, now: bool = False, on_progress: Progress = lambda
 
 
 def _rewrite(layout: Layout, reader: IndexReader, on_progress: Progress) -> Iterator[SegmentWriter]:
-    """Copy all live rows, and every reject, into new segments; memory holds a few rows of tensors at a time."""
-    generation = reader.generation
-    vectors = {encoder: reader.stored_vectors(encoder) for encoder in generation.encoders} if len(reader) else {}
+    """Copy all live rows, and every reject, into new segments; memory holds a few rows of tensors at a time.
+
+    A mode or encoder that all rows of a new segment have lies in that segment; what only some have, in one beside it.
+    """
+    number = reader.generation.number + 1
+    vectors = {encoder: reader.stored_vectors(encoder) for encoder in reader.generation.encoders}
     starts = range(0, len(reader), COMPACT_ROWS) if len(reader) else [0]
-    for number, start in enumerate(starts):
-        writer = SegmentWriter(layout, f"{generation.number + 1:06d}-{number:03d}")
-        end = min(start + COMPACT_ROWS, len(reader))
-        for first in range(start, end, COPY_ROWS):
-            rows = np.arange(first, min(first + COPY_ROWS, end))
-            tensors = {mode: reader.attention(mode, rows.tolist()) for mode in generation.modes}
-            writer.append(reader.items(rows), [], {name: stored[rows] for name, stored in vectors.items()}, tensors)
-            on_progress(int(rows[-1]) + 1, len(reader))
+    for count, start in enumerate(starts):
+        rows = np.arange(start, min(start + COMPACT_ROWS, len(reader)))
+        whole, parts = _split(reader, rows)
+        writer = SegmentWriter(layout, f"{number:06d}-{count:03d}")
+        for some in _few(rows):
+            items = reader.items(some)
+            writer.append(items, [], {e: vectors[e][some] for e in whole.encoders}, _tensors(reader, whole, some))
+            on_progress(int(some[-1]) + 1, len(reader))
         if start == 0:
             writer.append([], reader.rejects(), {}, {})
         yield writer
+        for part, (need, held) in enumerate(parts):
+            filled = SegmentWriter(layout, f"{number:06d}-{count:03d}-{part:02d}")
+            for some in _few(held):
+                ids = reader.ids[some].tolist()
+                filled.fill(ids, {e: vectors[e][some] for e in need.encoders}, _tensors(reader, need, some))
+            yield filled
+
+
+def _few(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    return (rows[first : first + COPY_ROWS] for first in range(0, len(rows), COPY_ROWS))
+
+
+def _tensors(reader: IndexReader, need: Need, rows: NDArray[np.int64]) -> dict[str, dict[str, NDArray[np.float16]]]:
+    return {mode: reader.attention(mode, rows.tolist()) for mode in need.modes}
+
+
+def _split(reader: IndexReader, rows: NDArray[np.int64]) -> tuple[Need, list[tuple[Need, NDArray[np.int64]]]]:
+    """Return what all of ``rows`` have, and one by one what only some of them have, with those."""
+    generation = reader.generation
+    held = {Need(modes=(mode,)): reader.has_tensors(mode)[rows] for mode in generation.modes}
+    held |= {Need(encoders=(name,)): reader.has_vector(name)[rows] for name in generation.encoders}
+    whole = [need for need, mask in held.items() if mask.all()]
+    together = Need(tuple(m for need in whole for m in need.modes), tuple(e for need in whole for e in need.encoders))
+    return together, [(need, rows[mask]) for need, mask in held.items() if mask.any() and not mask.all()]
 
 
 def verify(index: str | Path) -> list[Damage]:
@@ -145,7 +174,8 @@ def repair(index: str | Path) -> list[Damage]:
             raise IndexCorruptError(f"{index} has no whole generation left: build it anew")
         numbers = [int(path.stem) for path in layout.generations.glob("[0-9]*.json") if path.stem.isdecimal()]
         lost = {damage.segment for damage in damages if not damage.rows}
-        ids = {d.segment: segment_ids(layout, d.segment) for d in damages if d.rows and d.segment not in lost}
+        records = {segment.name: segment for segment in generation.segments}
+        ids = {d.segment: segment_ids(layout, records[d.segment]) for d in damages if d.rows and d.segment not in lost}
         mended = retire(without_damage(generation, damages, ids), sorted(lost - {""}))
         commit(layout, replace(mended, number=max(numbers)), CREATED_BY)
     return damages

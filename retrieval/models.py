@@ -1,5 +1,7 @@
 """The loaded models of one index: pixels in, vectors and tensors out; and the fingerprint of what they compute."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +27,7 @@ from retrieval.backbones.weights import is_cached, is_offline
 from retrieval.device import choose_device, choose_dtype, dtype_name
 from retrieval.errors import UsageError
 from retrieval.images import DecodeRules
-from retrieval.modes import Mode, Target
+from retrieval.modes import Mode, Need, Target
 from retrieval.settings import ModelSettings
 from retrieval.vocabulary import Role
 
@@ -53,21 +55,26 @@ class Models:
     rules: DecodeRules
     targets: Mapping[str, Target]  # by mode
 
-    def prepare(self, image: Image.Image) -> Prepared:
-        """Resize one RGB image for every model; safe in many threads."""
-        return {
-            ATTENTION: self.extractor.prepare(image),
-            **{name: embedder.prepare(image) for name, embedder in self.embedders.items()},
-        }
+    def everything(self) -> Need:
+        """Return all that these models compute of an image."""
+        return Need(tuple(self.targets), tuple(self.embedders))
 
-    def encode(self, batch: Sequence[Prepared], role: Role, modes: Sequence[str] | None = None) -> Encoded:
-        """Encode a batch for ``modes`` (all by default); modes with one target share one computation."""
-        wanted = {mode: self.targets[mode] for mode in modes or self.targets}
-        pixels = np.stack([image[ATTENTION] for image in batch])
-        by_target = self.extractor.extract(pixels, list(dict.fromkeys(wanted.values())), role)
+    def prepare(self, image: Image.Image, need: Need | None = None) -> Prepared:
+        """Resize one RGB image for every model that ``need`` (all by default) names; safe in many threads."""
+        need = self.everything() if need is None else need
+        prepared = {name: self.embedders[name].prepare(image) for name in need.encoders}
+        return {**prepared, ATTENTION: self.extractor.prepare(image)} if need.modes else prepared
+
+    def encode(self, batch: Sequence[Prepared], role: Role, need: Need | None = None) -> Encoded:
+        """Encode a batch for what ``need`` (all by default) names; modes with one target share one computation."""
+        need = self.everything() if need is None else need
+        wanted = {mode: self.targets[mode] for mode in need.modes}
+        by_target: Mapping[Target, QKV] = {}
+        if wanted:
+            pixels = np.stack([image[ATTENTION] for image in batch])
+            by_target = self.extractor.extract(pixels, list(dict.fromkeys(wanted.values())), role)
         vectors = {
-            name: embedder.embed(np.stack([image[name] for image in batch]))
-            for name, embedder in self.embedders.items()
+            name: self.embedders[name].embed(np.stack([image[name] for image in batch])) for name in need.encoders
         }
         return Encoded(vectors, {mode: by_target[target] for mode, target in wanted.items()})
 
@@ -142,6 +149,8 @@ def _resolve_encoders(settings: ModelSettings, modes: Sequence[Mode]) -> dict[st
     names = settings.encoders
     if names is None:
         names = dict.fromkeys(encoder for mode in modes for encoder in mode.encoders)
+    for name in names:
+        describe_embedder(name)
     return {name: _encoder_folder(name, folder, settings.weights) for name, folder in names.items()}
 
 
@@ -178,6 +187,12 @@ def load_models(settings: ModelSettings, targets: Mapping[str, Target], device: 
         rules=DecodeRules(alpha=settings.alpha, draft=max(size, 224) if description.draft else None),
         targets=targets,
     )
+
+
+def tensors_digest(fingerprint: Mapping[str, Any], mode: str) -> str:
+    """Return a digest, 16 hex digits, of all in a fingerprint that a mode's tensors depend on."""
+    parts = {name: fingerprint[name] for name in ("model", "pixels", "codec")} | {"mode": fingerprint["modes"][mode]}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def to_stored(tensors: QKV) -> dict[str, NDArray[np.float16]]:

@@ -73,6 +73,14 @@ class Mode:
     encoders: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Need:
+    """What is wanted of an image: tensors of modes and vectors of encoders."""
+
+    modes: tuple[str, ...] = ()
+    encoders: tuple[str, ...] = ()
+
+
 def _plain(field: str) -> Any:
     return {"values": None, "readout": LINEAR}[field]
 

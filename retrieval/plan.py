@@ -3,23 +3,32 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from index_store.reader import IndexReader
 from retrieval.backbones import describe_extractor
 from retrieval.errors import IndexIncompatibleError
 from retrieval.models import ChosenModel, choose_model, differences, resolve
-from retrieval.modes import DEFAULT_MODES, Target, choose_modes
+from retrieval.modes import DEFAULT_MODES, Mode, Target, choose_modes
 from retrieval.settings import BuildSettings, ModelChoices, ModelSettings
+from retrieval.vocabulary import AttentionRule
+
+ATTENTION = "attention"  # the key of the attention rule among an index's settings
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a build computes: resolved settings and the target of every mode."""
+    """What a build computes: resolved settings, the target of every mode, and whose tensors it computes."""
 
     settings: ModelSettings
     targets: Mapping[str, Target]
     chosen: ChosenModel
+    attention: AttentionRule = "eager"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the index's settings."""
+        return {**self.settings.to_json(), ATTENTION: self.attention}
 
 
 def new_recipe(modes: Sequence[str] | None, choices: ModelChoices, run: BuildSettings) -> Recipe:
@@ -33,7 +42,7 @@ def new_recipe(modes: Sequence[str] | None, choices: ModelChoices, run: BuildSet
     table = describe_extractor(chosen.name).modes
     wanted = choose_modes(table, modes or DEFAULT_MODES)
     settings = resolve(replace(asked, model=chosen.name), wanted, run.device)
-    return Recipe(settings, {mode.name: mode.target for mode in wanted}, chosen)
+    return Recipe(settings, {mode.name: mode.target for mode in wanted}, chosen, run.attention or "eager")
 
 
 def stored_recipe(reader: IndexReader, root: Path) -> Recipe:
@@ -46,49 +55,71 @@ def stored_recipe(reader: IndexReader, root: Path) -> Recipe:
         raise IndexIncompatibleError(
             f"{root} states no model that this version knows ({error}); it was made by {generation.created_by}"
         ) from error
-    return Recipe(settings, targets, ChosenModel(settings.model, "the index was made with it"))
+    rule = generation.settings.get(ATTENTION, "eager")
+    return Recipe(settings, targets, ChosenModel(settings.model, "the index was made with it"), rule)
 
 
 def continued_recipe(
     reader: IndexReader, root: Path, modes: Sequence[str] | None, choices: ModelChoices, run: BuildSettings
 ) -> Recipe:
-    """Return the index's own recipe, after making sure that nothing else was asked for.
+    """Return the index's own recipe with the modes and encoders that were asked for beside its own.
 
     Raises:
         IndexIncompatibleError: a choice differs from what the index was made with; both are printed.
     """
     stored = stored_recipe(reader, root)
-    if modes is not None:
-        wanted = choose_modes(describe_extractor(stored.settings.model).modes, modes)
-        missing = [mode.name for mode in wanted if mode.name not in stored.targets]
-        if missing:
-            raise IndexIncompatibleError(
-                f"{root} was built for {', '.join(stored.targets)}, not for {', '.join(missing)}; "
-                "build another index (--index) with the modes you need"
-            )
-    asked = _asked(stored.settings, choices, stored, run)
+    table = describe_extractor(stored.settings.model).modes
+    added = [mode for mode in choose_modes(table, modes or stored.targets) if mode.name not in stored.targets]
+    targets = {**stored.targets, **{mode.name: mode.target for mode in added}}
+    given: Any = {key: value for key, value in choices.items() if not (key == "model" and value == "auto")}
+    given["encoders"] = _grown_encoders(stored.settings.encoders or {}, choices, added, root)
+    asked = ModelSettings(**{**stored.settings.to_json(), **given})
+    asked = resolve(asked, choose_modes(table, targets), run.device)
     found = differences(stored.settings.to_json(), asked.to_json())
     # A folder is a place, not a meaning: whether the weights in it are the same, the fingerprint decides.
     found = [line for line in found if not line.startswith(("weights:", "encoders."))]
-    if found or set(asked.encoders or {}) != set(stored.settings.encoders or {}):
-        listed = "; ".join(found) or (
-            f"encoders: {_names(stored.settings.encoders)} in the index, {_names(asked.encoders)} asked for"
-        )
-        raise IndexIncompatibleError(
-            f"{root} was made with other settings ({listed}); leave them out, or build another index (--index)"
-        )
-    return replace(stored, settings=asked)
+    if found:
+        raise _made_otherwise(root, "; ".join(found))
+    return replace(stored, settings=asked, targets=targets, attention=run.attention or stored.attention)
 
 
-def _asked(settings: ModelSettings, choices: ModelChoices, stored: Recipe, run: BuildSettings) -> ModelSettings:
-    given = {key: value for key, value in choices.items() if not (key == "model" and value == "auto")}
-    table = describe_extractor(settings.model).modes
-    changed: Any = {**settings.to_json(), **given}
-    return resolve(ModelSettings(**changed), choose_modes(table, stored.targets), run.device)
+def _grown_encoders(
+    stored: Mapping[str, str | None], choices: ModelChoices, added: Sequence[Mode], root: Path
+) -> dict[str, str | None]:
+    """Return the index's encoders, those asked for, and those that added modes name: an index without any stays so."""
+    asked = choices.get("encoders")
+    if asked is not None and stored and not asked:
+        raise _made_otherwise(root, f"encoders: {', '.join(stored)} in the index, none asked for")
+    grown = {**stored, **{name: folder or stored.get(name) for name, folder in (asked or {}).items()}}
+    named = [encoder for mode in added for encoder in mode.encoders] if grown else []
+    return {**grown, **{name: None for name in named if name not in grown}}
 
 
-def _names(encoders: Mapping[str, Any] | None) -> str:
-    return ", ".join(encoders or {}) or "none"
+def _made_otherwise(root: Path, listed: str) -> IndexIncompatibleError:
+    return IndexIncompatibleError(
+        f"{root} was made with other settings ({listed}); leave them out, or build another index (--index)"
+    )
+
+
+def grown_fingerprint(stored: Mapping[str, Any], found: Mapping[str, Any], root: Path) -> dict[str, Any]:
+    """Return the index's fingerprint with the modes and encoders that the loaded models have beside its own.
+
+    Raises:
+        IndexIncompatibleError: they differ in what the index has.
+    """
+    parts = ("modes", "encoders")
+    common = {part: {name: value for name, value in found[part].items() if name in stored[part]} for part in parts}
+    check_fingerprint(stored, {**found, **common}, root)
+    return {**stored, **{part: {**stored[part], **found[part]} for part in parts}}
+
+
+def lacks_modes(reader: IndexReader, missing: Sequence[str]) -> IndexIncompatibleError:
+    """Return the error for modes that an index was not built for: it says which command adds them."""
+    root, sources = reader.layout.root, " ".join(quote(source) for source in reader.generation.sources)
+    return IndexIncompatibleError(
+        f"{root} was built for {', '.join(reader.generation.modes)}, not for {', '.join(missing)}; add what it lacks "
+        f"with: diffsim-index build {sources} --modes {','.join(missing)} --index {quote(str(root))}"
+    )
 
 
 def check_fingerprint(

@@ -43,6 +43,9 @@ class Results:
     index: Mapping[str, Any]
     timing_ms: Mapping[str, float]
     notes: tuple[str, ...] = ()  # one line each that the user should read
+    computed: int = 0  # candidates whose tensors the index lacked, computed by this search ...
+    cached: int = 0  # ... or by an earlier one
+    left_out: int = 0  # candidates without tensors whose files are gone or have changed: not among the results
 
     @overload
     def __getitem__(self, position: int) -> Result: ...
@@ -58,13 +61,16 @@ class Results:
         return iter(self.results)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values: ``{"schema": 1, "index", "query", "mode", "timing_ms", "notes", "results"}``."""
+        """Return plain values: the fields by name, and ``{"schema": 1}``."""
         return {
             "schema": SCHEMA,
             "index": dict(self.index),
             "query": dict(self.query),
             "mode": self.mode,
             "timing_ms": {name: round(value, 2) for name, value in self.timing_ms.items()},
+            "computed": self.computed,
+            "cached": self.cached,
+            "left_out": self.left_out,
             "notes": list(self.notes),
             "results": [asdict(result) for result in self.results],
         }

@@ -1,14 +1,16 @@
 """What a score depends on, and what a build may choose: every default of the project lives here, once."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypedDict, get_args
 
 from retrieval.errors import UsageError
-from retrieval.vocabulary import AlphaRule, Branches, DeviceName, DtypeName, NoiseRule, Similarity
+from retrieval.vocabulary import AlphaRule, AttentionRule, Branches, DeviceName, DtypeName, NoiseRule, Similarity
 
 PUBLISHED_SEED = 2334
 PUBLISHED_PROMPT = "High quality image"
+NEWEST = "newest"  # the order in which a fill goes on, unless another is named
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class BuildSettings:
     commit_seconds: float = 60.0  # ... or when its oldest image is this old: what a kill can cost
     retry_rejects: bool = False
     offline: bool = False
+    attention: AttentionRule | None = None  # None: as the index was built before; a new one is eager
 
     def __post_init__(self) -> None:
         _at_least(1, batch_size=self.batch_size, workers=self.workers, segment_rows=self.segment_rows)
@@ -110,6 +113,10 @@ class EngineSettings:
     weights: str | None = None  # in place of the folder that the index remembers; the weights must be the same
     encoders: Mapping[str, str | None] = field(default_factory=dict)  # likewise, a folder an encoder
     offline: bool = False
+    max_cache: int = 2_000_000_000  # bytes of tensors that searches computed and keep; 0: none
+
+    def __post_init__(self) -> None:
+        _at_least(0, max_cache=self.max_cache)
 
 
 def _at_least(least: int, **values: int | None) -> None:
@@ -121,6 +128,21 @@ def _at_least(least: int, **values: int | None) -> None:
 def parse_names(text: str) -> list[str]:
     """Read ``style, instance`` as a list of names."""
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+
+def parse_bytes(text: str) -> int:
+    """Read ``2GB``, ``500 MB`` or a plain number of bytes.
+
+    Raises:
+        UsageError: it is no such size.
+    """
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *([KMGT]?)B?", text.strip().upper())
+    if found is None:
+        raise UsageError(f"{text} is no size; write it like 2GB, 500MB or 0")
+    return int(float(found[1]) * _UNITS[found[2]])
 
 
 def parse_encoders(text: str) -> dict[str, str | None]:

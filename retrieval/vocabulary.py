@@ -21,6 +21,10 @@ Similarity = Literal["cosine", "mse"]
 
 Directions = Literal["both", "query_to_candidate", "candidate_to_query"]
 
+AttentionRule = Literal["eager", "lazy"]
+"""``eager``: a build computes every image's tensors. ``lazy``: it computes vectors only, which is far faster, and a
+search computes the tensors of the candidates that lack them."""
+
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 
 DtypeName = Literal["auto", "float32", "float16", "bfloat16"]

@@ -128,7 +128,7 @@ def test_bad_requests_are_told(engine: Engine, gallery: Path, tmp_path: Path) ->
 
 def test_a_mode_that_the_index_lacks_says_how_to_get_it(gallery: Path, tmp_path: Path) -> None:
     build_index(gallery / STYLES[0], tmp_path / "a.diffsim", model="mini", modes=["style"])
-    with pytest.raises(IndexIncompatibleError, match="--modes style,instance"):
+    with pytest.raises(IndexIncompatibleError, match=r"diffsim-index build .* --modes instance --index"):
         Engine.open(tmp_path / "a.diffsim").search(gallery / STYLES[0] / f"{MOTIFS[0]}.png", "instance")
 
 
@@ -145,9 +145,11 @@ def test_many_threads_get_the_same_answers(index: Path, gallery: Path) -> None:
 def test_results_are_plain_values_and_html(engine: Engine, gallery: Path) -> None:
     results = engine.search(gallery / STYLES[0] / f"{MOTIFS[0]}.png", "semantic", k=2)
     values = results.to_dict()
-    assert list(values) == ["schema", "index", "query", "mode", "timing_ms", "notes", "results"]
+    counts = ["computed", "cached", "left_out"]
+    assert list(values) == ["schema", "index", "query", "mode", "timing_ms", *counts, "notes", "results"]
+    assert [values[name] for name in counts] == [0, 0, 0]
     assert values["index"]["model"] == "mini"
-    assert set(values["timing_ms"]) == {"embed", "coarse", "read", "rerank"}
+    assert set(values["timing_ms"]) == {"embed", "coarse", "read", "rerank", "compute"}
     assert "not meaning" in values["notes"][0]
     assert f"{MOTIFS[0]}.png" in results._repr_html_()
     assert len(results[:1]) == 1

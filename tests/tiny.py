@@ -59,29 +59,36 @@ class TinyExtractor:
 
 
 class TinyEmbedder:
-    """An Embedder: the image in 4 x 4 pixels."""
+    """An Embedder: the image in 4 x 4 pixels; those named otherwise see it darker."""
+
+    def __init__(self, name: str = "descriptor") -> None:
+        self.name = name
 
     def prepare(self, image: Image.Image) -> Pixels:
         return resize_square(image, 4)
 
     def embed(self, pixels: Pixels) -> NDArray[np.float32]:
-        rows = pixels.reshape(len(pixels), -1).astype(np.float32) + 1
+        rows = pixels.reshape(len(pixels), -1).astype(np.float32) ** (1 + (self.name != "descriptor")) + 1
         vectors: NDArray[np.float32] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
         return vectors
 
     def fingerprint(self) -> dict[str, Any]:
-        return {"name": "tiny"}
+        return {"name": f"tiny {self.name}"}
 
 
 def load_tiny(settings: ModelSettings, targets: Mapping[str, Target], device: str, offline: bool) -> Models:
     """Stand in for :func:`retrieval.models.load_models`."""
-    return Models(TinyExtractor(), {"descriptor": TinyEmbedder()}, DecodeRules(), targets)
+    return Models(
+        TinyExtractor(), {name: TinyEmbedder(name) for name in settings.encoders or {}}, DecodeRules(), targets
+    )
 
 
 @contextmanager
 def tiny_model() -> Iterator[None]:
     """Build and search with the tiny model in place of the one asked for."""
-    with mock.patch("retrieval.build.load_models", load_tiny), mock.patch("retrieval.engine.load_models", load_tiny):
+    with ExitStack() as patches:
+        for module in ("build", "engine", "fill"):
+            patches.enter_context(mock.patch(f"retrieval.{module}.load_models", load_tiny))
         yield
 
 

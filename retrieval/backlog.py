@@ -1,0 +1,117 @@
+"""What the items of an index lack of its modes' tensors and its encoders' vectors, and in which order they get it."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index_store.catalog import Item
+from index_store.reader import IndexReader
+from retrieval.errors import UsageError
+from retrieval.images import read_image
+from retrieval.lookup import locate_image
+from retrieval.models import Models
+from retrieval.modes import Need
+from retrieval.settings import NEWEST
+from retrieval.work import state_of
+
+OLDEST, PATH, LIKE = "oldest", "path", "like:"
+
+
+@dataclass(frozen=True)
+class Job:
+    """Items that lack the same, in the order in which they are to get it."""
+
+    need: Need
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """All that is to be computed for items that are in the index already."""
+
+    jobs: tuple[Job, ...] = ()
+    unavailable: int = 0  # items that lack something and whose file is gone, or has another size
+
+    def __len__(self) -> int:
+        return sum(len(job.items) for job in self.jobs)
+
+
+def find_backlog(
+    reader: IndexReader, wanted: Need, rows: NDArray[np.int64] | None = None, without: Collection[int] = ()
+) -> Backlog:
+    """Return what items lack of ``wanted``.
+
+    Args:
+        reader: the index.
+        wanted: what every item is to have.
+        rows: the order in which items get it; by default that of their ids. Items that lack the same come together.
+        without: ids that don't count.
+    """
+    order = np.arange(len(reader)) if rows is None else rows
+    held = [reader.has_tensors(mode) for mode in wanted.modes] + [reader.has_vector(name) for name in wanted.encoders]
+    lacks = np.array([~each for each in held], bool).reshape(len(held), len(reader)).T[order]
+    counted = lacks.any(axis=1) & ~np.isin(reader.ids[order], np.array(sorted(without), np.int64))
+    groups: dict[bytes, list[Item]] = {}
+    unavailable = 0
+    for item, lack in zip(reader.items(order[counted]), lacks[counted], strict=True):
+        if state_of(Path(item.uri))[0] == item.size:
+            groups.setdefault(lack.tobytes(), []).append(item)
+        else:
+            unavailable += 1
+    jobs = tuple(Job(_need(wanted, np.frombuffer(lack, bool)), tuple(items)) for lack, items in groups.items())
+    return Backlog(jobs, unavailable)
+
+
+def _need(wanted: Need, lack: NDArray[np.bool_]) -> Need:
+    modes = tuple(mode for mode, lacks in zip(wanted.modes, lack[: len(wanted.modes)], strict=True) if lacks)
+    encoders = zip(wanted.encoders, lack[len(wanted.modes) :], strict=True)
+    return Need(modes, tuple(name for name, lacks in encoders if lacks))
+
+
+def coverage(reader: IndexReader) -> dict[str, int]:
+    """Return by mode how many items have their tensors in the index."""
+    return {mode: int(reader.has_tensors(mode).sum()) for mode in reader.generation.modes}
+
+
+def check_order(order: Sequence[str]) -> None:
+    """Raise a UsageError unless ``order`` is one of the known ones, or names pictures: ``like:QUERY``, any number."""
+    known = [word for word in order if word in (NEWEST, OLDEST, PATH)]
+    pictures = [word for word in order if word.startswith(LIKE) and word != LIKE]
+    if len(order) != max(1, len(pictures)) or len(known) + len(pictures) != len(order):
+        raise UsageError(
+            f"unknown order '{' '.join(order)}'; known: newest, oldest, path, or like:QUERY (several times if need be)"
+        )
+
+
+def in_order(reader: IndexReader, order: Sequence[str], models: Models) -> NDArray[np.int64]:
+    """Return all rows in an order that :func:`check_order` knows.
+
+    ``newest`` and ``oldest`` go by the files' time of change, ``path`` by name. ``like:QUERY`` puts first what is most
+    alike by the mean cosine over the index's encoders; of several pictures, the likest counts.
+    """
+    items = reader.items()
+    if order[0].startswith(LIKE):
+        likeness = np.max([_likeness(reader, word.removeprefix(LIKE), models) for word in order], axis=0)
+        rows = np.lexsort((np.arange(len(reader)), -likeness))
+    elif order[0] == PATH:
+        rows = np.array(sorted(range(len(items)), key=lambda row: items[row].uri), np.int64)
+    else:
+        times = np.array([item.mtime_ns for item in items], np.int64)
+        rows = np.argsort(times if order[0] == OLDEST else -times, kind="stable")
+    return rows.astype(np.int64)
+
+
+def _likeness(reader: IndexReader, query: str, models: Models) -> NDArray[np.float32]:
+    """Return every item's likeness to ``query``, float32 ``[len(reader)]``."""
+    encoders = [name for name in reader.generation.encoders if reader.has_vector(name).any()]
+    if not encoders:
+        raise UsageError(f"{reader.layout.root} has no coarse stage to tell what is like {query}; choose another order")
+    image, _ = read_image(Path(locate_image(reader, query)), models.rules)
+    need = Need(encoders=tuple(encoders))
+    vectors = models.encode([models.prepare(image, need)], "query", need).vectors
+    cosines = [reader.vectors(name) @ vectors[name][0] for name in encoders]
+    mean: NDArray[np.float32] = np.mean(cosines, axis=0, dtype=np.float32)
+    return mean

@@ -1,0 +1,78 @@
+"""The coarse stage: which images of an index the exact score is to order."""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index_store.coarse import CoarseIndex
+from index_store.reader import IndexReader
+from retrieval.coarse import fuse_rankings
+from retrieval.errors import UsageError
+from retrieval.modes import Mode
+from retrieval.settings import SearchSettings
+
+Vectors = Mapping[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Candidates before the exact scores: rows, best first, with the coarse stage's word where there is one."""
+
+    rows: NDArray[np.int64]
+    similarities: NDArray[np.float32] | None  # mean cosine over the encoders; NaN: the image has no vector
+
+
+class CandidatePicker:
+    """The coarse stage of one opened index; safe in many threads."""
+
+    def __init__(self, reader: IndexReader, modes: Mapping[str, Mode]) -> None:
+        """Take an index and the table of its model's modes; vectors are read at the first search that needs them."""
+        self._reader, self._modes = reader, modes
+        self._indexes: dict[str, CoarseIndex] = {}
+        self._loading = threading.Lock()
+
+    def pick(self, vectors: Vectors, mode: str, wanted: SearchSettings) -> Ranking:
+        """Return the candidates for a query's ``vectors`` ``[1, dim]``, by encoder."""
+        encoders = self.encoders(mode)
+        if not encoders and not wanted.rerank:
+            raise UsageError(f"{self._reader.layout.root} has no coarse stage (it was built with --encoders none)")
+        everything = np.arange(len(self._reader))
+        if not len(everything) or not encoders:
+            return Ranking(everything, None)
+        indexes = {name: self._index(name) for name in encoders}
+        if wanted.exhaustive:
+            rows = everything
+        else:
+            count = max(wanted.candidates, wanted.k)
+            rankings = [index.search(vectors[name][0], count)[0] for name, index in indexes.items()]
+            rows = fuse_rankings(rankings, count)
+        cosines = np.stack([index.similarities(vectors[name][0], rows) for name, index in indexes.items()])
+        held = np.stack([self._reader.has_vector(name)[rows] for name in encoders])
+        if held.all():
+            return Ranking(rows, np.mean(cosines, axis=0, dtype=np.float32))
+        known = held.sum(axis=0)
+        means = np.where(known > 0, np.where(held, cosines, 0).sum(axis=0) / np.maximum(known, 1), np.nan)
+        return Ranking(rows, means.astype(np.float32))
+
+    def encoders(self, mode: str) -> tuple[str, ...]:
+        """Return the encoders that pick a mode's candidates: the mode's own, else all that the index has."""
+        has = [name for name in self._reader.generation.encoders if self._is_usable(name)]
+        preferred = self._modes[mode].encoders if mode in self._modes else ()
+        return tuple(name for name in preferred if name in has) or tuple(has)
+
+    def without_vector(self, mode: str) -> int:
+        """Return how many images lack a vector of the encoders that pick a mode's candidates."""
+        held = [self._reader.has_vector(name) for name in self.encoders(mode)]
+        return int((~np.all(held, axis=0)).sum()) if held else 0
+
+    def _is_usable(self, encoder: str) -> bool:
+        return not len(self._reader) or bool(self._reader.has_vector(encoder).any())
+
+    def _index(self, encoder: str) -> CoarseIndex:
+        with self._loading:
+            if encoder not in self._indexes:
+                self._indexes[encoder] = CoarseIndex(self._reader.vectors(encoder))
+            return self._indexes[encoder]

@@ -1,0 +1,85 @@
+"""Put batches into segments and commit each segment when it is large or old enough: what a build and a fill share."""
+
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from index_store.layout import Layout
+from index_store.manifest import Generation, SegmentRecord, commit
+from index_store.segment import SegmentWriter
+from retrieval.errors import NoSpaceError
+from retrieval.settings import BuildSettings
+from retrieval.version import CREATED_BY
+
+_Batch = TypeVar("_Batch")
+
+Grow = Callable[[SegmentWriter, SegmentRecord], Generation]
+"""What the generation becomes with a segment that was finished."""
+
+
+class Commits:
+    """The writer's end of an index, under the writer's lock: the generation as it grows, and the open segment."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        generation: Generation,
+        run: BuildSettings,
+        sources: Sequence[str],
+        on_commit: Callable[[], None],
+    ) -> None:
+        """Go on from ``generation``; every commit notes ``sources``, and ``on_commit`` is told of every segment."""
+        self.generation = generation
+        self._layout, self._run, self._sources, self._on_commit = layout, run, sources, on_commit
+        self._segment: SegmentWriter | None = None
+        self._opened = 0.0
+
+    def store(self, generation: Generation) -> None:
+        """Commit ``generation`` as it is."""
+        sources = sorted({*generation.sources, *self._sources})
+        self.generation = commit(self._layout, replace(generation, sources=tuple(sources)), CREATED_BY)
+
+    def open(self) -> SegmentWriter:
+        """Return the open segment, a new one where there is none."""
+        if self._segment is None:
+            self._segment = SegmentWriter(self._layout, f"{self.generation.number + 1:06d}")
+            self._opened = time.monotonic()
+        return self._segment
+
+    def run(
+        self, batches: Generator[_Batch, None, None], add: Callable[[_Batch, SegmentWriter], None], grow: Grow
+    ) -> None:
+        """Give every batch and the open segment to ``add``; commit when due, at the end, and when interrupted."""
+        try:
+            for batch in batches:
+                segment = self.open()
+                add(batch, segment)
+                overdue = time.monotonic() - self._opened >= self._run.commit_seconds
+                if len(segment) >= self._run.segment_rows or overdue:
+                    self.finish(grow)
+            self.finish(grow)
+        except NoSpaceError:
+            if self._segment is not None:
+                self._segment.discard()  # what can't be finished only takes room
+            raise
+        except BaseException:
+            self.finish(grow)
+            raise
+        finally:
+            batches.close()
+
+    def finish(self, grow: Grow) -> None:
+        """Commit the open segment, if any. Where this was interrupted, it can be called again and goes on."""
+        segment = self._segment
+        if segment is None:
+            return
+        if not segment.is_whole or not len(segment):
+            segment.discard()
+            self._segment = None
+            return
+        record = segment.finish()
+        if record not in self.generation.segments[-1:]:  # else it was interrupted just after the commit
+            self.store(grow(segment, record))
+        self._segment = None
+        self._on_commit()

@@ -1,0 +1,223 @@
+"""Fill an index: compute the tensors and vectors that its items lack, and commit them segment after segment.
+
+What is committed stays, whenever a fill is stopped; the next one goes on with what is still lacking. Nothing that is
+in the index already is computed again, and a file that is no longer what was indexed is left alone.
+"""
+
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from index_store.cache import CacheKey, TensorCache
+from index_store.catalog import Item
+from index_store.layout import Layout, require_index
+from index_store.lock import writer_lock
+from index_store.manifest import Generation, SegmentRecord
+from index_store.reader import IndexReader
+from index_store.segment import SegmentWriter, clear_uncommitted, drop_expired
+from retrieval.backbones import describe_extractor
+from retrieval.backlog import Job, check_order, coverage, find_backlog, in_order
+from retrieval.commits import Commits
+from retrieval.events import BuildEvent, FillReport
+from retrieval.ingest import Failure, FileBatch, read_batches
+from retrieval.models import Models, load_models, tensors_digest, to_stored
+from retrieval.modes import Need, choose_modes
+from retrieval.pace import batch_size, check_disk, stored_bytes, workers
+from retrieval.plan import check_fingerprint, continued_recipe, lacks_modes
+from retrieval.settings import NEWEST, BuildSettings, ModelChoices
+from retrieval.work import uri_of
+
+ADOPTED_ROWS = 16  # taken from the cache at a time
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What was done."""
+
+    items: int = 0
+    unavailable: int = 0  # items whose files are gone, or are not what was indexed any more
+
+
+class Filler:
+    """Computes what items lack, under the writer's lock."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        models: Models,
+        run: BuildSettings,
+        batch: int,
+        commits: Commits,
+        on_batch: Callable[[int], None],
+    ) -> None:
+        """Take loaded models; ``on_batch`` is told how many items each batch dealt with."""
+        self._layout, self._models, self._run, self._batch = layout, models, run, batch
+        self._commits, self._on_batch = commits, on_batch
+        self._filled = Filled()
+        self._fits = False
+
+    def run(self, jobs: Sequence[Job]) -> Filled:
+        """Do ``jobs``, one after the other."""
+        for job in jobs:
+            prepare = partial(self._models.prepare, need=job.need)
+            files = [Path(item.uri) for item in job.items]
+            batches = read_batches(files, self._batch, workers(self._run), self._models.rules, prepare)
+            self._fits = False
+            self._commits.run(batches, partial(self._add, job, {item.uri: item for item in job.items}), self._grow)
+        return self._filled
+
+    def adopt(self, cache: TensorCache, mode: str, digest: str, ids: Sequence[int]) -> int:
+        """Commit what searches have left of ``mode`` in the cache for ``ids``; return how many items that were."""
+        keys = [CacheKey(mode, digest, number) for number in ids]
+        taken: list[CacheKey] = []
+
+        def batches() -> Generator[list[CacheKey], None, None]:
+            for start in range(0, len(keys), ADOPTED_ROWS):
+                yield keys[start : start + ADOPTED_ROWS]
+
+        def add(batch: Iterable[CacheKey], segment: SegmentWriter) -> None:
+            for key in batch:
+                found = cache.get(key)
+                if found is not None:
+                    segment.fill([key.id], {}, {mode: {name: array[None] for name, array in found.items()}})
+                    taken.append(key)
+
+        self._commits.run(batches(), add, self._grow)
+        for key in taken:
+            cache.drop(key)
+        return len(taken)
+
+    def _add(self, job: Job, items: Mapping[str, Item], batch: FileBatch, segment: SegmentWriter) -> None:
+        good = [
+            (items[uri_of(path)], outcome[1])
+            for path, outcome in zip(batch.files, batch.outcomes, strict=True)
+            if not isinstance(outcome, Failure) and outcome[0].sha256 == items[uri_of(path)].sha256
+        ]
+        if good:
+            encoded = self._models.encode([prepared for _, prepared in good], "gallery", job.need)
+            tensors = {mode: to_stored(qkv) for mode, qkv in encoded.tensors.items()}
+            if not self._fits:
+                check_disk(self._layout.root, stored_bytes(encoded.vectors, tensors) // len(good), len(job.items))
+                self._fits = True
+            segment.fill([item.id for item, _ in good], encoded.vectors, tensors)
+        lost = len(batch.files) - len(good)
+        self._filled = Filled(self._filled.items + len(good), self._filled.unavailable + lost)
+        self._on_batch(len(batch.files))
+
+    def _grow(self, segment: SegmentWriter, record: SegmentRecord) -> Generation:
+        return replace(self._commits.generation, segments=(*self._commits.generation.segments, record))
+
+
+def fill_index(
+    index: str | Path,
+    *,
+    modes: Sequence[str] | None = None,
+    order: Sequence[str] = (NEWEST,),
+    weights: str | None = None,
+    run: BuildSettings | None = None,
+    on_event: Callable[[BuildEvent], None] = lambda event: None,
+) -> FillReport:
+    """Compute the tensors that items of an index lack, and any vectors that they lack.
+
+    What searches have computed already is taken from their cache.
+
+    Args:
+        index: where it is.
+        modes: those to fill; by default all that the index has.
+        order: see :func:`retrieval.backlog.in_order`.
+        weights: in place of the folder that the index remembers; the weights must be the same.
+        run: device, batch size and the like; nothing there changes a score.
+        on_event: told of every step; may raise KeyboardInterrupt to stop.
+
+    Raises:
+        UsageError: an unknown mode or order.
+        IndexIncompatibleError: a mode that the index lacks, or other weights than those it was made with.
+        IndexLockedError, IndexCorruptError, ModelError, NoSpaceError: see :mod:`index_store.errors`.
+        KeyboardInterrupt: after what was complete has been committed.
+    """
+    check_order(order)
+    run = run or BuildSettings()
+    started = time.monotonic()
+    layout = Layout(require_index(Path(index)))
+    with writer_lock(layout):
+        report = _fill(layout, modes, order, weights, run, on_event)
+    return replace(report, seconds=time.monotonic() - started)
+
+
+def _fill(
+    layout: Layout,
+    modes: Sequence[str] | None,
+    order: Sequence[str],
+    weights: str | None,
+    run: BuildSettings,
+    on_event: Callable[[BuildEvent], None],
+) -> FillReport:
+    reader = IndexReader(layout.root)
+    generation = drop_expired(layout, reader.generation)
+    clear_uncommitted(layout, generation)
+    choices: ModelChoices = {} if weights is None else {"weights": weights}
+    recipe = continued_recipe(reader, layout.root, None, choices, run)
+    wanted = Need(_modes(reader, recipe.settings.model, modes), tuple(recipe.settings.encoders or {}))
+    planned = find_backlog(reader, wanted)
+    on_event(BuildEvent("planned", f"{len(planned)} images to complete", total=len(planned)))
+    adopted, filled = 0, Filled(0, planned.unavailable)
+    if planned.jobs or planned.unavailable:
+        on_event(BuildEvent("model", f"{recipe.chosen.name} ({recipe.chosen.why})"))
+        models = load_models(recipe.settings, recipe.targets, run.device, run.offline)
+        fingerprint = models.fingerprint()
+        check_fingerprint(generation.fingerprint, fingerprint, layout.root)
+        on_event(BuildEvent("loaded"))
+        progress = _Progress(on_event)
+        commits = Commits(layout, generation, run, (), progress.committed)
+        size = batch_size(recipe.settings.model, run)
+        filler = Filler(layout, models, run, size, commits, progress.advance)
+        cache = TensorCache(layout, budget=0)
+        for mode in wanted.modes:
+            digest = tensors_digest(fingerprint, mode)
+            lacking = set(reader.ids[~reader.has_tensors(mode)].tolist())
+            adopted += filler.adopt(cache, mode, digest, sorted(lacking & cache.ids(mode, digest)))
+        reader = IndexReader(layout.root)
+        backlog = find_backlog(reader, wanted, in_order(reader, order, models))
+        progress.total = len(backlog)
+        done = filler.run(backlog.jobs)
+        filled = Filled(done.items, done.unavailable + backlog.unavailable)
+        reader = IndexReader(layout.root)
+    return FillReport(
+        index=str(layout.root),
+        model=recipe.settings.model,
+        modes=wanted.modes,
+        items=len(reader),
+        completed=filled.items,
+        adopted=adopted,
+        incomplete=filled.unavailable,
+        coverage=coverage(reader),
+    )
+
+
+class _Progress:
+    """Tells of a fill what a build tells."""
+
+    def __init__(self, on_event: Callable[[BuildEvent], None]) -> None:
+        self._on_event = on_event
+        self._done = self.total = 0
+
+    def advance(self, count: int) -> None:
+        self._done += count
+        self._on_event(BuildEvent("batch", "", self._done, self.total))
+
+    def committed(self) -> None:
+        self._on_event(BuildEvent("committed", "", self._done, self.total))
+
+
+def _modes(reader: IndexReader, model: str, asked: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the modes to fill: those asked for, which the index must have."""
+    has = reader.generation.modes
+    if asked is None:
+        return has
+    wanted = tuple(mode.name for mode in choose_modes(describe_extractor(model).modes, asked))
+    missing = [mode for mode in wanted if mode not in has]
+    if missing:
+        raise lacks_modes(reader, missing)
+    return wanted
