@@ -10,6 +10,7 @@ import json
 import os
 import pickle
 import random
+import shutil
 import signal
 import sys
 import time
@@ -23,6 +24,7 @@ from unittest import mock
 
 import faiss  # noqa: F401  (imported here so that no child has to)
 import filelock  # noqa: F401
+import numpy as np
 import torch
 import zarr.codecs
 import zarr.storage  # noqa: F401
@@ -33,6 +35,8 @@ from index_store.layout import Layout
 from index_store.reader import IndexReader
 from retrieval.build import build_index
 from retrieval.engine import Engine
+from retrieval.fill import fill_index
+from retrieval.maintenance import verify
 from retrieval.models import Models
 from retrieval.settings import BuildSettings, EngineSettings
 from tests.tiny import RUN, Contents, Operations, paint, tiny_model
@@ -41,6 +45,8 @@ IMAGES = 60
 SEGMENT = 8
 BATCH = 4
 KILLS = 20
+ADDITION_IMAGES = 36
+ADDITION_KILLS = 12
 SEED = 5
 REAL = BuildSettings(device="cpu", batch_size=BATCH, segment_rows=SEGMENT, workers=1)
 
@@ -164,6 +170,13 @@ def one_attempt(
 
 def build_reporting(photos: Path, index: Path, say: Say) -> None:
     """Build, and say of every batch that it is about to be computed."""
+    with reporting_batches(say):
+        build_index(photos, index, model="mini", modes=["style"], image_size=64, run=REAL)
+
+
+@contextmanager
+def reporting_batches(say: Say) -> Iterator[None]:
+    """Say of every batch that it is about to be computed."""
     encode = Models.encode
 
     def reporting(self: Models, batch: Any, *rest: Any) -> Any:
@@ -171,7 +184,7 @@ def build_reporting(photos: Path, index: Path, say: Say) -> None:
         return encode(self, batch, *rest)
 
     with mock.patch.object(Models, "encode", reporting):
-        build_index(photos, index, model="mini", modes=["style"], image_size=64, run=REAL)
+        yield
 
 
 def compare_to_the_end(photos: Path, index: Path, whole: Path) -> dict[str, Any]:
@@ -188,6 +201,92 @@ def compare_to_the_end(photos: Path, index: Path, whole: Path) -> dict[str, Any]
     lines, _ = Child(work).wait()
     found: dict[str, Any] = lines[0]
     return found
+
+
+# --- Killed while what is lacking is added
+
+BOTH = ["style", "instance"]
+
+
+def kill_additions(folder: Path) -> dict[str, Any]:
+    """Kill builds that add a mode, then fills, until enough were hit; each goes on from what is left."""
+    random_numbers = random.Random(SEED + 1)
+    photos, whole = folder / "more", folder / "more.diffsim"
+    paint(photos, range(ADDITION_IMAGES))
+
+    def prepare(say: Say) -> None:
+        for name, modes, rule in (("more", BOTH, "eager"), ("add", BOTH[:1], "eager"), ("fill", BOTH, "lazy")):
+            run = replace(REAL, attention=rule)
+            index = folder / f"{name}.diffsim"
+            build_index(photos, index, model="mini", modes=modes, image_size=64, run=run)
+        keep_contents(whole)
+        say(add=look_partial(folder / "add.diffsim", whole), fill=look_partial(folder / "fill.diffsim", whole))
+
+    started = time.monotonic()
+    first = Child(prepare).wait()[0][0]
+    pace = (time.monotonic() - started) / 3 / (ADDITION_IMAGES / BATCH)
+    kills: list[dict[str, Any]] = []
+    finished: list[dict[str, Any]] = []
+    for kind in ("add", "fill"):
+        wanted = len(kills) + ADDITION_KILLS // 2
+        while len(kills) < wanted:
+            index = folder / f"{kind}-{len(kills)}.diffsim"
+            shutil.copytree(folder / f"{kind}.diffsim", index)
+            before, ended = first[kind], False
+            while not ended:
+                moment = random_numbers.randrange(1, 7), random_numbers.uniform(0, pace)
+                after, computed, ended = one_addition(
+                    photos, index, whole, kind, moment if len(kills) < wanted else None
+                )
+                kills += [] if ended else [{"kind": kind, "before": before, "after": after, "computed": computed}]
+                before = after
+            finished.append({"kind": kind, **after})
+    return {"kills": kills, "finished": finished}
+
+
+def one_addition(
+    photos: Path, index: Path, whole: Path, kind: str, moment: tuple[int, float] | None
+) -> tuple[dict[str, Any], int, bool]:
+    """Add or fill, kill after so many batches and seconds, and look; see :func:`one_attempt`."""
+
+    def work(say: Say) -> None:
+        with reporting_batches(say):
+            if kind == "add":
+                build_index(photos, index, modes=BOTH[1:], run=REAL)
+            else:
+                fill_index(index, run=REAL, order=["oldest"])
+
+    child = Child(work)
+    lines = child.lines()
+    computed = 0
+    if moment is not None:
+        batches, seconds = moment
+        computed = sum(next(lines, {}).get("computing", 0) for _ in range(batches))
+        time.sleep(seconds)
+        child.kill()
+    rest, killed = child.wait()
+    after = Child(lambda say: say(**look_partial(index, whole))).wait()[0][0]
+    return after, computed + sum(line["computing"] for line in rest), not killed
+
+
+def look_partial(index: Path, whole: Path) -> dict[str, Any]:
+    """Count what an index has of its modes, and what of it is not as in the whole one; every checksum is verified."""
+    reader = IndexReader(index)
+    expected: Contents = pickle.loads(whole.with_suffix(".pickle").read_bytes())
+    wrong = int(reader.items() != expected.items) + len(verify(index))
+    held: dict[str, int] = {}
+    for mode in reader.generation.modes:
+        rows = np.flatnonzero(reader.has_tensors(mode)).tolist()
+        held[mode] = len(rows)
+        for name, array in (reader.attention(mode, rows) if rows else {}).items():
+            wrong += sum(
+                a.tobytes() != expected.tensors[f"{mode}/{name}"][row] for a, row in zip(array, rows, strict=True)
+            )
+    for encoder in reader.generation.encoders:
+        vectors, rows = reader.vectors(encoder), np.flatnonzero(reader.has_vector(encoder)).tolist()
+        held[encoder] = len(rows)
+        wrong += sum(vectors[row].tobytes() != expected.vectors[encoder][row] for row in rows)
+    return {"held": held, "wrong": wrong}
 
 
 # --- Killed at every durable operation
@@ -250,7 +349,7 @@ def build_small(photos: Path, index: Path, say: Say = lambda **words: None) -> N
         build_index(photos, index, model="mini", modes=["style"], run=replace(RUN, segment_rows=2), on_event=on_event)
 
 
-SCENARIOS = {"random": kill_at_random, "operations": kill_at_operations}
+SCENARIOS = {"random": kill_at_random, "additions": kill_additions, "operations": kill_at_operations}
 
 
 def main() -> None:

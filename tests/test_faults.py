@@ -19,6 +19,7 @@ from retrieval.build import build_index
 from retrieval.engine import Engine
 from retrieval.errors import IndexCorruptError, NoSpaceError
 from retrieval.events import BuildEvent, BuildReport
+from retrieval.maintenance import verify as find_damages
 from retrieval.models import Models, load_models
 from retrieval.settings import BuildSettings, EngineSettings
 from tests.tiny import RUN, Contents, Operations, TinyExtractor, flip_bit, paint, tiny_model
@@ -44,6 +45,12 @@ def build(photos: Path, index: Path, on_event: Callable[[BuildEvent], None] = la
     run = replace(RUN, segment_rows=2)
     with tiny_model():
         return build_index(photos, index, model="mini", modes=["style"], run=run, on_event=on_event)
+
+
+def add(photos: Path, index: Path) -> BuildReport:
+    """Add a mode, and the encoder that it needs, to an index."""
+    with tiny_model():
+        return build_index(photos, index, modes=["instance"], run=replace(RUN, segment_rows=2))
 
 
 def run_out_of_space() -> None:
@@ -94,6 +101,38 @@ def test_a_build_stopped_at_any_write_keeps_what_was_committed_and_resumes(
         outcomes["stopped"] += 1
     assert outcomes["stopped"] > 30
     assert outcomes["went on"] < 0.2 * outcomes["stopped"], "some folders were there already; nothing else went on"
+
+
+@pytest.mark.parametrize(("act", "step"), [(run_out_of_space, 17), (interrupt, 11)])
+def test_an_addition_stopped_at_any_write_keeps_what_was_there_and_resumes(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: Callable[[], None], step: int
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # the machine stays up
+    only_main = act is interrupt
+    base, added, index = tmp_path / "base.diffsim", tmp_path / "added.diffsim", tmp_path / "x.diffsim"
+    build(photos, base)
+    shutil.copytree(base, added)
+    with Operations(added, 0, act, only_main=only_main).watched() as undisturbed:
+        add(photos, added)
+    before, after = Contents.of(base), Contents.of(added)
+    assert list(after.vectors) == ["descriptor", "subject"]
+    for number in range(1, undisturbed.count + 1, step):
+        shutil.copytree(base, index)
+        with suppress(KeyboardInterrupt, NoSpaceError), Operations(index, number, act, only_main=only_main).watched():
+            add(photos, index)
+        reader = IndexReader(index)
+        assert reader.items() == before.items
+        style = reader.attention("style", range(len(reader)))
+        assert [row.tobytes() for row in style["q"]] == before.tensors["style/q"]
+        if "instance" in reader.generation.modes:
+            rows = [row for row, has in enumerate(reader.has_tensors("instance")) if has]
+            there = reader.attention("instance", rows)["v"] if rows else []
+            assert [row.tobytes() for row in there] == [after.tensors["instance/v"][row] for row in rows]
+        assert find_damages(index) == []
+        add(photos, index)
+        assert Contents.of(index).differences(after) == [], f"stopped at operation {number}"
+        shutil.rmtree(index)
+    assert undisturbed.count > 60
 
 
 def test_ctrl_c_while_the_model_works_does_not_split_a_batch(
@@ -169,6 +208,8 @@ def test_everything_is_on_the_disk_before_current_names_it(
     monkeypatch.setattr(os, "replace", replace_checked)
     build(photos, tmp_path / "x.diffsim")
     assert commits == 3
+    add(photos, tmp_path / "x.diffsim")
+    assert commits == 6, "the mode is listed, then two segments are filled"
     assert "CURRENT" in flushed[tmp_path / "x.diffsim"], "the commit itself is flushed before the build says done"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.kill_harness import IMAGES, KILLS, SEGMENT
+from tests.kill_harness import ADDITION_IMAGES, ADDITION_KILLS, IMAGES, KILLS, SEGMENT
 
 ROOT = Path(__file__).parents[1]
 TIMEOUT = 150
@@ -59,6 +59,27 @@ def test_builds_killed_at_random_moments_lose_one_segment_at_most(scenario: Call
     assert len({kill["after"]["items"] for kill in kills}) >= 4, "at many stages"
     for index in found["finished"]:
         assert index == {"segments": 8, "items": IMAGES, "differences": [], "searches": [True] * 3}
+
+
+def test_additions_and_fills_killed_at_random_moments_lose_one_segment_at_most(
+    scenario: Callable[[str], dict[str, Any]],
+) -> None:
+    found = scenario("additions")
+    kills = found["kills"]
+    assert len(kills) >= ADDITION_KILLS
+    for kill in kills:
+        before, after = kill["before"], kill["after"]
+        assert after["wrong"] == before["wrong"] == 0, "what is there is the undisturbed index's, bit by bit"
+        assert after["held"]["style"] >= before["held"]["style"]
+        gained = after["held"].get("instance", 0) - before["held"].get("instance", 0)
+        assert gained >= 0
+        assert kill["computed"] - gained <= SEGMENT
+    assert sum(kill["computed"] for kill in kills) > ADDITION_IMAGES, "the kills hit additions at work"
+    assert {kill["kind"] for kill in kills} == {"add", "fill"}
+    assert len({kill["after"]["held"].get("instance", 0) for kill in kills}) >= 4, "at many stages"
+    for index in found["finished"]:
+        assert index["wrong"] == 0
+        assert index["held"] == dict.fromkeys(("style", "instance", "descriptor", "subject"), ADDITION_IMAGES)
 
 
 def test_a_build_killed_at_any_flush_or_replacement_is_in_the_old_or_the_new_state(
