@@ -3,15 +3,18 @@
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from index_store import segment as segment_module
 from index_store.layout import Layout
@@ -20,13 +23,15 @@ from index_store.reader import IndexReader
 from retrieval.build import build_index
 from retrieval.engine import Engine
 from retrieval.errors import IndexCorruptError, UsageError
-from retrieval.events import BuildReport
+from retrieval.events import BuildEvent, BuildReport
+from retrieval.fill import fill_index
 from retrieval.maintenance import compact, export, remove_items, repair, verify
 from tests.tiny import RUN, Contents, paint, tiny_model
 
 
 @pytest.fixture(autouse=True)
-def _tiny() -> Iterator[None]:
+def _tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # no test here is about a power failure
     with tiny_model():
         yield
 
@@ -243,16 +248,21 @@ class AnyHistory(RuleBasedStateMachine):
 
     names = st.sampled_from([f"{n}.png" for n in range(7)])
 
-    @initialize()
-    def start(self) -> None:
+    @initialize(lazy=st.booleans())
+    def start(self, lazy: bool) -> None:
         import tempfile
 
         self.root = Path(tempfile.mkdtemp())
         self.folder, self.index = self.root / "images", self.root / "images.diffsim"
         self.seed = 0
+        self.modes = ["style"]
+        self.truth: dict[tuple[str, str], float | None] = {}  # by mode and SHA-256, the score that fresh indexes gave
         paint(self.folder, ["keep.png"])
+        self.build(self.index, "lazy" if lazy else "eager")
+
+    def build(self, index: Path, rule: Any = None) -> None:
         with tiny_model():
-            update(self.folder, self.index)
+            build_index(self.folder, index, model="mini", modes=self.modes, run=replace(RUN, attention=rule))
 
     def write(self, name: str) -> None:
         self.seed += 1
@@ -288,38 +298,71 @@ class AnyHistory(RuleBasedStateMachine):
     def compact(self, now: bool) -> None:
         compact(self.index, now)
 
-    @rule()
-    def update(self) -> None:
-        with tiny_model():
-            update(self.folder, self.index)
+    @rule(mode=st.sampled_from(["semantic", "instance"]))
+    def add_a_mode(self, mode: str) -> None:
+        self.modes = list(dict.fromkeys([*self.modes, mode]))
+        self.build(self.index)
 
-    @invariant()
+    @rule(rule=st.sampled_from(["eager", "lazy"]))
+    def change_the_rule(self, rule: str) -> None:
+        self.build(self.index, rule)
+
+    @rule(order=st.sampled_from(["newest", "oldest", "path", "like:keep.png"]), data=st.data())
+    def fill(self, order: str, data: st.DataObject) -> None:
+        """All of it, or a batch."""
+        mode = data.draw(st.sampled_from(self.modes))
+
+        def stop(event: BuildEvent) -> None:
+            if event.kind == "batch":
+                raise KeyboardInterrupt
+
+        with tiny_model(), suppress(KeyboardInterrupt):
+            on_event = stop if data.draw(st.booleans()) else lambda event: None
+            fill_index(self.index, modes=[mode], order=[order], run=RUN, on_event=on_event)
+
+    @rule()
+    def lose_the_cache(self) -> None:
+        shutil.rmtree(self.index / "cache", ignore_errors=True)
+
+    @rule()
+    def search_what_is_outdated(self) -> None:
+        """Files may be gone or others by now: what is scored all the same is scored as what was indexed."""
+        mode = self.modes[-1]
+        with tiny_model():
+            results = Engine.open(self.index).search(self.folder / "keep.png", mode, exhaustive=True, k=100)
+        for result in results:
+            assert self.truth.get((mode, result.sha256), result.score) == result.score
+
+    @rule()
     def answers_like_a_fresh_index(self) -> None:
         fresh = self.root / "fresh.diffsim"
+        self.build(self.index)
+        self.build(fresh)
         with tiny_model():
-            update(self.folder, self.index)
-            update(self.folder, fresh)
             assert self.answers(self.index) == self.answers(fresh)
         assert verify(self.index) == []
         shutil.rmtree(fresh)
 
     def answers(self, index: Path) -> list[list[tuple[str, float | None]]]:
         engine = Engine.open(index)
-        query = self.folder / "keep.png"
-        exact = engine.search(query, "semantic", exhaustive=True)
-        coarse = engine.search(query, rerank=False)
+        query, mode = self.folder / "keep.png", self.modes[-1]
+        exact = engine.search(query, mode, exhaustive=True, k=100)
+        coarse = engine.search(query, mode, rerank=False, k=100)
+        assert exact.left_out == 0
+        self.truth |= {(mode, result.sha256): result.score for result in exact}
         # Ids differ between the two, and so may the order of equal scores: those of copies.
         return [sorted((r.path, r.score) for r in exact), sorted((r.path, r.coarse_score) for r in coarse)]
 
     def teardown(self) -> None:
         if hasattr(self, "root"):
+            self.answers_like_a_fresh_index()
             shutil.rmtree(self.root)
 
 
 TestAnyHistory = AnyHistory.TestCase
 TestAnyHistory.settings = settings(
-    max_examples=4,
-    stateful_step_count=8,
+    max_examples=6,
+    stateful_step_count=16,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=(Phase.explicit, Phase.reuse, Phase.generate),  # shrinking builds indexes for minutes
