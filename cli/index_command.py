@@ -127,11 +127,14 @@ def _print_report(report: dict[str, Any], quiet: bool) -> None:
 
 def _say_coverage(report: dict[str, Any], say: Callable[[str], None]) -> None:
     """Say what has no tensors yet, and why."""
-    partial = [f"{mode} {count}" for mode, count in report["coverage"].items() if count < report["items"]]
+    items = report["items"]
+    partial = [f"{mode} of {count}" for mode, count in report["coverage"].items() if count < items]
     if partial:
-        say(f"tensors of {', '.join(partial)} of {report['items']} images; searches compute the others, or: fill")
+        say(
+            f"tensors stored: {', '.join(partial)} of {items} images; searches or diffsim-index fill compute the others"
+        )
     if report["incomplete"]:
-        say(f"{report['incomplete']} could not be completed: their files are gone, or have changed (build again)")
+        say(f"{report['incomplete']} could not be completed: their files are gone, or have changed")
 
 
 @app.command()
@@ -197,8 +200,9 @@ def info(
     for mode, target in about["modes"].items():
         where = f"layer {target['layer']}, timestep {target['timestep']} (denoising step {target['denoising_step']})"
         have = about["coverage"][mode]
-        filled = "" if have == about["items"] else f", {have} of {about['items']} images filled"
-        print(f"  {mode}: {where}, {human_bytes(about['bytes'][mode] / max(1, have))} an image{filled}")
+        size = f", {human_bytes(about['bytes'][mode] / have)} an image" if have else ""
+        filled = "" if have == about["items"] else f", stored of {have} images of {about['items']}"
+        print(f"  {mode}: {where}{size}{filled}")
     size = human_bytes(about["bytes"]["catalog and vectors"] / items)
     print(f"  encoders: {', '.join(about['encoders']) or 'none'}; catalogue and vectors {size} an image")
     if about["cache"]["tensors"] or about["attention"] == "lazy":

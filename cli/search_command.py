@@ -2,6 +2,7 @@
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -9,7 +10,7 @@ import typer
 
 from cli import options
 from cli.output import choose_form, print_results
-from cli.progress import Bar
+from cli.progress import TaskProgress
 from cli.running import run, say, speaker, work_offline
 from index_store.layout import find_index
 from retrieval.settings import EngineSettings, SearchSettings, parse_bytes, parse_encoders
@@ -59,11 +60,11 @@ def search(
     )
     engine = Engine.open(place, settings)
     image = sys.stdin.buffer.read() if query == STDIN else engine.locate(query)
-    with Bar("computing", wanted=not quiet) as progress:
+    with TaskProgress(quiet=quiet, bar=True) as progress:
         results = engine.search(
             image,
             mode,
-            progress.show,
+            partial(progress.show, "computing candidates"),
             k=k,
             candidates=candidates,
             exhaustive=exhaustive,

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from retrieval.build import build_index
     from retrieval.engine import Engine
     from retrieval.errors import DiffSimError
-    from retrieval.events import BuildEvent, BuildReport
+    from retrieval.events import BuildEvent, BuildReport, FillReport
+    from retrieval.fill import fill_index
     from retrieval.results import Result, Results
     from retrieval.settings import BuildSettings, EngineSettings, SearchSettings
 
@@ -25,10 +26,12 @@ __all__ = [
     "DiffSimError",
     "Engine",
     "EngineSettings",
+    "FillReport",
     "Result",
     "Results",
     "SearchSettings",
     "build_index",
+    "fill_index",
 ]
 
 _HOMES = {
@@ -38,10 +41,12 @@ _HOMES = {
     "DiffSimError": "errors",
     "Engine": "engine",
     "EngineSettings": "settings",
+    "FillReport": "events",
     "Result": "results",
     "Results": "results",
     "SearchSettings": "settings",
     "build_index": "build",
+    "fill_index": "fill",
 }
 
 

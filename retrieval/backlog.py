@@ -40,7 +40,11 @@ class Backlog:
 
 
 def find_backlog(
-    reader: IndexReader, wanted: Need, rows: NDArray[np.int64] | None = None, without: Collection[int] = ()
+    reader: IndexReader,
+    wanted: Need,
+    rows: NDArray[np.int64] | None = None,
+    without: Collection[int] = (),
+    moved: Sequence[Item] = (),
 ) -> Backlog:
     """Return what items lack of ``wanted``.
 
@@ -49,6 +53,7 @@ def find_backlog(
         wanted: what every item is to have.
         rows: the order in which items get it; by default that of their ids. Items that lack the same come together.
         without: ids that don't count.
+        moved: items whose files are elsewhere by now.
     """
     order = np.arange(len(reader)) if rows is None else rows
     held = [reader.has_tensors(mode) for mode in wanted.modes] + [reader.has_vector(name) for name in wanted.encoders]
@@ -56,7 +61,9 @@ def find_backlog(
     counted = lacks.any(axis=1) & ~np.isin(reader.ids[order], np.array(sorted(without), np.int64))
     groups: dict[bytes, list[Item]] = {}
     unavailable = 0
-    for item, lack in zip(reader.items(order[counted]), lacks[counted], strict=True):
+    new = {item.id: item for item in moved}
+    for old, lack in zip(reader.items(order[counted]), lacks[counted], strict=True):
+        item = new.get(old.id, old)
         if state_of(Path(item.uri))[0] == item.size:
             groups.setdefault(lack.tobytes(), []).append(item)
         else:

@@ -116,7 +116,8 @@ class _Builder:
             self._recipe = fresh or new_recipe(modes, choices, self._run)
         else:
             self._recipe = continued_recipe(self._reader, self._root, modes, choices, self._run)
-            self._backlog = find_backlog(self._reader, self._wanted(), without=self._outdated())
+            gone = {*self._work.vanished, *self._work.replaced.values()}
+            self._backlog = find_backlog(self._reader, self._wanted(), without=gone, moved=self._work.moved)
         chosen = self._recipe.chosen
         self._total = len(self._work.pending) + len(self._backlog)
         self._emit(BuildEvent("planned", self._plan_in_words(), total=self._total))
@@ -135,9 +136,6 @@ class _Builder:
         """Return what every item of the index is to have: vectors always, tensors unless searches compute them."""
         modes = tuple(self._recipe.targets) if self._recipe.attention == "eager" else ()
         return Need(modes, tuple(self._recipe.settings.encoders or {}))
-
-    def _outdated(self) -> set[int]:
-        return {*self._work.vanished, *self._work.replaced.values()}
 
     def _is_as_stored(self) -> bool:
         if self._reader is None:
@@ -191,9 +189,9 @@ class _Builder:
             self._commits.run(batches, partial(self._add, need), self._grow)
         if self._backlog:
             # Read again: files may have been renamed or have changed since the backlog was counted.
-            backlog = find_backlog(IndexReader(self._root), self._wanted())
+            self._backlog = find_backlog(IndexReader(self._root), self._wanted())
             filler = Filler(self._layout, self._models, self._run, size, self._commits, self._tell_filled)
-            self._filled = filler.run(backlog.jobs)
+            self._filled = filler.run(self._backlog.jobs)
 
     def _commit_moves(self) -> None:
         """Commit renamed, touched and vanished files: their vectors and tensors stay, or no longer count."""

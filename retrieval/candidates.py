@@ -32,6 +32,8 @@ class CandidatePicker:
         """Take an index and the table of its model's modes; vectors are read at the first search that needs them."""
         self._reader, self._modes = reader, modes
         self._indexes: dict[str, CoarseIndex] = {}
+        self._chosen: dict[str, tuple[str, ...]] = {}
+        self._lacking: dict[str, int] = {}
         self._loading = threading.Lock()
 
     def pick(self, vectors: Vectors, mode: str, wanted: SearchSettings) -> Ranking:
@@ -58,15 +60,22 @@ class CandidatePicker:
         return Ranking(rows, means.astype(np.float32))
 
     def encoders(self, mode: str) -> tuple[str, ...]:
-        """Return the encoders that pick a mode's candidates: the mode's own, else all that the index has."""
+        """Return the encoders that pick a mode's candidates: the mode's own, else all that the index has vectors of."""
+        if mode not in self._chosen:
+            self._chosen[mode] = self._choose(mode)
+        return self._chosen[mode]
+
+    def _choose(self, mode: str) -> tuple[str, ...]:
         has = [name for name in self._reader.generation.encoders if self._is_usable(name)]
         preferred = self._modes[mode].encoders if mode in self._modes else ()
         return tuple(name for name in preferred if name in has) or tuple(has)
 
     def without_vector(self, mode: str) -> int:
         """Return how many images lack a vector of the encoders that pick a mode's candidates."""
-        held = [self._reader.has_vector(name) for name in self.encoders(mode)]
-        return int((~np.all(held, axis=0)).sum()) if held else 0
+        if mode not in self._lacking:
+            held = [self._reader.has_vector(name) for name in self.encoders(mode)]
+            self._lacking[mode] = int((~np.all(held, axis=0)).sum()) if held else 0
+        return self._lacking[mode]
 
     def _is_usable(self, encoder: str) -> bool:
         return not len(self._reader) or bool(self._reader.has_vector(encoder).any())

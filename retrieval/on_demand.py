@@ -6,7 +6,7 @@ had in any of these ways gets no score.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from time import perf_counter
 
@@ -75,8 +75,11 @@ class CandidateScorer:
         """Score against ``query``, one item, float32."""
         self._reader, self._cache, self._machinery, self._mode = reader, cache, machinery, mode
         self._query, self._similarity, self._readout = query, similarity, readout
-        self._digest = tensors_digest(machinery.models.fingerprint(), mode)
         self._result: Scored
+
+    @cached_property
+    def _digest(self) -> str:
+        return tensors_digest(self._machinery.models.fingerprint(), self._mode)
 
     def score(self, rows: NDArray[np.int64], on_computed: OnComputed) -> Scored:
         """Score ``rows`` of the index, int64 ``[candidates]``."""
@@ -193,7 +196,7 @@ def search_notes(root: Path, mode: str, scored: Scored | None, without_vector: i
     if scored is not None and scored.left_out:
         notes.append(
             f"{scored.left_out} candidates are left out: their {mode} tensors are not in the index, and their files "
-            "are gone or have changed since; bring it up to date with: diffsim-index build SOURCE"
+            "can't be read or have changed since; bring it up to date with: diffsim-index build SOURCE"
         )
     if without_vector:
         notes.append(

@@ -22,6 +22,7 @@ def run(
     """Run an installed command; its environment is bare, so that a terminal's settings do not matter."""
     command = [str(BIN / arguments[0]), *map(str, arguments[1:])]
     plain = {"PATH": os.environ["PATH"], "HOME": str(cwd), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    plain |= {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}  # which code is under test
     return subprocess.run(
         command, cwd=cwd, input=stdin, capture_output=True, env=plain | (environment or {}), timeout=120
     )
@@ -181,6 +182,29 @@ def test_a_damaged_index_is_told_with_the_file(damage: str, gallery: Path, index
     file.write_bytes(data[: len(data) // 2] + b"?" + data[len(data) // 2 + 1 : -3])
     message = failed(run("diffsim-search", query_of(gallery), cwd=tmp_path), 3)
     assert file.name in message
+
+
+def test_a_lazy_index_is_searched_filled_and_given_a_mode(gallery: Path, tmp_path: Path) -> None:
+    (tmp_path / "pictures").symlink_to(gallery)
+    query = query_of(gallery)
+    built = run("diffsim-index", "build", "pictures", "--modes", "style", "--attention", "lazy", cwd=tmp_path)
+    assert b"tensors stored: style of 0 of 40 images" in built.stderr
+    search = partial(run, "diffsim-search", query, "--candidates", "6", "-k", "3", cwd=tmp_path)
+    first = json.loads(search("--json", "--max-cache", "1GB").stdout)
+    assert (first["computed"], first["cached"], first["left_out"]) == (6, 0, 0)
+    assert first["timing_ms"]["compute"] > 0
+    again = json.loads(search("--json").stdout)
+    assert (again["computed"], again["cached"], again["results"]) == (0, 6, first["results"])
+    error = failed(search("-m", "instance"), 3)
+    assert "--modes instance" in error
+    added = run(*error[error.index("diffsim-index build") :].split(), "--json", cwd=tmp_path)
+    assert json.loads(added.stdout)["coverage"] == {"style": 0, "instance": 0}
+    filled = run("diffsim-index", "fill", "--modes", "style", "--order", f"like:{query}", "--json", cwd=tmp_path)
+    report = json.loads(filled.stdout)
+    assert (report["adopted"], report["completed"], report["coverage"]) == (6, 34, {"style": 40, "instance": 0})
+    about = run("diffsim-index", "info", cwd=tmp_path).stdout.decode()
+    assert "stored of 0 images of 40" in about
+    assert "lazy; computed by searches" in about
 
 
 def test_ctrl_c_leaves_a_valid_index_and_the_same_command_goes_on(gallery: Path, tmp_path: Path) -> None:

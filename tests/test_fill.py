@@ -186,6 +186,18 @@ def test_files_that_are_gone_or_have_changed_get_no_tensors_of_an_older_image(ph
     assert build(photos, index).coverage == {"style": 10, "instance": 10}
 
 
+def test_a_renamed_file_is_completed_where_it_is_now(photos: Path, index: Path) -> None:
+    """The only one that lacks anything."""
+    build(photos, index, ["style"])
+    away = shutil.move(photos / "004.png", photos.parent / "004.png")
+    paint(photos.parent / "other", [0])
+    assert build(photos.parent / "other", index, ["instance"]).incomplete == 1
+    shutil.move(away, photos / "four.png")
+    report = build(photos, index)
+    assert (report.moved, report.completed, report.incomplete) == (1, 1, 0)
+    assert report.coverage == {"style": 11, "instance": 11}
+
+
 # --- Fill
 
 
