@@ -7,8 +7,8 @@ import typer
 
 from retrieval.evaluation.benches import Variant as VariantName
 from retrieval.metrics import MetricSettings
-from retrieval.metrics import Parity as ParityName
 from retrieval.vocabulary import AlphaRule, Branches, DtypeName, NoiseRule
+from retrieval.vocabulary import Parity as ParityName
 
 _DEFAULTS = MetricSettings()
 _OWN = "(default: the metric's own)"

@@ -78,7 +78,7 @@ def sweep(
     from retrieval.evaluation.report import write_report
     from retrieval.evaluation.sweep import sweep as run_sweep
     from retrieval.images import DecodeRules
-    from retrieval.metrics.diffusion import ExtractorMetric
+    from retrieval.metrics.extractor import ExtractorMetric
 
     wanted = parse_names(layers)
     sizes = [None] if image_sizes is None else [*numbers_of(image_sizes)]

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from retrieval.aas import QKV
+from retrieval.aas import QKV, AnyReadout
 from retrieval.backbones import (
     EXTRACTORS,
     AttentionExtractor,
@@ -20,6 +20,7 @@ from retrieval.backbones import (
     describe_extractor,
     load_embedder,
     load_extractor,
+    readout_of,
 )
 from retrieval.backbones.weights import is_cached, is_offline
 from retrieval.device import choose_device, choose_dtype, dtype_name
@@ -70,6 +71,10 @@ class Models:
             for name, embedder in self.embedders.items()
         }
         return Encoded(vectors, {mode: by_target[target] for mode, target in wanted.items()})
+
+    def readout(self, mode: str) -> AnyReadout:
+        """Return how the mode's outputs are read before they are compared."""
+        return readout_of(self.extractor, self.targets[mode])
 
     def fingerprint(self) -> dict[str, Any]:
         """Return all that changes a stored number, as JSON values."""
@@ -131,7 +136,7 @@ def resolve(settings: ModelSettings, modes: Sequence[Mode], device: str) -> Mode
     return replace(
         settings,
         weights=None if settings.weights is None else str(Path(settings.weights).resolve()),
-        image_size=settings.image_size or description.image_size,
+        image_size=settings.image_size or description.image_size or None,
         noise=settings.noise or description.noise,
         dtype=dtype,
         encoders=_resolve_encoders(settings, modes),

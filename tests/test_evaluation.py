@@ -409,7 +409,7 @@ def test_a_sweep_finds_what_single_runs_find(gallery: Path, tmp_path: Path) -> N
     from retrieval.evaluation.heatmap import draw_heatmap, write_heatmap
     from retrieval.evaluation.sweep import sweep
     from retrieval.metrics import MetricSettings
-    from retrieval.metrics.diffusion import ExtractorMetric
+    from retrieval.metrics.extractor import ExtractorMetric
 
     weights = str(Path(__file__).parent / "data" / "mini_unet")
     metric = load_metric("mini", MetricSettings(weights=weights))

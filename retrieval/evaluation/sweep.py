@@ -11,7 +11,7 @@ from retrieval.evaluation.measure import Measurement, accuracy, decide
 from retrieval.evaluation.store import FeatureStore, Progress, silent
 from retrieval.evaluation.triplets import images_of
 from retrieval.images import DecodeRules, read_image
-from retrieval.metrics.diffusion import ExtractorMetric
+from retrieval.metrics.extractor import ExtractorMetric
 from retrieval.modes import at_step
 from retrieval.vocabulary import Role
 

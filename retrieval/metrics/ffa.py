@@ -16,7 +16,6 @@ from torch import Tensor
 from retrieval.backbones.vit import DINOV2_PREPROCESSING
 from retrieval.backbones.weights import load_pretrained, quiet_loading, require, weights_digest, weights_folder
 from retrieval.metrics import MetricDescription, MetricSettings
-from retrieval.metrics.larger import weights_of
 from retrieval.metrics.packages import need_package
 from retrieval.metrics.vectors import FlatMetric
 from retrieval.vocabulary import Role
@@ -39,7 +38,7 @@ def load(
     """
     package = need_package("rembg", description.name)
     local = None if settings.weights is None else Path(settings.weights)
-    folder = weights_folder(weights_of(description), local, FILES, offline)
+    folder = weights_folder(description, local, FILES, offline)
     return ForegroundAverage(load_network(folder, device), folder, settings.image_size or SIZE, _cut_by(package))
 
 
