@@ -95,7 +95,8 @@ def aligned_attention_scores(
     if directions != "candidate_to_query":
         own = attention_output(query.q, query.k, query.v) if query_output is None else query_output
         cross = attention_output(query.q.expand_as(candidates.q), candidates.k, candidates.v)
-        scores.append(compare(read(own, readout).expand_as(cross), read(cross, readout), similarity))
+        crossed = read(cross, readout)
+        scores.append(compare(read(own, readout).expand_as(crossed), crossed, similarity))
     if directions != "query_to_candidate":
         own = attention_output(candidates.q, candidates.k, candidates.v)
         cross = attention_output(candidates.q, query.k.expand_as(candidates.k), query.v.expand_as(candidates.v))
