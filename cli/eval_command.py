@@ -9,7 +9,7 @@ import typer
 from cli import eval_options as opt
 from cli import options
 from cli.eval_pictures import pictures
-from cli.eval_running import chosen_metrics, load_all, place_of, weights_by_metric
+from cli.eval_running import chosen_metrics, folder_of, load_all, place_of, weights_by_metric
 from cli.eval_tune import tuning
 from cli.output import print_json
 from cli.progress import TaskProgress
@@ -86,6 +86,7 @@ def score(
     seed: opt.Seed = DEFAULTS.seed,
     prompt: opt.Prompt = DEFAULTS.prompt,
     dtype: opt.Dtype = DEFAULTS.dtype,
+    masks: opt.Masks = None,
     alpha: opt.Alpha = "white",
     device: options.Device = DEVICE,
     offline: options.Offline = False,
@@ -95,7 +96,19 @@ def score(
     work_offline(offline)
     names = chosen_metrics(metric)
     settings = MetricSettings(
-        layer, step, None, image_size, similarity, "both", parity, branches, noise, seed, prompt, dtype
+        layer,
+        step,
+        None,
+        image_size,
+        similarity,
+        "both",
+        parity,
+        branches,
+        noise,
+        seed,
+        prompt,
+        dtype,
+        folder_of(masks),
     )
     loaded = load_all(names, settings, weights_by_metric(weights, names), device, offline)
     from retrieval.images import DecodeRules, read_image
@@ -105,7 +118,7 @@ def score(
         each.need_scores()
     found = {
         name: {
-            "score": float(m.score(m.encode([a], "query"), m.encode([b], "gallery"))[0]),
+            "score": float(m.score(m.encode_files([a], [first], "query"), m.encode_files([b], [second], "gallery"))[0]),
             "higher_is_closer": m.higher_is_closer,
         }
         for name, m in loaded.items()
@@ -138,6 +151,7 @@ def bench(
     seed: opt.Seed = DEFAULTS.seed,
     prompt: opt.Prompt = DEFAULTS.prompt,
     dtype: opt.Dtype = DEFAULTS.dtype,
+    masks: opt.Masks = None,
     alpha: opt.Alpha = "white",
     device: options.Device = DEVICE,
     offline: options.Offline = False,
@@ -153,7 +167,19 @@ def bench(
     names = chosen_metrics(metric)
     place = place_of(bench, source, data)
     settings = MetricSettings(
-        layer, step, None, image_size, similarity, "both", parity, branches, noise, seed, prompt, dtype
+        layer,
+        step,
+        None,
+        image_size,
+        similarity,
+        "both",
+        parity,
+        branches,
+        noise,
+        seed,
+        prompt,
+        dtype,
+        folder_of(masks),
     )
     from retrieval.evaluation.benches import BenchOptions
     from retrieval.evaluation.report import as_markdown, to_dict, write_report

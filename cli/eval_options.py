@@ -40,7 +40,13 @@ Noise = Annotated[
     NoiseRule | None, typer.Option("--noise", help=f"pairwise is the published score, shared is symmetric. {_OWN}")
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the noise and of drawn triplets.")]
-Prompt = Annotated[str, typer.Option("--prompt", help="Prompt of diffusion models.")]
+Prompt = Annotated[
+    str,
+    typer.Option("--prompt", help="Prompt of diffusion models; nights, as published: 'An image of a {category}'."),
+]
+Masks = Annotated[
+    Path | None, typer.Option("--masks", help="Of ffa: given masks, FOLDER/NAME.png, in place of rembg's.")
+]
 Dtype = Annotated[DtypeName, typer.Option("--dtype", help="The models' arithmetic.")]
 Alpha = Annotated[AlphaRule, typer.Option("--alpha", help="Composite alpha on white, or drop it as published.")]
 

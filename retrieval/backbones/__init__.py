@@ -61,6 +61,14 @@ class Projecting(Protocol):
         """Project float32 ``[items, branches, heads, tokens, head_dim]`` of ``layer`` to ``[items, ...]``."""
 
 
+@runtime_checkable
+class Prompted(Protocol):
+    """An AttentionExtractor that a text conditions, which can be had under several texts at once."""
+
+    def with_prompts(self, prompts: Sequence[str]) -> Mapping[str, AttentionExtractor]:
+        """Return the extractor under each of ``prompts``; the network is shared."""
+
+
 def readout_of(extractor: AttentionExtractor, target: Target) -> "AnyReadout":
     """Return how outputs of ``target`` are read before they are compared: by its model, or by the target itself."""
     if isinstance(extractor, Projecting):

@@ -72,6 +72,14 @@ class ImageCrossAttention:
         """Take SD 1.5 with the adapter injected, the image encoder, the adapter's folder and the encoder's pixels."""
         self._base, self._encoder, self._folder, self._rules = base, encoder, folder, rules
 
+    def with_prompts(self, prompts: Sequence[str]) -> "dict[str, ImageCrossAttention]":
+        """See :class:`retrieval.backbones.Prompted`."""
+        bases = self._base.with_prompts(prompts)
+        return {
+            prompt: ImageCrossAttention(base, self._encoder, self._folder, self._rules)
+            for prompt, base in bases.items()
+        }
+
     def prepare(self, image: Image.Image) -> Pixels:
         """Return SD 1.5's square above the encoder's crop, ``[S + C, max(S, C), 3]``, what is left over black."""
         square, crop = self._base.prepare(image), resize_and_crop(image, self._rules.shortest, self._rules.crop)

@@ -21,6 +21,7 @@ class Triplet:
     nearer: Path
     farther: Path
     part: str = ""  # a subset that is reported apart
+    category: str = ""  # what a prompt of its own may name
 
 
 Groups = Mapping[str, Sequence[Path]]

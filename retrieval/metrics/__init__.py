@@ -16,6 +16,8 @@ from retrieval.settings import PUBLISHED_PROMPT, PUBLISHED_SEED
 from retrieval.vocabulary import Branches, Directions, DtypeName, NoiseRule, Parity, Role, Similarity
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     import torch
     from numpy.typing import NDArray
@@ -45,6 +47,7 @@ class MetricSettings:
     seed: int = PUBLISHED_SEED
     prompt: str = PUBLISHED_PROMPT
     dtype: DtypeName = "auto"
+    masks: str | None = None  # of ffa: a folder of given masks, in place of those that rembg finds
 
     def __post_init__(self) -> None:
         for name, words in (("similarity", Similarity), ("directions", Directions), ("parity", Parity)):
@@ -57,6 +60,7 @@ class Metric(ABC):
     """A likeness of two images, the query first."""
 
     higher_is_closer: bool = True
+    prompt: str = ""  # with {category} in it: to be filled in by :meth:`prompted`
     one_role: bool = False  # an image has the same features as a query and in the gallery: encode it once
     comparative: ClassVar[bool] = False  # a score depends on the other images that it is asked with
     batch_size: int = 16  # images that are encoded at a time
@@ -64,6 +68,14 @@ class Metric(ABC):
     @abstractmethod
     def encode(self, images: Sequence["Image.Image"], role: Role) -> Features:
         """Return the features of upright RGB images."""
+
+    def encode_files(self, images: Sequence["Image.Image"], paths: Sequence["Path"], role: Role) -> Features:
+        """Encode images that were read from ``paths``, for metrics that look beside them (a given mask)."""
+        return self.encode(images, role)
+
+    def prompted(self, prompts: Sequence[str]) -> Mapping[str, "Metric"]:
+        """Return the metric under each of ``prompts``; a UsageError where it takes none."""
+        raise UsageError("this metric takes no prompts of categories; diffsim-s and diffsim-c do")
 
     @abstractmethod
     def score(self, query: Features, gallery: Features) -> "NDArray[np.float32]":
@@ -160,6 +172,10 @@ _ENTRIES = (
     _plain("rgb-hist", "RGB histogram, 8 bins a channel", "Apache-2.0", 0, "vectors:load_rgb_histogram"),
     _plain("lab-hist", "Lab histogram, 5 x 6 x 6 bins", "Apache-2.0", 0, "vectors:load_lab_histogram"),
     _plain("ssim", "structural similarity of luma at 128 px", "Apache-2.0", 0, "ssim:load", image_size=128),
+    _plain("clip-aas-random", "AAS on CLIP ViT-B/32 with RANDOM weights: what structure alone gives", "Apache-2.0", 0,
+           "random_weights:load_clip"),
+    _plain("dinov2-aas-random", "AAS on DINOv2 ViT-S/14 with RANDOM weights: likewise", "Apache-2.0", 0,
+           "random_weights:load_dinov2"),
     _plain("lpips", "LPIPS, VGG network", "BSD-2-Clause", 553, "packages:load_lpips", image_size=512,
            needs="lpips", published_as="LPIPS"),
     _plain("dreamsim", "DreamSim, ensemble", "MIT", 1040, "packages:load_dreamsim", needs="dreamsim"),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from retrieval.aas import higher_is_closer
-from retrieval.backbones import EXTRACTORS, AttentionExtractor, load_extractor, readout_of
+from retrieval.backbones import EXTRACTORS, AttentionExtractor, Prompted, load_extractor, readout_of
 from retrieval.metrics import Features, Metric, MetricDescription, MetricSettings
 from retrieval.metrics.attention import Comparison, attention_features, score_attention
 from retrieval.modes import LAST_STEP, Target, at_step
@@ -78,6 +78,7 @@ class ExtractorMetric(Metric):
         self._extractor, self._target, self._device = extractor, target, device
         self._how = Comparison(settings.similarity, settings.directions, readout_of(extractor, target))
         self.higher_is_closer = higher_is_closer(settings.similarity)
+        self.prompt = settings.prompt
         self.one_role = shared_noise
         self.batch_size = batch_size
 
@@ -87,6 +88,21 @@ class ExtractorMetric(Metric):
         other._target = target
         other._how = replace(self._how, readout=readout_of(self._extractor, target))
         return other
+
+    def prompted(self, prompts: Sequence[str]) -> Mapping[str, Metric]:
+        """See :class:`retrieval.metrics.Metric`; the network is shared."""
+        if not isinstance(self._extractor, Prompted):
+            return super().prompted(prompts)
+        found: dict[str, Metric] = {}
+        for prompt, extractor in self._extractor.with_prompts(prompts).items():
+            other = copy(self)
+            other._extractor, other.prompt = extractor, prompt
+            found[prompt] = other
+        return found
+
+    def comparison(self) -> dict[str, Any]:
+        """Return how features are compared, as JSON values; the readout is part of the fingerprint."""
+        return {"similarity": self._how.similarity, "directions": self._how.directions}
 
     def encode(self, images: Sequence[Image.Image], role: Role) -> Features:
         """See :class:`retrieval.metrics.Metric`."""
