@@ -147,15 +147,18 @@ def _resolve_encoders(settings: ModelSettings, modes: Sequence[Mode]) -> dict[st
     names = settings.encoders
     if names is None:
         names = dict.fromkeys(encoder for mode in modes for encoder in mode.encoders)
-    return {name: _encoder_folder(name, folder, settings.weights) for name, folder in names.items()}
+    return {name: _encoder_folder(name, folder, settings) for name, folder in names.items()}
 
 
-def _encoder_folder(name: str, folder: str | None, weights: str | None) -> str | None:
+def _encoder_folder(name: str, folder: str | None, settings: ModelSettings) -> str | None:
+    encoder = describe_embedder(name)
     if folder is not None:
         return str(Path(folder).resolve())
-    if weights is None or not describe_embedder(name).download_mb:
+    if settings.weights is None or not encoder.download_mb:
         return None  # from the hub, or without weights
-    beside = Path(weights).resolve().parent / name
+    if encoder.repo == describe_extractor(settings.model).repo:
+        return str(Path(settings.weights).resolve())  # one network is both
+    beside = Path(settings.weights).resolve().parent / name
     if not beside.is_dir():
         raise UsageError(
             f"local weights were given, but there is no folder {beside} for the encoder '{name}'; "

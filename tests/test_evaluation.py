@@ -402,7 +402,7 @@ def test_a_figure_shows_the_query_and_its_neighbours(gallery: Path, tmp_path: Pa
     draw_figure(gallery, [query], tmp_path / "figure.html", Run(metrics), k=3)
     page = (tmp_path / "figure.html").read_text()
     assert page.count("<img") == 3 * 4
-    with pytest.raises(UsageError, match="two or more are needed"):
+    with pytest.raises(UsageError, match="needs two images or more"):
         draw_figure(query, [query], tmp_path / "one.png", Run(metrics))
 
 

@@ -42,7 +42,7 @@ def load(
     """
     find: Cut | GivenMasks
     if settings.masks is None:
-        find = _cut_by(need_package("rembg", description.name))
+        find = _cut_by(need_package("rembg", description.name, ", or give masks with --masks FOLDER"))
     else:
         find = GivenMasks(Path(settings.masks))
     local = None if settings.weights is None else Path(settings.weights)
