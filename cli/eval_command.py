@@ -57,11 +57,11 @@ def list_everything(as_json: options.AsJson = False) -> None:
         ]
         print_json({"metrics": [asdict(metric) for metric in METRICS.values()], "benches": benches})
         return
-    print(f"{'metric':16}{'download':>9}  {'licence of the weights':38}what it is")
+    print(f"{'metric':18}{'download':>9}  {'licence of the weights':38}what it is")
     for metric in METRICS.values():
         size = f"{metric.download_mb} MB" if metric.download_mb else "-"
         needs = f" (needs {metric.needs})" if metric.needs else ""
-        print(f"{metric.name:16}{size:>9}  {metric.licence:38}{metric.title}{needs}")
+        print(f"{metric.name:18}{size:>9}  {metric.licence:38}{metric.title}{needs}")
     print(f"\n{'benchmark':16}{'triplets':>9}  {'what it is':45}its folder")
     for bench in BENCHES.values():
         print(f"{bench.name:16}{bench.published or '-':>9}  {bench.title:45}{bench.layout}")
@@ -127,7 +127,7 @@ def score(
         print_json({"schema": 1, "a": str(first), "b": str(second), "metrics": found})
         return
     for name, values in found.items():
-        print(f"{name:16}{values['score']:.6f}" + ("" if values["higher_is_closer"] else "  (lower is closer)"))
+        print(f"{name:18}{values['score']:.6f}" + ("" if values["higher_is_closer"] else "  (lower is closer)"))
 
 
 @app.command()

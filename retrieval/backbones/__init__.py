@@ -54,10 +54,10 @@ class AttentionExtractor(Protocol):
 
 
 @runtime_checkable
-class Projecting(Protocol):
+class ProjectedOutput(Protocol):
     """An AttentionExtractor whose outputs pass through a layer's projection before they are compared."""
 
-    def project(self, output: "torch.Tensor", layer: str) -> "torch.Tensor":
+    def project_output(self, output: "torch.Tensor", layer: str) -> "torch.Tensor":
         """Project float32 ``[items, branches, heads, tokens, head_dim]`` of ``layer`` to ``[items, ...]``."""
 
 
@@ -71,8 +71,8 @@ class Prompted(Protocol):
 
 def readout_of(extractor: AttentionExtractor, target: Target) -> "AnyReadout":
     """Return how outputs of ``target`` are read before they are compared: by its model, or by the target itself."""
-    if isinstance(extractor, Projecting):
-        return partial(extractor.project, layer=target.layer)
+    if isinstance(extractor, ProjectedOutput):
+        return partial(extractor.project_output, layer=target.layer)
     return target.readout
 
 

@@ -111,8 +111,8 @@ class ClipTransformer(VisionTransformer):
     ``parity="published"`` projects the layer's input before its first layer norm, as the published code does.
     """
 
-    def project(self, output: Tensor, layer: str) -> Tensor:
-        """See :class:`retrieval.backbones.Projecting`; returns ``[items, branches, tokens, width]``."""
+    def project_output(self, output: Tensor, layer: str) -> Tensor:
+        """See :class:`retrieval.backbones.ProjectedOutput`; returns ``[items, branches, tokens, width]``."""
         projection: nn.Module = self.layer(layer).self_attn.out_proj
         projected: Tensor = projection(output.transpose(2, 3).flatten(3))
         return projected
