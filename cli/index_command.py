@@ -36,6 +36,7 @@ def build(
     index: options.Index = None,
     modes: options.Modes = None,
     model: options.Model = None,
+    metric: options.Metric = None,
     weights: options.Weights = None,
     encoders: options.Encoders = None,
     image_size: options.ImageSize = None,
@@ -44,6 +45,7 @@ def build(
     seed: options.Seed = None,
     prompt: options.Prompt = None,
     alpha: options.Alpha = None,
+    parity: options.Parity = None,
     dtype: options.Dtype = None,
     device: options.Device = RUN.device,
     batch_size: options.BatchSize = None,
@@ -63,9 +65,10 @@ def build(
     """
     work_offline(offline)
     from retrieval.build import build_index
+    from retrieval.metrics import chosen_model
 
     chosen: dict[str, Any] = {
-        "model": model,
+        "model": chosen_model(model, metric),
         "weights": None if weights is None else str(weights),
         "encoders": None if encoders is None else parse_encoders(encoders),
         "image_size": image_size,
@@ -74,6 +77,7 @@ def build(
         "seed": seed,
         "prompt": prompt,
         "alpha": alpha,
+        "parity": parity,
         "dtype": dtype,
     }
     settings = BuildSettings(
@@ -139,7 +143,8 @@ def info(
     items = max(1, about["items"])
     print(f"{about['path']}: {about['items']} images, model {about['model']}, generation {about['generation']}")
     for mode, target in about["modes"].items():
-        where = f"layer {target['layer']}, timestep {target['timestep']} (denoising step {target['denoising_step']})"
+        noise = f", timestep {target['timestep']} (denoising step {target['denoising_step']})"
+        where = f"layer {target['layer']}" + (noise if target["timestep"] else "")
         print(f"  {mode}: {where}, {human_bytes(about['bytes'][mode] / items)} an image")
     size = human_bytes(about["bytes"]["catalog and vectors"] / items)
     print(f"  encoders: {', '.join(about['encoders']) or 'none'}; catalogue and vectors {size} an image")

@@ -99,7 +99,7 @@ class Engine:
         scores = None
         if wanted.rerank:
             tensors, rows = encoded.tensors[chosen], ranking.rows.tolist()
-            readout = self._recipe.targets[chosen].readout
+            readout = self._models.readout(chosen)
             scored = score_rows(tensors, rows, partial(self._reader.attention, chosen), wanted.similarity, readout)
             scores, timing["read"], timing["rerank"] = scored.scores, scored.read_ms, scored.score_ms
         return Results(
@@ -118,7 +118,7 @@ class Engine:
             self._encode(self._load_image(image)[0], role, chosen).tensors[chosen]
             for image, role in ((first, "query"), (second, "gallery"))
         )
-        readout = self._recipe.targets[chosen].readout
+        readout = self._models.readout(chosen)
         return float(aligned_attention_scores(query, candidate, readout=readout)[0])
 
     def locate(self, text: str) -> Path | str:
