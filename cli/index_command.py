@@ -1,7 +1,6 @@
 """``diffsim-index``: make, update and inspect indexes."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -9,7 +8,8 @@ import typer
 
 from cli import options
 from cli.output import human_bytes, print_json, short_path
-from cli.progress import Bar, BuildProgress, pace
+from cli.progress import Bar, BuildProgress
+from cli.reports import print_build, print_fill, print_info
 from cli.running import run, say, speaker, work_offline
 from index_store.layout import INDEX_VARIABLE, find_index
 from retrieval.settings import NEWEST, BuildSettings, parse_encoders, parse_names
@@ -37,6 +37,7 @@ def build(
     index: options.Index = None,
     modes: options.Modes = None,
     model: options.Model = None,
+    metric: options.Metric = None,
     weights: options.Weights = None,
     encoders: options.Encoders = None,
     image_size: options.ImageSize = None,
@@ -45,6 +46,7 @@ def build(
     seed: options.Seed = None,
     prompt: options.Prompt = None,
     alpha: options.Alpha = None,
+    parity: options.Parity = None,
     dtype: options.Dtype = None,
     device: options.Device = RUN.device,
     batch_size: options.BatchSize = None,
@@ -66,9 +68,10 @@ def build(
     """
     work_offline(offline)
     from retrieval.build import build_index
+    from retrieval.metrics import chosen_model
 
     chosen: dict[str, Any] = {
-        "model": model,
+        "model": chosen_model(model, metric),
         "weights": None if weights is None else str(weights),
         "encoders": None if encoders is None else parse_encoders(encoders),
         "image_size": image_size,
@@ -77,6 +80,7 @@ def build(
         "seed": seed,
         "prompt": prompt,
         "alpha": alpha,
+        "parity": parity,
         "dtype": dtype,
     }
     settings = BuildSettings(
@@ -94,47 +98,9 @@ def build(
     if as_json:
         print_json(report.to_dict())
     else:
-        _print_report(report.to_dict(), quiet)
+        print_build(report.to_dict(), quiet)
     if strict and report.rejected:
         raise typer.Exit(REJECTED)
-
-
-def _print_report(report: dict[str, Any], quiet: bool) -> None:
-    rejected = sum(report["rejected"].values())
-    print(f"{report['index']}: {report['items']} images ({', '.join(report['modes'])}; model {report['model']})")
-    say = speaker(quiet)
-    if report["added"]:
-        changed = f", {report['replaced']} of them changed files" if report["replaced"] else ""
-        seconds = report["seconds"]
-        say(f"{report['added']} added in {seconds:.1f} s ({pace(report['added'], seconds)}){changed}")
-    if report["completed"]:
-        say(f"{report['completed']} completed: they have now what they lacked")
-    _say_coverage(report, say)
-    if report["moved"]:
-        say(f"{report['moved']} renamed or touched: kept as they were")
-    if report["removed"]:
-        say(f"{report['removed']} removed: their files are gone")
-    if report["unchanged"]:
-        say(f"{report['unchanged']} were there already")
-    if rejected:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(report["rejected"].items()))
-        say(f"{rejected} rejected ({reasons}); see them with: diffsim-index info --rejects")
-    if report["passed_over"]:
-        say(f"{report['passed_over']} files passed over: their names are no image's")
-    for folder in report["unreadable_folders"]:
-        say(f"could not be read: {folder}")
-
-
-def _say_coverage(report: dict[str, Any], say: Callable[[str], None]) -> None:
-    """Say what has no tensors yet, and why."""
-    items = report["items"]
-    partial = [f"{mode} of {count}" for mode, count in report["coverage"].items() if count < items]
-    if partial:
-        say(
-            f"tensors stored: {', '.join(partial)} of {items} images; searches or diffsim-index fill compute the others"
-        )
-    if report["incomplete"]:
-        say(f"{report['incomplete']} could not be completed: their files are gone, or have changed")
 
 
 @app.command()
@@ -172,10 +138,7 @@ def fill(
     if as_json:
         print_json(report)
         return
-    print(f"{report['index']}: {report['items']} images ({', '.join(report['modes'])}; model {report['model']})")
-    say = speaker(quiet)
-    say(f"{report['completed']} completed in {report['seconds']:.1f} s, {report['adopted']} taken over from searches")
-    _say_coverage(report, say)
+    print_fill(report, quiet)
 
 
 @app.command()
@@ -195,21 +158,7 @@ def info(
         for reject in about["rejects"]:
             print(f"{reject['reason']}\t{short_path(reject['path'])}\t{reject['detail']}")
         return
-    items = max(1, about["items"])
-    print(f"{about['path']}: {about['items']} images, model {about['model']}, generation {about['generation']}")
-    for mode, target in about["modes"].items():
-        where = f"layer {target['layer']}, timestep {target['timestep']} (denoising step {target['denoising_step']})"
-        have = about["coverage"][mode]
-        size = f", {human_bytes(about['bytes'][mode] / have)} an image" if have else ""
-        filled = "" if have == about["items"] else f", stored of {have} images of {about['items']}"
-        print(f"  {mode}: {where}{size}{filled}")
-    size = human_bytes(about["bytes"]["catalog and vectors"] / items)
-    print(f"  encoders: {', '.join(about['encoders']) or 'none'}; catalogue and vectors {size} an image")
-    if about["cache"]["tensors"] or about["attention"] == "lazy":
-        cached = f"{about['cache']['tensors']} images' tensors, {human_bytes(about['cache']['bytes'])}"
-        print(f"  {about['attention']}; computed by searches and kept: {cached}")
-    print(f"  {about['segments']} segments, {about['removed']} removed, {len(about['rejects'])} rejected")
-    print(f"  last changed {about['created']} by {about['created_by']}, format {about['format_version']}")
+    print_info(about)
 
 
 @app.command()

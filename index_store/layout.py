@@ -82,10 +82,19 @@ class Layout:
         """The folder of tensors that searches computed; see :mod:`index_store.cache`."""
         return self.root / "cache"
 
+    @property
+    def derived(self) -> Path:
+        """What can be made again from the rest: nothing depends on it, and it may be deleted at any time."""
+        return self.root / "derived"
+
+    def trained(self, encoder: str) -> Path:
+        """Return the description of the trained index over one encoder's vectors."""
+        return self.derived / f"{encoder}.json"
+
 
 def may_become_index(path: Path) -> bool:
     """Say whether an index may be made at ``path``: nothing is there, or nothing but what an index holds."""
-    ours = {"CURRENT", "LOCK", "generations", "items", "attention", "cache"}
+    ours = {"CURRENT", "LOCK", "generations", "items", "attention", "derived", "cache"}
     return not path.exists() or (path.is_dir() and all(entry.name in ours for entry in path.iterdir()))
 
 

@@ -1,8 +1,7 @@
 """Read one generation of an index: the catalogue, the vectors and the tensors of its live items."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -12,27 +11,13 @@ from numpy.typing import NDArray
 
 from index_store.attention import RowPlace, read_rows
 from index_store.catalog import ITEM_SCHEMA, REJECT_SCHEMA, Item, Reject, items_of, read_ids, read_table, rejects_of
-from index_store.coarse import normalised, read_vectors
+from index_store.coarse import CoarseIndex, normalised, read_vectors
 from index_store.durable import check_file, corrupt
+from index_store.grown import GrownIndex
 from index_store.layout import Layout
 from index_store.manifest import Generation, SegmentRecord, read_current
-
-
-@dataclass(frozen=True)
-class _Places:
-    """Where the live items' data of one mode or encoder lie, by row; int64 ``[live items]`` both."""
-
-    segment: NDArray[np.int64]  # its number in the generation; -1: the item lacks these data
-    row: NDArray[np.int64]  # among the segment's data
-
-    def by_segment(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        """Yield the number of each segment that holds any, with the reader's rows that it holds."""
-        order = np.argsort(self.segment, kind="stable")
-        numbers, starts = np.unique(self.segment[order], return_index=True)
-        ends = [*starts[1:].tolist(), len(order)]
-        for number, start, end in zip(numbers.tolist(), starts.tolist(), ends, strict=False):
-            if number >= 0:
-                yield number, order[start:end]
+from index_store.places import Places, find_places
+from index_store.trained import Part, is_due, open_trained, train
 
 
 class IndexReader:
@@ -50,21 +35,26 @@ class IndexReader:
         """
         self.layout = Layout(root)
         self.generation = generation or read_current(self.layout)
-        tables = [self._table(segment, "items") for segment in self.generation.segments]
-        self._live = [
-            ~np.isin(table["id"].to_numpy(), np.array(self.generation.tombstones, np.int64)) for table in tables
-        ]
-        kept = [table.filter(pa.array(live)) for table, live in zip(tables, self._live, strict=True)]
-        self._catalog = self._with_moves(pa.concat_tables([ITEM_SCHEMA.empty_table(), *kept]))
+        buried = np.array(self.generation.tombstones, np.int64)
+        self._live: list[NDArray[np.bool_]] = []
+        kept = [ITEM_SCHEMA.empty_table()]
+        for segment in self.generation.segments:  # a million rows are read here: no copy that need not be
+            table = self._table(segment, "items")
+            live = ~np.isin(table["id"].to_numpy(), buried)
+            self._live.append(live)
+            kept.append(table if live.all() else table.filter(pa.array(live)))
+        self._catalog = self._with_moves(pa.concat_tables(kept).combine_chunks())
         numbers = [np.full(int(live.sum()), number) for number, live in enumerate(self._live)]
         self._segment_of = np.concatenate(numbers) if numbers else np.empty(0, np.int64)
         rows = [np.flatnonzero(live) for live in self._live]
         self._row_in_segment = np.concatenate(rows) if rows else np.empty(0, np.int64)
-        self._places: dict[tuple[str, str], _Places] = {}
+        self._places: dict[str, Places] = {}
 
     def _with_moves(self, catalog: pa.Table) -> pa.Table:
         """Replace the rows of items that were given new ones since, the newest last."""
         moves = [self._table(segment, "moved") for segment in self.generation.segments if segment.moved]
+        if not moves:
+            return catalog
         moved = pa.concat_tables([ITEM_SCHEMA.empty_table(), *moves])
         ids, targets = catalog["id"].to_numpy(), moved["id"].to_numpy()
         chosen = np.arange(len(catalog))
@@ -120,13 +110,11 @@ class IndexReader:
 
     def has_tensors(self, mode: str) -> NDArray[np.bool_]:
         """Say of every row whether its tensors of ``mode`` are stored, bool ``[len(self)]``."""
-        held: NDArray[np.bool_] = self._tensor_places(mode).segment >= 0
-        return held
+        return self._tensor_places(mode).held
 
     def has_vector(self, encoder: str) -> NDArray[np.bool_]:
         """Say of every row whether its vector of ``encoder`` is stored, bool ``[len(self)]``."""
-        held: NDArray[np.bool_] = self._vector_places(encoder).segment >= 0
-        return held
+        return self._vector_places(encoder).held
 
     def vectors(self, encoder: str) -> NDArray[np.float32]:
         """Return the live items' vectors of ``encoder``, float32 ``[len(self), dim]``.
@@ -137,17 +125,56 @@ class IndexReader:
 
     def stored_vectors(self, encoder: str) -> NDArray[np.float16]:
         """Return the vectors as they are on disk, float16 ``[len(self), dim]``, by row; zeros where one is lacking."""
-        result = np.zeros((len(self), 0), np.float16)
+        return self._together(np.arange(len(self)), self._vector_parts(encoder))
+
+    def _together(self, rows: NDArray[np.int64], parts: Iterable[Part], dim: int = 0) -> NDArray[np.float16]:
+        """Return the vectors of ``rows``, ascending, that ``parts`` hold; zeros where they don't."""
+        result = np.zeros((len(rows), dim), np.float16)
+        for _, _, ids, vectors in parts:
+            if not result.shape[1]:
+                result = np.zeros((len(rows), vectors.shape[1]), np.float16)
+            result[np.searchsorted(self.ids[rows], ids)] = vectors
+        return result
+
+    def coarse_index(self, encoder: str) -> CoarseIndex | GrownIndex:
+        """Return the coarse stage over one encoder: what was trained and is still true, and a scan of the rest."""
+        opened = open_trained(self.layout, encoder, self._vector_checksums(encoder))
+        if opened is None:
+            return CoarseIndex(self.vectors(encoder))
+        record, trained = opened
+        known = np.array([segment.name in record.segments for segment in self.generation.segments], bool)
+        places = self._vector_places(encoder)
+        rest = np.flatnonzero(~(known[places.segment] & places.held))
+        vectors = normalised(self._together(rest, self._vector_parts(encoder, record.segments), trained.dim))
+        return GrownIndex(trained, self.ids, rest, vectors, np.array(self.generation.tombstones, np.int64))
+
+    def train_where_due(self, on_train: Callable[[str], None] = lambda encoder: None) -> None:
+        """Train the coarse stage of every encoder whose trained index is missing or old, where there are many rows.
+
+        The caller holds the writer's lock.
+        """
+        for encoder in self.generation.encoders:
+            places = self._vector_places(encoder)
+            sizes = {self.generation.segments[number].name: len(rows) for number, rows in places.by_segment()}
+            if is_due(self.layout, encoder, self._vector_checksums(encoder), sizes):
+                on_train(encoder)
+                read = partial(self._vector_parts, encoder)
+                train(self.layout, encoder, read, int(places.held.sum()), self.generation.number)
+
+    def _vector_checksums(self, encoder: str) -> dict[str, int]:
+        name = _vector_file(encoder)
+        return {s.name: s.files[name].crc32c for s in self.generation.segments if name in s.files}
+
+    def _vector_parts(self, encoder: str, without: Container[str] = ()) -> Iterator[Part]:
+        """Read the live items' vectors of one segment after the other."""
         places = self._vector_places(encoder)
         for number, rows in places.by_segment():
             segment = self.generation.segments[number]
-            path = self.layout.vectors(segment.name, encoder)
-            check_file(path, segment.files[self._vector_file(segment, encoder)])
-            stored = read_vectors(path, segment.data_rows)
-            if not result.shape[1]:
-                result = np.zeros((len(self), stored.shape[1]), np.float16)
-            result[rows] = stored[places.row[rows]]
-        return result
+            if segment.name not in without:
+                path, record = self.layout.vectors(segment.name, encoder), segment.files[_vector_file(encoder)]
+                check_file(path, record)
+                stored = read_vectors(path, segment.data_rows)
+                yield segment.name, record.crc32c, self.ids[rows], stored[places.row[rows]]
 
     def attention(self, mode: str, rows: Iterable[int]) -> dict[str, NDArray[np.float16]]:
         """Return q, k and v of ``rows`` in that order; see :func:`index_store.attention.read_rows`.
@@ -165,35 +192,23 @@ class IndexReader:
         segment = self.generation.segments[number]
         return RowPlace(self.layout.attention(mode, segment.name), segment.attention[mode], int(places.row[row]))
 
-    def _tensor_places(self, mode: str) -> _Places:
-        return self._places_of(("mode", mode), lambda segment: mode in segment.attention)
+    def _tensor_places(self, mode: str) -> Places:
+        return self._places_of(f"mode {mode}", lambda segment: mode in segment.attention)
 
-    def _vector_places(self, encoder: str) -> _Places:
-        def holds(segment: SegmentRecord) -> bool:
-            return self._vector_file(segment, encoder) in segment.files
+    def _vector_places(self, encoder: str) -> Places:
+        return self._places_of(f"encoder {encoder}", lambda segment: _vector_file(encoder) in segment.files)
 
-        return self._places_of(("encoder", encoder), holds)
-
-    def _vector_file(self, segment: SegmentRecord, encoder: str) -> str:
-        return self.layout.vectors(segment.name, encoder).relative_to(self.layout.segment(segment.name)).as_posix()
-
-    def _places_of(self, key: tuple[str, str], holds: Callable[[SegmentRecord], bool]) -> _Places:
+    def _places_of(self, key: str, holds: Callable[[SegmentRecord], bool]) -> Places:
         """Find what ``holds`` says that segments hold; remembered by ``key``."""
         if key not in self._places:
             segments = self.generation.segments
-            held = np.array([holds(segment) for segment in segments], bool)
-            own = held[self._segment_of] if len(self) else np.empty(0, bool)
-            places = _Places(np.where(own, self._segment_of, -1), np.where(own, self._row_in_segment, 0))
-            for number, segment in enumerate(segments):
-                if segment.filled and held[number] and len(self):
-                    ids = self._filled_ids(segment)
-                    rows = np.minimum(np.searchsorted(self.ids, ids), len(self) - 1)
-                    hit = self.ids[rows] == ids  # an item may have been removed since
-                    places.segment[rows[hit]], places.row[rows[hit]] = number, np.flatnonzero(hit)
-            self._places[key] = places
+            own = Places(self._segment_of, self._row_in_segment)
+            held = [holds(segment) for segment in segments]
+            self._places[key] = find_places(own, self.ids, segments, held, self._filled_ids)
         return self._places[key]
 
-    def _filled_ids(self, segment: SegmentRecord) -> NDArray[np.int64]:
+    def _filled_ids(self, number: int) -> NDArray[np.int64]:
+        segment = self.generation.segments[number]
         path = self.layout.filled(segment.name)
         check_file(path, segment.files[path.name])
         return read_ids(path, segment.filled)
@@ -203,6 +218,10 @@ class IndexReader:
         trees = {"catalog and vectors": self.layout.root / "items"}
         trees |= {mode: self.layout.root / "attention" / mode for mode in self.generation.modes}
         return {name: sum(map(_size, tree.rglob("*"))) for name, tree in trees.items()}
+
+
+def _vector_file(encoder: str) -> str:
+    return f"vectors/{encoder}.npy"
 
 
 def _size(path: Path) -> int:

@@ -29,8 +29,9 @@ from retrieval.images import FileFacts
 from retrieval.ingest import Failure, FileBatch, read_batches
 from retrieval.models import Encoded, Models, load_models, to_stored
 from retrieval.modes import Need
-from retrieval.pace import batch_size, check_disk, stored_bytes, workers
+from retrieval.pace import batch_size, workers
 from retrieval.plan import Recipe, continued_recipe, grown_fingerprint, new_recipe, stored_recipe
+from retrieval.room import check_disk, stored_bytes
 from retrieval.settings import BuildSettings, ModelChoices
 from retrieval.version import CREATED_BY
 from retrieval.work import Work, check_sources, plan_work, uri_of
@@ -250,8 +251,9 @@ class _Builder:
         self._emit(BuildEvent("batch", "", self._done, self._total, self._rejected))
 
     def report(self, unreadable: Sequence[str]) -> BuildReport:
-        """Sum up, from what is in the index now."""
+        """Train the coarse stage where the index has grown large enough for that, and sum up what is in it now."""
         reader = IndexReader(self._root)
+        reader.train_where_due(lambda encoder: self._emit(BuildEvent("training", encoder, total=len(reader))))
         return BuildReport(
             index=str(self._root),
             model=self._recipe.settings.model,

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index_store.coarse import CoarseIndex
+from index_store.grown import GrownIndex
 from index_store.reader import IndexReader
 from retrieval.coarse import fuse_rankings
 from retrieval.errors import UsageError
@@ -31,7 +32,7 @@ class CandidatePicker:
     def __init__(self, reader: IndexReader, modes: Mapping[str, Mode]) -> None:
         """Take an index and the table of its model's modes; vectors are read at the first search that needs them."""
         self._reader, self._modes = reader, modes
-        self._indexes: dict[str, CoarseIndex] = {}
+        self._indexes: dict[str, CoarseIndex | GrownIndex] = {}
         self._chosen: dict[str, tuple[str, ...]] = {}
         self._lacking: dict[str, int] = {}
         self._loading = threading.Lock()
@@ -80,8 +81,8 @@ class CandidatePicker:
     def _is_usable(self, encoder: str) -> bool:
         return not len(self._reader) or bool(self._reader.has_vector(encoder).any())
 
-    def _index(self, encoder: str) -> CoarseIndex:
+    def _index(self, encoder: str) -> CoarseIndex | GrownIndex:
         with self._loading:
             if encoder not in self._indexes:
-                self._indexes[encoder] = CoarseIndex(self._reader.vectors(encoder))
+                self._indexes[encoder] = self._reader.coarse_index(encoder)
             return self._indexes[encoder]

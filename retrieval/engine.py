@@ -7,7 +7,6 @@ and is safe in many threads.
 
 import hashlib
 import threading
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -19,11 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from index_store.cache import TensorCache, cache_size
+from index_store.cache import TensorCache
 from index_store.reader import IndexReader
 from retrieval.aas import QKV, aligned_attention_scores, higher_is_closer
 from retrieval.backbones import describe_extractor
-from retrieval.backlog import coverage
 from retrieval.candidates import CandidatePicker, Ranking
 from retrieval.device import choose_device
 from retrieval.errors import UsageError
@@ -32,6 +30,7 @@ from retrieval.lookup import locate_image
 from retrieval.models import Encoded, Models, Prepared, load_models
 from retrieval.modes import Need
 from retrieval.on_demand import CandidateScorer, Machinery, OnComputed, Scored, search_notes
+from retrieval.overview import about_index, describe_index
 from retrieval.pace import batch_size, workers
 from retrieval.plan import check_fingerprint, lacks_modes, stored_recipe
 from retrieval.rerank import closest_first
@@ -111,7 +110,7 @@ class Engine:
             results=self._results(ranking, scored, wanted, about.get("sha256", "")),
             query=about,
             mode=chosen,
-            index=self._about(),
+            index=about_index(self._reader, self._recipe),
             timing_ms=timing,
             notes=self._notes(chosen, scored),
             computed=0 if scored is None else scored.computed,
@@ -124,7 +123,7 @@ class Engine:
         machinery = Machinery(
             self._models, self._encode_candidates, batch_size(self._recipe.settings.model, run), workers(run)
         )
-        readout = self._recipe.targets[mode].readout
+        readout = self._models.readout(mode)
         return CandidateScorer(self._reader, self._cache, machinery, mode, query, wanted.similarity, readout)
 
     def _encode_candidates(self, batch: Sequence[Prepared], need: Need) -> Encoded:
@@ -138,7 +137,7 @@ class Engine:
             self._encode(self._load_image(image)[0], role, chosen).tensors[chosen]
             for image, role in ((first, "query"), (second, "gallery"))
         )
-        readout = self._recipe.targets[chosen].readout
+        readout = self._models.readout(chosen)
         return float(aligned_attention_scores(query, candidate, readout=readout)[0])
 
     def locate(self, text: str) -> Path | str:
@@ -151,30 +150,7 @@ class Engine:
 
     def info(self) -> dict[str, Any]:
         """Return what the index is, as JSON values."""
-        generation = self._reader.generation
-        rejects = self._reader.rejects()
-        return {
-            "schema": 1,
-            **self._about(),
-            "created": generation.created,
-            "created_by": generation.created_by,
-            "format_version": generation.format_version,
-            "modes": {
-                mode: {"layer": t.layer, "timestep": t.timestep, "denoising_step": t.denoising_step}
-                for mode, t in self._recipe.targets.items()
-            },
-            "encoders": list(generation.encoders),
-            "sources": list(generation.sources),
-            "segments": len(generation.segments),
-            "removed": len(generation.tombstones),
-            "rejected": dict(Counter(reject.reason for reject in rejects)),
-            "rejects": [{"path": r.uri, "reason": r.reason, "detail": r.detail} for r in rejects],
-            "attention": self._recipe.attention,
-            "coverage": coverage(self._reader),
-            "bytes": self._reader.bytes_on_disk(),
-            "cache": dict(zip(("tensors", "bytes"), cache_size(self._reader.layout), strict=True)),
-            "fingerprint": dict(generation.fingerprint),
-        }
+        return describe_index(self._reader, self._recipe)
 
     def _mode(self, mode: str | None) -> str:
         name = mode or self.modes[0]
@@ -263,15 +239,6 @@ class Engine:
                 )
             )
         return tuple(found)
-
-    def _about(self) -> dict[str, Any]:
-        generation = self._reader.generation
-        return {
-            "path": str(self._reader.layout.root),
-            "model": self._recipe.settings.model,
-            "items": len(self._reader),
-            "generation": generation.number,
-        }
 
     def _notes(self, mode: str, scored: Scored | None) -> tuple[str, ...]:
         warning = describe_extractor(self._recipe.settings.model).warnings.get(mode)

@@ -24,8 +24,9 @@ from retrieval.events import BuildEvent, FillReport
 from retrieval.ingest import Failure, FileBatch, read_batches
 from retrieval.models import Models, load_models, tensors_digest, to_stored
 from retrieval.modes import Need, choose_modes
-from retrieval.pace import batch_size, check_disk, stored_bytes, workers
+from retrieval.pace import batch_size, workers
 from retrieval.plan import check_fingerprint, continued_recipe, lacks_modes
+from retrieval.room import check_disk, stored_bytes
 from retrieval.settings import NEWEST, BuildSettings, ModelChoices
 from retrieval.work import uri_of
 
@@ -184,6 +185,7 @@ def _fill(
         done = filler.run(backlog.jobs)
         filled = Filled(done.items, done.unavailable + backlog.unavailable)
         reader = IndexReader(layout.root)
+        reader.train_where_due(lambda encoder: on_event(BuildEvent("training", encoder, total=len(reader))))
     return FillReport(
         index=str(layout.root),
         model=recipe.settings.model,

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from retrieval.aas import QKV
+from retrieval.aas import QKV, AnyReadout
 from retrieval.backbones import (
     EXTRACTORS,
     AttentionExtractor,
@@ -22,6 +22,7 @@ from retrieval.backbones import (
     describe_extractor,
     load_embedder,
     load_extractor,
+    readout_of,
 )
 from retrieval.backbones.weights import is_cached, is_offline
 from retrieval.device import choose_device, choose_dtype, dtype_name
@@ -77,6 +78,10 @@ class Models:
             name: self.embedders[name].embed(np.stack([image[name] for image in batch])) for name in need.encoders
         }
         return Encoded(vectors, {mode: by_target[target] for mode, target in wanted.items()})
+
+    def readout(self, mode: str) -> AnyReadout:
+        """Return how the mode's outputs are read before they are compared."""
+        return readout_of(self.extractor, self.targets[mode])
 
     def fingerprint(self) -> dict[str, Any]:
         """Return all that changes a stored number, as JSON values."""
@@ -138,7 +143,7 @@ def resolve(settings: ModelSettings, modes: Sequence[Mode], device: str) -> Mode
     return replace(
         settings,
         weights=None if settings.weights is None else str(Path(settings.weights).resolve()),
-        image_size=settings.image_size or description.image_size,
+        image_size=settings.image_size or description.image_size or None,
         noise=settings.noise or description.noise,
         dtype=dtype,
         encoders=_resolve_encoders(settings, modes),
@@ -149,17 +154,18 @@ def _resolve_encoders(settings: ModelSettings, modes: Sequence[Mode]) -> dict[st
     names = settings.encoders
     if names is None:
         names = dict.fromkeys(encoder for mode in modes for encoder in mode.encoders)
-    for name in names:
-        describe_embedder(name)
-    return {name: _encoder_folder(name, folder, settings.weights) for name, folder in names.items()}
+    return {name: _encoder_folder(name, folder, settings) for name, folder in names.items()}
 
 
-def _encoder_folder(name: str, folder: str | None, weights: str | None) -> str | None:
+def _encoder_folder(name: str, folder: str | None, settings: ModelSettings) -> str | None:
+    encoder = describe_embedder(name)
     if folder is not None:
         return str(Path(folder).resolve())
-    if weights is None or not describe_embedder(name).download_mb:
+    if settings.weights is None or not encoder.download_mb:
         return None  # from the hub, or without weights
-    beside = Path(weights).resolve().parent / name
+    if encoder.repo == describe_extractor(settings.model).repo:
+        return str(Path(settings.weights).resolve())  # one network is both
+    beside = Path(settings.weights).resolve().parent / name
     if not beside.is_dir():
         raise UsageError(
             f"local weights were given, but there is no folder {beside} for the encoder '{name}'; "

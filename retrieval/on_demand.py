@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from index_store.cache import CacheKey, TensorCache
 from index_store.catalog import Item
 from index_store.reader import IndexReader
-from retrieval.aas import QKV
+from retrieval.aas import QKV, AnyReadout
 from retrieval.ingest import Failure, read_batches
 from retrieval.models import Encoded, Models, Prepared, tensors_digest, to_stored
 from retrieval.modes import Need
 from retrieval.rerank import READ_BYTES, ReadRows, score_rows
-from retrieval.vocabulary import Readout, Similarity
+from retrieval.vocabulary import Similarity
 
 Arrays = Mapping[str, NDArray[np.float16]]
 
@@ -70,7 +70,7 @@ class CandidateScorer:
         mode: str,
         query: QKV,
         similarity: Similarity,
-        readout: Readout,
+        readout: AnyReadout,
     ) -> None:
         """Score against ``query``, one item, float32."""
         self._reader, self._cache, self._machinery, self._mode = reader, cache, machinery, mode

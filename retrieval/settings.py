@@ -6,7 +6,16 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypedDict, get_args
 
 from retrieval.errors import UsageError
-from retrieval.vocabulary import AlphaRule, AttentionRule, Branches, DeviceName, DtypeName, NoiseRule, Similarity
+from retrieval.vocabulary import (
+    AlphaRule,
+    AttentionRule,
+    Branches,
+    DeviceName,
+    DtypeName,
+    NoiseRule,
+    Parity,
+    Similarity,
+)
 
 PUBLISHED_SEED = 2334
 PUBLISHED_PROMPT = "High quality image"
@@ -26,6 +35,7 @@ class ModelSettings:
     prompt: str = PUBLISHED_PROMPT
     dtype: DtypeName = "auto"
     alpha: AlphaRule = "white"
+    parity: Parity = "sound"
     # name -> local folder, or None for the hub or for a folder of that name beside `weights`.
     # None as a whole: the encoders that the modes name.
     encoders: Mapping[str, str | None] | None = None
@@ -53,6 +63,7 @@ class ModelChoices(TypedDict, total=False):
     prompt: str
     dtype: DtypeName
     alpha: AlphaRule
+    parity: Parity
     encoders: Mapping[str, str | None] | None
 
 

@@ -25,6 +25,10 @@ AttentionRule = Literal["eager", "lazy"]
 """``eager``: a build computes every image's tensors. ``lazy``: it computes vectors only, which is far faster, and a
 search computes the tensors of the candidates that lack them."""
 
+Parity = Literal["sound", "published"]
+"""Where the published code computes something else than it says: ``sound`` does what the method says,
+``published`` what the published numbers came from. Each model's docstring says what it changes."""
+
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 
 DtypeName = Literal["auto", "float32", "float16", "bfloat16"]

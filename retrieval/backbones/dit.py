@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from retrieval.aas import QKV
-from retrieval.backbones import Description, Pixels
+from retrieval.backbones import Description, ExtractorDescription, Pixels
 from retrieval.backbones.capture import capture_branches
 from retrieval.backbones.latents import posterior
 from retrieval.backbones.weights import load_pretrained, require, weights_digest, weights_folder
@@ -59,9 +59,7 @@ _EMBEDDING_NAMES = (  # DiT has one of these, diffusers one a block
 )
 
 
-def load_dit(
-    description: Description, settings: ModelSettings, device: torch.device, offline: bool, published: bool
-) -> "DiT":
+def load(description: ExtractorDescription, settings: ModelSettings, device: torch.device, offline: bool) -> "DiT":
     """Load a DiT and its VAE.
 
     A local folder holds ``vae/`` and either diffusers' ``transformer/`` or one original checkpoint (``*.pt``,
@@ -79,7 +77,7 @@ def load_dit(
         require(folder, ("vae",), "DiT model")
         vae_folder = folder / "vae"
     network, sources = _load_network(folder, choose_dtype(settings.dtype, device))
-    size = settings.image_size or 256
+    size = settings.image_size or description.image_size
     if size != 8 * network.config.sample_size:
         raise UsageError(f"image size {size} does not suit this DiT: it takes {8 * network.config.sample_size} only")
     return DiT(
@@ -87,7 +85,7 @@ def load_dit(
         vae=_load_vae(vae_folder).to(device),
         digests=(weights_digest(sources), weights_digest(vae_folder)),
         settings=settings,
-        published=published,
+        published=settings.parity == "published",
     )
 
 

@@ -5,6 +5,8 @@ pass a timestep that stops right behind the last layer asked for.
 """
 
 from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
@@ -75,7 +77,7 @@ def load(
         folder=folder,
         unet=_load_part(folder, "unet", device, dtype),
         vae=_load_part(folder, "vae", device, dtype),
-        prompts=_embed_prompts(folder, settings.prompt, device, dtype),
+        prompts=_embed_prompts(folder, ["", settings.prompt], device, dtype),
         alpha_bars=_alpha_bars(folder),
         image_size=size,
         settings=settings,
@@ -127,6 +129,16 @@ class StableDiffusion15:
     def branches(self) -> Branches:
         """Which guidance branches are computed."""
         return self._branches
+
+    def with_prompts(self, prompts: Sequence[str]) -> "dict[str, StableDiffusion15]":
+        """See :class:`retrieval.backbones.Prompted`; the text encoder is loaded once more."""
+        states = _embed_prompts(self._folder, ["", *prompts], self._unet.device, self._unet.dtype)
+        found = {}
+        for number, prompt in enumerate(prompts, 1):
+            found[prompt] = other = copy(self)
+            other._prompts = states[[0, number] if self._branches == "both" else [number]]
+            other._settings = replace(self._settings, prompt=prompt)
+        return found
 
     def prepare(self, image: Image.Image) -> Pixels:
         """Return ``[S, S, 3]``: Lanczos to a square, as published."""
@@ -206,8 +218,8 @@ def _load_part(folder: Path, part: str, device: torch.device, dtype: torch.dtype
     return model.to(device)
 
 
-def _embed_prompts(folder: Path, prompt: str, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Return the last hidden states of ["", prompt], ``[2, 77, width]``."""
+def _embed_prompts(folder: Path, prompts: Sequence[str], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return the last hidden states of ``prompts``, ``[prompts, 77, width]``."""
     from transformers import CLIPTextModel, CLIPTokenizer
 
     try:
@@ -222,7 +234,7 @@ def _embed_prompts(folder: Path, prompt: str, device: torch.device, dtype: torch
             CLIPTextModel, part, "the text encoder of sd15", dtype=dtype, variant=variant_of(part)
         )
     tokens = tokenizer(
-        ["", prompt],
+        list(prompts),
         padding="max_length",
         max_length=tokenizer.model_max_length,
         truncation=True,

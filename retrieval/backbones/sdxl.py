@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from retrieval.aas import QKV
-from retrieval.backbones import Description, Pixels
+from retrieval.backbones import ExtractorDescription, Pixels
 from retrieval.backbones.capture import capture_branches
 from retrieval.backbones.latents import posterior
 from retrieval.backbones.weights import (
@@ -51,8 +51,8 @@ PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 STEPS = 1000
 
 
-def load_sdxl(
-    description: Description, settings: ModelSettings, device: torch.device, offline: bool, published: bool
+def load(
+    description: ExtractorDescription, settings: ModelSettings, device: torch.device, offline: bool
 ) -> "StableDiffusionXL":
     """Load VAE, UNet and two prompt embeddings; the text encoders are not kept. The VAE runs in float32.
 
@@ -60,7 +60,7 @@ def load_sdxl(
         UsageError: an image size that the VAE can't halve often enough.
         ModelError: weights are missing or incomplete.
     """
-    size = settings.image_size or 512
+    size = settings.image_size or description.image_size
     if size <= 0 or size % 64:
         raise UsageError(f"image size {size} does not suit SD-XL: a positive multiple of 64 is needed")
     local = None if settings.weights is None else Path(settings.weights)
@@ -75,7 +75,7 @@ def load_sdxl(
         scheduler=_scheduler(folder),
         settings=settings,
         image_size=size,
-        published=published,
+        published=settings.parity == "published",
     )
 
 

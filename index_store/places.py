@@ -1,0 +1,59 @@
+"""Where each live item's data lie: in its own segment, in one that was filled later, or nowhere."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index_store.manifest import SegmentRecord
+
+Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the live items' data of one mode or encoder lie, by row of the reader; int64 ``[live items]`` both."""
+
+    segment: NDArray[np.int64]  # its number in the generation; -1: the item lacks these data
+    row: NDArray[np.int64]  # among the segment's data
+
+    @property
+    def held(self) -> NDArray[np.bool_]:
+        """Whether the item has these data, bool ``[live items]``."""
+        held: NDArray[np.bool_] = self.segment >= 0
+        return held
+
+    def by_segment(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """Yield the number of each segment that holds any, with the reader's rows that it holds, ascending."""
+        order = np.argsort(self.segment, kind="stable")
+        numbers, starts = np.unique(self.segment[order], return_index=True)
+        ends = [*starts[1:].tolist(), len(order)]
+        for number, start, end in zip(numbers.tolist(), starts.tolist(), ends, strict=False):
+            if number >= 0:
+                yield number, order[start:end]
+
+
+def find_places(
+    own: Places, ids: Ids, segments: Sequence[SegmentRecord], held: Sequence[bool], filled: Callable[[int], Ids]
+) -> Places:
+    """Find the live items' data of one kind.
+
+    Args:
+        own: where items have the data that were made with them.
+        ids: the live items' ids, ascending.
+        segments: the generation's.
+        held: which of them hold data of this kind.
+        filled: reads the ids of a filled segment, by its number.
+    """
+    if not len(ids):
+        return own
+    there = np.array(held, bool)[own.segment]
+    places = Places(np.where(there, own.segment, -1), np.where(there, own.row, 0))
+    for number, segment in enumerate(segments):
+        if segment.filled and held[number]:
+            wanted = filled(number)
+            rows = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
+            live = ids[rows] == wanted  # an item may have been removed since
+            places.segment[rows[live]], places.row[rows[live]] = number, np.flatnonzero(live)
+    return places
