@@ -44,6 +44,7 @@ def build(
     seed: options.Seed = None,
     prompt: options.Prompt = None,
     alpha: options.Alpha = None,
+    codec: options.Codec = None,
     dtype: options.Dtype = None,
     device: options.Device = RUN.device,
     batch_size: options.BatchSize = None,
@@ -74,6 +75,7 @@ def build(
         "seed": seed,
         "prompt": prompt,
         "alpha": alpha,
+        "codec": codec,
         "dtype": dtype,
     }
     settings = BuildSettings(
@@ -138,6 +140,8 @@ def info(
         return
     items = max(1, about["items"])
     print(f"{about['path']}: {about['items']} images, model {about['model']}, generation {about['generation']}")
+    beside = about["bytes"]["projections"]
+    print(f"  codec {about['codec']}" + (f", projections {human_bytes(beside)}" if beside else ""))
     for mode, target in about["modes"].items():
         where = f"layer {target['layer']}, timestep {target['timestep']} (denoising step {target['denoising_step']})"
         print(f"  {mode}: {where}, {human_bytes(about['bytes'][mode] / items)} an image")

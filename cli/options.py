@@ -52,6 +52,12 @@ Alpha = Annotated[
     AlphaRule | None,
     typer.Option("--alpha", help=f"Composite alpha on white, or drop it as published. (default: {_MODEL.alpha})"),
 ]
+Codec = Annotated[
+    str | None,
+    typer.Option(
+        "--codec", help=f"How tensors are kept: qkv-float16, hidden-float16 or hidden-int8. (default: {_MODEL.codec})"
+    ),
+]
 Dtype = Annotated[DtypeName | None, typer.Option("--dtype", help=f"The model's arithmetic. (default: {_MODEL.dtype})")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", help=f"Images a batch. {_OWN}")]
 Workers = Annotated[int | None, typer.Option("--workers", help="Decoding threads. (default: one a core, 8 at most)")]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from index_store.catalog import Item, Reject
+from index_store.codecs import find_codec
 from index_store.layout import Layout, is_index, may_become_index, new_index_path
 from index_store.lock import writer_lock
 from index_store.manifest import Generation, commit
@@ -26,9 +27,10 @@ from retrieval.errors import NoSpaceError, UsageError
 from retrieval.events import BuildEvent, BuildReport
 from retrieval.images import FileFacts
 from retrieval.ingest import Failure, FileBatch, read_batches
-from retrieval.models import Encoded, Models, load_models, to_stored
+from retrieval.models import Models, Stored, load_models
 from retrieval.plan import Recipe, check_fingerprint, continued_recipe, new_recipe
 from retrieval.settings import BuildSettings, ModelChoices
+from retrieval.stored import lacks_projections, with_projections
 from retrieval.version import CREATED_BY
 from retrieval.work import Work, check_sources, plan_work, uri_of
 
@@ -118,15 +120,18 @@ class _Builder:
         self._emit(BuildEvent("planned", total=len(self._work.pending)))
         title = describe_extractor(chosen.name).title
         self._emit(BuildEvent("model", f"{chosen.name}, {title} ({chosen.why})"))
-        if not self._work.pending:
-            return
         settings, device = self._recipe.settings, self._run.device
+        lacking = self._reader is not None and lacks_projections(self._generation, find_codec(settings.codec))
+        if not self._work.pending and not lacking:
+            return
         self._models = load_models(settings, self._recipe.targets, device, self._run.offline)
         fingerprint = self._models.fingerprint()
         if self._reader is None:
             self._generation = self._first_generation(fingerprint)
         else:
             check_fingerprint(self._generation.fingerprint, fingerprint, self._root)
+        if lacking:
+            self._store(with_projections(self._layout, self._generation, self._models))
         self._emit(BuildEvent("loaded"))
 
     def _first_generation(self, fingerprint: dict[str, Any]) -> Generation:
@@ -139,7 +144,7 @@ class _Builder:
             encoders=tuple(fingerprint["encoders"]),
             modes=tuple(self._recipe.targets),
         )
-        return commit(self._layout, empty, CREATED_BY)
+        return commit(self._layout, with_projections(self._layout, empty, self._models), CREATED_BY)
 
     def run(self) -> None:
         """Commit what needs no computing, then compute and commit everything that is pending."""
@@ -193,7 +198,8 @@ class _Builder:
 
     def _open_segment(self) -> SegmentWriter:
         if self._segment is None:
-            self._segment = SegmentWriter(self._layout, f"{self._generation.number + 1:06d}")
+            name, codec = f"{self._generation.number + 1:06d}", self._recipe.settings.codec
+            self._segment = SegmentWriter(self._layout, name, codec)
             self._opened = time.monotonic()
         return self._segment
 
@@ -202,13 +208,12 @@ class _Builder:
         both = zip(batch.files, batch.outcomes, strict=True)
         rejects = [_reject(path, outcome) for path, outcome in both if isinstance(outcome, Failure)]
         items = self._items([facts for facts, _ in good], self._generation.next_id + segment.items)
-        encoded = self._models.encode([prepared for _, prepared in good], "gallery") if good else Encoded({}, {})
-        tensors = {mode: to_stored(qkv) for mode, qkv in encoded.tensors.items()}
+        stored = self._models.encode_stored([prepared for _, prepared in good]) if good else Stored({}, {})
         if good and not self._fits:
-            stored = sum(a.nbytes for mode in tensors.values() for a in mode.values())
-            stored += sum(2 * vectors.size for vectors in encoded.vectors.values())
-            self._check_disk(stored // len(items))
-        segment.append(items, rejects, encoded.vectors, tensors)
+            size = sum(a.nbytes for mode in stored.tensors.values() for a in mode.values())
+            size += sum(2 * vectors.size for vectors in stored.vectors.values())
+            self._check_disk(size // len(items))
+        segment.append(items, rejects, stored.vectors, stored.tensors)
         self._added += len(items)
         self._done += len(batch.files)
         self._rejected += len(rejects)

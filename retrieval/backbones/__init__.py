@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from retrieval.aas import QKV
+    from retrieval.projection import Projection
     from retrieval.settings import ModelSettings
 
 Pixels = NDArray[np.uint8]
@@ -39,6 +40,20 @@ class AttentionExtractor(Protocol):
 
     def fingerprint(self) -> dict[str, Any]:
         """Return all that changes a tensor, as JSON values; equal fingerprints may share an index."""
+
+
+@runtime_checkable
+class HiddenExtractor(AttentionExtractor, Protocol):
+    """An extractor whose Q/K/V are projections of a layer's input h, so that an index may keep h: a third of them."""
+
+    def hidden(self, pixels: Pixels, targets: Sequence[Target], role: Role) -> "dict[Target, torch.Tensor]":
+        """Return each target's h ``[images, branches, tokens, width]`` on the model's device."""
+
+    def projection(self, target: Target) -> "Projection":
+        """Return what makes the target's Q/K/V of h."""
+
+    def hidden_shape(self, target: Target) -> tuple[int, int, int]:
+        """Return one image's (branches, tokens, width) without computing anything."""
 
 
 class Embedder(Protocol):
