@@ -64,6 +64,7 @@ Workers = Annotated[int | None, typer.Option("--workers", help="Decoding threads
 SegmentRows = Annotated[int, typer.Option("--segment-rows", help="Commit at the latest after this many images,")]
 CommitSeconds = Annotated[float, typer.Option("--commit-seconds", help="or after this many seconds.")]
 RetryRejects = Annotated[bool, typer.Option("--retry-rejects", help="Try rejected images again.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and what it takes, and write nothing.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 4 when images were rejected.")]
 NoProgress = Annotated[bool, typer.Option("--no-progress", help="Draw no progress bar.")]
 

@@ -76,7 +76,7 @@ class Models:
         wanted = {mode: self.targets[mode] for mode in modes or self.targets}
         pixels = np.stack([image[ATTENTION] for image in batch])
         by_target = self.extractor.extract(pixels, list(dict.fromkeys(wanted.values())), role)
-        return Encoded(self._embed(batch), {mode: by_target[target] for mode, target in wanted.items()})
+        return Encoded(self.embed(batch), {mode: by_target[target] for mode, target in wanted.items()})
 
     def encode_stored(self, batch: Sequence[Prepared], modes: Sequence[str] | None = None) -> Stored:
         """Encode a batch in the gallery's role as the index keeps it; see :meth:`encode`.
@@ -92,9 +92,10 @@ class Models:
         pixels = np.stack([image[ATTENTION] for image in batch])
         hidden = self._hidden_extractor().hidden(pixels, list(dict.fromkeys(wanted.values())), "gallery")
         arrays = {target: self.codec.encode({"h": h.float().cpu().numpy()}) for target, h in hidden.items()}
-        return Stored(self._embed(batch), {mode: arrays[target] for mode, target in wanted.items()})
+        return Stored(self.embed(batch), {mode: arrays[target] for mode, target in wanted.items()})
 
-    def _embed(self, batch: Sequence[Prepared]) -> dict[str, NDArray[np.float32]]:
+    def embed(self, batch: Sequence[Prepared]) -> dict[str, NDArray[np.float32]]:
+        """Return each encoder's vectors ``[images, dim]``."""
         return {
             name: embedder.embed(np.stack([image[name] for image in batch]))
             for name, embedder in self.embedders.items()

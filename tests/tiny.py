@@ -96,7 +96,9 @@ def load_tiny(settings: ModelSettings, targets: Mapping[str, Target], device: st
 @contextmanager
 def tiny_model() -> Iterator[None]:
     """Build and search with the tiny model in place of the one asked for."""
-    with mock.patch("retrieval.build.load_models", load_tiny), mock.patch("retrieval.engine.load_models", load_tiny):
+    with ExitStack() as patches:
+        for module in ("build", "dry_run", "engine"):
+            patches.enter_context(mock.patch(f"retrieval.{module}.load_models", load_tiny))
         yield
 
 

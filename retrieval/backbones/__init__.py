@@ -91,6 +91,7 @@ class ExtractorDescription(Description):
     noise: NoiseRule
     draft: bool = False  # decode JPEGs at a reduced scale: for models whose cost is near the decoder's
     batch_sizes: tuple[int, int] = (1, 16)  # images a batch on a CPU, on an accelerator
+    working_mb: int = 0  # memory that computing an image takes beside the weights, float32, about; 0: not measured
     warnings: Mapping[str, str] = field(default_factory=dict)  # what a user of a mode must know, one line
 
 
@@ -118,6 +119,7 @@ EXTRACTORS: dict[str, ExtractorDescription] = {
         noise="shared",
         draft=True,
         batch_sizes=(16, 64),
+        working_mb=20,
         warnings={"semantic": "mini matches colour, texture and layout, not meaning; use --model sd15 for meaning"},
     ),
 }
