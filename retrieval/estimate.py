@@ -4,13 +4,11 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 
-from index_store.codecs import CODECS
+from index_store.codecs import CODECS, Arrays
 from index_store.layout import is_index
 from retrieval.backbones import HiddenExtractor, describe_extractor
 from retrieval.device import available_memory, choose_device, resident_memory
@@ -49,16 +47,16 @@ def measure_room(models: Models) -> Room:
     extractor = models.extractor
     if not isinstance(extractor, HiddenExtractor):
         return Room(_sizes_of_qkv(models, blank), beside, {})
-    floats: dict[str, dict[bool, dict[str, NDArray[Any]]]] = {}  # by mode, then whether it is h or q, k, v
+    hidden: dict[str, Arrays] = {}
+    plain: dict[str, Arrays] = {}
     projections: dict[str, tuple[str, int]] = {}
     for mode, target in models.targets.items():
-        hidden, projection = torch.zeros(1, *extractor.hidden_shape(target)), extractor.projection(target)
-        qkv = projection.to("cpu")(hidden)
-        floats[mode] = {True: {"h": hidden.numpy()}, False: dict(to_floats(qkv))}
+        zeros, projection = torch.zeros(1, *extractor.hidden_shape(target)), extractor.projection(target)
+        hidden[mode], plain[mode] = {"h": zeros.numpy()}, to_floats(projection.to("cpu")(zeros))
         size = sum(array.nbytes for array in projection.arrays().values())
         projections[mode] = (f"{target.layer} {target.values}", size)
     sizes = {
-        name: {mode: codec.bytes_of(arrays[codec.hidden]) for mode, arrays in floats.items()}
+        name: {mode: codec.bytes_of(arrays) for mode, arrays in (hidden if codec.hidden else plain).items()}
         for name, codec in CODECS.items()
     }
     return Room(sizes, beside, projections)

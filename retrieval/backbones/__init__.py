@@ -119,7 +119,7 @@ EXTRACTORS: dict[str, ExtractorDescription] = {
         noise="shared",
         draft=True,
         batch_sizes=(16, 64),
-        working_mb=20,
+        working_mb=4,
         warnings={"semantic": "mini matches colour, texture and layout, not meaning; use --model sd15 for meaning"},
     ),
 }
