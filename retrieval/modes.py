@@ -96,7 +96,7 @@ CELLS = "cells"  # the layer of the embedded model whose queries and keys are th
 _ROOT = Readout(root=True, floor=1e-5)
 MINI_MODES = _table(
     Mode("style", Target(CELLS, 0, CellValues(patterns=1.5, sharpness=40.0), _ROOT), ("descriptor",)),
-    Mode("instance", Target(CELLS, 0, CellValues(0.3, sharpness=6.0, contrast=1.0), _ROOT), ("subject",)),
+    Mode("instance", Target(CELLS, 0, CellValues(0.6, sharpness=3.0, contrast=1.2), _ROOT), ("subject",)),
     Mode("semantic", Target(CELLS, 0, CellValues(1.0, sharpness=1.0, contrast=0.5), _ROOT), ("descriptor",)),
 )
 DEFAULT_MODES = ("style", "instance", "semantic")

@@ -22,7 +22,7 @@ from retrieval.mini.values import GRID, roots, weighted
 from retrieval.modes import CellValues
 
 SIZE = 144  # pixels a side
-VALUES = {"descriptor": CellValues(patterns=1.0), "subject": CellValues(patterns=0.3, contrast=1.0)}  # by encoder
+VALUES = {"descriptor": CellValues(patterns=1.0), "subject": CellValues(patterns=0.6, contrast=1.2)}  # by encoder
 
 
 def load(description: Description, folder: Path | None, device: torch.device, offline: bool) -> "Descriptor":

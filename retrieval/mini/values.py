@@ -11,7 +11,8 @@ from retrieval.modes import CellValues
 GRID = 6  # cells a side: the tokens of a layer of 6 x 6
 FLOOR = 1e-5  # keeps the square root's slope finite at empty bins
 MATCH_PATTERNS = 0.3  # weight of texture where cells are compared with each other
-NEAREST = 3  # border cells that a background cell must be like
+NEAREST = 2  # cells of a side that a background cell must be like ...
+SIDES = 3  # ... on so many of the four sides: a subject may touch one of them
 
 
 def roots(histograms: Tensor) -> Tensor:
@@ -32,16 +33,17 @@ def match_features(histograms: Tensor, sharpness: float) -> Tensor:
 def border_contrast(histograms: Tensor, power: float) -> Tensor:
     """Return how little each cell is like the image's border: ``[images, tokens]``, of mean 1.
 
-    A subject differs from what surrounds it, wherever it stands: ``(1 - mean likeness to the nearest border
-    cells)^power``. No prior of place enters, so a subject off centre counts as much as one in the middle.
+    A subject differs from what surrounds it, wherever it stands: ``(1 - likeness)^power``, with the mean likeness to
+    the nearest cells of a side, and the mean of the likest sides. No prior of place enters, and a background shows on
+    most sides even where the subject touches one, so a subject off centre counts as much as one in the middle.
     """
     found = roots(histograms)
-    tokens = histograms.shape[1]
-    side = math.isqrt(tokens)
-    row, column = torch.arange(tokens) // side, torch.arange(tokens) % side
-    edge = (row == 0) | (row == side - 1) | (column == 0) | (column == side - 1)
-    likeness = found @ found[:, edge.to(found.device)].transpose(1, 2)
-    contrast = (1 - likeness.topk(NEAREST, dim=-1).values.mean(dim=-1)).clamp_min(1e-3) ** power
+    side = math.isqrt(histograms.shape[1])
+    grid = torch.arange(side * side, device=found.device).view(side, side)
+    border = torch.cat([grid[0], grid[-1], grid[:, 0], grid[:, -1]])
+    likeness = (found @ found[:, border].transpose(1, 2)).unflatten(-1, (4, side))
+    by_side = likeness.topk(NEAREST, dim=-1).values.mean(dim=-1)
+    contrast = (1 - by_side.topk(SIDES, dim=-1).values.mean(dim=-1)).clamp_min(1e-3) ** power
     return contrast / contrast.mean(dim=1, keepdim=True)
 
 
