@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from torch import nn
 
 from index_store.codecs import CODECS, Arrays
 from index_store.layout import is_index
@@ -18,6 +19,7 @@ from retrieval.models import Models, Prepared, to_floats
 from retrieval.pace import batch_size
 from retrieval.settings import BuildSettings, ModelSettings
 
+LIBRARIES_BYTES = 300_000_000  # of memory: Python, torch and what else a build loads, about
 CATALOGUE_BYTES = 300  # a row of the catalogue and its share of everything else, about
 
 Sizes = Mapping[str, Mapping[str, int]]
@@ -85,12 +87,30 @@ def estimate_build(models: Models, settings: ModelSettings, run: BuildSettings, 
         bytes_beside=room.beside,
         disk_bytes=needed,
         free_disk_bytes=free,
-        models_bytes=resident_memory(device),
+        models_bytes=models_memory(models, device),
         batch=batch,
         batch_bytes=batch * working_bytes(settings, device),
         free_memory_bytes=available_memory(device),
         advice="" if needed <= free else _advice(room, codec, modes, images, free, is_index(root)),
     )
+
+
+def models_memory(models: Models, device: torch.device) -> int | None:
+    """Return what the process holds on ``device`` once it has used its models; None where the system does not say.
+
+    On a CPU weights are pages of a file until they are used, so what is resident by now is no more than a lower bound.
+    """
+    resident = resident_memory(device)
+    if resident is None or device.type != "cpu":
+        return resident
+    return max(resident, LIBRARIES_BYTES + sum(map(weights_bytes, (models.extractor, *models.embedders.values()))))
+
+
+def weights_bytes(model: object) -> int:
+    """Return the bytes of all networks among a model's attributes."""
+    networks = [value for value in vars(model).values() if isinstance(value, nn.Module)]
+    tensors = {t.data_ptr(): t.nbytes for network in networks for t in (*network.parameters(), *network.buffers())}
+    return sum(tensors.values())
 
 
 def working_bytes(settings: ModelSettings, device: torch.device) -> int:

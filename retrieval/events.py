@@ -14,7 +14,7 @@ class Estimate:
     bytes_beside: int  # of one image's vectors and catalogue row, about
     disk_bytes: int  # of all images
     free_disk_bytes: int
-    models_bytes: int | None  # memory of this process with its models loaded; None: the system does not say
+    models_bytes: int | None  # memory of this process with its models, about; None: the system does not say
     batch: int  # images
     batch_bytes: int  # memory that a batch takes beside the models, about; 0: never measured for this model
     free_memory_bytes: int | None

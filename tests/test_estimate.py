@@ -19,13 +19,14 @@ from retrieval import build_index
 from retrieval.backbones import EXTRACTORS, HiddenExtractor, load_extractor
 from retrieval.dry_run import plan_build
 from retrieval.errors import IndexIncompatibleError, NoSpaceError, UsageError
-from retrieval.estimate import CATALOGUE_BYTES, estimate_build, measure_room
+from retrieval.estimate import CATALOGUE_BYTES, estimate_build, measure_room, weights_bytes
 from retrieval.events import BuildEvent
 from retrieval.models import load_models
 from retrieval.modes import MINI_MODES, at_step
 from retrieval.settings import ModelSettings
 from tests.golden import GOLDEN, needs_golden
 from tests.test_sd15 import TINY
+from tests.test_sd15 import load as load_sd15
 from tests.tiny import RUN, load_tiny, paint, tiny_model
 
 Shrink = Callable[[int], None]
@@ -127,6 +128,12 @@ def test_an_index_is_not_told_to_change_its_codec(tmp_path: Path, free_disk: Shr
         with pytest.raises(NoSpaceError, match="; --modes style in a new index would fit"):
             build_index(tmp_path / "photos", tmp_path / "x.diffsim", run=RUN)
     assert disk(tmp_path / "x.diffsim") == before
+
+
+def test_weights_count_before_they_are_read() -> None:
+    extractor = load_sd15()
+    assert weights_bytes(extractor) > sum(tensor.nbytes for tensor in extractor.network.parameters()) > 0
+    assert weights_bytes(load_tiny(ModelSettings(), {}, "cpu", True).extractor) == 0
 
 
 def test_a_batch_that_memory_cannot_hold_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
