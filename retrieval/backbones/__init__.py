@@ -107,6 +107,7 @@ EXTRACTORS: dict[str, ExtractorDescription] = {
         modes=SD15_MODES,
         image_size=512,
         noise="pairwise",
+        working_mb=660,
     ),
     "mini": ExtractorDescription(
         name="mini",
