@@ -10,7 +10,7 @@ EXTRAS     ?= cpu,dev
 BIN        := $(VENV)/bin
 DEMO       := build/demo
 
-.PHONY: setup demo test test-slow check bench pictures clean
+.PHONY: setup demo test test-slow check bench pictures notebooks clean
 
 setup: $(VENV)/.ready
 
@@ -47,6 +47,11 @@ bench: setup
 # The picture at the top of the README.
 pictures: demo
 	$(BIN)/python -m retrieval.demo picture $(DEMO)/gallery $(DEMO)/gallery.diffsim notebooks/pictures/first-search.png
+
+# Run the notebooks offline, with the embedded model on drawn pictures, and keep their outputs.
+notebooks: setup
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[$(EXTRAS),notebooks]'
+	OMP_NUM_THREADS=1 $(BIN)/python notebooks/execute.py
 
 clean:
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -9,7 +9,7 @@ import typer
 from cli import eval_options as opt
 from cli import options
 from cli.eval_pictures import pictures
-from cli.eval_running import chosen_metrics, load_all, place_of, weights_by_metric
+from cli.eval_running import chosen_metrics, folder_of, load_all, place_of, weights_by_metric
 from cli.eval_tune import tuning
 from cli.output import print_json
 from cli.progress import TaskProgress
@@ -57,11 +57,11 @@ def list_everything(as_json: options.AsJson = False) -> None:
         ]
         print_json({"metrics": [asdict(metric) for metric in METRICS.values()], "benches": benches})
         return
-    print(f"{'metric':16}{'download':>9}  {'licence of the weights':38}what it is")
+    print(f"{'metric':18}{'download':>9}  {'licence of the weights':38}what it is")
     for metric in METRICS.values():
         size = f"{metric.download_mb} MB" if metric.download_mb else "-"
         needs = f" (needs {metric.needs})" if metric.needs else ""
-        print(f"{metric.name:16}{size:>9}  {metric.licence:38}{metric.title}{needs}")
+        print(f"{metric.name:18}{size:>9}  {metric.licence:38}{metric.title}{needs}")
     print(f"\n{'benchmark':16}{'triplets':>9}  {'what it is':45}its folder")
     for bench in BENCHES.values():
         print(f"{bench.name:16}{bench.published or '-':>9}  {bench.title:45}{bench.layout}")
@@ -86,6 +86,7 @@ def score(
     seed: opt.Seed = DEFAULTS.seed,
     prompt: opt.Prompt = DEFAULTS.prompt,
     dtype: opt.Dtype = DEFAULTS.dtype,
+    masks: opt.Masks = None,
     alpha: opt.Alpha = "white",
     device: options.Device = DEVICE,
     offline: options.Offline = False,
@@ -95,7 +96,19 @@ def score(
     work_offline(offline)
     names = chosen_metrics(metric)
     settings = MetricSettings(
-        layer, step, None, image_size, similarity, "both", parity, branches, noise, seed, prompt, dtype
+        layer,
+        step,
+        None,
+        image_size,
+        similarity,
+        "both",
+        parity,
+        branches,
+        noise,
+        seed,
+        prompt,
+        dtype,
+        folder_of(masks),
     )
     loaded = load_all(names, settings, weights_by_metric(weights, names), device, offline)
     from retrieval.images import DecodeRules, read_image
@@ -105,7 +118,7 @@ def score(
         each.need_scores()
     found = {
         name: {
-            "score": float(m.score(m.encode([a], "query"), m.encode([b], "gallery"))[0]),
+            "score": float(m.score(m.encode_files([a], [first], "query"), m.encode_files([b], [second], "gallery"))[0]),
             "higher_is_closer": m.higher_is_closer,
         }
         for name, m in loaded.items()
@@ -114,7 +127,7 @@ def score(
         print_json({"schema": 1, "a": str(first), "b": str(second), "metrics": found})
         return
     for name, values in found.items():
-        print(f"{name:16}{values['score']:.6f}" + ("" if values["higher_is_closer"] else "  (lower is closer)"))
+        print(f"{name:18}{values['score']:.6f}" + ("" if values["higher_is_closer"] else "  (lower is closer)"))
 
 
 @app.command()
@@ -138,6 +151,7 @@ def bench(
     seed: opt.Seed = DEFAULTS.seed,
     prompt: opt.Prompt = DEFAULTS.prompt,
     dtype: opt.Dtype = DEFAULTS.dtype,
+    masks: opt.Masks = None,
     alpha: opt.Alpha = "white",
     device: options.Device = DEVICE,
     offline: options.Offline = False,
@@ -153,7 +167,19 @@ def bench(
     names = chosen_metrics(metric)
     place = place_of(bench, source, data)
     settings = MetricSettings(
-        layer, step, None, image_size, similarity, "both", parity, branches, noise, seed, prompt, dtype
+        layer,
+        step,
+        None,
+        image_size,
+        similarity,
+        "both",
+        parity,
+        branches,
+        noise,
+        seed,
+        prompt,
+        dtype,
+        folder_of(masks),
     )
     from retrieval.evaluation.benches import BenchOptions
     from retrieval.evaluation.report import as_markdown, to_dict, write_report

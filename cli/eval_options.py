@@ -7,8 +7,8 @@ import typer
 
 from retrieval.evaluation.benches import Variant as VariantName
 from retrieval.metrics import MetricSettings
-from retrieval.metrics import Parity as ParityName
 from retrieval.vocabulary import AlphaRule, Branches, DtypeName, NoiseRule
+from retrieval.vocabulary import Parity as ParityName
 
 _DEFAULTS = MetricSettings()
 _OWN = "(default: the metric's own)"
@@ -40,7 +40,13 @@ Noise = Annotated[
     NoiseRule | None, typer.Option("--noise", help=f"pairwise is the published score, shared is symmetric. {_OWN}")
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the noise and of drawn triplets.")]
-Prompt = Annotated[str, typer.Option("--prompt", help="Prompt of diffusion models.")]
+Prompt = Annotated[
+    str,
+    typer.Option("--prompt", help="Prompt of diffusion models; nights, as published: 'An image of a {category}'."),
+]
+Masks = Annotated[
+    Path | None, typer.Option("--masks", help="Of ffa: given masks, FOLDER/NAME.png, in place of rembg's.")
+]
 Dtype = Annotated[DtypeName, typer.Option("--dtype", help="The models' arithmetic.")]
 Alpha = Annotated[AlphaRule, typer.Option("--alpha", help="Composite alpha on white, or drop it as published.")]
 

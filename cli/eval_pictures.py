@@ -65,6 +65,7 @@ def sweep(
     seed: opt.Seed = DEFAULTS.seed,
     alpha: opt.Alpha = "white",
     csv: opt.CsvOut = None,
+    cache: opt.Cache = None,
     device: options.Device = DEVICE,
     offline: options.Offline = False,
     quiet: options.Quiet = False,
@@ -78,7 +79,7 @@ def sweep(
     from retrieval.evaluation.report import write_report
     from retrieval.evaluation.sweep import sweep as run_sweep
     from retrieval.images import DecodeRules
-    from retrieval.metrics.diffusion import ExtractorMetric
+    from retrieval.metrics.extractor import ExtractorMetric
 
     wanted = parse_names(layers)
     sizes = [None] if image_sizes is None else [*numbers_of(image_sizes)]
@@ -88,9 +89,12 @@ def sweep(
             settings = MetricSettings(image_size=size, similarity=similarity, seed=seed)
             loaded = load_all([metric], settings, weights_by_metric(weights, [metric]), device, offline)[metric]
             if not isinstance(loaded, ExtractorMetric):
-                raise UsageError(f"{metric} has no layers and steps to sweep; diffsim-s, mini, diffsim-xl and dit have")
+                raise UsageError(
+                    f"{metric} has no layers and steps to sweep; diffsim-s, diffsim-c, diffsim-xl, dit and mini have"
+                )
             chosen = BenchOptions(variant, seed, triplets, originals)
-            found = run_sweep(bench, place, loaded, wanted, levels, chosen, DecodeRules(alpha=alpha), progress.show)
+            rules = DecodeRules(alpha=alpha)
+            found = run_sweep(bench, place, loaded, wanted, levels, chosen, rules, progress.show, cache)
             ending = "" if size is None else f" {size} px"
             rows += [(layer + ending, [found[layer, step] for step in levels]) for layer in wanted]
     values = [[measurement.value for measurement in row] for _, row in rows]

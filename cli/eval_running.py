@@ -28,6 +28,11 @@ def place_of(bench: str, source: Path | None, data: Path | None) -> Path:
     return place
 
 
+def folder_of(path: Path | None) -> str | None:
+    """Return a folder as settings hold it."""
+    return None if path is None else str(path)
+
+
 def numbers_of(text: str) -> list[int]:
     """Read ``500,750`` as whole numbers above 0; anything else is a UsageError."""
     parts = parse_names(text)

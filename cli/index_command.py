@@ -38,6 +38,7 @@ def build(
     index: options.Index = None,
     modes: options.Modes = None,
     model: options.Model = None,
+    metric: options.Metric = None,
     weights: options.Weights = None,
     encoders: options.Encoders = None,
     image_size: options.ImageSize = None,
@@ -47,6 +48,7 @@ def build(
     prompt: options.Prompt = None,
     alpha: options.Alpha = None,
     codec: options.Codec = None,
+    parity: options.Parity = None,
     dtype: options.Dtype = None,
     device: options.Device = RUN.device,
     batch_size: options.BatchSize = None,
@@ -66,8 +68,10 @@ def build(
     Can be stopped at any moment; the same command goes on. An existing index keeps the settings it was made with.
     """
     work_offline(offline)
+    from retrieval.metrics import chosen_model
+
     chosen: dict[str, Any] = {
-        "model": model,
+        "model": chosen_model(model, metric),
         "weights": None if weights is None else str(weights),
         "encoders": None if encoders is None else parse_encoders(encoders),
         "image_size": image_size,
@@ -77,6 +81,7 @@ def build(
         "prompt": prompt,
         "alpha": alpha,
         "codec": codec,
+        "parity": parity,
         "dtype": dtype,
     }
     settings = BuildSettings(
@@ -160,7 +165,8 @@ def info(
     beside = about["bytes"]["projections"]
     print(f"  codec {about['codec']}" + (f", projections {human_bytes(beside)}" if beside else ""))
     for mode, target in about["modes"].items():
-        where = f"layer {target['layer']}, timestep {target['timestep']} (denoising step {target['denoising_step']})"
+        noise = f", timestep {target['timestep']} (denoising step {target['denoising_step']})"
+        where = f"layer {target['layer']}" + (noise if target["timestep"] else "")
         print(f"  {mode}: {where}, {human_bytes(about['bytes'][mode] / items)} an image")
     size = human_bytes(about["bytes"]["catalog and vectors"] / items)
     print(f"  encoders: {', '.join(about['encoders']) or 'none'}; catalogue and vectors {size} an image")

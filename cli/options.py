@@ -6,8 +6,10 @@ from typing import Annotated
 import typer
 
 from cli.running import print_version
+from retrieval.backbones import EXTRACTORS
 from retrieval.settings import ModelSettings
 from retrieval.vocabulary import AlphaRule, Branches, DeviceName, DtypeName, NoiseRule
+from retrieval.vocabulary import Parity as ParityName
 from retrieval.vocabulary import Similarity as SimilarityName
 
 _MODEL = ModelSettings()
@@ -37,17 +39,30 @@ Version = Annotated[
 
 # Of diffsim-index build. What is left out is the index's own, or the default of a new one.
 Sources = Annotated[list[Path], typer.Argument(metavar="SOURCE...", help="Folders (walked recursively) and images.")]
-Modes = Annotated[str | None, typer.Option("--modes", help="Modes to build for. (default: style,instance,semantic)")]
-Model = Annotated[str | None, typer.Option("--model", help=f"auto, sd15 or mini. (default: {_MODEL.model})")]
+Modes = Annotated[
+    str | None,
+    typer.Option(
+        "--modes", help="Modes to build for. (default: style,instance,semantic, as far as the model has them)"
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", metavar="NAME", help=f"auto, {', '.join(EXTRACTORS)}. (default: {_MODEL.model})"),
+]
+Metric = Annotated[
+    str | None,
+    typer.Option("--metric", metavar="NAME", help="In place of --model: a metric of `diffsim-eval list` on attention."),
+]
 ImageSize = Annotated[int | None, typer.Option("--image-size", help=f"Pixels a side. {_OWN}")]
 BranchesOf = Annotated[
-    Branches | None, typer.Option("--branches", help=f"Guidance branches of SD 1.5. (default: {_MODEL.branches})")
+    Branches | None,
+    typer.Option("--branches", help=f"Guidance branches of diffusion models. (default: {_MODEL.branches})"),
 ]
 Noise = Annotated[
     NoiseRule | None, typer.Option("--noise", help=f"pairwise is the published score, shared is symmetric. {_OWN}")
 ]
 Seed = Annotated[int | None, typer.Option("--seed", help=f"Seed of the noise. (default: {_MODEL.seed})")]
-Prompt = Annotated[str | None, typer.Option("--prompt", help=f"Prompt of SD 1.5. (default: {_MODEL.prompt})")]
+Prompt = Annotated[str | None, typer.Option("--prompt", help=f"Prompt of diffusion models. (default: {_MODEL.prompt})")]
 Alpha = Annotated[
     AlphaRule | None,
     typer.Option("--alpha", help=f"Composite alpha on white, or drop it as published. (default: {_MODEL.alpha})"),
@@ -56,6 +71,12 @@ Codec = Annotated[
     str | None,
     typer.Option(
         "--codec", help=f"How tensors are kept: qkv-float16, hidden-float16 or hidden-int8. (default: {_MODEL.codec})"
+    ),
+]
+Parity = Annotated[
+    ParityName | None,
+    typer.Option(
+        "--parity", help=f"published: as the published code computes where it slipped. (default: {_MODEL.parity})"
     ),
 ]
 Dtype = Annotated[DtypeName | None, typer.Option("--dtype", help=f"The model's arithmetic. (default: {_MODEL.dtype})")]

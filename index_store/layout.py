@@ -76,10 +76,19 @@ class Layout:
         """Return the projection whose content has this SHA-256."""
         return self.root / "projections" / f"{digest[:16]}.npz"
 
+    @property
+    def derived(self) -> Path:
+        """What can be made again from the rest: nothing depends on it, and it may be deleted at any time."""
+        return self.root / "derived"
+
+    def trained(self, encoder: str) -> Path:
+        """Return the description of the trained index over one encoder's vectors."""
+        return self.derived / f"{encoder}.json"
+
 
 def may_become_index(path: Path) -> bool:
     """Say whether an index may be made at ``path``: nothing is there, or nothing but what an index holds."""
-    ours = {"CURRENT", "LOCK", "generations", "items", "attention", "projections"}
+    ours = {"CURRENT", "LOCK", "generations", "items", "attention", "projections", "derived"}
     return not path.exists() or (path.is_dir() and all(entry.name in ours for entry in path.iterdir()))
 
 

@@ -6,15 +6,17 @@ With ``attn(Q, K, V) = softmax(Q Kᵀ / sqrt(D)) V`` of one self-attention layer
     AAS(A→B) = cos(vec(O_AA), vec(O_AB))
     DiffSim(A, B) = (AAS(A→B) + AAS(B→A)) / 2
 
-and, where a mode asks for it, an elementwise readout r of both outputs: ``cos(vec(r(O_AA)), vec(r(O_AB)))``.
+and, where a mode or model asks for it, a readout r of both outputs: ``cos(vec(r(O_AA)), vec(r(O_AB)))``.
 
 ``vec`` flattens branches, heads, tokens and channels together: ONE cosine a pair, not a mean of cosines.
 Axes are written ``[items, branches, heads, tokens, head_dim]`` everywhere. All arithmetic is float32,
 whatever the inputs' dtype, so a score depends neither on the batch nor on the order of candidates.
 
-Not handled here: masks, and tensors of different token counts (the index refuses to mix those).
+Keys and values may have a token count of their own (DiffSim-C: 16 image tokens). Not handled here: masks, and items of
+different token counts (the index refuses to mix those).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import get_args
 
@@ -25,12 +27,17 @@ from torch.nn.functional import scaled_dot_product_attention
 from retrieval.errors import UsageError
 from retrieval.vocabulary import LINEAR, Directions, Readout, Similarity
 
+AnyReadout = Readout | Callable[[Tensor], Tensor]
+"""How outputs are read before they are compared: elementwise, or by a function of float32
+``[items, branches, heads, tokens, head_dim]`` such as an output projection."""
+
 
 @dataclass(frozen=True)
 class QKV:
     """Queries, keys and values of one layer, each ``[items, branches, heads, tokens, head_dim]``, any float dtype.
 
-    The values' head_dim may be another one than the queries' and keys', and one head of values serves all heads.
+    Keys and values may be of another token count than the queries. The values' head_dim may be another one than the
+    queries' and keys', and one head of values serves all heads.
     """
 
     q: Tensor
@@ -38,12 +45,12 @@ class QKV:
     v: Tensor
 
     def __post_init__(self) -> None:
-        heads = {1, self.q.shape[2]} if self.q.ndim == self.v.ndim == 5 else set()
-        expected = [(*self.q.shape[:2], n, self.q.shape[3]) for n in heads]
-        if self.q.shape != self.k.shape or self.v.shape[:-1] not in expected:
+        q, k, v = self.q.shape, self.k.shape, self.v.shape
+        fits = len(q) == len(k) == len(v) == 5 and q[:3] == k[:3] and q[4] == k[4]
+        if not fits or v[:2] != k[:2] or v[2] not in (1, k[2]) or v[3] != k[3]:
             raise ValueError(
-                "q, k and v must share one shape [items, branches, heads, tokens, head_dim] (but v's head_dim, and v "
-                "may have one head), got "
+                "q, k and v must share one shape [items, branches, heads, tokens, head_dim] (but k and v's tokens, "
+                "v's head_dim, and v may have one head), got "
                 f"{list(self.q.shape)}, {list(self.k.shape)} and {list(self.v.shape)}"
             )
 
@@ -64,7 +71,7 @@ def aligned_attention_scores(
     similarity: Similarity = "cosine",
     directions: Directions = "both",
     query_output: Tensor | None = None,
-    readout: Readout = LINEAR,
+    readout: AnyReadout = LINEAR,
 ) -> Tensor:
     """Score one query against many candidates.
 
@@ -88,7 +95,8 @@ def aligned_attention_scores(
     if directions != "candidate_to_query":
         own = attention_output(query.q, query.k, query.v) if query_output is None else query_output
         cross = attention_output(query.q.expand_as(candidates.q), candidates.k, candidates.v)
-        scores.append(compare(read(own, readout).expand_as(cross), read(cross, readout), similarity))
+        crossed = read(cross, readout)
+        scores.append(compare(read(own, readout).expand_as(crossed), crossed, similarity))
     if directions != "query_to_candidate":
         own = attention_output(candidates.q, candidates.k, candidates.v)
         cross = attention_output(candidates.q, query.k.expand_as(candidates.k), query.v.expand_as(candidates.v))
@@ -101,8 +109,8 @@ def attention_output(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
     Args:
         q: ``[items, branches, heads, tokens, head_dim]``.
-        k: the shape of ``q``.
-        v: the shape of ``q`` but for its own head_dim; a single head is used by all heads of ``q``.
+        k: the shape of ``q`` but for its own tokens.
+        v: the shape of ``k`` but for its own head_dim; a single head is used by all heads of ``q``.
 
     Returns:
         float32, the shape of ``q`` with the head_dim of ``v``: the layer's output before its output projection.
@@ -113,8 +121,10 @@ def attention_output(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return scaled_dot_product_attention(q4, k4, v4).reshape(*q.shape[:-1], v.shape[-1])
 
 
-def read(output: Tensor, readout: Readout) -> Tensor:
-    """Read an output elementwise; see :class:`retrieval.vocabulary.Readout`."""
+def read(output: Tensor, readout: AnyReadout) -> Tensor:
+    """Read an output elementwise (see :class:`retrieval.vocabulary.Readout`), or by a function."""
+    if not isinstance(readout, Readout):
+        return readout(output)
     return (output.clamp_min(0) + readout.floor).sqrt() if readout.root else output
 
 
@@ -138,7 +148,8 @@ def _check(query: QKV, candidates: QKV, similarity: str, directions: str) -> Non
         raise UsageError(f"unknown similarity '{similarity}'; known: {', '.join(get_args(Similarity))}")
     if directions not in get_args(Directions):
         raise UsageError(f"unknown directions '{directions}'; known: {', '.join(get_args(Directions))}")
-    if len(query) != 1 or query.q.shape[1:] != candidates.q.shape[1:] or query.v.shape[1:] != candidates.v.shape[1:]:
+    pairs = ((query.q, candidates.q), (query.k, candidates.k), (query.v, candidates.v))
+    if len(query) != 1 or any(mine.shape[1:] != theirs.shape[1:] for mine, theirs in pairs):
         raise ValueError(
             f"one query [1, ...] and candidates of its shape are needed, got {list(query.q.shape)} "
             f"and {list(candidates.q.shape)}"

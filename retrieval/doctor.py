@@ -18,7 +18,11 @@ from retrieval.version import CREATED_BY
 State = Literal["ok", "note", "problem"]
 PACKAGES = ("torch", "diffusers", "transformers", "numpy", "zarr", "pyarrow", "pillow")
 PROBE_BYTES = 64 << 20
-WEIGHT_FILES = {"sd15": "unet/config.json", "clip": "config.json", "dinov2": "config.json"}
+WEIGHT_FILES = {
+    **dict.fromkeys(("sd15", "diffsim-xl"), "unet/config.json"),
+    **dict.fromkeys(("clip", "dinov2"), "config.json"),
+    **dict.fromkeys(("dit-256", "dit-512"), "transformer/config.json"),
+}
 
 
 @dataclass(frozen=True)
@@ -36,13 +40,14 @@ class Finding:
 
 def examine(folder: Path) -> list[Finding]:
     """Look at this installation, and at the disk that ``folder`` is on (64 MB are written there and removed)."""
+    known: dict[str, Description] = {**EXTRACTORS, **EMBEDDERS}  # several models share one repository's weights
     return [
         Finding("software", "ok", f"{CREATED_BY}, Python {platform.python_version()} in {sys.prefix}"),
         *(_package(name) for name in PACKAGES),
         _devices(),
         _faiss(),
         _torchvision(),
-        *(_weights(description) for description in (*EXTRACTORS.values(), *EMBEDDERS.values())),
+        *(_weights(known[name]) for name in known if name in WEIGHT_FILES or not known[name].download_mb),
         _disk(folder),
     ]
 

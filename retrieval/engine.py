@@ -18,6 +18,7 @@ from PIL import Image
 
 from index_store.coarse import CoarseIndex
 from index_store.codecs import find_codec
+from index_store.grown import GrownIndex
 from index_store.reader import IndexReader
 from retrieval.aas import aligned_attention_scores, higher_is_closer
 from retrieval.backbones import describe_extractor
@@ -55,7 +56,7 @@ class Engine:
         self._reader = reader
         self._settings = settings
         self._recipe = stored_recipe(reader, reader.layout.root)
-        self._coarse: dict[str, CoarseIndex] = {}
+        self._coarse: dict[str, CoarseIndex | GrownIndex] = {}
         self._restorers: dict[str, Restore] = {}
         self._loading, self._encoding = threading.RLock(), threading.Lock()
 
@@ -101,7 +102,7 @@ class Engine:
         scores = None
         if wanted.rerank:
             tensors, rows = encoded.tensors[chosen], ranking.rows.tolist()
-            readout, read = self._recipe.targets[chosen].readout, partial(self._reader.attention, chosen)
+            readout, read = self._models.readout(chosen), partial(self._reader.attention, chosen)
             scored = score_rows(tensors, rows, read, wanted.similarity, readout, self._restore(chosen))
             scores, timing["read"], timing["rerank"] = scored.scores, scored.read_ms, scored.score_ms
         return Results(
@@ -120,7 +121,7 @@ class Engine:
             self._encode(self._load_image(image)[0], role, chosen).tensors[chosen]
             for image, role in ((first, "query"), (second, "gallery"))
         )
-        readout = self._recipe.targets[chosen].readout
+        readout = self._models.readout(chosen)
         return float(aligned_attention_scores(query, candidate, readout=readout)[0])
 
     def locate(self, text: str) -> Path | str:
@@ -205,10 +206,10 @@ class Engine:
             encoders=folders,
         )
 
-    def _coarse_index(self, encoder: str) -> CoarseIndex:
+    def _coarse_index(self, encoder: str) -> CoarseIndex | GrownIndex:
         with self._loading:
             if encoder not in self._coarse:
-                self._coarse[encoder] = CoarseIndex(self._reader.vectors(encoder))
+                self._coarse[encoder] = self._reader.coarse_index(encoder)
             return self._coarse[encoder]
 
     def _restore(self, mode: str) -> Restore:

@@ -11,12 +11,13 @@ from torch import nn
 
 from index_store.codecs import CODECS, Arrays
 from index_store.layout import is_index
-from retrieval.backbones import HiddenExtractor, describe_extractor
+from retrieval.backbones import describe_extractor
 from retrieval.device import available_memory, choose_device, resident_memory
 from retrieval.errors import NoSpaceError
 from retrieval.events import Estimate
 from retrieval.models import Models, Prepared, to_floats
 from retrieval.pace import batch_size
+from retrieval.projection import HiddenExtractor
 from retrieval.settings import BuildSettings, ModelSettings
 
 LIBRARIES_BYTES = 300_000_000  # of memory: Python, torch and what else a build loads, about

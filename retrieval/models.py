@@ -11,24 +11,24 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from index_store.codecs import CODECS, DEFAULT_CODEC, Codec, find_codec
-from retrieval.aas import QKV
+from retrieval.aas import QKV, AnyReadout
 from retrieval.backbones import (
     EXTRACTORS,
     AttentionExtractor,
     Embedder,
-    HiddenExtractor,
     Pixels,
     describe_embedder,
     describe_extractor,
     load_embedder,
     load_extractor,
+    readout_of,
 )
 from retrieval.backbones.weights import is_cached, is_offline
 from retrieval.device import choose_device, choose_dtype, dtype_name
 from retrieval.errors import UsageError
 from retrieval.images import DecodeRules
 from retrieval.modes import Mode, Target
-from retrieval.projection import Projection
+from retrieval.projection import HiddenExtractor, Projection
 from retrieval.settings import ModelSettings
 from retrieval.vocabulary import Role
 
@@ -118,6 +118,10 @@ class Models:
         extractor = self._hidden_extractor()
         return {mode: extractor.projection(target) for mode, target in self.targets.items()}
 
+    def readout(self, mode: str) -> AnyReadout:
+        """Return how the mode's outputs are read before they are compared."""
+        return readout_of(self.extractor, self.targets[mode])
+
     def fingerprint(self) -> dict[str, Any]:
         """Return all that changes a stored number, as JSON values."""
         return {
@@ -178,7 +182,7 @@ def resolve(settings: ModelSettings, modes: Sequence[Mode], device: str) -> Mode
     return replace(
         settings,
         weights=None if settings.weights is None else str(Path(settings.weights).resolve()),
-        image_size=settings.image_size or description.image_size,
+        image_size=settings.image_size or description.image_size or None,
         noise=settings.noise or description.noise,
         dtype=dtype,
         encoders=_resolve_encoders(settings, modes),
@@ -189,15 +193,18 @@ def _resolve_encoders(settings: ModelSettings, modes: Sequence[Mode]) -> dict[st
     names = settings.encoders
     if names is None:
         names = dict.fromkeys(encoder for mode in modes for encoder in mode.encoders)
-    return {name: _encoder_folder(name, folder, settings.weights) for name, folder in names.items()}
+    return {name: _encoder_folder(name, folder, settings) for name, folder in names.items()}
 
 
-def _encoder_folder(name: str, folder: str | None, weights: str | None) -> str | None:
+def _encoder_folder(name: str, folder: str | None, settings: ModelSettings) -> str | None:
+    encoder = describe_embedder(name)
     if folder is not None:
         return str(Path(folder).resolve())
-    if weights is None or not describe_embedder(name).download_mb:
+    if settings.weights is None or not encoder.download_mb:
         return None  # from the hub, or without weights
-    beside = Path(weights).resolve().parent / name
+    if encoder.repo == describe_extractor(settings.model).repo:
+        return str(Path(settings.weights).resolve())  # one network is both
+    beside = Path(settings.weights).resolve().parent / name
     if not beside.is_dir():
         raise UsageError(
             f"local weights were given, but there is no folder {beside} for the encoder '{name}'; "

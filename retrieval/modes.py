@@ -92,6 +92,20 @@ SD15_MODES = _table(
     Mode("semantic", at_step("U_0", 500), ("dinov2", "clip")),  # night_main.sh; the retrieval figures
     Mode("lowlevel", at_step("U_0", 900), ("dinov2",)),  # tid_main.sh
 )
+SDXL_MODES = SD15_MODES  # the paper states no other settings for SD-XL
+DIT_MODES = _table(
+    Mode("style", at_step("14", 900), ("clip", "dinov2")),
+    Mode("instance", at_step("14", 750), ("dinov2",)),
+    Mode("semantic", at_step("14", 500), ("dinov2", "clip")),
+)
+DIFFSIM_C_MODES = _table(
+    Mode("style", at_step("U_0", 900), ("clip", "dinov2")),
+    Mode("instance", at_step("U_0", 600), ("dinov2",)),  # cute_main.sh, where DiffSim-C is best
+    Mode("semantic", at_step("U_0", 500), ("dinov2", "clip")),
+)
+LAST = "last"  # the layer of a vision transformer that the paper's ablation reads
+CLIP_MODES = _table(*(Mode(name, Target(LAST, 0), ("clip",)) for name in ("instance", "semantic")))
+DINOV2_MODES = _table(*(Mode(name, Target(LAST, 0), ("dinov2",)) for name in ("instance", "semantic")))
 CELLS = "cells"  # the layer of the embedded model whose queries and keys are the cells' descriptors themselves
 _ROOT = Readout(root=True, floor=1e-5)
 MINI_MODES = _table(

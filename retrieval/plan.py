@@ -10,7 +10,7 @@ from index_store.reader import IndexReader
 from retrieval.backbones import describe_extractor
 from retrieval.errors import IndexIncompatibleError
 from retrieval.models import ChosenModel, choose_model, differences, resolve
-from retrieval.modes import DEFAULT_MODES, Target, choose_modes
+from retrieval.modes import Target, choose_modes
 from retrieval.settings import BuildSettings, ModelChoices, ModelSettings
 
 
@@ -32,8 +32,8 @@ def new_recipe(modes: Sequence[str] | None, choices: ModelChoices, run: BuildSet
     asked = ModelSettings(**choices)
     find_codec(asked.codec)
     chosen = choose_model(asked, run.device, run.offline)
-    table = describe_extractor(chosen.name).modes
-    wanted = choose_modes(table, modes or DEFAULT_MODES)
+    description = describe_extractor(chosen.name)
+    wanted = choose_modes(description.modes, modes or description.default_modes)
     settings = resolve(replace(asked, model=chosen.name), wanted, run.device)
     return Recipe(settings, {mode.name: mode.target for mode in wanted}, chosen)
 

@@ -4,9 +4,9 @@ A layer's input h has the width of one of the three, so an index that stores h i
 the projection, stored once, makes them again where candidates are scored.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from retrieval.aas import QKV
+from retrieval.backbones import AttentionExtractor, Pixels
 from retrieval.mini.cells import LAB_SIZE
 from retrieval.mini.values import MATCH_PATTERNS, match_features, weighted
-from retrieval.modes import CellValues
+from retrieval.modes import CellValues, Target
+from retrieval.vocabulary import Role
 
 
 class Projection(Protocol):
@@ -31,6 +33,20 @@ class Projection(Protocol):
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return what :func:`load_projection` makes it from."""
+
+
+@runtime_checkable
+class HiddenExtractor(AttentionExtractor, Protocol):
+    """An extractor whose Q/K/V are projections of a layer's input h, so that an index may keep h: a third of them."""
+
+    def hidden(self, pixels: Pixels, targets: Sequence[Target], role: Role) -> dict[Target, Tensor]:
+        """Return each target's h ``[images, branches, tokens, width]`` on the model's device."""
+
+    def projection(self, target: Target) -> Projection:
+        """Return what makes the target's Q/K/V of h."""
+
+    def hidden_shape(self, target: Target) -> tuple[int, int, int]:
+        """Return one image's (branches, tokens, width) without computing anything."""
 
 
 @dataclass(frozen=True)

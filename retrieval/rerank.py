@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from retrieval.aas import QKV, aligned_attention_scores, attention_output, higher_is_closer
-from retrieval.vocabulary import LINEAR, Readout, Similarity
+from retrieval.aas import QKV, AnyReadout, aligned_attention_scores, attention_output, higher_is_closer
+from retrieval.vocabulary import LINEAR, Similarity
 
 READ_BYTES = 100 << 20  # of stored tensors fetched at a time, one fetch ahead
 READ_ROWS = 512
@@ -48,7 +48,7 @@ def score_rows(
     rows: Sequence[int],
     read: ReadRows,
     similarity: Similarity = "cosine",
-    readout: Readout = LINEAR,
+    readout: AnyReadout = LINEAR,
     restore: Restore = as_stored,
 ) -> Scored:
     """Score ``rows`` against ``query``.
@@ -58,10 +58,10 @@ def score_rows(
         rows: rows of the index, any order; a score does not depend on it.
         read: fetches tensors of rows; called in another thread, one chunk ahead.
         similarity: see :func:`retrieval.aas.aligned_attention_scores`.
-        readout: the mode's.
+        readout: the mode's, or the model's.
         restore: makes Q/K/V of what ``read`` returns.
     """
-    numbers = 2 * query.q[0].numel() + query.v[0].numel()
+    numbers = sum(tensor[0].numel() for tensor in (query.q, query.k, query.v))
     size = max(1, min(READ_ROWS, READ_BYTES // (2 * numbers)))
     chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
     scorer = _Scorer(query, similarity, readout, restore, max(1, min(STEP_ROWS, STEP_BYTES // (4 * numbers))))
@@ -84,7 +84,7 @@ def score_rows(
 class _Scorer:
     """Scores stored rows a few at a time, in float32 buffers that are used again and again."""
 
-    def __init__(self, query: QKV, similarity: Similarity, readout: Readout, restore: Restore, step: int) -> None:
+    def __init__(self, query: QKV, similarity: Similarity, readout: AnyReadout, restore: Restore, step: int) -> None:
         self._query, self._similarity, self._readout, self._step = query, similarity, readout, step
         self._restore = restore
         self._own = attention_output(query.q, query.k, query.v)

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypedDict, get_args
 
 from retrieval.errors import UsageError
-from retrieval.vocabulary import AlphaRule, Branches, DeviceName, DtypeName, NoiseRule, Similarity
+from retrieval.vocabulary import AlphaRule, Branches, DeviceName, DtypeName, NoiseRule, Parity, Similarity
 
 PUBLISHED_SEED = 2334
 PUBLISHED_PROMPT = "High quality image"
@@ -25,6 +25,7 @@ class ModelSettings:
     dtype: DtypeName = "auto"
     alpha: AlphaRule = "white"
     codec: str = "qkv-float16"  # a name of index_store.codecs.CODECS: how tensors are kept
+    parity: Parity = "sound"
     # name -> local folder, or None for the hub or for a folder of that name beside `weights`.
     # None as a whole: the encoders that the modes name.
     encoders: Mapping[str, str | None] | None = None
@@ -53,6 +54,7 @@ class ModelChoices(TypedDict, total=False):
     dtype: DtypeName
     alpha: AlphaRule
     codec: str
+    parity: Parity
     encoders: Mapping[str, str | None] | None
 
 

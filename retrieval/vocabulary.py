@@ -21,6 +21,10 @@ Similarity = Literal["cosine", "mse"]
 
 Directions = Literal["both", "query_to_candidate", "candidate_to_query"]
 
+Parity = Literal["sound", "published"]
+"""Where the published code computes something else than it says: ``sound`` does what the method says,
+``published`` what the published numbers came from. Each model's docstring says what it changes."""
+
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 
 DtypeName = Literal["auto", "float32", "float16", "bfloat16"]

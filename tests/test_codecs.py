@@ -24,10 +24,10 @@ from index_store.manifest import read_current
 from index_store.projections import read_projection, write_projection
 from index_store.reader import IndexReader
 from retrieval import Engine, build_index
-from retrieval.backbones import HiddenExtractor, load_extractor
+from retrieval.backbones import load_extractor
 from retrieval.maintenance import compact, repair, verify
 from retrieval.modes import MINI_MODES, at_step
-from retrieval.projection import load_projection
+from retrieval.projection import HiddenExtractor, load_projection
 from retrieval.settings import ModelSettings
 from tests import tiny
 from tests.test_sd15 import LAYERS, TINY, load

@@ -16,13 +16,14 @@ from index_store.layout import Layout
 from index_store.manifest import read_current
 from index_store.reader import IndexReader
 from retrieval import build_index
-from retrieval.backbones import EXTRACTORS, HiddenExtractor, load_extractor
+from retrieval.backbones import load_extractor
 from retrieval.dry_run import plan_build
 from retrieval.errors import IndexIncompatibleError, NoSpaceError, UsageError
 from retrieval.estimate import CATALOGUE_BYTES, estimate_build, measure_room, weights_bytes
 from retrieval.events import BuildEvent
 from retrieval.models import load_models
 from retrieval.modes import MINI_MODES, at_step
+from retrieval.projection import HiddenExtractor
 from retrieval.settings import ModelSettings
 from tests.golden import GOLDEN, needs_golden
 from tests.test_sd15 import TINY
@@ -76,8 +77,6 @@ def test_the_estimate_is_what_is_stored(tmp_path: Path, codec: str) -> None:
 @needs_golden
 @pytest.mark.parametrize(("model", "layers"), [("diffsim-xl", ["D_0", "M", "U_0"]), ("dit-256", ["0", "1"])])
 def test_larger_models_say_their_shapes(tmp_path: Path, model: str, layers: list[str]) -> None:
-    if model not in EXTRACTORS:
-        pytest.skip(f"an index can't be built with {model} in this version")
     weights = GOLDEN / "tiny" / "sdxl"
     if model == "dit-256":
         weights = tmp_path

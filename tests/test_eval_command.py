@@ -83,7 +83,9 @@ def test_wrong_requests_are_one_sentence(evaluate, gallery: Path, tmp_path: Path
     assert "known: diffsim-s, mini" in evaluate("score", "a", "b", "-m", "diffsim").failure(2)
     assert "unknown benchmark 'cifar'" in evaluate("bench", "cifar", gallery, "-m", "mini").failure(2)
     assert "does not exist" in evaluate("score", "a.png", "b.png", "-m", "mini").failure(1)
-    assert "is no folder" in evaluate("bench", "sref", "--data", tmp_path / "x", "-m", "mini").failure(2)
+    assert "x does not exist: one folder a group is expected there" in evaluate(
+        "bench", "sref", "--data", tmp_path / "x", "-m", "mini"
+    ).failure(2)
     assert "must end in" in evaluate("bench", "groups", gallery, "-m", "mini", "-o", "r.txt").failure(2)
     assert "none of the metrics" in evaluate("score", "a", "b", "-m", "mini", "--weights", "clip=x").failure(2)
     assert "no layers" in evaluate(

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -401,7 +402,7 @@ def test_a_figure_shows_the_query_and_its_neighbours(gallery: Path, tmp_path: Pa
     draw_figure(gallery, [query], tmp_path / "figure.html", Run(metrics), k=3)
     page = (tmp_path / "figure.html").read_text()
     assert page.count("<img") == 3 * 4
-    with pytest.raises(UsageError, match="two or more are needed"):
+    with pytest.raises(UsageError, match="needs two images or more"):
         draw_figure(query, [query], tmp_path / "one.png", Run(metrics))
 
 
@@ -409,7 +410,7 @@ def test_a_sweep_finds_what_single_runs_find(gallery: Path, tmp_path: Path) -> N
     from retrieval.evaluation.heatmap import draw_heatmap, write_heatmap
     from retrieval.evaluation.sweep import sweep
     from retrieval.metrics import MetricSettings
-    from retrieval.metrics.diffusion import ExtractorMetric
+    from retrieval.metrics.extractor import ExtractorMetric
 
     weights = str(Path(__file__).parent / "data" / "mini_unet")
     metric = load_metric("mini", MetricSettings(weights=weights))
@@ -425,6 +426,76 @@ def test_a_sweep_finds_what_single_runs_find(gallery: Path, tmp_path: Path) -> N
     assert (tmp_path / "map.png").stat().st_size > 1000
     with pytest.raises(UsageError, match=r"\.png"):
         write_heatmap(tmp_path / "map.jpg", draw_heatmap([[0.5]], ["a"], ["b"], "one"))
+
+
+def test_a_sweep_that_was_stopped_goes_on(gallery: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from retrieval.evaluation.sweep import CELLS, FEATURES, sweep
+    from retrieval.metrics import MetricSettings
+    from retrieval.metrics.extractor import ExtractorMetric
+
+    metric = load_metric("mini", MetricSettings(weights=str(Path(__file__).parent / "data" / "mini_unet")))
+    assert isinstance(metric, ExtractorMetric)
+    metric.batch_size = 8
+    options, cache = BenchOptions(triplets=40), tmp_path / "cache"
+    encoded: list[int] = []
+    own = ExtractorMetric.encode_many
+
+    def counted(self: ExtractorMetric, images: Any, *rest: Any) -> Any:
+        encoded.append(len(images))
+        return own(self, images, *rest)
+
+    monkeypatch.setattr(ExtractorMetric, "encode_many", counted)
+    whole = sweep("groups", gallery, metric, ["D_1", "M"], [701, 951], options)
+    total = sum(encoded)
+
+    def stop(task: str, done: int, count: int) -> None:
+        if task.startswith("step 951") and done > 8:
+            raise KeyboardInterrupt
+
+    encoded.clear()
+    with pytest.raises(KeyboardInterrupt):
+        sweep("groups", gallery, metric, ["D_1", "M"], [701, 951], options, progress=stop, cache=cache)
+    assert sum(encoded) == total // 2 + 16
+    assert sweep("groups", gallery, metric, ["D_1", "M"], [701, 951], options, cache=cache) == whole
+    assert sum(encoded) == total  # nothing twice
+    assert not list((cache / FEATURES).iterdir())
+    assert sweep("groups", gallery, metric, ["M"], [951], options, cache=cache)["M", 951] == whole["M", 951]
+    assert sum(encoded) == total
+    next(iter((cache / CELLS).iterdir())).write_text("{")
+    with pytest.raises(UsageError, match=r"is damaged .*remove it"):
+        sweep("groups", gallery, metric, ["D_1", "M"], [701, 951], options, cache=cache)
+
+
+def test_nights_under_the_prompt_of_each_category(tmp_path: Path) -> None:
+    from retrieval.metrics import MetricSettings
+
+    trees.nights(tmp_path, test=0, val=6)
+    rows = (tmp_path / "data.csv").read_text().replace(",cat\n", ",dog\n", 3)
+    (tmp_path / "data.csv").write_text(rows)
+    settings = MetricSettings(
+        weights=str(Path(__file__).parent / "data" / "tiny_sd15"),
+        image_size=64,
+        layer="M",
+        prompt="An image of a {category}",
+    )
+    metric = load_metric("diffsim-s", settings)
+    (found,) = (m for m in run_bench("nights", tmp_path, Run({"diffsim-s": metric})) if not m.part)
+    assert found.count == 6
+    triplets = describe_bench("nights").load(tmp_path, BenchOptions())
+    right = 0.0
+    for category in ("cat", "dog"):
+        own = load_metric("diffsim-s", replace(settings, prompt=f"An image of a {category}"))
+        chosen = [triplet for triplet in triplets if triplet.category == category]
+        assert len(chosen) == 3
+        right += decide(FeatureStore(own, DecodeRules()), chosen).sum()
+        again = metric.prompted(["An image of a dog", f"An image of a {category}"])[f"An image of a {category}"]
+        assert again.fingerprint() == own.fingerprint()
+    assert found.value == right / 6
+    trees.styles(tmp_path / "styles")
+    with pytest.raises(UsageError, match=r"these triplets have none: only nights has"):
+        list(run_bench("groups", tmp_path / "styles", Run({"diffsim-s": metric})))
+    with pytest.raises(UsageError, match="takes no prompts of categories"):
+        load_metric("mini").prompted(["a", "b"])
 
 
 def test_coarse_recall_of_an_encoder(gallery: Path) -> None:

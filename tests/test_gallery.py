@@ -140,3 +140,19 @@ def test_unknown_names_list_the_known_ones(style: str, motif: str, names: tuple[
 def test_too_small() -> None:
     with pytest.raises(UsageError, match="at least 16"):
         draw("ink", "cat", 15)
+
+
+def test_the_drawn_sets_have_the_benchmarks_layouts(tmp_path: Path) -> None:
+    from retrieval.evaluation.benches import BenchOptions, describe_bench
+    from retrieval.evaluation.triplets import read_groups
+    from retrieval.gallery import layouts
+
+    assert layouts.draw_styles(tmp_path / "sref", 24) == 4 * len(STYLES)
+    assert {len(paths) for paths in read_groups(tmp_path / "sref").values()} == {4}
+    assert layouts.draw_characters(tmp_path / "ip", 24) == 8 * len(STYLES)
+    assert len(describe_bench("ip").load(tmp_path / "ip", BenchOptions())) == 5 * len(STYLES)
+    assert layouts.draw_scenes(tmp_path / "coco", 24) == 6 * len(MOTIFS)
+    assert list(read_groups(tmp_path / "coco")) == sorted(MOTIFS)
+    original = Image.open(tmp_path / "ip" / "original" / "ink-fish.png")
+    near, far = (np.asarray(layouts.drifted(original, weight, 0)).astype(float) for weight in (1.0, 0.2))
+    assert np.abs(near - np.asarray(original)).mean() < np.abs(far - np.asarray(original)).mean()

@@ -10,9 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
+from retrieval.aas import QKV
 from retrieval.errors import ModelError, UsageError
 from retrieval.metrics import METRICS, Features, Metric, MetricSettings, describe_metric, load_metric
-from retrieval.metrics.attention import Comparison, attend, attention_features, score_attention
+from retrieval.metrics.attention import Comparison, attention_features, score_attention
 from retrieval.metrics.ensemble import load_ensemble, majority
 from retrieval.metrics.features import count, join, select
 from tests.golden import DATA, GOLDEN, dinov2_at_98_px, images, needs_golden, numbers
@@ -36,8 +37,8 @@ def difference(name: str, golden: Any, **settings: Any) -> float:
     return float(np.abs(matrix(metric, images()) - np.array(golden)).max())
 
 
-def stage(tensors: dict[str, torch.Tensor], name: str) -> list[torch.Tensor]:
-    return [t if t.ndim == 5 else t.unsqueeze(1) for t in (tensors[f"{name}.{part}"] for part in "qkv")]
+def stage(tensors: dict[str, torch.Tensor], name: str) -> QKV:
+    return QKV(*(t if t.ndim == 5 else t.unsqueeze(1) for t in (tensors[f"{name}.{part}"] for part in "qkv")))
 
 
 def scores(features: Features, how: Comparison) -> np.ndarray:
@@ -49,7 +50,7 @@ def test_the_kernel_on_captured_tensors_of_every_family() -> None:
 
     tensors = load_file(DATA / "golden_attention.safetensors")
     golden = json.loads((DATA / "golden_attention.json").read_text())
-    ipa = attention_features(*stage(tensors, "ipa"))
+    ipa = attention_features(stage(tensors, "ipa"))
     assert ipa["k"].shape[3] == 16  # image tokens, fewer than the queries of most layers
     ways = {
         "cosine": Comparison(),
@@ -59,20 +60,21 @@ def test_the_kernel_on_captured_tensors_of_every_family() -> None:
     }
     for field, how in ways.items():
         np.testing.assert_allclose(scores(ipa, how), golden["ipa"][field], atol=STAGES)
-    conditional = attention_features(*(t[:, 1:] for t in stage(tensors, "ipa")))
+    both = stage(tensors, "ipa")
+    conditional = attention_features(QKV(*(t[:, 1:] for t in (both.q, both.k, both.v))))
     np.testing.assert_allclose(scores(conditional, Comparison()), golden["ipa"]["cosine_cond"], atol=STAGES)
 
     def project(output: torch.Tensor) -> torch.Tensor:
         joined = output.transpose(2, 3).flatten(3)
         return joined @ tensors["out_proj.weight"].T + tensors["out_proj.bias"]
 
-    for name, how in (("with out_proj", Comparison(project=project)), ("without", Comparison())):
-        features = attention_features(*stage(tensors, "clip"), how.project)
+    for name, how in (("with out_proj", Comparison(readout=project)), ("without", Comparison())):
+        features = attention_features(stage(tensors, "clip"), how.readout)
         np.testing.assert_allclose(scores(features, how), golden["clip"][name], atol=STAGES)
-    dino = attention_features(*stage(tensors, "dino"))
+    dino = attention_features(stage(tensors, "dino"))
     np.testing.assert_allclose(scores(dino, Comparison()), golden["dino"]["cosine"], atol=STAGES)
     np.testing.assert_allclose(scores(dino, Comparison("mse")), golden["dino"]["mse"], atol=STAGES)
-    own = attend(*stage(tensors, "dino")).flatten(1)
+    own = dino["own"].flatten(1)
     plain = torch.nn.functional.cosine_similarity(own[:, None], own[None], dim=2)
     np.testing.assert_allclose(plain, golden["dino"]["feats"], atol=STAGES)
 
@@ -80,7 +82,7 @@ def test_the_kernel_on_captured_tensors_of_every_family() -> None:
 def test_the_kernel_is_the_formula() -> None:
     torch.manual_seed(0)
     q, k, v = (torch.randn(3, 2, 2, 5, 4) for _ in range(3))
-    features = attention_features(q, k, v)
+    features = attention_features(QKV(q, k, v))
     parts = [[tensor[i].double().numpy() for tensor in (q, k, v)] for i in range(3)]
     expected = [[diffsim(tuple(a), tuple(b)) for b in parts] for a in parts]  # type: ignore[arg-type]
     np.testing.assert_allclose(scores(features, Comparison()), expected, atol=1e-6)
@@ -261,8 +263,9 @@ def test_vit_metrics_on_any_tiny_model(tmp_path: Path) -> None:
         found = matrix(metric, images()[:3])
         np.testing.assert_allclose(np.diag(found), 1.0, atol=1e-5)
         np.testing.assert_allclose(found, found.T, atol=1e-5)
-    with pytest.raises(UsageError, match=r"unknown layer '9' of clip-aas; known: 0, 1"):
-        load_metric("clip-aas", MetricSettings(weights=str(tmp_path / "clip"), layer="9"))
+    unknown = load_metric("clip-aas", MetricSettings(weights=str(tmp_path / "clip"), layer="9"))
+    with pytest.raises(UsageError, match=r"unknown layer '9' of clip-aas; known: 0, 1, last"):
+        unknown.encode(images()[:1], "query")
 
 
 def test_a_vote_of_two_images_is_the_majority() -> None:

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from retrieval.errors import DependencyError, ModelError
-from retrieval.metrics import MetricSettings, load_metric
+from retrieval.errors import DependencyError, ModelError, UsageError
+from retrieval.metrics import MetricSettings, describe_metric, load_metric
 from retrieval.metrics.features import select
 from retrieval.metrics.ffa import ForegroundAverage, load_network
 from retrieval.metrics.gram import FILE, gram, vgg19
@@ -116,3 +116,45 @@ def test_ffa_averages_the_patches_under_the_mask(tmp_path: Path) -> None:
     assert not torch.allclose(vector(left), everything)
     nothing = vector(lambda image: Image.new("L", image.size))  # no subject found: all of a black image
     assert torch.isfinite(nothing).all()
+
+
+def test_ffa_takes_masks_that_are_given(tmp_path: Path) -> None:
+    write_tiny_models(tmp_path)
+    masks = tmp_path / "masks"
+    (masks / "two").mkdir(parents=True)
+    picture = images()[2].resize((32, 32))
+    half = Image.new("L", (16, 16))  # of another size: brought to the image's
+    half.paste(255, (0, 0, 8, 16))
+    half.save(masks / "a.png")
+    Image.new("L", (32, 32), 255).save(masks / "two" / "a.png")
+    settings = MetricSettings(weights=str(tmp_path / "dinov2"), image_size=32, masks=str(masks))
+    metric = load_metric("ffa", settings)
+
+    def left(image: Image.Image) -> Image.Image:
+        return half.resize(image.size, Image.Resampling.NEAREST)
+
+    network = load_network(tmp_path / "dinov2", torch.device("cpu"))
+    found = metric.encode_files([picture, picture], [Path("one/a.jpg"), Path("two/a.jpg")], "query")["vector"]
+    cut = ForegroundAverage(network, tmp_path / "dinov2", 32, left).encode([picture], "query")["vector"][0]
+    torch.testing.assert_close(found[0], cut)
+    assert not torch.allclose(found[0], found[1])  # the longer path counts
+    with pytest.raises(UsageError, match=r"three/b\.jpg has no mask: .*b\.png is missing"):
+        metric.encode_files([picture], [Path("three/b.jpg")], "query")
+    with pytest.raises(UsageError, match="needs the images' files"):
+        metric.encode([picture], "query")
+    with pytest.raises(UsageError, match="masks are expected there"):
+        load_metric("ffa", MetricSettings(weights=str(tmp_path / "dinov2"), masks=str(tmp_path / "none")))
+    told = metric.fingerprint()
+    (masks / "a.png").unlink()
+    assert metric.fingerprint() != told
+
+
+def test_random_weights_are_told_as_such_and_come_from_the_seed() -> None:
+    first, again = (load_metric("dinov2-aas-random") for _ in range(2))
+    pictures = images()[:2]
+    features = first.encode(pictures, "query")
+    torch.testing.assert_close(features["q"], again.encode(pictures, "query")["q"])
+    assert features["q"].shape[2:] == (6, 257, 64)  # ViT-S/14 at 224 px
+    assert first.fingerprint()["weights"] == "random, seed 2334"
+    assert "RANDOM" in describe_metric("dinov2-aas-random").title
+    assert first.score(select(features, [0]), features)[0] == pytest.approx(1.0, abs=1e-5)

@@ -2,37 +2,48 @@
 
 An :class:`AttentionExtractor` turns images into Q/K/V, an :class:`Embedder` into one vector an image. Everything
 a user asks before a download (licence, size) is a field of the tables below; nothing is registered elsewhere.
+Importing this module costs nothing: a model's own module, and torch, are imported when it is loaded.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
-
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast, runtime_checkable
 
 from retrieval.errors import UsageError
-from retrieval.modes import MINI_MODES, SD15_MODES, Mode, Target
+from retrieval.modes import (
+    CLIP_MODES,
+    DEFAULT_MODES,
+    DIFFSIM_C_MODES,
+    DINOV2_MODES,
+    DIT_MODES,
+    MINI_MODES,
+    SD15_MODES,
+    SDXL_MODES,
+    Mode,
+    Target,
+)
 from retrieval.vocabulary import NoiseRule, Role
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
+    from PIL import Image
 
-    from retrieval.aas import QKV
-    from retrieval.projection import Projection
+    from retrieval.aas import QKV, AnyReadout
     from retrieval.settings import ModelSettings
 
-Pixels = NDArray[np.uint8]
+Pixels: TypeAlias = "NDArray[np.uint8]"
 """``[images, height, width, 3]``, or one image without the first axis."""
 
 
 class AttentionExtractor(Protocol):
     """Images to the Q/K/V of chosen layers at chosen timesteps."""
 
-    def prepare(self, image: Image.Image) -> Pixels:
+    def prepare(self, image: "Image.Image") -> Pixels:
         """Return the pixels ``[S, S, 3]`` that :meth:`extract` takes; runs in decoding threads."""
 
     def extract(self, pixels: Pixels, targets: Sequence[Target], role: Role) -> "dict[Target, QKV]":
@@ -43,26 +54,35 @@ class AttentionExtractor(Protocol):
 
 
 @runtime_checkable
-class HiddenExtractor(AttentionExtractor, Protocol):
-    """An extractor whose Q/K/V are projections of a layer's input h, so that an index may keep h: a third of them."""
+class ProjectedOutput(Protocol):
+    """An AttentionExtractor whose outputs pass through a layer's projection before they are compared."""
 
-    def hidden(self, pixels: Pixels, targets: Sequence[Target], role: Role) -> "dict[Target, torch.Tensor]":
-        """Return each target's h ``[images, branches, tokens, width]`` on the model's device."""
+    def project_output(self, output: "torch.Tensor", layer: str) -> "torch.Tensor":
+        """Project float32 ``[items, branches, heads, tokens, head_dim]`` of ``layer`` to ``[items, ...]``."""
 
-    def projection(self, target: Target) -> "Projection":
-        """Return what makes the target's Q/K/V of h."""
 
-    def hidden_shape(self, target: Target) -> tuple[int, int, int]:
-        """Return one image's (branches, tokens, width) without computing anything."""
+@runtime_checkable
+class Prompted(Protocol):
+    """An AttentionExtractor that a text conditions, which can be had under several texts at once."""
+
+    def with_prompts(self, prompts: Sequence[str]) -> Mapping[str, AttentionExtractor]:
+        """Return the extractor under each of ``prompts``; the network is shared."""
+
+
+def readout_of(extractor: AttentionExtractor, target: Target) -> "AnyReadout":
+    """Return how outputs of ``target`` are read before they are compared: by its model, or by the target itself."""
+    if isinstance(extractor, ProjectedOutput):
+        return partial(extractor.project_output, layer=target.layer)
+    return target.readout
 
 
 class Embedder(Protocol):
     """Images to L2-normalised vectors."""
 
-    def prepare(self, image: Image.Image) -> Pixels:
+    def prepare(self, image: "Image.Image") -> Pixels:
         """Return the pixels ``[S, S, 3]`` that :meth:`embed` takes; runs in decoding threads."""
 
-    def embed(self, pixels: Pixels) -> NDArray[np.float32]:
+    def embed(self, pixels: Pixels) -> "NDArray[np.float32]":
         """Return ``[images, dim]``, every row of norm 1."""
 
     def fingerprint(self) -> dict[str, Any]:
@@ -87,28 +107,84 @@ class ExtractorDescription(Description):
     """An attention model, with the table of modes that were chosen for it and its defaults."""
 
     modes: Mapping[str, Mode]
-    image_size: int
+    image_size: int  # pixels a side; 0: what the weights say
     noise: NoiseRule
+    default_modes: tuple[str, ...] = DEFAULT_MODES
     draft: bool = False  # decode JPEGs at a reduced scale: for models whose cost is near the decoder's
     batch_sizes: tuple[int, int] = (1, 16)  # images a batch on a CPU, on an accelerator
     working_mb: int = 0  # memory that computing an image takes beside the weights, float32, about; 0: not measured
     warnings: Mapping[str, str] = field(default_factory=dict)  # what a user of a mode must know, one line
 
 
-EXTRACTORS: dict[str, ExtractorDescription] = {
-    "sd15": ExtractorDescription(
-        name="sd15",
-        title="DiffSim-S on Stable Diffusion 1.5",
-        licence="CreativeML OpenRAIL-M",
-        download_mb=4270,
-        loader="retrieval.backbones.sd15:load",
-        repo="stable-diffusion-v1-5/stable-diffusion-v1-5",
-        revision="451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
-        modes=SD15_MODES,
-        image_size=512,
+_SD15 = ExtractorDescription(
+    name="sd15",
+    title="DiffSim-S on Stable Diffusion 1.5",
+    licence="CreativeML OpenRAIL-M",
+    download_mb=4270,
+    loader="retrieval.backbones.sd15:load",
+    repo="stable-diffusion-v1-5/stable-diffusion-v1-5",
+    revision="451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
+    modes=SD15_MODES,
+    image_size=512,
+    noise="pairwise",
+    working_mb=660,
+)
+_CLIP = Description(
+    name="clip",
+    title="CLIP ViT-B/32 image embedding, 512-d",
+    licence="MIT",
+    download_mb=605,
+    loader="retrieval.backbones.vit:load_clip",
+    repo="openai/clip-vit-base-patch32",
+    revision="3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268",
+)
+_DINOV2 = Description(
+    name="dinov2",
+    title="DINOv2 ViT-S/14 class token, 384-d",
+    licence="Apache-2.0",
+    download_mb=88,
+    loader="retrieval.backbones.vit:load_dinov2",
+    repo="facebook/dinov2-small",
+    revision="ed25f3a31f01632728cabb09d1542f84ab7b0056",
+)
+
+
+def _vision_transformer(name: str, title: str, of: Description, modes: Mapping[str, Mode]) -> ExtractorDescription:
+    # No style mode: at the last layer the paper has 71 and 78 % there, and it does not say which layer gives its 95 %.
+    return ExtractorDescription(
+        name=name,
+        title=title,
+        licence=of.licence,
+        download_mb=of.download_mb,
+        loader="retrieval.backbones.vit_attention:load",
+        repo=of.repo,
+        revision=of.revision,
+        modes=modes,
+        image_size=0,
+        noise="shared",
+        default_modes=("semantic",),
+        batch_sizes=(16, 64),
+    )
+
+
+def _dit(side: int, revision: str) -> ExtractorDescription:
+    return ExtractorDescription(
+        name=f"dit-{side}",
+        title=f"DiffSim on DiT-XL/2, {side} px",
+        licence="CC-BY-NC-4.0",
+        download_mb=3035,
+        loader="retrieval.backbones.dit:load",
+        repo=f"facebook/DiT-XL-2-{side}",
+        revision=revision,
+        modes=DIT_MODES,
+        image_size=side,
         noise="pairwise",
-        working_mb=660,
-    ),
+        batch_sizes=(1, 8),
+    )
+
+
+EXTRACTORS: dict[str, ExtractorDescription] = {
+    "sd15": _SD15,
     "mini": ExtractorDescription(
         name="mini",
         title="colour and texture of 6 x 6 cells, aligned by attention; no weights",
@@ -123,27 +199,38 @@ EXTRACTORS: dict[str, ExtractorDescription] = {
         working_mb=4,
         warnings={"semantic": "mini matches colour, texture and layout, not meaning; use --model sd15 for meaning"},
     ),
+    "clip-aas": _vision_transformer("clip-aas", "AAS on CLIP ViT-B/32", _CLIP, CLIP_MODES),
+    "dinov2-aas": _vision_transformer("dinov2-aas", "AAS on DINOv2 ViT-S/14", _DINOV2, DINOV2_MODES),
+    "diffsim-c": replace(
+        _SD15,
+        name="diffsim-c",
+        title="DiffSim-C: IP-Adapter Plus on SD 1.5",
+        licence="CreativeML OpenRAIL-M, Apache-2.0",
+        download_mb=6896,
+        loader="retrieval.backbones.diffsim_c:load",
+        modes=DIFFSIM_C_MODES,
+        batch_sizes=(1, 8),
+    ),
+    "diffsim-xl": ExtractorDescription(
+        name="diffsim-xl",
+        title="DiffSim-S on SD-XL",
+        licence="CreativeML OpenRAIL++-M",
+        download_mb=6940,
+        loader="retrieval.backbones.sdxl:load",
+        repo="stabilityai/stable-diffusion-xl-base-1.0",
+        revision="462165984030d82259a11f4367a4eed129e94a7b",
+        modes=SDXL_MODES,
+        image_size=512,
+        noise="pairwise",
+        batch_sizes=(1, 8),
+    ),
+    "dit-256": _dit(256, "eab87f77abd5aef071a632f08807fbaab0b704d0"),
+    "dit-512": _dit(512, "main"),  # its commit could not be looked up where this was written
 }
 
 EMBEDDERS: dict[str, Description] = {
-    "clip": Description(
-        name="clip",
-        title="CLIP ViT-B/32 image embedding, 512-d",
-        licence="MIT",
-        download_mb=605,
-        loader="retrieval.backbones.vit:load_clip",
-        repo="openai/clip-vit-base-patch32",
-        revision="3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268",
-    ),
-    "dinov2": Description(
-        name="dinov2",
-        title="DINOv2 ViT-S/14 class token, 384-d",
-        licence="Apache-2.0",
-        download_mb=88,
-        loader="retrieval.backbones.vit:load_dinov2",
-        repo="facebook/dinov2-small",
-        revision="ed25f3a31f01632728cabb09d1542f84ab7b0056",
-    ),
+    "clip": _CLIP,
+    "dinov2": _DINOV2,
     "descriptor": Description(
         name="descriptor",
         title="Lab histogram and local binary patterns, 214-d",

@@ -70,7 +70,7 @@ def capture_branches(
 class LayerInputs(ABC):
     """What extractors on diffusers' attention layers share: Q, K and V are projections of a layer's input.
 
-    See :class:`retrieval.backbones.HiddenExtractor`.
+    See :class:`retrieval.projection.HiddenExtractor`.
     """
 
     @abstractmethod

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from retrieval.backbones import Description, Pixels
+from retrieval.backbones import Description, ExtractorDescription, Pixels
 from retrieval.backbones.capture import LayerInputs, capture_branches
 from retrieval.backbones.latents import posterior
 from retrieval.backbones.weights import load_pretrained, require, weights_digest, weights_folder
@@ -58,9 +58,7 @@ _EMBEDDING_NAMES = (  # DiT has one of these, diffusers one a block
 )
 
 
-def load_dit(
-    description: Description, settings: ModelSettings, device: torch.device, offline: bool, published: bool
-) -> "DiT":
+def load(description: ExtractorDescription, settings: ModelSettings, device: torch.device, offline: bool) -> "DiT":
     """Load a DiT and its VAE.
 
     A local folder holds ``vae/`` and either diffusers' ``transformer/`` or one original checkpoint (``*.pt``,
@@ -78,7 +76,7 @@ def load_dit(
         require(folder, ("vae",), "DiT model")
         vae_folder = folder / "vae"
     network, sources = _load_network(folder, choose_dtype(settings.dtype, device))
-    size = settings.image_size or 256
+    size = settings.image_size or description.image_size
     if size != 8 * network.config.sample_size:
         raise UsageError(f"image size {size} does not suit this DiT: it takes {8 * network.config.sample_size} only")
     return DiT(
@@ -86,7 +84,7 @@ def load_dit(
         vae=_load_vae(vae_folder).to(device),
         digests=(weights_digest(sources), weights_digest(vae_folder)),
         settings=settings,
-        published=published,
+        published=settings.parity == "published",
     )
 
 
@@ -114,13 +112,13 @@ class DiT(LayerInputs):
         return blocks[layer]
 
     def hidden_shape(self, target: Target) -> tuple[int, int, int]:
-        """See :class:`retrieval.backbones.HiddenExtractor`."""
+        """See :class:`retrieval.projection.HiddenExtractor`."""
         side = self._network.config.sample_size // self._network.config.patch_size
         return len(self._classes), side**2, self.attention(target.layer).to_q.in_features
 
     @torch.inference_mode()
     def hidden(self, pixels: Pixels, targets: Sequence[Target], role: Role) -> dict[Target, Tensor]:
-        """Encode once, then one truncated pass a timestep; see :class:`retrieval.backbones.HiddenExtractor`."""
+        """Encode once, then one truncated pass a timestep; see :class:`retrieval.projection.HiddenExtractor`."""
         modules = {target.layer: self.attention(target.layer) for target in targets}
         mean, std = posterior(self._vae, pixels)
         rule = self._settings.noise or "pairwise"

@@ -108,7 +108,7 @@ class MiniExtractor:
 
     @torch.inference_mode()
     def hidden(self, pixels: Pixels, targets: Sequence[Target], role: Role) -> dict[Target, Tensor]:
-        """Return the roots of the cells' histograms; see :class:`retrieval.backbones.HiddenExtractor`."""
+        """Return the roots of the cells' histograms; see :class:`retrieval.projection.HiddenExtractor`."""
         for target in targets:
             self.projection(target)
         images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))).to(self._device)
@@ -116,13 +116,13 @@ class MiniExtractor:
         return dict.fromkeys(targets, roots)
 
     def projection(self, target: Target) -> CellProjection:
-        """See :class:`retrieval.backbones.HiddenExtractor`."""
+        """See :class:`retrieval.projection.HiddenExtractor`."""
         if target.layer != CELLS or target.values is None:
             raise UsageError(f"layer '{target.layer}' of mini gives no layer inputs to keep: choose another codec")
         return CellProjection(target.values)
 
     def hidden_shape(self, target: Target) -> tuple[int, int, int]:
-        """See :class:`retrieval.backbones.HiddenExtractor`."""
+        """See :class:`retrieval.projection.HiddenExtractor`."""
         return 1, GRID**2, LAB_SIZE + sum(points + 2 for points, _ in RINGS)
 
     def _run(self, network: MiniUNet, images: Tensor, targets: Sequence[Target], role: Role) -> dict[Target, QKV]:

@@ -5,6 +5,8 @@ pass a timestep that stops right behind the last layer asked for.
 """
 
 from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
@@ -74,7 +76,7 @@ def load(
         folder=folder,
         unet=_load_part(folder, "unet", device, dtype),
         vae=_load_part(folder, "vae", device, dtype),
-        prompts=_embed_prompts(folder, settings.prompt, device, dtype),
+        prompts=_embed_prompts(folder, ["", settings.prompt], device, dtype),
         alpha_bars=_alpha_bars(folder),
         image_size=size,
         settings=settings,
@@ -127,13 +129,23 @@ class StableDiffusion15(LayerInputs):
         """Which guidance branches are computed."""
         return self._branches
 
+    def with_prompts(self, prompts: Sequence[str]) -> "dict[str, StableDiffusion15]":
+        """See :class:`retrieval.backbones.Prompted`; the text encoder is loaded once more."""
+        states = _embed_prompts(self._folder, ["", *prompts], self._unet.device, self._unet.dtype)
+        found = {}
+        for number, prompt in enumerate(prompts, 1):
+            found[prompt] = other = copy(self)
+            other._prompts = states[[0, number] if self._branches == "both" else [number]]
+            other._settings = replace(self._settings, prompt=prompt)
+        return found
+
     def prepare(self, image: Image.Image) -> Pixels:
         """Return ``[S, S, 3]``: Lanczos to a square, as published."""
         return resize_square(image, self._image_size)
 
     @torch.inference_mode()
     def hidden(self, pixels: Pixels, targets: Sequence[Target], role: Role) -> dict[Target, Tensor]:
-        """Encode once, then one truncated UNet pass a timestep; see :class:`retrieval.backbones.HiddenExtractor`."""
+        """Encode once, then one truncated UNet pass a timestep; see :class:`retrieval.projection.HiddenExtractor`."""
         unknown = sorted({target.layer for target in targets} - set(LAYERS))
         if unknown:
             raise UsageError(f"unknown layer '{unknown[0]}' of sd15; known: {', '.join(LAYERS)}")
@@ -145,7 +157,7 @@ class StableDiffusion15(LayerInputs):
         return found
 
     def hidden_shape(self, target: Target) -> tuple[int, int, int]:
-        """See :class:`retrieval.backbones.HiddenExtractor`."""
+        """See :class:`retrieval.projection.HiddenExtractor`."""
         side = self._image_size // 8
         tokens = tokens_at(LAYERS[target.layer], len(self._unet.down_blocks), side)
         return len(self._prompts), tokens, self.attention(target.layer).to_q.in_features
@@ -211,8 +223,8 @@ def _load_part(folder: Path, part: str, device: torch.device, dtype: torch.dtype
     return model.to(device)
 
 
-def _embed_prompts(folder: Path, prompt: str, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Return the last hidden states of ["", prompt], ``[2, 77, width]``."""
+def _embed_prompts(folder: Path, prompts: Sequence[str], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return the last hidden states of ``prompts``, ``[prompts, 77, width]``."""
     from transformers import CLIPTextModel, CLIPTokenizer
 
     try:
@@ -227,7 +239,7 @@ def _embed_prompts(folder: Path, prompt: str, device: torch.device, dtype: torch
             CLIPTextModel, part, "the text encoder of sd15", dtype=dtype, variant=variant_of(part)
         )
     tokens = tokenizer(
-        ["", prompt],
+        list(prompts),
         padding="max_length",
         max_length=tokenizer.model_max_length,
         truncation=True,

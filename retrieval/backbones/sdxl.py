@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from retrieval.backbones import Description, Pixels
+from retrieval.backbones import ExtractorDescription, Pixels
 from retrieval.backbones.capture import LayerInputs, capture_branches, tokens_at
 from retrieval.backbones.latents import posterior
 from retrieval.backbones.weights import (
@@ -50,8 +50,8 @@ PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 STEPS = 1000
 
 
-def load_sdxl(
-    description: Description, settings: ModelSettings, device: torch.device, offline: bool, published: bool
+def load(
+    description: ExtractorDescription, settings: ModelSettings, device: torch.device, offline: bool
 ) -> "StableDiffusionXL":
     """Load VAE, UNet and two prompt embeddings; the text encoders are not kept. The VAE runs in float32.
 
@@ -59,7 +59,7 @@ def load_sdxl(
         UsageError: an image size that the VAE can't halve often enough.
         ModelError: weights are missing or incomplete.
     """
-    size = settings.image_size or 512
+    size = settings.image_size or description.image_size
     if size <= 0 or size % 64:
         raise UsageError(f"image size {size} does not suit SD-XL: a positive multiple of 64 is needed")
     local = None if settings.weights is None else Path(settings.weights)
@@ -74,7 +74,7 @@ def load_sdxl(
         scheduler=_scheduler(folder),
         settings=settings,
         image_size=size,
-        published=published,
+        published=settings.parity == "published",
     )
 
 
@@ -109,7 +109,7 @@ class StableDiffusionXL(LayerInputs):
 
     @torch.inference_mode()
     def hidden(self, pixels: Pixels, targets: Sequence[Target], role: Role) -> dict[Target, Tensor]:
-        """Encode once, then one truncated UNet pass a timestep; see :class:`retrieval.backbones.HiddenExtractor`."""
+        """Encode once, then one truncated UNet pass a timestep; see :class:`retrieval.projection.HiddenExtractor`."""
         modules = {target.layer: self.attention(target.layer) for target in targets}
         mean, std = posterior(self._vae, pixels)
         rule = self._settings.noise or "pairwise"
@@ -127,7 +127,7 @@ class StableDiffusionXL(LayerInputs):
         return found
 
     def hidden_shape(self, target: Target) -> tuple[int, int, int]:
-        """See :class:`retrieval.backbones.HiddenExtractor`."""
+        """See :class:`retrieval.projection.HiddenExtractor`."""
         stages = len(self._unet.down_blocks)
         kind, _, number = target.layer.partition(".")[0].partition("_")
         block = {"D": f"down_blocks.{int(number or 0) + 1}", "M": "mid_block", "U": f"up_blocks.{number or 0}"}[kind]

@@ -68,7 +68,7 @@ class ViTEmbedder:
         self,
         *,
         name: str,
-        folder: Path,
+        folder: Path | None,
         model: Any,
         preprocessing: Preprocessing,
         pool: Callable[[Any], Tensor],
@@ -115,9 +115,13 @@ class ViTEmbedder:
         images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))).to(device).float() / 255.0
         return self._model(pixel_values=(images - mean) / std)
 
+    def _weights(self) -> str:
+        assert self._folder is not None
+        return weights_digest(self._folder)
+
     def fingerprint(self) -> dict[str, Any]:
         """See :class:`retrieval.backbones.Embedder`."""
-        return {"name": self._name, "weights": weights_digest(self._folder), **_json(asdict(self._rules))}
+        return {"name": self._name, "weights": self._weights(), **_json(asdict(self._rules))}
 
 
 def _load(

@@ -152,7 +152,9 @@ def load_tid2013(folder: Path, options: BenchOptions) -> list[Triplet]:
             names = (f"{stem}.bmp", f"{stem}_{distortion:02}_{low}.bmp", f"{stem}_{distortion:02}_{high}.bmp")
             missing = [name for name in names if name not in files]
             if missing:
-                raise UsageError(f"TID2013: {missing[0]} is nowhere below {folder}; 25 references x 24 distortions are")
+                raise UsageError(
+                    f"TID2013: {missing[0]} is nowhere below {folder}: 25 references x 24 distortions belong there"
+                )
             original, nearer, farther = (files[name] for name in names)
             found.append(Triplet(original, nearer, farther, f"distortion {distortion:02}"))
     return found
@@ -220,7 +222,7 @@ def load_groups(folder: Path, options: BenchOptions) -> list[Triplet]:
 
 def load_videos(folder: Path) -> Groups:
     """TikTok: frames by video, VIDEO/FRAME.png in the order of their names; two frames or more each."""
-    videos = {name: paths for name, paths in read_groups(folder).items() if len(paths) > 1}
+    videos = {name: paths for name, paths in read_groups(folder, "video").items() if len(paths) > 1}
     if not videos:
         raise UsageError(f"{folder} holds no folder of two or more frames")
     return videos

@@ -19,12 +19,12 @@ def draw_figure(folder: Path, queries: Sequence[Path], out: Path, run: Run, k: i
     """
     items = list(find_images([folder]).files)
     if len(items) < 2:
-        raise UsageError(f"{folder} holds {len(items)} images: two or more are needed for a figure")
+        raise UsageError(f"a figure needs two images or more, and {folder} holds {len(items) or 'none'}")
     asked = [query.resolve() for query in queries] or _spread(items)
     found = {name: _nearest(name, asked, items, run, k) for name in run.metrics}
     rows = [
         SheetRow(
-            title=METRICS[name].title if name in METRICS else name,
+            title=f"{name}: {METRICS[name].title}" if name in METRICS else name,
             query=SheetCell(query, "query", _short(query)),
             neighbours=[SheetCell(path, f"{score:.3f}", _short(path)) for path, score in found[name][query]],
         )

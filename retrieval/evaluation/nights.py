@@ -28,7 +28,7 @@ def read_nights(file: Path, split: str, least_votes: int = 0) -> list[Triplet]:
         sides = [file.parent / row["left_path"], file.parent / row["right_path"]]
         near, far = sides if float(row["left_vote"]) else sides[::-1]
         part = {"true": "imagenet", "false": "not imagenet"}.get(row.get("is_imagenet", "").lower(), "")
-        found.append(Triplet(file.parent / row["ref_path"], near, far, part))
+        found.append(Triplet(file.parent / row["ref_path"], near, far, part, row.get("prompt", "")))
     if not found:
         raise UsageError(f"{file} has no rows of the split '{split}'")
     missing = [path for t in found for path in (t.reference, t.nearer, t.farther) if not path.is_file()]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from retrieval.errors import UsageError
 from retrieval.evaluation.benches import TIKTOK, BenchOptions, describe_bench, load_videos
@@ -19,11 +20,12 @@ from retrieval.evaluation.measure import (
 )
 from retrieval.evaluation.pairs import PAIRS, measure_pairs, read_pairs
 from retrieval.evaluation.store import FeatureStore, Progress, silent
-from retrieval.evaluation.triplets import need_folder, read_groups
+from retrieval.evaluation.triplets import Triplet, need_folder, read_groups
 from retrieval.images import DecodeRules
 from retrieval.metrics import Metric
 
 ALL = "all"
+CATEGORY = "{category}"  # in a prompt: the category of each triplet, as the published code has it for NIGHTS
 VOTE = "vote of {}"
 
 
@@ -102,7 +104,10 @@ def _run_one(kind: str, shown: str, source: Path, run: Run) -> Iterator[Measurem
     decisions = []
     for name in run.metrics:
         store = run.store(name)
-        decisions.append(decide(store, triplets, run.shown(shown, name)))
+        if CATEGORY in run.metrics[name].prompt:
+            decisions.append(_decide_by_category(name, triplets, run, run.shown(shown, name)))
+        else:
+            decisions.append(decide(store, triplets, run.shown(shown, name)))
         yield from accuracy(shown, name, triplets, decisions[-1])
         if groups is not None:
             rankings = list(rank_groups(store, groups, run.shown(shown, name)))
@@ -112,3 +117,22 @@ def _run_one(kind: str, shown: str, source: Path, run: Run) -> Iterator[Measurem
     if run.vote:
         votes = np.sign(np.sum(np.array(decisions) - 0.5, axis=0))
         yield from accuracy(shown, VOTE.format(len(decisions)), triplets, (votes + 1) / 2)
+
+
+def _decide_by_category(name: str, triplets: Sequence[Triplet], run: Run, progress: Progress) -> NDArray[np.float64]:
+    """Decide every triplet under the prompt of its own category.
+
+    Raises:
+        UsageError: triplets without categories, or a metric without prompts.
+    """
+    metric = run.metrics[name]
+    if not all(triplet.category for triplet in triplets):
+        raise UsageError(f"the prompt names {CATEGORY}, and these triplets have none: only nights has (column prompt)")
+    by_prompt: dict[str, list[int]] = {}
+    for row, triplet in enumerate(triplets):
+        by_prompt.setdefault(metric.prompt.replace(CATEGORY, triplet.category), []).append(row)
+    right = np.zeros(len(triplets))
+    for prompt, own in metric.prompted(list(by_prompt)).items():
+        rows = by_prompt[prompt]
+        right[rows] = decide(FeatureStore(own, run.rules, run.cache), [triplets[i] for i in rows], progress)
+    return right

@@ -7,6 +7,7 @@ image and by the metric's fingerprint, so nothing stale is ever used.
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -57,28 +58,43 @@ class FeatureStore:
             progress("images", start + len(batch), len(missing))
 
     def _encode_batch(self, paths: Sequence[Path], role: Role) -> None:
-        fresh: list[tuple[Path, Path | None, Image.Image]] = []
+        fresh: list[tuple[Path, str, Image.Image]] = []
         for path in paths:
             image, facts = read_image(path, self._rules)
-            file = None if self._folder is None else self._folder / role / f"{facts.sha256}.safetensors"
-            if file is not None and file.is_file():
-                self._kept[role, path] = file
-            else:
-                fresh.append((path, file, image))
+            if not self.recall(path, facts.sha256, role):
+                fresh.append((path, facts.sha256, image))
         if not fresh:
             return
-        features = self.metric.encode([image for _, _, image in fresh], role)
-        for row, (path, file, _) in enumerate(fresh):
-            one = select(features, slice(row, row + 1))
-            if file is None:
-                self.put(path, role, one)
-            else:
-                _save(one, file)
-                self._kept[role, path] = file
+        features = self.metric.encode_files([image for _, _, image in fresh], [path for path, _, _ in fresh], role)
+        for row, (path, sha256, _) in enumerate(fresh):
+            self.put(path, role, select(features, slice(row, row + 1)), sha256)
 
-    def put(self, path: Path, role: Role, features: Features) -> None:
-        """Keep the features of one image that were computed elsewhere."""
-        self._kept[self._role(role), path] = {name: tensor.clone() for name, tensor in features.items()}
+    def recall(self, path: Path, sha256: str, role: Role) -> bool:
+        """Say whether the features of an image are there already, in memory or by its content in the folder."""
+        role = self._role(role)
+        file = self._file(sha256, role)
+        if file is not None and file.is_file():
+            self._kept[role, path] = file
+        return (role, path) in self._kept
+
+    def put(self, path: Path, role: Role, features: Features, sha256: str) -> None:
+        """Keep the features of one image, of this content."""
+        role = self._role(role)
+        file = self._file(sha256, role)
+        if file is None:
+            self._kept[role, path] = {name: tensor.clone() for name, tensor in features.items()}
+        else:
+            _save(features, file)
+            self._kept[role, path] = file
+
+    def forget(self) -> None:
+        """Drop all features, also those in the folder."""
+        self._kept.clear()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _file(self, sha256: str, role: Role) -> Path | None:
+        return None if self._folder is None else self._folder / role / f"{sha256}.safetensors"
 
     def get(self, paths: Sequence[Path], role: Role) -> Features:
         """Return the features of encoded images, in the order of ``paths``."""

@@ -21,6 +21,7 @@ class Triplet:
     nearer: Path
     farther: Path
     part: str = ""  # a subset that is reported apart
+    category: str = ""  # what a prompt of its own may name
 
 
 Groups = Mapping[str, Sequence[Path]]
@@ -34,22 +35,27 @@ def images_of(triplets: Sequence[Triplet]) -> tuple[list[Path], list[Path]]:
     return sorted(queries), sorted(gallery)
 
 
-def read_groups(folder: Path) -> Groups:
+def read_groups(folder: Path, kind: str = "group") -> Groups:
     """Return the images below ``folder`` by the folder that each lies in, relative to ``folder``.
+
+    What a folder stands for, ``kind``, is for the messages.
 
     Raises:
         UsageError: no images, or one group only; the message says what was expected.
     """
-    need_folder(folder, "one folder a group is expected there")
+    need_folder(folder, f"one folder a {kind} is expected there")
     root = folder.resolve()
     groups: dict[str, list[Path]] = {}
     for path in find_images([folder.resolve()]).files:
         groups.setdefault(path.parent.relative_to(root).as_posix(), []).append(path)
     groups.pop(".", None)  # images beside the groups belong to none
     if not groups:
-        raise UsageError(f"{folder} holds no folders with images: one folder a group is expected")
+        raise UsageError(f"{folder} holds no folders with images: one folder a {kind} is expected")
     if len(groups) == 1:
-        raise UsageError(f"{folder} holds one group only ({next(iter(groups))}): two or more are needed to compare")
+        (name,) = groups
+        empty = [path.name for path in sorted(root.iterdir()) if path.is_dir() and path.name not in name.split("/")]
+        beside = f"; no images in {', '.join(empty[:3])}" if empty else ""
+        raise UsageError(f"{folder} holds one {kind} only ({name}{beside}): two or more are needed to compare")
     return dict(sorted(groups.items()))
 
 
@@ -118,4 +124,4 @@ def read_csv(file: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, st
 def need_folder(folder: Path, expected: str) -> None:
     """Raise a UsageError that says what was ``expected`` where ``folder`` is none."""
     if not folder.is_dir():
-        raise UsageError(f"{folder} is no folder: {expected}")
+        raise UsageError(f"{folder} {'is no folder' if folder.exists() else 'does not exist'}: {expected}")

@@ -8,14 +8,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, cast, get_args
 
+from retrieval.backbones import EMBEDDERS, EXTRACTORS, Description
 from retrieval.errors import UsageError
-from retrieval.modes import MINI_MODES
 from retrieval.settings import PUBLISHED_PROMPT, PUBLISHED_SEED
-from retrieval.vocabulary import Branches, Directions, DtypeName, NoiseRule, Role, Similarity
+from retrieval.vocabulary import Branches, Directions, DtypeName, NoiseRule, Parity, Role, Similarity
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     import torch
     from numpy.typing import NDArray
@@ -25,9 +27,8 @@ if TYPE_CHECKING:
 Features = Mapping[str, "Tensor"]
 """What is kept of images: tensors by name on the CPU, the first axis of each counts images."""
 
-Parity = Literal["sound", "published"]
-"""Where the published code computes something else than it says: ``sound`` does what the method says,
-``published`` what the published numbers came from. Each metric's docstring says what it changes."""
+AAS = "retrieval.metrics.extractor:load"  # the loader of every metric that can be indexed
+WITHOUT = "retrieval.metrics.without_aas:load"
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class MetricSettings:
     seed: int = PUBLISHED_SEED
     prompt: str = PUBLISHED_PROMPT
     dtype: DtypeName = "auto"
+    masks: str | None = None  # of ffa: a folder of given masks, in place of those that rembg finds
 
     def __post_init__(self) -> None:
         for name, words in (("similarity", Similarity), ("directions", Directions), ("parity", Parity)):
@@ -58,6 +60,7 @@ class Metric(ABC):
     """A likeness of two images, the query first."""
 
     higher_is_closer: bool = True
+    prompt: str = ""  # with {category} in it: to be filled in by :meth:`prompted`
     one_role: bool = False  # an image has the same features as a query and in the gallery: encode it once
     comparative: ClassVar[bool] = False  # a score depends on the other images that it is asked with
     batch_size: int = 16  # images that are encoded at a time
@@ -65,6 +68,14 @@ class Metric(ABC):
     @abstractmethod
     def encode(self, images: Sequence["Image.Image"], role: Role) -> Features:
         """Return the features of upright RGB images."""
+
+    def encode_files(self, images: Sequence["Image.Image"], paths: Sequence["Path"], role: Role) -> Features:
+        """Encode images that were read from ``paths``, for metrics that look beside them (a given mask)."""
+        return self.encode(images, role)
+
+    def prompted(self, prompts: Sequence[str]) -> Mapping[str, "Metric"]:
+        """Return the metric under each of ``prompts``; a UsageError where it takes none."""
+        raise UsageError("this metric takes no prompts of categories; diffsim-s and diffsim-c do")
 
     @abstractmethod
     def score(self, query: Features, gallery: Features) -> "NDArray[np.float32]":
@@ -89,97 +100,90 @@ class Metric(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MetricDescription:
-    """What there is to know of a metric before it is loaded."""
+class MetricDescription(Description):
+    """What there is to know of a metric before it is loaded; licence and size are those of its weights."""
 
-    name: str
-    title: str
-    licence: str  # of the weights
-    download_mb: int  # 0: nothing is downloaded
-    loader: str  # "module:function", taking (description, settings, device, offline)
-    repo: str = ""
-    revision: str = ""
     needs: str = ""  # a package beyond the project's own
     layer: str = ""  # the default; empty: the metric has no layers
     denoising_step: int = 0  # the default; 0: the metric adds no noise
     image_size: int = 0  # pixels a side; 0: the model's own
     published_as: str = ""  # its row in the paper's tables
     members: tuple[str, ...] = ()  # of an ensemble
-    mode: str = ""  # of the embedded model: its target is the default
+    extractor: str = ""  # the model, of retrieval.backbones.EXTRACTORS, whose tensors it reads
+    mode: str = ""  # of that model: its target is the default
 
 
-_SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
-_SD15_REVISION = "451f4fe16113bff5a5d2269ed5ad43b0592e9a14"
-_CLIP, _CLIP_REVISION = "openai/clip-vit-base-patch32", "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268"
-_DINOV2, _DINOV2_REVISION = "facebook/dinov2-small", "ed25f3a31f01632728cabb09d1542f84ab7b0056"
-
-
-def _entry(
-    name: str,
-    title: str,
-    licence: str,
-    download_mb: int,
-    loader: str,
-    repo: str = "",
-    revision: str = "",
-    **more: Any,
-) -> MetricDescription:
+def _plain(name: str, title: str, licence: str, download_mb: int, loader: str, **more: Any) -> MetricDescription:
     return MetricDescription(
         name=name,
         title=title,
         licence=licence,
         download_mb=download_mb,
         loader=f"retrieval.metrics.{loader}",
-        repo=repo,
-        revision=revision,
+        **more,
+    )
+
+
+def _pooled(encoder: str, published_as: str) -> MetricDescription:
+    """Return the metric on an encoder's vectors."""
+    facts = {key: value for key, value in vars(EMBEDDERS[encoder]).items() if key != "loader"}
+    return MetricDescription(**facts, loader="retrieval.metrics.vectors:load_embedding", published_as=published_as)
+
+
+def _reading(
+    extractor: str, mode: str, name: str, title: str = "", loader: str = AAS, **more: Any
+) -> MetricDescription:
+    """Return a metric that reads a model's tensors, by default as one of its modes does."""
+    model = EXTRACTORS[extractor]
+    target = model.modes[mode].target
+    return MetricDescription(
+        name=name,
+        title=title or model.title,
+        licence=model.licence,
+        download_mb=model.download_mb,
+        loader=loader,
+        repo=model.repo,
+        revision=model.revision,
+        layer=target.layer,
+        denoising_step=target.denoising_step if target.timestep else 0,
+        image_size=model.image_size,
+        extractor=extractor,
+        mode=mode,
         **more,
     )
 
 
 _ENTRIES = (
-    _entry("diffsim-s", "DiffSim-S on Stable Diffusion 1.5", "CreativeML OpenRAIL-M", 4270, "diffusion:load_sd15",
-           _SD15, _SD15_REVISION, layer="U_0", denoising_step=900, image_size=512, published_as="DiffSim-S SD1.5"),
-    *(
-        _entry(name, f"the embedded model in mode {mode}", "Apache-2.0", 0, "diffusion:load_mini", mode=mode,
-               layer=MINI_MODES[mode].target.layer, denoising_step=MINI_MODES[mode].target.denoising_step)
-        for name, mode in (("mini", "style"), ("mini-instance", "instance"), ("mini-semantic", "semantic"))
-    ),
-    _entry("clip-aas", "AAS on CLIP ViT-B/32", "MIT", 605, "vit:load_clip_aas",
-           _CLIP, _CLIP_REVISION, layer="11", published_as="CLIP AAS"),
-    _entry("dinov2-aas", "AAS on DINOv2 ViT-S/14", "Apache-2.0", 88, "vit:load_dinov2_aas",
-           _DINOV2, _DINOV2_REVISION, layer="11", published_as="DINOv2 AAS"),
-    _entry("clip", "CLIP ViT-B/32 image embedding", "MIT", 605, "vectors:load_embedding",
-           _CLIP, _CLIP_REVISION, published_as="CLIP"),
-    _entry("dinov2", "DINOv2 ViT-S/14 class token", "Apache-2.0", 88, "vectors:load_embedding",
-           _DINOV2, _DINOV2_REVISION, published_as="DINOv2"),
-    _entry("clip-feats", "CLIP layer output without AAS", "MIT", 605, "vit:load_clip_feats",
-           _CLIP, _CLIP_REVISION, layer="11"),
-    _entry("dinov2-feats", "DINOv2 attention output without AAS", "Apache-2.0", 88, "vit:load_dinov2_feats",
-           _DINOV2, _DINOV2_REVISION, layer="11"),
-    _entry("diffusion-feats", "SD 1.5 attention output without AAS", "CreativeML OpenRAIL-M", 4270,
-           "diffusion:load_feats", _SD15, _SD15_REVISION, layer="U_0", denoising_step=900, image_size=512),
-    _entry("diffsim-c", "DiffSim-C: IP-Adapter Plus on SD 1.5", "CreativeML OpenRAIL-M, Apache-2.0", 6896,
-           "diffsim_c:load", _SD15, _SD15_REVISION, layer="U_0", denoising_step=600, image_size=512,
-           published_as="DiffSim-C SD1.5"),
-    _entry("diffsim-xl", "DiffSim-S on SD-XL", "CreativeML OpenRAIL++-M", 6940, "larger:load_sdxl",
-           "stabilityai/stable-diffusion-xl-base-1.0", "462165984030d82259a11f4367a4eed129e94a7b",
-           layer="U_0", denoising_step=900, image_size=512, published_as="DiffSim-S SD-XL"),
-    _entry("dit-256", "DiffSim on DiT-XL/2, 256 px", "CC-BY-NC-4.0", 3035, "larger:load_dit",
-           "facebook/DiT-XL-2-256", "eab87f77abd5aef071a632f08807fbaab0b704d0",
-           layer="14", denoising_step=900, image_size=256, published_as="DiT-XL/2 256"),
-    _entry("dit-512", "DiffSim on DiT-XL/2, 512 px", "CC-BY-NC-4.0", 3035, "larger:load_dit",
-           "facebook/DiT-XL-2-512", "main",  # its commit could not be looked up where this was written
-           layer="14", denoising_step=900, image_size=512, published_as="DiT-XL/2 512"),
-    _entry("rgb-hist", "RGB histogram, 8 bins a channel", "Apache-2.0", 0, "vectors:load_rgb_histogram"),
-    _entry("lab-hist", "Lab histogram, 5 x 6 x 6 bins", "Apache-2.0", 0, "vectors:load_lab_histogram"),
-    _entry("ssim", "structural similarity of luma at 128 px", "Apache-2.0", 0, "ssim:load", image_size=128),
-    _entry("lpips", "LPIPS, VGG network", "BSD-2-Clause", 553, "packages:load_lpips", image_size=512,
+    _reading("sd15", "style", "diffsim-s", published_as="DiffSim-S SD1.5"),
+    _reading("mini", "style", "mini", "the embedded model in mode style"),
+    _reading("mini", "instance", "mini-instance", "the embedded model in mode instance"),
+    _reading("mini", "semantic", "mini-semantic", "the embedded model in mode semantic"),
+    _reading("clip-aas", "semantic", "clip-aas", published_as="CLIP AAS"),
+    _reading("dinov2-aas", "semantic", "dinov2-aas", published_as="DINOv2 AAS"),
+    _pooled("clip", "CLIP"),
+    _pooled("dinov2", "DINOv2"),
+    _reading("clip-aas", "semantic", "clip-feats", "CLIP layer output without AAS", f"{WITHOUT}_clip"),
+    _reading("dinov2-aas", "semantic", "dinov2-feats", "DINOv2 attention output without AAS", f"{WITHOUT}_dinov2"),
+    _reading("sd15", "style", "diffusion-feats", "SD 1.5 attention output without AAS", f"{WITHOUT}_diffusion"),
+    _reading("diffsim-c", "instance", "diffsim-c", published_as="DiffSim-C SD1.5"),
+    _reading("diffsim-xl", "style", "diffsim-xl", published_as="DiffSim-S SD-XL"),
+    _reading("dit-256", "style", "dit-256", published_as="DiT-XL/2 256"),
+    _reading("dit-512", "style", "dit-512", published_as="DiT-XL/2 512"),
+    _plain("rgb-hist", "RGB histogram, 8 bins a channel", "Apache-2.0", 0, "vectors:load_rgb_histogram"),
+    _plain("lab-hist", "Lab histogram, 5 x 6 x 6 bins", "Apache-2.0", 0, "vectors:load_lab_histogram"),
+    _plain("ssim", "structural similarity of luma at 128 px", "Apache-2.0", 0, "ssim:load", image_size=128),
+    _plain("clip-aas-random", "AAS on CLIP ViT-B/32 with RANDOM weights: what structure alone gives", "Apache-2.0", 0,
+           "random_weights:load_clip"),
+    _plain("dinov2-aas-random", "AAS on DINOv2 ViT-S/14 with RANDOM weights: likewise", "Apache-2.0", 0,
+           "random_weights:load_dinov2"),
+    _plain("lpips", "LPIPS, VGG network", "BSD-2-Clause", 553, "packages:load_lpips", image_size=512,
            needs="lpips", published_as="LPIPS"),
-    _entry("dreamsim", "DreamSim, ensemble", "MIT", 1040, "packages:load_dreamsim", needs="dreamsim"),
-    _entry("gram", "VGG-19 Gram matrix of conv5_1", "BSD-3-Clause", 548, "gram:load", published_as="Gram"),
-    _entry("ffa", "foreground feature averaging, DINOv2 ViT-B/14", "Apache-2.0", 346, "ffa:load",
-           "facebook/dinov2-base", "f9e44c814b77203eaa57a6bdbbd535f21ede1415", needs="rembg", published_as="FFA"),
-    _entry("ensemble", "majority vote of CLIP, DINOv2 and DiffSim-S", "see its members", 4963, "ensemble:load",
+    _plain("dreamsim", "DreamSim, ensemble", "MIT", 1040, "packages:load_dreamsim", needs="dreamsim"),
+    _plain("gram", "VGG-19 Gram matrix of conv5_1", "BSD-3-Clause", 548, "gram:load", published_as="Gram"),
+    _plain("ffa", "foreground feature averaging, DINOv2 ViT-B/14", "Apache-2.0", 346, "ffa:load",
+           repo="facebook/dinov2-base", revision="f9e44c814b77203eaa57a6bdbbd535f21ede1415",
+           needs="rembg", published_as="FFA"),
+    _plain("ensemble", "majority vote of CLIP, DINOv2 and DiffSim-S", "see its members", 4963, "ensemble:load",
            published_as="Ensemble", members=("clip", "dinov2", "diffsim-s")),
 )  # fmt: skip
 
@@ -191,6 +195,26 @@ def describe_metric(name: str) -> MetricDescription:
     if name not in METRICS:
         raise UsageError(f"unknown metric '{name}'; known: {', '.join(METRICS)}")
     return METRICS[name]
+
+
+def indexed_by(name: str) -> str:
+    """Return the model that an index is built with so that its scores are those of the metric ``name``.
+
+    Raises:
+        UsageError: an unknown metric, or one without attention to keep; the message lists those that have.
+    """
+    entry = describe_metric(name)
+    if entry.loader != AAS:
+        able = ", ".join(other.name for other in METRICS.values() if other.loader == AAS)
+        raise UsageError(f"metric '{name}' can't be indexed, since it is not made of attention; these can: {able}")
+    return entry.extractor
+
+
+def chosen_model(model: str | None, metric: str | None) -> str | None:
+    """Return the model asked for by its name or by a metric's; both at once are a UsageError."""
+    if model is not None and metric is not None:
+        raise UsageError("--model and --metric both name the model of an index: give one of them")
+    return model if metric is None else indexed_by(metric)
 
 
 def load_metric(

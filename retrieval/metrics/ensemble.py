@@ -1,6 +1,7 @@
 """The hard vote of the paper: each member says which of two images is closer, and the majority decides."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -54,11 +55,11 @@ class Ensemble(Metric):
 
     def encode(self, images: Sequence[Image.Image], role: Role) -> Features:
         """Return every member's features, named ``member/feature``."""
-        return {
-            f"{name}/{feature}": tensor
-            for name, member in self._members.items()
-            for feature, tensor in member.encode(images, role).items()
-        }
+        return _named({name: member.encode(images, role) for name, member in self._members.items()})
+
+    def encode_files(self, images: Sequence[Image.Image], paths: Sequence[Path], role: Role) -> Features:
+        """See :class:`retrieval.metrics.Metric`."""
+        return _named({name: member.encode_files(images, paths, role) for name, member in self._members.items()})
 
     def score(self, query: Features, gallery: Features) -> NDArray[np.float32]:
         """See the class; memory is quadratic in the gallery."""
@@ -78,6 +79,10 @@ def majority(scores: NDArray[np.float32]) -> NDArray[np.float32]:
     np.fill_diagonal(wins, 0.0)
     shares: NDArray[np.float32] = (wins.sum(axis=1) / max(1, scores.shape[1] - 1)).astype(np.float32)
     return shares
+
+
+def _named(features: Mapping[str, Features]) -> Features:
+    return {f"{name}/{feature}": tensor for name, own in features.items() for feature, tensor in own.items()}
 
 
 def _part(features: Features, name: str) -> Features:

@@ -1,9 +1,11 @@
 """Foreground feature averaging (CUTE; Kotar et al., 2023): DINOv2's patch tokens, averaged over the subject.
 
-The subject's mask comes from the package rembg, which is no dependency of this project (the authors' carvekit pulls
-an old torch). The background is blackened before the network sees it, which they call "Crop-Feat".
+The subject's mask is given in a folder, or comes from the package rembg, which is no dependency of this project (the
+authors' carvekit pulls an old torch). The background is blackened before the network sees it, which they call
+"Crop-Feat".
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,9 @@ from torch import Tensor
 
 from retrieval.backbones.vit import DINOV2_PREPROCESSING
 from retrieval.backbones.weights import load_pretrained, quiet_loading, require, weights_digest, weights_folder
-from retrieval.metrics import MetricDescription, MetricSettings
-from retrieval.metrics.larger import weights_of
+from retrieval.errors import UsageError
+from retrieval.images import DecodeRules, read_image
+from retrieval.metrics import Features, MetricDescription, MetricSettings
 from retrieval.metrics.packages import need_package
 from retrieval.metrics.vectors import FlatMetric
 from retrieval.vocabulary import Role
@@ -31,16 +34,20 @@ Cut = Callable[[Image.Image], Image.Image]
 def load(
     description: MetricDescription, settings: MetricSettings, device: torch.device, offline: bool
 ) -> "ForegroundAverage":
-    """Load DINOv2 ViT-B/14, and rembg to find the subject.
+    """Load DINOv2 ViT-B/14, and rembg to find the subject where no masks are given.
 
     Raises:
-        DependencyError: rembg is not installed.
+        DependencyError: rembg is not installed, and no masks are given.
         ModelError: weights are missing or incomplete.
     """
-    package = need_package("rembg", description.name)
+    find: Cut | GivenMasks
+    if settings.masks is None:
+        find = _cut_by(need_package("rembg", description.name, ", or give masks with --masks FOLDER"))
+    else:
+        find = GivenMasks(Path(settings.masks))
     local = None if settings.weights is None else Path(settings.weights)
-    folder = weights_folder(weights_of(description), local, FILES, offline)
-    return ForegroundAverage(load_network(folder, device), folder, settings.image_size or SIZE, _cut_by(package))
+    folder = weights_folder(description, local, FILES, offline)
+    return ForegroundAverage(load_network(folder, device), folder, settings.image_size or SIZE, find)
 
 
 def load_network(folder: Path, device: torch.device) -> Any:
@@ -60,24 +67,68 @@ def _cut_by(package: Any) -> Cut:
     return cut
 
 
+class GivenMasks:
+    """Masks that lie in a folder by the names of the images: ``FOLDER/NAME.png`` or ``FOLDER/PARENT/NAME.png``."""
+
+    def __init__(self, folder: Path) -> None:
+        """Take the folder; one that is missing is a UsageError."""
+        if not folder.is_dir():
+            raise UsageError(f"{folder} is no folder: masks are expected there, named like the images")
+        self._folder = folder
+
+    def of(self, path: Path, size: tuple[int, int]) -> Image.Image:
+        """Return the mask of the image at ``path``, mode L, of ``size``; the longest path that fits counts.
+
+        Raises:
+            UsageError: there is none.
+            ImageError: it is no usable image.
+        """
+        parts = path.absolute().with_suffix(".png").parts[1:]
+        tails = [self._folder.joinpath(*parts[start:]) for start in range(len(parts))]
+        for file in tails:
+            if file.is_file():
+                mask = read_image(file, DecodeRules(alpha="drop"))[0].convert("L")
+                return mask if mask.size == size else mask.resize(size, Image.Resampling.NEAREST)
+        raise UsageError(f"ffa: {path} has no mask: {tails[-1]} is missing")
+
+    def digest(self) -> str:
+        """Return one digest of all masks."""
+        whole = hashlib.sha256()
+        for file in sorted(self._folder.rglob("*.png")):
+            whole.update(f"{file.relative_to(self._folder).as_posix()}:".encode())
+            whole.update(hashlib.sha256(file.read_bytes()).digest())
+        return whole.hexdigest()
+
+
 class ForegroundAverage(FlatMetric):
     """Mean of the final patch tokens under the mask, compared by cosine."""
 
     one_role = True
     batch_size = 4
 
-    def __init__(self, network: Any, folder: Path, image_size: int, cut: Cut) -> None:
+    def __init__(self, network: Any, folder: Path, image_size: int, find: "Cut | GivenMasks") -> None:
         """Take a loaded DINOv2 and what finds a subject."""
         super().__init__()
-        self._network, self._folder, self._cut = network, folder, cut
+        self._network, self._folder, self._find = network, folder, find
         patch = network.config.patch_size
         self._grid = image_size // patch
         self._size = self._grid * patch
 
-    @torch.inference_mode()
     def vectors(self, images: Sequence[Image.Image], role: Role) -> Tensor:
-        """Return ``[images, width]``."""
-        masks = [self._cut(image) for image in images]
+        """Return ``[images, width]``; masks that are given need :meth:`encode_files`."""
+        if isinstance(self._find, GivenMasks):
+            raise UsageError("ffa with given masks needs the images' files: their names tell which mask is whose")
+        return self._averages(images, [self._find(image) for image in images])
+
+    def encode_files(self, images: Sequence[Image.Image], paths: Sequence[Path], role: Role) -> Features:
+        """See :class:`retrieval.metrics.Metric`."""
+        if not isinstance(self._find, GivenMasks):
+            return self.encode(images, role)
+        masks = [self._find.of(path, image.size) for image, path in zip(images, paths, strict=True)]
+        return {"vector": self._averages(images, masks).cpu()}
+
+    @torch.inference_mode()
+    def _averages(self, images: Sequence[Image.Image], masks: Sequence[Image.Image]) -> Tensor:
         pixels = torch.stack([self._pixels(image, mask) for image, mask in zip(images, masks, strict=True)])
         tokens: Tensor = self._network(pixel_values=pixels.to(self._network.device)).last_hidden_state[:, 1:]
         weights = torch.stack([self._weights(mask) for mask in masks]).to(tokens)
@@ -101,4 +152,5 @@ class ForegroundAverage(FlatMetric):
 
     def fingerprint(self) -> dict[str, Any]:
         """See :class:`retrieval.metrics.Metric`."""
-        return {"name": "ffa", "weights": weights_digest(self._folder), "size": self._size, "mask": "rembg"}
+        mask = self._find.digest() if isinstance(self._find, GivenMasks) else "rembg"
+        return {"name": "ffa", "weights": weights_digest(self._folder), "size": self._size, "mask": mask}

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from retrieval.backbones.vit import DINOV2_PREPROCESSING
 from retrieval.errors import ModelError
-from retrieval.metrics import MetricDescription, MetricSettings, Parity
+from retrieval.metrics import MetricDescription, MetricSettings
 from retrieval.metrics.vectors import FlatMetric
-from retrieval.vocabulary import Role
+from retrieval.vocabulary import Parity, Role
 
 FILE = "vgg19-dcbb9e9d.pth"
 URL = f"https://download.pytorch.org/models/{FILE}"

@@ -53,14 +53,15 @@ def load_dreamsim(
     return DreamSimMetric(model, preprocess, device)
 
 
-def need_package(name: str, metric: str) -> Any:
-    """Import an optional package; where that fails, a DependencyError says what to install."""
+def need_package(name: str, metric: str, instead: str = "") -> Any:
+    """Import an optional package; where that fails, a DependencyError says what to install, or to do ``instead``."""
     try:
         return import_module(name)
     except ImportError as error:
         missing = f" ({error.name} is missing)" if error.name and error.name != name else ""
         raise DependencyError(
-            f"the metric {metric} needs the package {name}, which can't be imported{missing}: pip install {name}"
+            f"the metric {metric} needs the package {name}, which can't be imported{missing}: "
+            f"pip install {name}{instead}"
         ) from error
     except RuntimeError as error:  # a torchvision that was built for another torch
         raise DependencyError(

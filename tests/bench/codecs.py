@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from index_store.codecs import CODECS, DEFAULT_CODEC, Codec
 from retrieval.aas import QKV
-from retrieval.backbones import HiddenExtractor, load_extractor
+from retrieval.backbones import load_extractor
 from retrieval.discovery import find_images
 from retrieval.images import DecodeRules, read_image
 from retrieval.models import to_floats
 from retrieval.modes import MINI_MODES, SD15_MODES, Target
-from retrieval.projection import LinearProjection, Projection
+from retrieval.projection import HiddenExtractor, LinearProjection, Projection
 from retrieval.rerank import Restore, as_stored, score_rows
 from retrieval.settings import ModelSettings
 from tests.bench.timing import Row, in_turns

@@ -1,0 +1,80 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # What the modes see
+# One query, three modes, among drawn characters that were turned, enlarged and recoloured more and more. `style` weighs
+# texture and palette, `instance` what stands out from its surroundings, `semantic` compares loosely. All
+# three are one formula, the Aligned Attention Score, on different tensors.
+
+# %%
+import numpy as np
+import torch
+from PIL import Image
+from shown import BUILD, lookups, picture
+
+from retrieval import Engine, build_index
+from retrieval.backbones import load_extractor
+from retrieval.evaluation.heatmap import draw_heatmap
+from retrieval.evaluation.measure import rank_groups, retrieval_measures
+from retrieval.evaluation.run import Run
+from retrieval.evaluation.triplets import read_groups
+from retrieval.gallery import MOTIFS, STYLES, draw_gallery, layouts
+from retrieval.metrics import load_metric
+from retrieval.modes import MINI_MODES
+from retrieval.settings import ModelSettings
+from retrieval.sheet import contact_sheet
+from retrieval.show import sheet_rows
+
+gallery, characters = BUILD / "gallery", BUILD / "ip"
+if not gallery.exists():
+    draw_gallery(gallery, size=256)
+if not characters.exists():
+    layouts.draw_characters(characters)
+build_index(characters, BUILD / "ip.diffsim", model="mini")
+engine = Engine.open(BUILD / "ip.diffsim")
+query = characters / "original" / "pixel-flower.png"
+searches = [engine.search(query, mode, k=7, exclude_query=True) for mode in engine.modes]
+picture(contact_sheet(sheet_rows(searches, query), cell=128))
+
+# %% [markdown]
+# What is compared is first aligned: every cell of one picture looks up the cells of the other that it resembles.
+# Framed at the left: a cell. Lit at the right: where it looks.
+
+# %%
+a, b = (Image.open(gallery / name) for name in ("poster/sailboat.png", "papercut/sailboat.png"))
+extractor = load_extractor(ModelSettings(model="mini"), torch.device("cpu"), offline=True)
+target = MINI_MODES["style"].target
+both = extractor.extract(np.stack([extractor.prepare(a), extractor.prepare(b)]), [target], "query")[target]
+q, k = both.q[0, 0, 0], both.k[1, 0, 0]
+weights = torch.softmax(q @ k.T / q.shape[1] ** 0.5, dim=1).numpy()
+lookups(a, b, [(cell, weights[cell]) for cell in (8, 15, 31)])
+
+# %% [markdown]
+# How well each mode finds pictures of the same style, the same character, and the same motif in any style: mean average
+# precision. Every picture is a query and left out of its own results.
+
+# %%
+by_style = {style: [gallery / style / f"{motif}.png" for motif in MOTIFS] for style in STYLES}
+by_motif = {motif: [gallery / style / f"{motif}.png" for style in STYLES] for motif in MOTIFS}
+of_character = {name: paths for name, paths in read_groups(characters).items() if name != "original"}
+names = {"style": "mini", "instance": "mini-instance", "semantic": "mini-semantic"}
+run = Run({mode: load_metric(name) for mode, name in names.items()})
+
+
+def precision(mode, groups):
+    return retrieval_measures("", mode, list(rank_groups(run.store(mode), groups)))[-1].value
+
+
+values = [[precision(mode, groups) for groups in (by_style, of_character, by_motif)] for mode in names]
+picture(draw_heatmap(values, list(names), ["style", "character", "motif"], "mAP by mode, drawn pictures, %"))
+
+# %% [markdown]
+# CONCLUSION

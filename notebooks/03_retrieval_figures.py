@@ -1,0 +1,58 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # The paper's retrieval figures
+# Figures 4 and 16 of the paper show the four nearest images in Sref, COCO and the IP bench, a row a metric. Those
+# images are not at hand here, so this notebook draws sets of its own in the same folder layouts, and uses the metrics
+# that need no weights. With weights and data, the same figure is one command:
+# `diffsim-eval figure FOLDER --metric diffsim-s,clip,dinov2 --out figure.png`.
+
+# %%
+from shown import BUILD, picture
+
+from retrieval.evaluation.figure import draw_figure
+from retrieval.evaluation.run import Run
+from retrieval.gallery import layouts
+from retrieval.metrics import load_metric
+
+sets = {"sref": layouts.draw_styles, "ip": layouts.draw_characters, "coco": layouts.draw_scenes}
+for name, draw in sets.items():
+    if not (BUILD / name).exists():
+        draw(BUILD / name)
+
+
+def figure(name, queries, metrics):
+    run = Run({metric: load_metric(metric) for metric in metrics})
+    draw_figure(BUILD / name, [BUILD / name / query for query in queries], BUILD / f"{name}.png", run)
+    return picture(BUILD / f"{name}.png", width=760)
+
+
+# %% [markdown]
+# **Sref layout** (`STYLE/N.png`): which pictures have the style of the query?
+
+# %%
+figure("sref", ["risograph/1.png", "lowpoly/2.png"], ["mini", "lab-hist", "ssim"])
+
+# %% [markdown]
+# **IP layout** (`original/CHARACTER.png`, `CHARACTER/WEIGHT.png`): the query is an original; its variants drift from
+# it as the weight falls.
+
+# %%
+figure("ip", ["original/chalk-cat.png", "original/neon-teapot.png"], ["mini-instance", "lab-hist", "ssim"])
+
+# %% [markdown]
+# **COCO layout** (`CLASS/NUMBER.jpg`): which pictures show the same thing? Styles and compositions differ.
+
+# %%
+figure("coco", ["cat/000000000200.jpg", "sailboat/000000000000.jpg"], ["mini-semantic", "lab-hist", "ssim"])
+
+# %% [markdown]
+# CONCLUSION

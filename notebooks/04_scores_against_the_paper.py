@@ -1,0 +1,60 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Scores against the paper
+# The paper's protocols run here on drawn stand-ins for Sref and the IP bench, with metrics that need no weights. The
+# numbers of the paper stand beside them for orientation only: **other images, other metrics**.
+
+# %%
+from pathlib import Path
+
+from IPython.display import Markdown
+from shown import BUILD, picture
+
+from retrieval.evaluation.benches import BenchOptions
+from retrieval.evaluation.heatmap import draw_heatmap
+from retrieval.evaluation.report import as_markdown, beside_published, read_report
+from retrieval.evaluation.run import Run, run_bench
+from retrieval.gallery import layouts
+from retrieval.metrics import load_metric
+
+for name, draw in {"sref": layouts.draw_styles, "ip": layouts.draw_characters}.items():
+    if not (BUILD / name).exists():
+        draw(BUILD / name)
+names = ("mini", "mini-instance", "rgb-hist", "lab-hist", "ssim")
+run = Run({name: load_metric(name) for name in names}, BenchOptions(triplets=1000))
+measured = [m for bench in ("sref", "ip") for m in run_bench(bench, BUILD / bench, run)]
+Markdown(as_markdown([m for m in measured if not m.part]))
+
+# %% [markdown]
+# The paper's table, ours beside it (`paper / here`).
+
+# %%
+Markdown(beside_published(measured))
+
+# %% [markdown]
+# Real images: eight public sets, measured once with
+# `diffsim-eval bench all FOLDER --metric mini,mini-instance,rgb-hist,lab-hist,ssim` and
+# `--metric clip-aas-random,dinov2-aas-random`, and kept here as numbers. The last two are the real architectures with
+# **random** weights: what structure and preprocessing give without any training.
+
+# %%
+found = read_report(Path("measured") / "all-sets.json")
+chosen = [m for m in found if m.measure in ("mAP", "triplet accuracy") and not m.part]
+metrics, sets = (list(dict.fromkeys(getattr(m, field) for m in chosen)) for field in ("metric", "bench"))
+best = {}
+for m in chosen:  # mAP where there is one: it comes after the accuracy
+    best[m.bench, m.metric] = m.value
+values = [[best[bench, metric] for metric in metrics] for bench in sets]
+picture(draw_heatmap(values, sets, metrics, "mAP (votes and levels: triplet accuracy), %"))
+
+# %% [markdown]
+# CONCLUSION

@@ -1,0 +1,76 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Speed and size
+# The published code runs the network on both images of every pair. Here an image's part of the work is done once.
+
+# %%
+import shutil
+import time
+
+import numpy as np
+import torch
+from PIL import Image
+from shown import BUILD, bars, table
+
+from retrieval import Engine, build_index
+from retrieval.gallery import draw_gallery
+from retrieval.metrics import load_metric
+
+torch.set_num_threads(1)
+gallery, index = BUILD / "gallery", BUILD / "speed.diffsim"
+if not gallery.exists():
+    draw_gallery(gallery, size=256)
+shutil.rmtree(index, ignore_errors=True)
+report = build_index(gallery, index, model="mini")
+print(f"mini, three modes, pictures of 256 x 256: {report.added / report.seconds:.0f} images/s, loading included")
+
+# %% [markdown]
+# A search, stage by stage: the median of 20, one thread, every image scored exactly.
+
+# %%
+engine = Engine.open(index)
+query = gallery / "oil" / "cat.png"
+engine.search(query, "style")
+timings = [engine.search(query, "style", exhaustive=True).timing_ms for _ in range(20)]
+median = {stage: float(np.median([t[stage] for t in timings])) for stage in timings[0]}
+table(["stage", "ms"], [[stage, ms] for stage, ms in median.items()])
+
+# %% [markdown]
+# The same 128 scores by running the model on both images of every pair, as the published loop does.
+
+# %%
+metric = load_metric("mini")
+images = [Image.open(path).convert("RGB") for path in sorted(gallery.rglob("*.png"))]
+start = time.perf_counter()
+for image in images[:32]:
+    metric.score(metric.encode(images[:1], "query"), metric.encode([image], "gallery"))
+loop = (time.perf_counter() - start) / 32 * 1e3
+cached = (median["read"] + median["rerank"]) / len(images)
+bars({"model on both images": loop, "cached": cached}, "one exact score with mini (logarithmic)", "ms")
+
+# %% [markdown]
+# What a cache costs on disk, an image and mode, as float16: tokens x width x (Q, K and V) x branches.
+
+# %%
+shapes = {  # tokens, width, tokens of K and V, branches
+    "sd15, diffsim-xl: both branches": (256, 1280, 256, 2),
+    "sd15, one branch": (256, 1280, 256, 1),
+    "diffsim-c, its one branch": (256, 1280, 16, 1),
+    "clip-aas": (50, 768, 50, 1),
+    "dinov2-aas": (257, 384, 257, 1),
+}
+sizes = {name: 2 * b * w * (n + 2 * m) / 1e3 for name, (n, w, m, b) in shapes.items()}
+sizes["mini, measured"] = engine.info()["bytes"]["style"] / len(engine) / 1e3
+bars(sizes, "on disk, an image and mode (logarithmic)", "kB")
+
+# %% [markdown]
+# CONCLUSION
