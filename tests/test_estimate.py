@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 from cli.index_command import app
@@ -22,12 +23,13 @@ from retrieval.errors import IndexIncompatibleError, NoSpaceError, UsageError
 from retrieval.estimate import CATALOGUE_BYTES, estimate_build, measure_room, weights_bytes
 from retrieval.events import BuildEvent
 from retrieval.models import load_models
-from retrieval.modes import MINI_MODES, at_step
-from retrieval.projection import HiddenExtractor
+from retrieval.modes import MINI_MODES, Target, at_step
+from retrieval.projection import HiddenExtractor, load_projection
 from retrieval.settings import ModelSettings
 from tests.golden import GOLDEN, needs_golden
 from tests.test_sd15 import TINY
 from tests.test_sd15 import load as load_sd15
+from tests.test_vit import write_tiny_models
 from tests.tiny import RUN, load_tiny, paint, tiny_model
 
 Shrink = Callable[[int], None]
@@ -72,6 +74,25 @@ def test_the_estimate_is_what_is_stored(tmp_path: Path, codec: str) -> None:
         written = sum(path.stat().st_size for path in index.rglob("*.npz"))
         once = estimate.disk_bytes - 3 * estimate.bytes_an_image
         assert once <= written <= once + 3000  # the headers of a zip of arrays
+
+
+def test_vision_transformers_say_their_shapes_and_project_as_they_do(tmp_path: Path) -> None:
+    write_tiny_models(tmp_path)
+    for model, parity in (("clip-aas", "sound"), ("clip-aas", "published"), ("dinov2-aas", "sound")):
+        weights = str(tmp_path / model.removesuffix("-aas"))
+        extractor = load_extractor(
+            ModelSettings(model=model, weights=weights, parity=parity),  # type: ignore[arg-type]
+            torch.device("cpu"),
+            offline=True,
+        )
+        assert isinstance(extractor, HiddenExtractor)
+        pixels = np.stack([extractor.prepare(Image.new("RGB", (50, 60), color)) for color in ("red", "grey")])
+        targets = [Target("0", 0), Target("last", 0)]
+        direct, hidden = extractor.extract(pixels, targets, "query"), extractor.hidden(pixels, targets, "query")
+        for target in targets:
+            assert hidden[target].shape[1:] == extractor.hidden_shape(target)
+            again = load_projection(extractor.projection(target).arrays())(hidden[target])
+            assert torch.equal(again.v, direct[target].v)
 
 
 @needs_golden

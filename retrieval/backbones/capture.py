@@ -67,8 +67,8 @@ def capture_branches(
     return {layer: hidden.view(*shape, *hidden.shape[1:]) for layer, hidden in capture_inputs(run, layers).items()}
 
 
-class LayerInputs(ABC):
-    """What extractors on diffusers' attention layers share: Q, K and V are projections of a layer's input.
+class LinearExtractor(ABC):
+    """What extractors share whose Q, K and V are linear maps of a layer's input.
 
     See :class:`retrieval.projection.HiddenExtractor`.
     """
@@ -78,14 +78,22 @@ class LayerInputs(ABC):
         """Return each target's layer input ``[images, branches, tokens, width]``."""
 
     @abstractmethod
-    def attention(self, layer: str) -> Any:
-        """Return the self-attention module called ``layer``; an unknown name is a UsageError."""
+    def projection(self, target: Target) -> LinearProjection:
+        """Return the maps of a target's layer, in the model's dtype."""
 
     @torch.inference_mode()
     def extract(self, pixels: Pixels, targets: Sequence[Target], role: Role) -> dict[Target, QKV]:
         """See :class:`retrieval.backbones.AttentionExtractor`."""
         hidden = self.hidden(pixels, targets, role)
         return {target: self.projection(target)(hidden[target]) for target in targets}
+
+
+class LayerInputs(LinearExtractor):
+    """What extractors on diffusers' attention layers share."""
+
+    @abstractmethod
+    def attention(self, layer: str) -> Any:
+        """Return the self-attention module called ``layer``; an unknown name is a UsageError."""
 
     @torch.inference_mode()
     def projection(self, target: Target) -> LinearProjection:
