@@ -76,6 +76,8 @@ class BuildProgress(Bar):
             self.show(event.done, event.total)
             if not self.is_drawn:
                 self._say_now_and_then(event)
+        elif event.kind == "training":
+            self._say(f"training the coarse index of {event.message} over {event.total} images")
 
     def _say_now_and_then(self, event: "BuildEvent") -> None:
         now = time.monotonic()

@@ -1,8 +1,8 @@
 """Vectors, and the FAISS index over them.
 
-Vectors are stored as float16 ``[rows, dim]``, one npy file a segment and encoder, rows as in the catalogue. The
-FAISS index is exact inner product, built in memory when an index is opened: at these sizes (facts: 25 ms a query
-at 100,000 x 768) a trained type would only lose recall.
+Vectors are stored as float16 ``[rows, dim]``, one npy file a segment and encoder, rows as in the catalogue. Up to
+:data:`index_store.trained.TRAINED_FROM` rows FAISS scans them exactly, in memory, as float32; above it, what was
+trained is memory-mapped and only what is new since is scanned.
 """
 
 import io
@@ -50,7 +50,7 @@ def read_vectors(path: Path, rows: int) -> NDArray[np.float16]:
     return stored
 
 
-def normalised(stored: NDArray[np.float16]) -> Floats:
+def normalised(stored: Vectors) -> Floats:
     """Return stored vectors as float32, of norm 1 again after the rounding."""
     vectors: Floats = stored.astype(np.float32)
     norms: Floats = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -58,27 +58,38 @@ def normalised(stored: NDArray[np.float16]) -> Floats:
     return vectors
 
 
+def import_faiss() -> Any:
+    """Import FAISS; where that can't be, the error says what to install."""
+    try:
+        import faiss
+    except (ImportError, RuntimeError) as error:  # faiss-gpu without its CUDA libraries raises RuntimeError
+        raise DiffSimError(
+            f"FAISS can't be imported ({error}); install diffsim-retrieval[cpu] or diffsim-retrieval[gpu], not both"
+        ) from error
+    return faiss
+
+
+def cosines(vectors: Floats, query: Floats) -> Floats:
+    """Return the cosine of every row of ``vectors``, of norm 1, with ``query [dim]``."""
+    # Not a matrix product: that rounds a row by its place among the others, so that copies would differ.
+    found: Floats = (vectors * query).sum(axis=1)
+    return found
+
+
+def best_first(rows: NDArray[np.int64], similarities: Floats, count: int) -> tuple[NDArray[np.int64], Floats]:
+    """Return the ``count`` likest rows and their cosines; ties by row, lowest first."""
+    order = np.lexsort((rows, -similarities))[:count]
+    return rows[order], similarities[order]
+
+
 class CoarseIndex:
     """Exact nearest neighbours by inner product over one encoder's vectors; safe to search from many threads."""
 
     def __init__(self, vectors: Floats) -> None:
         self._vectors = vectors
-        self._faiss = self._build(vectors)
-
-    @staticmethod
-    def _build(vectors: Floats) -> Any:
-        try:
-            import faiss
-        except (
-            ImportError,
-            RuntimeError,
-        ) as error:  # faiss-gpu without its CUDA libraries raises RuntimeError
-            raise DiffSimError(
-                f"FAISS can't be imported ({error}); install diffsim-retrieval[cpu] or diffsim-retrieval[gpu], not both"
-            ) from error
-        index = faiss.IndexFlatIP(vectors.shape[1])
-        index.add(np.ascontiguousarray(vectors))
-        return index
+        faiss = import_faiss()
+        self._faiss = faiss.IndexFlatIP(vectors.shape[1])
+        self._faiss.add(np.ascontiguousarray(vectors))
 
     def __len__(self) -> int:
         return len(self._vectors)
@@ -92,12 +103,8 @@ class CoarseIndex:
         """Return the rows nearest to ``query [dim]`` and their cosines, best first; ties by row, lowest first."""
         count = min(count, len(self))
         rows = self._faiss.search(query[None], count)[1][0].astype(np.int64)
-        cosines = self.similarities(query, rows)
-        order = np.lexsort((rows, -cosines))
-        return rows[order], cosines[order]
+        return best_first(rows, self.similarities(query, rows), count)
 
     def similarities(self, query: Floats, rows: NDArray[np.int64]) -> Floats:
         """Return the cosines of ``query [dim]`` with ``rows``, in their order."""
-        # Not a matrix product: that rounds a row by its place among the others, so that copies would differ.
-        cosines: Floats = (self._vectors[rows] * query).sum(axis=1)
-        return cosines
+        return cosines(self._vectors[rows], query)

@@ -71,10 +71,19 @@ class Layout:
         """Return a segment's Q/K/V group of one mode."""
         return self.root / "attention" / mode / f"{segment}.zarr"
 
+    @property
+    def derived(self) -> Path:
+        """What can be made again from the rest: nothing depends on it, and it may be deleted at any time."""
+        return self.root / "derived"
+
+    def trained(self, encoder: str) -> Path:
+        """Return the description of the trained index over one encoder's vectors."""
+        return self.derived / f"{encoder}.json"
+
 
 def may_become_index(path: Path) -> bool:
     """Say whether an index may be made at ``path``: nothing is there, or nothing but what an index holds."""
-    ours = {"CURRENT", "LOCK", "generations", "items", "attention"}
+    ours = {"CURRENT", "LOCK", "generations", "items", "attention", "derived"}
     return not path.exists() or (path.is_dir() and all(entry.name in ours for entry in path.iterdir()))
 
 

@@ -1,7 +1,7 @@
 """Read one generation of an index: the catalogue, the vectors and the tensors of its live items."""
 
-from collections.abc import Iterable, Sequence
-from functools import cached_property
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from index_store.attention import RowPlace, read_rows
 from index_store.catalog import ITEM_SCHEMA, REJECT_SCHEMA, Item, Reject, items_of, read_table, rejects_of
-from index_store.coarse import normalised, read_vectors
+from index_store.coarse import CoarseIndex, normalised, read_vectors
 from index_store.durable import check_file, corrupt
+from index_store.grown import GrownIndex
 from index_store.layout import Layout
 from index_store.manifest import Generation, SegmentRecord, read_current
+from index_store.trained import Part, is_due, open_trained, train
 
 
 class IndexReader:
@@ -32,12 +34,15 @@ class IndexReader:
         """
         self.layout = Layout(root)
         self.generation = generation or read_current(self.layout)
-        tables = [self._table(segment, "items") for segment in self.generation.segments]
-        self._live = [
-            ~np.isin(table["id"].to_numpy(), np.array(self.generation.tombstones, np.int64)) for table in tables
-        ]
-        kept = [table.filter(pa.array(live)) for table, live in zip(tables, self._live, strict=True)]
-        self._catalog = self._with_moves(pa.concat_tables([ITEM_SCHEMA.empty_table(), *kept]))
+        buried = np.array(self.generation.tombstones, np.int64)
+        self._live: list[NDArray[np.bool_]] = []
+        kept = [ITEM_SCHEMA.empty_table()]
+        for segment in self.generation.segments:  # a million rows are read here: no copy that need not be
+            table = self._table(segment, "items")
+            live = ~np.isin(table["id"].to_numpy(), buried)
+            self._live.append(live)
+            kept.append(table if live.all() else table.filter(pa.array(live)))
+        self._catalog = self._with_moves(pa.concat_tables(kept).combine_chunks())
         numbers = [np.full(int(live.sum()), number) for number, live in enumerate(self._live)]
         self._segment_of = np.concatenate(numbers) if numbers else np.empty(0, np.int64)
         rows = [np.flatnonzero(live) for live in self._live]
@@ -46,6 +51,8 @@ class IndexReader:
     def _with_moves(self, catalog: pa.Table) -> pa.Table:
         """Replace the rows of items that were given new ones since, the newest last."""
         moves = [self._table(segment, "moved") for segment in self.generation.segments if segment.moved]
+        if not moves:
+            return catalog
         moved = pa.concat_tables([ITEM_SCHEMA.empty_table(), *moves])
         ids, targets = catalog["id"].to_numpy(), moved["id"].to_numpy()
         chosen = np.arange(len(catalog))
@@ -103,17 +110,52 @@ class IndexReader:
 
     def stored_vectors(self, encoder: str) -> NDArray[np.float16]:
         """Return the vectors as they are on disk, float16 ``[len(self), dim]``, by row."""
-        parts = []
+        parts = [vectors for _, _, _, vectors in self._vector_parts(encoder)]
+        return np.concatenate(parts) if parts else np.empty((0, 0), np.float16)
+
+    def coarse_index(self, encoder: str) -> CoarseIndex | GrownIndex:
+        """Return the coarse stage over one encoder: what was trained and is still true, and a scan of the rest."""
+        opened = open_trained(self.layout, encoder, self._vector_checksums(encoder))
+        if opened is None:
+            return CoarseIndex(self.vectors(encoder))
+        record, trained = opened
+        names = [segment.name for segment in self.generation.segments]
+        new = ~np.isin(names, list(record.segments))
+        rest = np.flatnonzero(new[self._segment_of])
+        parts = [v for name, _, _, v in self._vector_parts(encoder, without=record.segments)]
+        vectors = normalised(np.concatenate(parts)) if parts else np.empty((0, 0), np.float32)
+        return GrownIndex(trained, self.ids, rest, vectors, np.array(self.generation.tombstones, np.int64))
+
+    def train_where_due(self, on_train: Callable[[str], None] = lambda encoder: None) -> None:
+        """Train the coarse stage of every encoder whose trained index is missing or old, where there are many rows.
+
+        The caller holds the writer's lock.
+        """
+        sizes = {s.name: int(live.sum()) for s, live in zip(self.generation.segments, self._live, strict=True)}
+        for encoder in self.generation.encoders:
+            if is_due(self.layout, encoder, self._vector_checksums(encoder), sizes):
+                on_train(encoder)
+                read = partial(self._vector_parts, encoder)
+                train(self.layout, encoder, read, len(self), self.generation.number)
+
+    def _vector_checksums(self, encoder: str) -> dict[str, int]:
+        name = f"vectors/{encoder}.npy"
+        return {s.name: s.files[name].crc32c for s in self.generation.segments if name in s.files}
+
+    def _vector_parts(self, encoder: str, without: Container[str] = ()) -> Iterator[Part]:
+        """Read the live rows of one segment after the other."""
+        start = 0
         for segment, live in zip(self.generation.segments, self._live, strict=True):
-            if not segment.rows:
+            ids = self.ids[start : start + int(live.sum())]
+            start += len(ids)
+            if not segment.rows or segment.name in without:
                 continue
             path = self.layout.vectors(segment.name, encoder)
             name = path.relative_to(self.layout.segment(segment.name)).as_posix()
             if name not in segment.files:
                 raise corrupt(path, "is not part of this generation")
             check_file(path, segment.files[name])
-            parts.append(read_vectors(path, segment.rows)[live])
-        return np.concatenate(parts) if parts else np.empty((0, 0), np.float16)
+            yield segment.name, segment.files[name].crc32c, ids, read_vectors(path, segment.rows)[live]
 
     def attention(self, mode: str, rows: Iterable[int]) -> dict[str, NDArray[np.float16]]:
         """Return q, k and v of ``rows`` in that order; see :func:`index_store.attention.read_rows`."""

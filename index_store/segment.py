@@ -127,6 +127,8 @@ class SegmentWriter:
 def clear_uncommitted(layout: Layout, generation: Generation | None) -> None:
     """Remove what ``generation`` neither names nor retired: what a killed writer left. The caller holds the lock."""
     named = {segment.name: segment for segment in generation.segments} if generation else {}
+    if generation is None:
+        shutil.rmtree(layout.derived, ignore_errors=True)  # of another index: its ids mean other images
     retired = generation.retired if generation else {}
     for folder in (layout.root / "items").glob("*"):
         if folder.name not in named and folder.name not in retired:

@@ -260,8 +260,9 @@ class _Builder:
         self._generation = commit(self._layout, replace(generation, sources=tuple(sorted(sources))), CREATED_BY)
 
     def report(self, unreadable: Sequence[str]) -> BuildReport:
-        """Sum up, from what is in the index now."""
+        """Train the coarse stage where the index has grown large enough for that, and sum up what is in it now."""
         reader = IndexReader(self._root)
+        reader.train_where_due(lambda encoder: self._emit(BuildEvent("training", encoder, total=len(reader))))
         return BuildReport(
             index=str(self._root),
             model=self._recipe.settings.model,

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from index_store.coarse import CoarseIndex
+from index_store.grown import GrownIndex
 from index_store.reader import IndexReader
 from retrieval.aas import aligned_attention_scores, higher_is_closer
 from retrieval.backbones import describe_extractor
@@ -53,7 +54,7 @@ class Engine:
         self._reader = reader
         self._settings = settings
         self._recipe = stored_recipe(reader, reader.layout.root)
-        self._coarse: dict[str, CoarseIndex] = {}
+        self._coarse: dict[str, CoarseIndex | GrownIndex] = {}
         self._loading, self._encoding = threading.RLock(), threading.Lock()
 
     @classmethod
@@ -222,10 +223,10 @@ class Engine:
             encoders=folders,
         )
 
-    def _coarse_index(self, encoder: str) -> CoarseIndex:
+    def _coarse_index(self, encoder: str) -> CoarseIndex | GrownIndex:
         with self._loading:
             if encoder not in self._coarse:
-                self._coarse[encoder] = CoarseIndex(self._reader.vectors(encoder))
+                self._coarse[encoder] = self._reader.coarse_index(encoder)
             return self._coarse[encoder]
 
     def _encoders(self, mode: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 class BuildEvent:
     """One step of a build, for whoever shows its progress."""
 
-    kind: Literal["planned", "model", "loaded", "batch", "committed"]
+    kind: Literal["planned", "model", "loaded", "batch", "committed", "training"]
     message: str = ""
     done: int = 0  # files dealt with in this run
     total: int = 0  # files to deal with in this run

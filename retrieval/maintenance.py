@@ -102,6 +102,7 @@ def compact(index: str | Path, now: bool = False, on_progress: Progress = lambda
         stored = commit(layout, replace(retired, segments=merged, tombstones=()), CREATED_BY)
         drop_expired(layout, stored, timedelta(0) if now else READER_GRACE)
         fresh = IndexReader(layout.root)
+        fresh.train_where_due()
     after = sum(fresh.bytes_on_disk().values())
     return Change(str(index), len(fresh), 0, len(merged), before, after)
 

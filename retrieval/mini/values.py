@@ -41,9 +41,9 @@ def border_contrast(histograms: Tensor, power: float) -> Tensor:
     side = math.isqrt(histograms.shape[1])
     grid = torch.arange(side * side, device=found.device).view(side, side)
     border = torch.cat([grid[0], grid[-1], grid[:, 0], grid[:, -1]])
-    likeness = (found @ found[:, border].transpose(1, 2)).unflatten(-1, (4, side))
+    likeness = (found @ found[:, border].transpose(1, 2)).view(*histograms.shape[:2], 4, side)
     by_side = likeness.topk(NEAREST, dim=-1).values.mean(dim=-1)
-    contrast = (1 - by_side.topk(SIDES, dim=-1).values.mean(dim=-1)).clamp_min(1e-3) ** power
+    contrast: Tensor = (1 - by_side.topk(SIDES, dim=-1).values.mean(dim=-1)).clamp_min(1e-3) ** power
     return contrast / contrast.mean(dim=1, keepdim=True)
 
 

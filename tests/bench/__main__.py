@@ -25,6 +25,9 @@ from retrieval.aas import QKV
 from retrieval.gallery import gallery
 from retrieval.rerank import score_rows
 from tests.bench.published import published_loop
+from tests.bench.scale import measure as measure_random
+from tests.bench.scale import run_apart
+from tests.bench.scale import write as write_random
 
 Row = tuple[str, str, str]  # what, figure, note
 SD15_U0 = (2, 8, 256, 160)
@@ -96,6 +99,25 @@ def build_and_search(device: str, folder: Path) -> list[Row]:
     ]
 
 
+def scale(items: int, folder: Path) -> list[Row]:
+    """Open and search the coarse stage of an index of so many random vectors."""
+    root = folder / "random.diffsim"
+    training = run_apart(write_random, root, items, 1000, True)
+    f = run_apart(measure_random, root)
+    about = f"{f['items']} vectors of 256 in {f['segments']} segments"
+    return [
+        (f"{about}: open", f"{f['open_s']:.1f} s", f"of it the catalogue {f['catalogue_s']:.1f} s"),
+        ("  200 candidates", f"{f['search_ms']:.1f} ms", f"{f['probes']} of {f['lists']} lists probed"),
+        ("  recall of the exact 200", f"{f['recall_at_200']:.4f}", ""),
+        (
+            "  peak memory over the imports",
+            f"{f['memory_mb']:.0f} MB",
+            f"{f['memory_mb'] / f['vectors_mb']:.2f} x the vectors' bytes",
+        ),
+        ("  training, once", f"{training:.0f} s", "one in ten new rows makes it due again"),
+    ]
+
+
 def real_size(device: str, weights: Path, folder: Path) -> list[Row]:
     """Index two images with SD 1.5 at its real size (the weights may be random: tests/real_size.py)."""
     images = folder / "two"
@@ -123,6 +145,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--items", type=int, default=1_000_000, help="random vectors of the coarse stage's part")
     parser.add_argument("--sd15", type=Path, help="weights of Stable Diffusion 1.5 at its real size")
     asked = parser.parse_args()
     torch.set_num_threads(1)
@@ -130,6 +153,7 @@ def main() -> None:
     name = torch.cuda.get_device_name() if asked.device == "cuda" else platform.processor() or platform.machine()
     with tempfile.TemporaryDirectory() as scratch:
         rows = rerank_against_published(asked.device) + build_and_search(asked.device, Path(scratch))
+        rows += scale(asked.items, Path(scratch))
         if asked.sd15:
             rows += real_size(asked.device, asked.sd15, Path(scratch))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6

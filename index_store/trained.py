@@ -1,0 +1,191 @@
+"""A trained FAISS index over one encoder's vectors, for indexes whose exact scan would be slow or large.
+
+It lies in ``derived/``: nothing depends on it, it may be deleted at any time, and the next build makes it again. Its
+inverted lists hold the stored float16 numbers themselves, so that whatever is probed is scored exactly and costs the
+vectors' own bytes, memory-mapped. How many lists are probed is not guessed: it is measured on items of the index
+against probing all of them, which is the exact answer. Vectors without any structure end at probing all lists.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index_store.coarse import Floats, import_faiss
+from index_store.durable import FileRecord, atomic_write, check_file, writing
+from index_store.errors import IndexCorruptError
+from index_store.layout import Layout
+
+TRAINED_FROM = 20_000  # rows; below that an exact scan takes a millisecond or two (DESIGN.md)
+REST = 0.1  # of the rows may be new since the training: they are scanned
+TARGET_RECALL = 0.99  # of the exact nearest RECALL_AT, on the mean of RECALL_QUERIES items
+RECALL_AT = 200
+RECALL_QUERIES = 32
+_SAMPLE = 64  # training vectors a list
+_ROUNDS = 8  # of k-means
+_BLOCK = 65_536  # rows added at a time
+
+Part = tuple[str, int, NDArray[np.int64], NDArray[np.float16]]
+"""A segment: its name, the CRC-32C of its vectors' file, the live rows' ids, and their vectors ``[rows, dim]``."""
+ReadParts = Callable[[], Iterable[Part]]
+
+
+@dataclass(frozen=True)
+class TrainedRecord:
+    """What a trained file is: ``derived/<encoder>.json``."""
+
+    file: str  # its name in derived/
+    size: int
+    crc32c: int
+    segments: dict[str, int]  # those whose rows it holds, and the CRC-32C of their vectors' files
+    rows: int
+    lists: int
+    probes: int
+    recall: float  # measured, with so many probes
+
+    def to_json(self) -> bytes:
+        """Return the file's bytes."""
+        return json.dumps(asdict(self), indent=1).encode()
+
+
+def train(layout: Layout, encoder: str, parts: ReadParts, rows: int, stamp: int) -> TrainedRecord:
+    """Train, fill, measure and store an index of ``rows`` vectors; replace the encoder's older one.
+
+    Args:
+        layout: where.
+        encoder: whose vectors.
+        parts: reads every segment; called twice, so that never more than one is in memory.
+        rows: live rows in all.
+        stamp: makes the file's name new, so that searches keep the file they opened.
+    """
+    faiss = import_faiss()
+    sample = _sample(parts, rows, _SAMPLE * _lists(rows))
+    dim, lists = sample.shape[1], _lists(rows)
+    index = faiss.IndexIVFScalarQuantizer(
+        faiss.IndexFlatIP(dim), dim, lists, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT, False
+    )
+    index.cp.niter, index.cp.seed = _ROUNDS, 0
+    index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 1, _SAMPLE
+    index.train(sample)
+    held: dict[str, int] = {}
+    for name, checksum, ids, vectors in parts():
+        held[name] = checksum
+        for start in range(0, len(ids), _BLOCK):
+            index.add_with_ids(vectors[start : start + _BLOCK].astype(np.float32), ids[start : start + _BLOCK])
+    probes, recall = _measure(faiss, index, sample[:: max(1, len(sample) // RECALL_QUERIES)][:RECALL_QUERIES], lists)
+    path = layout.derived / f"{encoder}-{stamp:06d}.faiss"
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        faiss.write_index(index, str(path))
+    found = FileRecord.of(path)
+    record = TrainedRecord(path.name, found.size, found.crc32c, held, rows, lists, probes, recall)
+    atomic_write(layout.trained(encoder), record.to_json())
+    for old in layout.derived.glob(f"{encoder}-*.faiss"):
+        if old.name != path.name:
+            with suppress(OSError):
+                old.unlink()
+    return record
+
+
+def _lists(rows: int) -> int:
+    """Return the power of two nearest to twice the square root of ``rows``."""
+    return 1 << round(float(np.log2(2 * np.sqrt(rows))))
+
+
+def _sample(parts: ReadParts, rows: int, count: int) -> Floats:
+    """Return about ``count`` vectors, evenly over the index, as float32; the same ones for the same index."""
+    step, offset, found = max(1, rows // count), 0, []
+    for _, _, ids, vectors in parts():
+        found.append(vectors[(-offset) % step :: step].astype(np.float32))
+        offset += len(ids)
+    return np.concatenate(found)
+
+
+def _measure(faiss: Any, index: Any, queries: Floats, lists: int) -> tuple[int, float]:
+    """Return the least number of probes that reaches the target, by doubling, and the recall it has."""
+
+    def nearest(probes: int) -> NDArray[np.int64]:
+        found: NDArray[np.int64] = index.search(queries, RECALL_AT, params=faiss.SearchParametersIVF(nprobe=probes))[1]
+        return found
+
+    exact, probes = nearest(lists), max(1, lists // 128)
+    while probes < lists:
+        pairs = zip(nearest(probes), exact, strict=True)
+        recall = float(np.mean([len(np.intersect1d(a, b)) / len(b) for a, b in pairs]))
+        if recall >= TARGET_RECALL:
+            return probes, recall
+        probes *= 2
+    return lists, 1.0
+
+
+class TrainedIndex:
+    """A stored index, memory-mapped; safe to search from many threads."""
+
+    def __init__(self, path: Path, record: TrainedRecord) -> None:
+        faiss = import_faiss()
+        self._faiss, self._record = faiss, record
+        self._index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
+        self._index.set_direct_map_type(faiss.DirectMap.Hashtable)
+
+    def search(self, query: Floats, count: int, without: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return up to ``count`` ids nearest to ``query [dim]``, leaving out the ids ``without``; in no order."""
+        faiss = self._faiss
+        dead = faiss.IDSelectorBatch(without)  # must outlive the search: FAISS holds a bare pointer
+        chosen = faiss.IDSelectorNot(dead) if len(without) else None
+        options = faiss.SearchParametersIVF(nprobe=self._record.probes, sel=chosen)
+        ids: NDArray[np.int64] = self._index.search(query[None], count, params=options)[1][0]
+        return ids[ids >= 0]
+
+    def vectors(self, ids: NDArray[np.int64]) -> Floats:
+        """Return the stored numbers of ``ids``, float32 ``[len(ids), dim]``."""
+        found: Floats = self._index.reconstruct_batch(ids)
+        return found
+
+
+def open_trained(layout: Layout, encoder: str, segments: dict[str, int]) -> tuple[TrainedRecord, TrainedIndex] | None:
+    """Open the encoder's trained index, where there is a whole one over nothing but ``segments`` (names, checksums).
+
+    What is missing, damaged or of other segments is no error: the caller scans the vectors instead.
+    """
+    record = read_record(layout, encoder)
+    if record is None or not record.segments.items() <= segments.items():
+        return None
+    path = layout.derived / record.file
+    try:
+        check_file(path, FileRecord(record.size, record.crc32c))
+        return record, TrainedIndex(path, record)
+    except (IndexCorruptError, RuntimeError):  # FAISS raises RuntimeError for a file that is gone by now
+        return None
+
+
+def read_record(layout: Layout, encoder: str) -> TrainedRecord | None:
+    """Read what is known of the encoder's trained index; None where there is none."""
+    try:
+        values = json.loads(layout.trained(encoder).read_bytes())
+        return TrainedRecord(**values)
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def is_due(layout: Layout, encoder: str, segments: dict[str, int], sizes: dict[str, int]) -> bool:
+    """Say whether training would pay: the index is large, and most of what is new since the last time is not in it.
+
+    Args:
+        layout: where.
+        encoder: whose vectors.
+        segments: by name, the CRC-32C of the vectors' file.
+        sizes: by name, live rows.
+    """
+    rows = sum(sizes.values())
+    if rows < TRAINED_FROM:
+        return False
+    record = read_record(layout, encoder)
+    if record is None or not record.segments.items() <= segments.items() or not (layout.derived / record.file).exists():
+        return True
+    rest = sum(size for name, size in sizes.items() if name not in record.segments)
+    return rest > max(TRAINED_FROM, REST * rows)

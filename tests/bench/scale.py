@@ -1,0 +1,114 @@
+"""`python -m tests.bench.scale [--items 1000000]`: open and search an index of so many random vectors.
+
+Items have vectors and no tensors. The index is written and trained in one process and opened in another, whose memory
+is then the reader's alone. Prints one JSON object.
+"""
+
+import argparse
+import json
+import multiprocessing
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from index_store.coarse import import_faiss, normalised, read_vectors
+from index_store.layout import Layout
+from index_store.reader import IndexReader
+from index_store.trained import read_record
+from tests.synthetic import EMPTY, ENCODER, add_segments
+
+DIM = 256
+QUERIES = 50
+COUNT = 200
+T = TypeVar("T")
+
+
+def write(root: Path, items: int, segment_rows: int, structured: bool) -> float:
+    """Write and train an index; return the seconds of training."""
+    rows = [segment_rows] * (items // segment_rows)
+    add_segments(root, rows, DIM, generation=EMPTY, structured=structured)
+    start = time.perf_counter()
+    IndexReader(root).train_where_due()
+    return time.perf_counter() - start
+
+
+def measure(root: Path) -> dict[str, float]:
+    """Open the index as a search does, search it, and compare with exact search; figures by name."""
+    import_faiss().omp_set_num_threads(1)
+    before = _memory()
+    start = time.perf_counter()
+    reader = IndexReader(root)
+    catalogue = time.perf_counter() - start
+    index = reader.coarse_index(ENCODER)
+    opened = time.perf_counter() - start
+    segments = reader.generation.segments[:: max(1, len(reader.generation.segments) // QUERIES)][:QUERIES]
+    firsts = [read_vectors(reader.layout.vectors(s.name, ENCODER), s.rows)[0] for s in segments]
+    queries = np.stack(firsts).astype(np.float32)
+    queries += 0.02 * np.random.default_rng(1).standard_normal(
+        queries.shape, dtype=np.float32
+    )  # near items, not on them
+    queries = normalised(queries)
+    index.search(queries[0], COUNT)
+    times, found = [], []
+    for query in queries:
+        start = time.perf_counter()
+        found.append(index.search(query, COUNT)[0])
+        times.append(1e3 * (time.perf_counter() - start))
+    peak = _memory()
+    exact = _exact(reader, queries)
+    recall = np.mean([len(np.intersect1d(a, b)) / COUNT for a, b in zip(found, exact, strict=True)])
+    record = read_record(Layout(root), ENCODER)
+    return {
+        "items": len(reader),
+        "segments": len(reader.generation.segments),
+        "catalogue_s": catalogue,
+        "open_s": opened,
+        "search_ms": statistics.median(times),
+        "recall_at_200": float(recall),
+        "probes": record.probes if record else 0,
+        "lists": record.lists if record else 0,
+        "memory_mb": (peak - before) / 1e6,
+        "vectors_mb": 2 * DIM * len(reader) / 1e6,
+    }
+
+
+def _exact(reader: IndexReader, queries: np.ndarray) -> list[np.ndarray]:
+    vectors = reader.stored_vectors(ENCODER)
+    blocks = range(0, len(vectors), 50_000)
+    scores = np.concatenate([vectors[at : at + 50_000].astype(np.float32) @ queries.T for at in blocks])
+    return [np.argpartition(-column, COUNT)[:COUNT] for column in scores.T]
+
+
+def _memory() -> int:
+    """Return the peak of this process's own memory so far, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def run_apart(function: Callable[..., T], *arguments: object) -> T:
+    """Call ``function`` in a new process and return what it returns."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
+def main() -> None:
+    """Read the command line, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--items", type=int, default=1_000_000)
+    parser.add_argument("--segment-rows", type=int, default=1000)
+    parser.add_argument("--noise", action="store_true", help="vectors without any structure")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "random.diffsim"
+        training = run_apart(write, root, asked.items, asked.segment_rows, not asked.noise)
+        figures = run_apart(measure, root)
+    print(json.dumps({"training_s": training, **figures}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

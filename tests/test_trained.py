@@ -1,0 +1,143 @@
+"""The coarse stage of large indexes: the same answers as an exact scan, whatever happens to the trained file."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from index_store import trained
+from index_store.coarse import CoarseIndex, import_faiss
+from index_store.grown import GrownIndex
+from index_store.layout import Layout
+from index_store.manifest import commit
+from index_store.reader import IndexReader
+from retrieval import Engine, build_index
+from retrieval.maintenance import compact
+from tests.synthetic import ENCODER, add_segments
+from tests.tiny import flip_bit
+
+DIM = 12
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trained, "TRAINED_FROM", 200)
+    import_faiss().omp_set_num_threads(1)  # its threads spin, which costs a minute on a busy machine
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    add_segments(tmp_path / "e.diffsim", [150, 250, 200], DIM)
+    return tmp_path / "e.diffsim"
+
+
+def assert_like_a_scan(root: Path, kind: type) -> None:
+    reader = IndexReader(root)
+    index, exact = reader.coarse_index(ENCODER), CoarseIndex(reader.vectors(ENCODER))
+    assert type(index) is kind
+    assert len(index) == len(exact)
+    for query in reader.vectors(ENCODER)[::37]:
+        rows, cosines = index.search(query, 40)
+        wanted, likewise = exact.search(query, 40)
+        assert len(np.intersect1d(rows, wanted)) >= 38  # probing is measured to find 99 % of the nearest 200
+        both = np.isin(rows, wanted)
+        np.testing.assert_array_equal(cosines[both], likewise[np.isin(wanted, rows)])  # to the bit
+        some = np.arange(0, len(exact), 5)
+        np.testing.assert_array_equal(index.similarities(query, some), exact.similarities(query, some))
+
+
+def test_an_index_that_was_never_trained_is_scanned(root: Path) -> None:
+    assert_like_a_scan(root, CoarseIndex)
+
+
+def test_a_trained_index_finds_what_a_scan_finds(root: Path) -> None:
+    IndexReader(root).train_where_due()
+    assert_like_a_scan(root, GrownIndex)
+    record = trained.read_record(Layout(root), ENCODER)
+    assert record is not None
+    assert record.rows == 600
+    assert record.recall >= 0.99
+
+
+def test_a_small_index_is_not_trained(tmp_path: Path) -> None:
+    add_segments(tmp_path / "e.diffsim", [199], DIM)
+    IndexReader(tmp_path / "e.diffsim").train_where_due()
+    assert not Layout(tmp_path / "e.diffsim").derived.exists()
+
+
+def test_what_is_new_since_is_scanned_and_what_is_gone_is_left_out(root: Path) -> None:
+    reader = IndexReader(root)
+    reader.train_where_due()
+    buried = replace(reader.generation, tombstones=tuple(range(0, 600, 3)))
+    add_segments(root, [90], DIM, seed=1, generation=buried)
+    assert_like_a_scan(root, GrownIndex)
+    assert len(IndexReader(root)) == 490
+
+
+def test_vectors_without_structure_are_all_probed(tmp_path: Path) -> None:
+    add_segments(tmp_path / "e.diffsim", [50] * 20, 200)  # ten centres in 200 dimensions: noise, mostly
+    IndexReader(tmp_path / "e.diffsim").train_where_due()
+    record = trained.read_record(Layout(tmp_path / "e.diffsim"), ENCODER)
+    assert record is not None
+    assert record.recall >= 0.99
+
+
+def test_training_happens_again_when_much_is_new(root: Path) -> None:
+    reader = IndexReader(root)
+    told: list[str] = []
+    reader.train_where_due(told.append)
+    reader.train_where_due(told.append)
+    assert told == [ENCODER]
+    add_segments(root, [201], DIM, seed=1, generation=reader.generation)
+    IndexReader(root).train_where_due(told.append)
+    assert told == [ENCODER] * 2
+    assert_like_a_scan(root, GrownIndex)
+    assert len(list(Layout(root).derived.glob("*.faiss"))) == 1
+
+
+@pytest.mark.parametrize("victim", ["json", "faiss"])
+@pytest.mark.parametrize("harm", ["flip", "truncate", "zero", "remove"])
+def test_any_damage_falls_back_to_a_scan(root: Path, victim: str, harm: str) -> None:
+    IndexReader(root).train_where_due()
+    path = next(Layout(root).derived.glob(f"*.{victim}"))
+    if harm == "flip":
+        flip_bit(path, 800)
+    elif harm == "remove":
+        path.unlink()
+    else:
+        content = path.read_bytes()
+        path.write_bytes(content[:-9] if harm == "truncate" else bytes(len(content)))
+    if (victim, harm) == ("json", "flip"):  # may still be JSON of the same meaning
+        assert_like_a_scan(root, type(IndexReader(root).coarse_index(ENCODER)))
+    else:
+        assert_like_a_scan(root, CoarseIndex)
+
+
+def test_a_trained_index_of_other_segments_is_passed_over(root: Path) -> None:
+    reader = IndexReader(root)
+    reader.train_where_due()
+    generation = reader.generation
+    # As if someone had gone back a generation and indexed other images under the same ids.
+    commit(Layout(root), replace(generation, segments=generation.segments[:2], next_id=400), "tests")
+    back = IndexReader(root).generation
+    add_segments(root, [200], DIM, seed=2, generation=back)
+    assert_like_a_scan(root, CoarseIndex)
+
+
+def test_builds_and_compaction_train(gallery: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trained, "TRAINED_FROM", 10)
+    events: list[str] = []
+    index = tmp_path / "g.diffsim"
+    build_index(gallery, index, modes=["style"], model="mini", on_event=lambda event: events.append(event.kind))
+    assert events.count("training") == 1
+    query = sorted(gallery.rglob("*.png"))[0]
+    engine = Engine.open(index)
+    trained_results = engine.search(query, candidates=8, k=8)
+    compact(index, now=True)
+    compacted = Engine.open(index).search(query, candidates=8, k=8)
+    for path in Layout(index).derived.iterdir():
+        path.unlink()
+    scanned = Engine.open(index).search(query, candidates=8, k=8)
+    assert [(r.id, r.score) for r in trained_results] == [(r.id, r.score) for r in scanned]
+    assert [(r.id, r.score) for r in compacted] == [(r.id, r.score) for r in scanned]
