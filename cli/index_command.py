@@ -8,10 +8,12 @@ import typer
 
 from cli import options
 from cli.output import human_bytes, print_json, short_path
+from cli.plan import print_plan
 from cli.progress import Bar, BuildProgress
 from cli.reports import print_build, print_fill, print_info
 from cli.running import run, say, speaker, work_offline
 from index_store.layout import INDEX_VARIABLE, find_index
+from retrieval.errors import NoSpaceError
 from retrieval.settings import NEWEST, BuildSettings, parse_encoders, parse_names
 
 REJECTED = 4  # the exit code of --strict
@@ -46,6 +48,7 @@ def build(
     seed: options.Seed = None,
     prompt: options.Prompt = None,
     alpha: options.Alpha = None,
+    codec: options.Codec = None,
     parity: options.Parity = None,
     dtype: options.Dtype = None,
     device: options.Device = RUN.device,
@@ -55,6 +58,7 @@ def build(
     commit_seconds: options.CommitSeconds = RUN.commit_seconds,
     attention: options.Attention = None,
     retry_rejects: options.RetryRejects = False,
+    dry_run: options.DryRun = False,
     strict: options.Strict = False,
     offline: options.Offline = False,
     as_json: options.AsJson = False,
@@ -67,7 +71,6 @@ def build(
     modes and encoders that it lacks are added to it, for all its images.
     """
     work_offline(offline)
-    from retrieval.build import build_index
     from retrieval.metrics import chosen_model
 
     chosen: dict[str, Any] = {
@@ -80,27 +83,44 @@ def build(
         "seed": seed,
         "prompt": prompt,
         "alpha": alpha,
+        "codec": codec,
         "parity": parity,
         "dtype": dtype,
     }
     settings = BuildSettings(
         device, batch_size, workers, segment_rows, commit_seconds, retry_rejects, offline, attention
     )
+    asked: dict[str, Any] = {
+        "index": index or os.environ.get(INDEX_VARIABLE),
+        "modes": None if modes is None else parse_names(modes),
+        "run": settings,
+        **{name: value for name, value in chosen.items() if value is not None},
+    }
+    if dry_run:
+        _plan(sources, asked, as_json)
+        return
+    from retrieval.build import build_index
+
     with BuildProgress(quiet=quiet, bar=not no_progress) as progress:
-        report = build_index(
-            sources,
-            index or os.environ.get(INDEX_VARIABLE),
-            modes=None if modes is None else parse_names(modes),
-            run=settings,
-            on_event=progress.tell,
-            **{name: value for name, value in chosen.items() if value is not None},
-        )
+        report = build_index(sources, on_event=progress.tell, **asked)
     if as_json:
         print_json(report.to_dict())
     else:
         print_build(report.to_dict(), quiet)
     if strict and report.rejected:
         raise typer.Exit(REJECTED)
+
+
+def _plan(sources: list[Path], asked: dict[str, Any], as_json: bool) -> None:
+    from retrieval.dry_run import plan_build
+
+    plan = plan_build(sources, **asked)
+    if as_json:
+        print_json(plan.to_dict())
+    else:
+        print_plan(plan)
+    if not plan.fits:
+        raise typer.Exit(NoSpaceError.exit_code)
 
 
 @app.command()

@@ -59,6 +59,8 @@ def print_info(about: dict[str, Any]) -> None:
     """Print what an index is."""
     items = max(1, about["items"])
     print(f"{about['path']}: {about['items']} images, model {about['model']}, generation {about['generation']}")
+    beside = about["bytes"]["projections"]
+    print(f"  codec {about['codec']}" + (f", projections {human_bytes(beside)}" if beside else ""))
     for mode, target in about["modes"].items():
         noise = f", timestep {target['timestep']} (denoising step {target['denoising_step']})"
         where = f"layer {target['layer']}" + (noise if target["timestep"] else "")

@@ -9,7 +9,8 @@ coco.diffsim/
   items/<segment>/moved.parquet        new catalogue rows of older items: renamed or touched files
   items/<segment>/vectors/<encoder>.npy
   items/<segment>/filled.npy           ids: the segment's vectors and tensors are those of these older items
-  attention/<mode>/<segment>.zarr      q, k, v
+  attention/<mode>/<segment>.zarr      q, k, v, or what else the codec names
+  projections/<digest>.npz             what makes q, k, v of a stored layer input
   cache/<mode>/...                     what searches computed on demand: part of no generation, deletable at any time
 """
 
@@ -74,8 +75,12 @@ class Layout:
         return self.segment(segment) / "vectors" / f"{encoder}.npy"
 
     def attention(self, mode: str, segment: str) -> Path:
-        """Return a segment's Q/K/V group of one mode."""
+        """Return a segment's tensors of one mode."""
         return self.root / "attention" / mode / f"{segment}.zarr"
+
+    def projection(self, digest: str) -> Path:
+        """Return the projection whose content has this SHA-256."""
+        return self.root / "projections" / f"{digest[:16]}.npz"
 
     @property
     def cache(self) -> Path:
@@ -94,7 +99,7 @@ class Layout:
 
 def may_become_index(path: Path) -> bool:
     """Say whether an index may be made at ``path``: nothing is there, or nothing but what an index holds."""
-    ours = {"CURRENT", "LOCK", "generations", "items", "attention", "derived", "cache"}
+    ours = {"CURRENT", "LOCK", "generations", "items", "attention", "projections", "derived", "cache"}
     return not path.exists() or (path.is_dir() and all(entry.name in ours for entry in path.iterdir()))
 
 

@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from retrieval.build import build_index
+    from retrieval.dry_run import plan_build
     from retrieval.engine import Engine
     from retrieval.errors import DiffSimError
-    from retrieval.events import BuildEvent, BuildReport, FillReport
+    from retrieval.events import BuildEvent, BuildPlan, BuildReport, FillReport
     from retrieval.fill import fill_index
     from retrieval.results import Result, Results
     from retrieval.settings import BuildSettings, EngineSettings, SearchSettings
 
 __all__ = [
     "BuildEvent",
+    "BuildPlan",
     "BuildReport",
     "BuildSettings",
     "DiffSimError",
@@ -32,10 +34,12 @@ __all__ = [
     "SearchSettings",
     "build_index",
     "fill_index",
+    "plan_build",
 ]
 
 _HOMES = {
     "BuildEvent": "events",
+    "BuildPlan": "events",
     "BuildReport": "events",
     "BuildSettings": "settings",
     "DiffSimError": "errors",
@@ -47,6 +51,7 @@ _HOMES = {
     "SearchSettings": "settings",
     "build_index": "build",
     "fill_index": "fill",
+    "plan_build": "dry_run",
 }
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Unpack
 
 from index_store.catalog import Item, Reject
-from index_store.layout import Layout, is_index, may_become_index, new_index_path
+from index_store.codecs import find_codec
+from index_store.layout import Layout
 from index_store.lock import writer_lock
 from index_store.manifest import Generation, SegmentRecord, commit
 from index_store.reader import IndexReader
@@ -21,20 +22,20 @@ from index_store.segment import SegmentWriter, clear_uncommitted, drop_expired
 from retrieval.backbones import describe_extractor
 from retrieval.backlog import Backlog, coverage, find_backlog
 from retrieval.commits import Commits
-from retrieval.discovery import Listing, find_images
-from retrieval.errors import UsageError
+from retrieval.discovery import Listing
+from retrieval.estimate import check_estimate, estimate_build
 from retrieval.events import BuildEvent, BuildReport
 from retrieval.fill import Filled, Filler
 from retrieval.images import FileFacts
 from retrieval.ingest import Failure, FileBatch, read_batches
-from retrieval.models import Encoded, Models, load_models, to_stored
+from retrieval.models import Models, Stored, load_models
 from retrieval.modes import Need
 from retrieval.pace import batch_size, workers
 from retrieval.plan import Recipe, continued_recipe, grown_fingerprint, new_recipe, stored_recipe
-from retrieval.room import check_disk, stored_bytes
 from retrieval.settings import BuildSettings, ModelChoices
+from retrieval.stored import lacks_projections, with_projections
 from retrieval.version import CREATED_BY
-from retrieval.work import Work, check_sources, plan_work, uri_of
+from retrieval.work import Work, find_sources, plan_work, uri_of
 
 
 def build_index(
@@ -65,14 +66,9 @@ def build_index(
         KeyboardInterrupt: after what was complete has been committed.
     """
     started = time.monotonic()
-    paths = [Path(s) for s in ([sources] if isinstance(sources, str | Path) else sources)]
-    listing = find_images(paths)
-    check_sources(listing, paths)
-    root = Path(index) if index is not None else new_index_path(paths, Path.cwd())
-    if not is_index(root) and not may_become_index(root):
-        raise UsageError(f"{root} exists and is no index; name another place with --index")
+    paths, listing, root = find_sources(sources, index)
     layout, run = Layout(root), run or BuildSettings()
-    fresh = None if _was_committed(layout) else new_recipe(modes, choices, run)  # asked for nonsense: leave no trace
+    fresh = None if was_committed(layout) else new_recipe(modes, choices, run)  # asked for nonsense: leave no trace
     with writer_lock(layout):
         try:
             builder = _Builder(root, paths, listing, run, on_event)
@@ -99,12 +95,11 @@ class _Builder:
         self._root, self._layout = root, Layout(root)
         self._sources = [uri_of(path.absolute()) for path in sources]
         self._listing, self._run, self._emit = listing, run, on_event
-        self._reader = IndexReader(root) if _was_committed(self._layout) else None
+        self._reader = IndexReader(root) if was_committed(self._layout) else None
         self._found = None if self._reader is None else drop_expired(self._layout, self._reader.generation)
         clear_uncommitted(self._layout, self._found)
         self._work: Work = plan_work(listing, sources, self._reader, run.retry_rejects)
         self._added = self._replaced = self._done = self._total = self._rejected = 0
-        self._fits = False  # on the disk, by estimate
         self._backlog = Backlog()
         self._filled = Filled()
         self._recipe: Recipe
@@ -118,13 +113,13 @@ class _Builder:
         else:
             self._recipe = continued_recipe(self._reader, self._root, modes, choices, self._run)
             gone = {*self._work.vanished, *self._work.replaced.values()}
-            self._backlog = find_backlog(self._reader, self._wanted(), without=gone, moved=self._work.moved)
+            self._backlog = find_backlog(self._reader, self._recipe.wanted, without=gone, moved=self._work.moved)
         chosen = self._recipe.chosen
         self._total = len(self._work.pending) + len(self._backlog)
         self._emit(BuildEvent("planned", self._plan_in_words(), total=self._total))
         title = describe_extractor(chosen.name).title
         self._emit(BuildEvent("model", f"{chosen.name}, {title} ({chosen.why})"))
-        if self._total or not self._is_as_stored():
+        if self._total or not self._is_as_stored() or self._lacks_projections():
             self._load()
         elif self._found is not None:
             self._commits = self._go_on(self._found)
@@ -133,20 +128,16 @@ class _Builder:
         backlog = f", {len(self._backlog)} to complete" if self._backlog else ""
         return f"{len(self._work.pending)} images to index{backlog}"
 
-    def _wanted(self) -> Need:
-        """Return what every item of the index is to have: vectors always, tensors unless searches compute them."""
-        modes = tuple(self._recipe.targets) if self._recipe.attention == "eager" else ()
-        return Need(modes, tuple(self._recipe.settings.encoders or {}))
+    def _lacks_projections(self) -> bool:
+        return self._found is not None and lacks_projections(self._found, find_codec(self._recipe.settings.codec))
 
     def _is_as_stored(self) -> bool:
+        """Say whether the index knows already all that it is to have."""
         if self._reader is None:
             return False
-        stored = stored_recipe(self._reader, self._root)
-        return (stored.targets, stored.attention, set(stored.settings.encoders or {})) == (
-            self._recipe.targets,
-            self._recipe.attention,
-            set(self._recipe.settings.encoders or {}),
-        )
+        stored, recipe = stored_recipe(self._reader, self._root), self._recipe
+        encoders = [set(each.settings.encoders or {}) for each in (stored, recipe)]
+        return stored.targets == recipe.targets and stored.attention == recipe.attention and encoders[0] == encoders[1]
 
     def _load(self) -> None:
         """Load the models, and note in the index what it is to have from now on before any of it is computed."""
@@ -154,24 +145,32 @@ class _Builder:
         self._models = load_models(recipe.settings, recipe.targets, self._run.device, self._run.offline)
         fingerprint = self._models.fingerprint()
         generation = self._found or Generation(0, fingerprint, recipe.to_json(), (), (), ())
+        is_new = self._reader is None or not self._is_as_stored()
         grown = replace(
             generation,
             fingerprint=grown_fingerprint(generation.fingerprint, fingerprint, self._root),
-            settings=recipe.to_json() if not self._is_as_stored() else generation.settings,
+            settings=recipe.to_json() if is_new else generation.settings,
             encoders=tuple(dict.fromkeys((*generation.encoders, *fingerprint["encoders"]))),
             modes=tuple(recipe.targets),
         )
-        if self._reader is None:
-            # An empty index first. Since every later generation has a higher number, a lost CURRENT is never taken
-            # for that of a new one.
-            grown = commit(self._layout, grown, CREATED_BY)
+        self._check_room()
+        if is_new or self._lacks_projections():
+            # For a new index this is an empty one. Since every later generation has a higher number, a lost CURRENT
+            # is never taken for that of a new one.
+            grown = commit(self._layout, with_projections(self._layout, grown, self._models), CREATED_BY)
         self._commits = self._go_on(grown)
-        if self._reader is not None and not self._is_as_stored():
-            self._commits.store(grown)
         self._emit(BuildEvent("loaded"))
 
+    def _check_room(self) -> None:
+        if self._work.pending:
+            modes, images = self._recipe.wanted.modes, len(self._work.pending)
+            estimate = estimate_build(self._models, self._recipe.settings, self._run, self._root, images, modes)
+            self._emit(BuildEvent("estimate", total=estimate.images, estimate=estimate))
+            check_estimate(estimate, self._root)
+
     def _go_on(self, generation: Generation) -> Commits:
-        return Commits(self._layout, generation, self._run, self._sources, self._tell_commit)
+        codec = self._recipe.settings.codec
+        return Commits(self._layout, generation, codec, self._run, self._sources, self._tell_commit)
 
     def run(self) -> None:
         """Commit what needs no computing, then compute and commit all that is pending, then what items lack."""
@@ -179,7 +178,7 @@ class _Builder:
         settings = self._recipe.settings
         size = batch_size(settings.model, self._run)
         if self._work.pending:
-            need = self._wanted()
+            need = self._recipe.wanted
             batches = read_batches(
                 self._work.pending,
                 size,
@@ -190,7 +189,7 @@ class _Builder:
             self._commits.run(batches, partial(self._add, need), self._grow)
         if self._backlog:
             # Read again: files may have been renamed or have changed since the backlog was counted.
-            self._backlog = find_backlog(IndexReader(self._root), self._wanted())
+            self._backlog = find_backlog(IndexReader(self._root), self._recipe.wanted)
             filler = Filler(self._layout, self._models, self._run, size, self._commits, self._tell_filled)
             self._filled = filler.run(self._backlog.jobs)
 
@@ -214,12 +213,8 @@ class _Builder:
         both = zip(batch.files, batch.outcomes, strict=True)
         rejects = [_reject(path, outcome) for path, outcome in both if isinstance(outcome, Failure)]
         items = self._items([facts for facts, _ in good], self._commits.generation.next_id + segment.items)
-        encoded = self._models.encode([prepared for _, prepared in good], "gallery", need) if good else Encoded({}, {})
-        tensors = {mode: to_stored(qkv) for mode, qkv in encoded.tensors.items()}
-        if good and not self._fits:
-            check_disk(self._root, stored_bytes(encoded.vectors, tensors) // len(items), self._total - self._done)
-            self._fits = True
-        segment.append(items, rejects, encoded.vectors, tensors)
+        stored = self._models.encode_stored([prepared for _, prepared in good], need) if good else Stored({}, {})
+        segment.append(items, rejects, stored.vectors, stored.tensors)
         self._added += len(items)
         self._done += len(batch.files)
         self._rejected += len(rejects)
@@ -273,7 +268,7 @@ class _Builder:
         )
 
 
-def _was_committed(layout: Layout) -> bool:
+def was_committed(layout: Layout) -> bool:
     """Say whether there is an index to go on with: not where the very first, empty commit was cut short."""
     later = [path for path in layout.generations.glob("[0-9]*.json") if path.name != layout.generation(1).name]
     return layout.current.exists() or bool(later)
@@ -281,7 +276,7 @@ def _was_committed(layout: Layout) -> bool:
 
 def _remove_if_empty(layout: Layout) -> None:
     """Remove the folder that a failed build made for its lock, unless there is anything in it."""
-    if not _was_committed(layout) and layout.root.is_dir() and [p.name for p in layout.root.iterdir()] == ["LOCK"]:
+    if not was_committed(layout) and layout.root.is_dir() and [p.name for p in layout.root.iterdir()] == ["LOCK"]:
         layout.lock.unlink(missing_ok=True)
         layout.root.rmdir()
 

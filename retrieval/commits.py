@@ -25,13 +25,15 @@ class Commits:
         self,
         layout: Layout,
         generation: Generation,
+        codec: str,
         run: BuildSettings,
         sources: Sequence[str],
         on_commit: Callable[[], None],
     ) -> None:
         """Go on from ``generation``; every commit notes ``sources``, and ``on_commit`` is told of every segment."""
         self.generation = generation
-        self._layout, self._run, self._sources, self._on_commit = layout, run, sources, on_commit
+        self._layout, self._codec, self._run = layout, codec, run
+        self._sources, self._on_commit = sources, on_commit
         self._segment: SegmentWriter | None = None
         self._opened = 0.0
 
@@ -43,7 +45,7 @@ class Commits:
     def open(self) -> SegmentWriter:
         """Return the open segment, a new one where there is none."""
         if self._segment is None:
-            self._segment = SegmentWriter(self._layout, f"{self.generation.number + 1:06d}")
+            self._segment = SegmentWriter(self._layout, f"{self.generation.number + 1:06d}", self._codec)
             self._opened = time.monotonic()
         return self._segment
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from index_store.cache import TensorCache
+from index_store.codecs import find_codec
 from index_store.reader import IndexReader
 from retrieval.aas import QKV, aligned_attention_scores, higher_is_closer
 from retrieval.backbones import describe_extractor
@@ -27,15 +28,16 @@ from retrieval.device import choose_device
 from retrieval.errors import UsageError
 from retrieval.images import decode_bytes, from_array, read_image, to_rgb
 from retrieval.lookup import locate_image
-from retrieval.models import Encoded, Models, Prepared, load_models
+from retrieval.models import Encoded, Models, Prepared, Stored, load_models
 from retrieval.modes import Need
 from retrieval.on_demand import CandidateScorer, Machinery, OnComputed, Scored, search_notes
 from retrieval.overview import about_index, describe_index
 from retrieval.pace import batch_size, workers
 from retrieval.plan import check_fingerprint, lacks_modes, stored_recipe
-from retrieval.rerank import closest_first
+from retrieval.rerank import Restore, closest_first
 from retrieval.results import Result, Results
 from retrieval.settings import BuildSettings, EngineSettings, ModelSettings, SearchChoices, SearchSettings
+from retrieval.stored import restorer
 
 ImageInput = str | Path | bytes | Image.Image | NDArray[Any]
 """A path, a file's bytes, a PIL image, or a uint8 array ``[H, W, 3]``."""
@@ -51,6 +53,7 @@ class Engine:
         self._recipe = stored_recipe(reader, reader.layout.root)
         self._picker = CandidatePicker(reader, describe_extractor(self._recipe.settings.model).modes)
         self._cache = TensorCache(reader.layout, settings.max_cache)
+        self._restorers: dict[str, Restore] = {}
         self._loading, self._encoding = threading.RLock(), threading.Lock()
 
     @classmethod
@@ -120,15 +123,14 @@ class Engine:
 
     def _scorer(self, query: QKV, mode: str, wanted: SearchSettings) -> CandidateScorer:
         run = BuildSettings(device=self._settings.device)
-        machinery = Machinery(
-            self._models, self._encode_candidates, batch_size(self._recipe.settings.model, run), workers(run)
-        )
+        size = batch_size(self._recipe.settings.model, run)
+        machinery = Machinery(self._models, self._encode_candidates, self._restore(mode), size, workers(run))
         readout = self._models.readout(mode)
         return CandidateScorer(self._reader, self._cache, machinery, mode, query, wanted.similarity, readout)
 
-    def _encode_candidates(self, batch: Sequence[Prepared], need: Need) -> Encoded:
+    def _encode_candidates(self, batch: Sequence[Prepared], need: Need) -> Stored:
         with self._encoding:
-            return self._models.encode(batch, "gallery", need)
+            return self._models.encode_stored(batch, need)
 
     def score(self, first: ImageInput, second: ImageInput, mode: str | None = None) -> float:
         """Return the exact score of one pair; ``first`` is the query, ``second`` takes the gallery's role."""
@@ -205,6 +207,13 @@ class Engine:
             dtype="float32" if on_cpu and stored.dtype == "float16" else stored.dtype,
             encoders=folders,
         )
+
+    def _restore(self, mode: str) -> Restore:
+        with self._loading:
+            if mode not in self._restorers:
+                device = choose_device(self._settings.device)
+                self._restorers[mode] = restorer(self._reader, find_codec(self._recipe.settings.codec), mode, device)
+            return self._restorers[mode]
 
     def _results(
         self, ranking: Ranking, scored: Scored | None, wanted: SearchSettings, query_sha256: str

@@ -22,7 +22,7 @@ from retrieval.backlog import Job, check_order, coverage, find_backlog, in_order
 from retrieval.commits import Commits
 from retrieval.events import BuildEvent, FillReport
 from retrieval.ingest import Failure, FileBatch, read_batches
-from retrieval.models import Models, load_models, tensors_digest, to_stored
+from retrieval.models import Models, load_models, tensors_digest
 from retrieval.modes import Need, choose_modes
 from retrieval.pace import batch_size, workers
 from retrieval.plan import check_fingerprint, continued_recipe, lacks_modes
@@ -97,12 +97,11 @@ class Filler:
             if not isinstance(outcome, Failure) and outcome[0].sha256 == items[uri_of(path)].sha256
         ]
         if good:
-            encoded = self._models.encode([prepared for _, prepared in good], "gallery", job.need)
-            tensors = {mode: to_stored(qkv) for mode, qkv in encoded.tensors.items()}
+            stored = self._models.encode_stored([prepared for _, prepared in good], job.need)
             if not self._fits:
-                check_disk(self._layout.root, stored_bytes(encoded.vectors, tensors) // len(good), len(job.items))
+                check_disk(self._layout.root, stored_bytes(stored) // len(good), len(job.items))
                 self._fits = True
-            segment.fill([item.id for item, _ in good], encoded.vectors, tensors)
+            segment.fill([item.id for item, _ in good], stored.vectors, stored.tensors)
         lost = len(batch.files) - len(good)
         self._filled = Filled(self._filled.items + len(good), self._filled.unavailable + lost)
         self._on_batch(len(batch.files))
@@ -171,7 +170,7 @@ def _fill(
         check_fingerprint(generation.fingerprint, fingerprint, layout.root)
         on_event(BuildEvent("loaded"))
         progress = _Progress(on_event)
-        commits = Commits(layout, generation, run, (), progress.committed)
+        commits = Commits(layout, generation, recipe.settings.codec, run, (), progress.committed)
         size = batch_size(recipe.settings.model, run)
         filler = Filler(layout, models, run, size, commits, progress.advance)
         cache = TensorCache(layout, budget=0)

@@ -120,7 +120,7 @@ def _rewrite(layout: Layout, reader: IndexReader, on_progress: Progress) -> Iter
     for count, start in enumerate(starts):
         rows = np.arange(start, min(start + COMPACT_ROWS, len(reader)))
         whole, parts = _split(reader, rows)
-        writer = SegmentWriter(layout, f"{number:06d}-{count:03d}")
+        writer = SegmentWriter(layout, f"{number:06d}-{count:03d}", reader.codec)
         for some in _few(rows):
             items = reader.items(some)
             writer.append(items, [], {e: vectors[e][some] for e in whole.encoders}, _tensors(reader, whole, some))
@@ -129,7 +129,7 @@ def _rewrite(layout: Layout, reader: IndexReader, on_progress: Progress) -> Iter
             writer.append([], reader.rejects(), {}, {})
         yield writer
         for part, (need, held) in enumerate(parts):
-            filled = SegmentWriter(layout, f"{number:06d}-{count:03d}-{part:02d}")
+            filled = SegmentWriter(layout, f"{number:06d}-{count:03d}-{part:02d}", reader.codec)
             for some in _few(held):
                 ids = reader.ids[some].tolist()
                 filled.fill(ids, {e: vectors[e][some] for e in need.encoders}, _tensors(reader, need, some))
@@ -140,7 +140,7 @@ def _few(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
     return (rows[first : first + COPY_ROWS] for first in range(0, len(rows), COPY_ROWS))
 
 
-def _tensors(reader: IndexReader, need: Need, rows: NDArray[np.int64]) -> dict[str, dict[str, NDArray[np.float16]]]:
+def _tensors(reader: IndexReader, need: Need, rows: NDArray[np.int64]) -> dict[str, dict[str, NDArray[Any]]]:
     return {mode: reader.attention(mode, rows.tolist()) for mode in need.modes}
 
 

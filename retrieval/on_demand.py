@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,18 +19,19 @@ from index_store.catalog import Item
 from index_store.reader import IndexReader
 from retrieval.aas import QKV, AnyReadout
 from retrieval.ingest import Failure, read_batches
-from retrieval.models import Encoded, Models, Prepared, tensors_digest, to_stored
+from retrieval.models import Models, Prepared, Stored, tensors_digest
 from retrieval.modes import Need
-from retrieval.rerank import READ_BYTES, ReadRows, score_rows
+from retrieval.rerank import READ_BYTES, ReadRows, Restore, score_rows
 from retrieval.vocabulary import Similarity
 
-Arrays = Mapping[str, NDArray[np.float16]]
+Arrays = Mapping[str, NDArray[Any]]
+"""One item's tensors, as the index's codec keeps them."""
 
 OnComputed = Callable[[int, int], None]
 """Told (done, total) images while a search computes tensors."""
 
-Encode = Callable[[Sequence[Prepared], Need], Encoded]
-"""Encodes a batch in the gallery's role; safe in many threads."""
+Encode = Callable[[Sequence[Prepared], Need], Stored]
+"""Encodes a batch in the gallery's role, as the index keeps it; safe in many threads."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Machinery:
 
     models: Models
     encode: Encode
+    restore: Restore  # of the mode
     batch: int
     workers: int
 
@@ -97,7 +100,7 @@ class CandidateScorer:
     def _score(self, positions: Sequence[int] | NDArray[np.int64], rows: Sequence[int], read: ReadRows) -> None:
         if not len(rows):
             return
-        found = score_rows(self._query, rows, read, self._similarity, self._readout)
+        found = score_rows(self._query, rows, read, self._similarity, self._readout, self._machinery.restore)
         self._result.scores[positions], self._result.is_scored[positions] = found.scores, True
         self._result.timing_ms["read"] += found.read_ms
         self._result.timing_ms["rerank"] += found.score_ms
@@ -169,8 +172,7 @@ class CandidateScorer:
             ]
             arrays: list[Arrays] = []
             if good:
-                tensors = machinery.encode([prepared for _, prepared in good], need).tensors[self._mode]
-                stored = to_stored(tensors)
+                stored = machinery.encode([prepared for _, prepared in good], need).tensors[self._mode]
                 arrays = [{name: array[n] for name, array in stored.items()} for n in range(len(good))]
             self._result.timing_ms["compute"] += 1e3 * (perf_counter() - start)
             yield [position for position, _ in good], arrays, len(now)

@@ -29,6 +29,7 @@ def describe_index(reader: IndexReader, recipe: Recipe) -> dict[str, Any]:
         "created": generation.created,
         "created_by": generation.created_by,
         "format_version": generation.format_version,
+        "codec": recipe.settings.codec,
         "modes": {
             mode: {"layer": t.layer, "timestep": t.timestep, "denoising_step": t.denoising_step}
             for mode, t in recipe.targets.items()

@@ -6,11 +6,12 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from index_store.codecs import find_codec
 from index_store.reader import IndexReader
 from retrieval.backbones import describe_extractor
 from retrieval.errors import IndexIncompatibleError
 from retrieval.models import ChosenModel, choose_model, differences, resolve
-from retrieval.modes import Mode, Target, choose_modes
+from retrieval.modes import Mode, Need, Target, choose_modes
 from retrieval.settings import BuildSettings, ModelChoices, ModelSettings
 from retrieval.vocabulary import AttentionRule
 
@@ -26,6 +27,11 @@ class Recipe:
     chosen: ChosenModel
     attention: AttentionRule = "eager"
 
+    @property
+    def wanted(self) -> Need:
+        """What every item of the index is to have: vectors always, tensors unless searches compute them."""
+        return Need(tuple(self.targets) if self.attention == "eager" else (), tuple(self.settings.encoders or {}))
+
     def to_json(self) -> dict[str, Any]:
         """Return the index's settings."""
         return {**self.settings.to_json(), ATTENTION: self.attention}
@@ -35,9 +41,10 @@ def new_recipe(modes: Sequence[str] | None, choices: ModelChoices, run: BuildSet
     """Return the recipe of a new index.
 
     Raises:
-        UsageError: an unknown model, mode or encoder, or no folder for an encoder.
+        UsageError: an unknown model, mode, codec or encoder, or no folder for an encoder.
     """
     asked = ModelSettings(**choices)
+    find_codec(asked.codec)
     chosen = choose_model(asked, run.device, run.offline)
     description = describe_extractor(chosen.name)
     wanted = choose_modes(description.modes, modes or description.default_modes)
@@ -68,6 +75,7 @@ def continued_recipe(
         IndexIncompatibleError: a choice differs from what the index was made with; both are printed.
     """
     stored = stored_recipe(reader, root)
+    find_codec(choices.get("codec", stored.settings.codec))
     table = describe_extractor(stored.settings.model).modes
     added = [mode for mode in choose_modes(table, modes or stored.targets) if mode.name not in stored.targets]
     targets = {**stored.targets, **{mode.name: mode.target for mode in added}}

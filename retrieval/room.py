@@ -1,22 +1,16 @@
 """Whether the disk can hold what is to be computed, by the bytes of the first batch."""
 
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from retrieval.errors import NoSpaceError
+from retrieval.models import Stored
 
 
-def stored_bytes(
-    vectors: Mapping[str, NDArray[np.float32]], tensors: Mapping[str, Mapping[str, NDArray[np.float16]]]
-) -> int:
+def stored_bytes(batch: Stored) -> int:
     """Return the bytes that a batch takes on the disk."""
-    return sum(array.nbytes for mode in tensors.values() for array in mode.values()) + sum(
-        2 * array.size for array in vectors.values()
-    )
+    tensors = sum(array.nbytes for mode in batch.tensors.values() for array in mode.values())
+    return tensors + sum(2 * vectors.size for vectors in batch.vectors.values())
 
 
 def check_disk(root: Path, bytes_an_image: int, images: int) -> None:
@@ -26,6 +20,6 @@ def check_disk(root: Path, bytes_an_image: int, images: int) -> None:
     if needed > free:
         raise NoSpaceError(
             f"{root} would grow by {needed / 1e9:.1f} GB ({bytes_an_image / 1e6:.2f} MB an image) and "
-            f"{free / 1e9:.1f} GB are free; build fewer modes (--modes), or one branch (--branches cond), "
-            "or let searches compute what they need (--attention lazy), or name another disk (--index)"
+            f"{free / 1e9:.1f} GB are free; fill fewer modes (--modes), or let searches compute what they need "
+            "(--attention lazy)"
         )

@@ -12,8 +12,25 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("cli", "retrieval", "index_store")
 HEAVY = ("torch", "diffusers", "transformers", "faiss", "zarr", "PIL", "numpy", "pyarrow")
 # The only modules of retrieval that may touch the disk format; errors takes its root from there.
-TOUCH_STORE = {"build", "commits", "fill", "backlog", "engine", "candidates", "on_demand", "lookup", "overview"}
-TOUCH_STORE |= {"maintenance", "plan", "work", "errors"}
+TOUCH_STORE = {
+    "backlog",
+    "build",
+    "candidates",
+    "commits",
+    "dry_run",
+    "engine",
+    "errors",
+    "estimate",
+    "fill",
+    "lookup",
+    "maintenance",
+    "models",
+    "on_demand",
+    "overview",
+    "plan",
+    "stored",
+    "work",
+}
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 
