@@ -41,6 +41,7 @@ check: setup
 	$(BIN)/mypy
 
 # Speed, memory and bytes, as ratios measured in one run; writes build/bench.md and build/bench.json.
+# DIFFSIM_DATA=FOLDER of real images adds what the storage codecs lose on them.
 bench: setup
 	$(BIN)/python -m tests.bench build/bench
 

@@ -8,9 +8,11 @@ import typer
 
 from cli import options
 from cli.output import human_bytes, print_json, short_path
+from cli.plan import print_plan
 from cli.progress import Bar, BuildProgress, pace
 from cli.running import run, say, speaker, work_offline
 from index_store.layout import INDEX_VARIABLE, find_index
+from retrieval.errors import NoSpaceError
 from retrieval.settings import BuildSettings, parse_encoders, parse_names
 
 REJECTED = 4  # the exit code of --strict
@@ -45,6 +47,7 @@ def build(
     seed: options.Seed = None,
     prompt: options.Prompt = None,
     alpha: options.Alpha = None,
+    codec: options.Codec = None,
     parity: options.Parity = None,
     dtype: options.Dtype = None,
     device: options.Device = RUN.device,
@@ -53,6 +56,7 @@ def build(
     segment_rows: options.SegmentRows = RUN.segment_rows,
     commit_seconds: options.CommitSeconds = RUN.commit_seconds,
     retry_rejects: options.RetryRejects = False,
+    dry_run: options.DryRun = False,
     strict: options.Strict = False,
     offline: options.Offline = False,
     as_json: options.AsJson = False,
@@ -64,7 +68,6 @@ def build(
     Can be stopped at any moment; the same command goes on. An existing index keeps the settings it was made with.
     """
     work_offline(offline)
-    from retrieval.build import build_index
     from retrieval.metrics import chosen_model
 
     chosen: dict[str, Any] = {
@@ -77,27 +80,44 @@ def build(
         "seed": seed,
         "prompt": prompt,
         "alpha": alpha,
+        "codec": codec,
         "parity": parity,
         "dtype": dtype,
     }
     settings = BuildSettings(
         device, batch_size, workers, segment_rows, commit_seconds, retry_rejects=retry_rejects, offline=offline
     )
+    asked: dict[str, Any] = {
+        "index": index or os.environ.get(INDEX_VARIABLE),
+        "modes": None if modes is None else parse_names(modes),
+        "run": settings,
+        **{name: value for name, value in chosen.items() if value is not None},
+    }
+    if dry_run:
+        _plan(sources, asked, as_json)
+        return
+    from retrieval.build import build_index
+
     with BuildProgress(quiet=quiet, bar=not no_progress) as progress:
-        report = build_index(
-            sources,
-            index or os.environ.get(INDEX_VARIABLE),
-            modes=None if modes is None else parse_names(modes),
-            run=settings,
-            on_event=progress.tell,
-            **{name: value for name, value in chosen.items() if value is not None},
-        )
+        report = build_index(sources, on_event=progress.tell, **asked)
     if as_json:
         print_json(report.to_dict())
     else:
         _print_report(report.to_dict(), quiet)
     if strict and report.rejected:
         raise typer.Exit(REJECTED)
+
+
+def _plan(sources: list[Path], asked: dict[str, Any], as_json: bool) -> None:
+    from retrieval.dry_run import plan_build
+
+    plan = plan_build(sources, **asked)
+    if as_json:
+        print_json(plan.to_dict())
+    else:
+        print_plan(plan)
+    if not plan.fits:
+        raise typer.Exit(NoSpaceError.exit_code)
 
 
 def _print_report(report: dict[str, Any], quiet: bool) -> None:
@@ -142,6 +162,8 @@ def info(
         return
     items = max(1, about["items"])
     print(f"{about['path']}: {about['items']} images, model {about['model']}, generation {about['generation']}")
+    beside = about["bytes"]["projections"]
+    print(f"  codec {about['codec']}" + (f", projections {human_bytes(beside)}" if beside else ""))
     for mode, target in about["modes"].items():
         noise = f", timestep {target['timestep']} (denoising step {target['denoising_step']})"
         where = f"layer {target['layer']}" + (noise if target["timestep"] else "")

@@ -67,6 +67,12 @@ Alpha = Annotated[
     AlphaRule | None,
     typer.Option("--alpha", help=f"Composite alpha on white, or drop it as published. (default: {_MODEL.alpha})"),
 ]
+Codec = Annotated[
+    str | None,
+    typer.Option(
+        "--codec", help=f"How tensors are kept: qkv-float16, hidden-float16 or hidden-int8. (default: {_MODEL.codec})"
+    ),
+]
 Parity = Annotated[
     ParityName | None,
     typer.Option(
@@ -79,6 +85,7 @@ Workers = Annotated[int | None, typer.Option("--workers", help="Decoding threads
 SegmentRows = Annotated[int, typer.Option("--segment-rows", help="Commit at the latest after this many images,")]
 CommitSeconds = Annotated[float, typer.Option("--commit-seconds", help="or after this many seconds.")]
 RetryRejects = Annotated[bool, typer.Option("--retry-rejects", help="Try rejected images again.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and what it takes, and write nothing.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 4 when images were rejected.")]
 NoProgress = Annotated[bool, typer.Option("--no-progress", help="Draw no progress bar.")]
 

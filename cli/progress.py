@@ -5,7 +5,8 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from cli.running import speaker
+from cli.plan import describe_estimate
+from cli.running import clock, speaker
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -70,6 +71,8 @@ class BuildProgress(Bar):
             self._say(f"{event.total} images to index")
         elif event.kind == "model":
             self._say(f"model {event.message}")
+        elif event.kind == "estimate" and event.estimate is not None:
+            self._say(describe_estimate(event.estimate))
         elif event.kind == "loaded":
             self._began = self._spoke = time.monotonic()
         elif event.kind == "batch":
@@ -81,11 +84,13 @@ class BuildProgress(Bar):
 
     def _say_now_and_then(self, event: "BuildEvent") -> None:
         now = time.monotonic()
-        if now - self._spoke >= LINE_SECONDS and event.done < event.total:
+        spent = now - self._began
+        left = (event.total - event.done) * spent / event.done
+        # The first batch says at once how long a long build will take.
+        due = now - self._spoke >= LINE_SECONDS or (self._spoke == self._began and left >= LINE_SECONDS)
+        if due and event.done < event.total:
             self._spoke = now
-            spent = now - self._began
-            left = (event.total - event.done) * spent / event.done
-            self._say(f"{event.done}/{event.total} images, {pace(event.done, spent)}, about {_clock(left)} left")
+            self._say(f"{event.done}/{event.total} images, {pace(event.done, spent)}, about {clock(left)} left")
 
 
 class TaskProgress(_Drawn):
@@ -140,9 +145,3 @@ def pace(images: float, seconds: float) -> str:
     if images >= seconds:
         return f"{images / max(seconds, 1e-9):.1f} images/s"
     return f"{seconds / images:.1f} s an image"
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -50,6 +50,13 @@ def work_offline(offline: bool) -> None:
         os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
 
 
+def clock(seconds: float) -> str:
+    """Return a span of time as ``0:48`` or ``3:20:00``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
 def print_version(wanted: bool) -> None:
     """Print the version and end, as the callback of --version."""
     if wanted:

@@ -1,4 +1,4 @@
-"""Write and read the Q/K/V cache: a Zarr v3 group of arrays q, k, v ``[rows, branches, heads, tokens, head_dim]``.
+"""Write and read the tensor cache: a Zarr v3 group of the arrays that the codec names, ``[rows, ...]`` each.
 
 One image is one uncompressed inner chunk with its CRC-32C; a shard holds many. zarr-python writes; any Zarr v3
 library can read. Reading here takes another way, since an uncompressed chunk is a byte range of its shard: it reads
@@ -9,22 +9,21 @@ import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+from index_store.codecs import DEFAULT_CODEC, Codec, find_codec
 from index_store.durable import corrupt, reading, writing
-from index_store.errors import DiffSimError
+from index_store.errors import DiffSimError, IndexIncompatibleError
 from index_store.manifest import AttentionRecord
 
-Tensors = Mapping[str, NDArray[np.float16]]
-"""``q``, ``k`` and ``v``, each ``[rows, branches, heads, tokens, head_dim]``."""
+Tensors = Mapping[str, NDArray[Any]]
+"""The codec's arrays by name, ``[rows, ...]`` each: for qkv-float16 ``[rows, branches, heads, tokens, head_dim]``."""
 
-ARRAYS = ("q", "k", "v")
-STORED = np.dtype("<f2")
 SHARD_BYTES = 16 << 20  # an array's shard, at most; nine of them wait in memory in a build of three modes
 SHARD_ROWS = 256
 READ_THREADS = 4
@@ -35,14 +34,16 @@ _ENTRY = np.dtype([("offset", "<u8"), ("size", "<u8")])
 class AttentionWriter:
     """Append rows of one mode to a new group; whole shards reach the disk as they fill, the rest at :meth:`close`."""
 
-    def __init__(self, path: Path, row_shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Create the group at ``path``; ``row_shapes`` gives each array's ``(branches, heads, tokens, head_dim)``."""
-        row_bytes = max(int(np.prod(shape)) for shape in row_shapes.values()) * STORED.itemsize
+    def __init__(self, path: Path, row_shapes: Mapping[str, tuple[int, ...]], codec: str = DEFAULT_CODEC) -> None:
+        """Create the group at ``path``; ``row_shapes`` gives the shape of one row of each array of ``codec``."""
+        self._codec = find_codec(codec)
+        dtypes = {array.name: np.dtype(array.dtype) for array in self._codec.arrays}
+        row_bytes = max(int(np.prod(row_shapes[name])) * dtype.itemsize for name, dtype in dtypes.items())
         shard_rows = max(1, min(SHARD_ROWS, SHARD_BYTES // row_bytes))
-        self.record = AttentionRecord({name: tuple(row_shapes[name]) for name in ARRAYS}, shard_rows)
+        self.record = AttentionRecord({name: tuple(row_shapes[name]) for name in dtypes}, shard_rows, codec)
         self.rows = 0
         self._path = path
-        self._waiting: dict[str, list[NDArray[np.float16]]] = {name: [] for name in ARRAYS}
+        self._waiting: dict[str, list[NDArray[Any]]] = {name: [] for name in dtypes}
         self._arrays = self._create()
 
     def _create(self) -> dict[str, "object"]:
@@ -53,37 +54,39 @@ class AttentionWriter:
         with writing(self._path):
             group = zarr.create_group(self._path, zarr_format=3, attributes={"codec": record.codec})
             return {
-                name: group.create_array(
-                    name,
-                    shape=(0, *shape),
-                    chunks=(1, *shape),
-                    shards=(record.shard_rows, *shape),
-                    dtype=STORED,
+                array.name: group.create_array(
+                    array.name,
+                    shape=(0, *record.row_shapes[array.name]),
+                    chunks=(1, *record.row_shapes[array.name]),
+                    shards=(record.shard_rows, *record.row_shapes[array.name]),
+                    dtype=np.dtype(array.dtype),
                     compressors=Crc32cCodec(),
-                    dimension_names=("rows", "branches", "heads", "tokens", "head_dim"),
+                    dimension_names=("rows", *array.axes),
                 )
-                for name, shape in record.row_shapes.items()
+                for array in self._codec.arrays
             }
 
     def append(self, tensors: Tensors) -> None:
-        """Append rows; values beyond float16's range are an error, since a score of them would be none."""
-        count = len(tensors["q"])
-        for name in ARRAYS:
-            with np.errstate(over="ignore"):  # what overflows is found below
-                rows = np.asarray(tensors[name], dtype=STORED)
+        """Append encoded rows; a number that is none is an error, since a score of it would be none."""
+        count = len(next(iter(tensors.values())))
+        for name, waiting in self._waiting.items():
+            rows, dtype = tensors[name], self._codec.dtype_of(name)
             expected = (count, *self.record.row_shapes[name])
-            if rows.shape != expected:
-                raise ValueError(f"{name}: an array of shape {expected} expected, got {rows.shape}")
+            if rows.shape != expected or rows.dtype != dtype:
+                raise ValueError(f"{name}: {dtype} of shape {expected} expected, got {rows.dtype} of {rows.shape}")
             if not np.isfinite(rows).all():
-                raise DiffSimError(f"the model's {name} tensors do not fit float16 (infinite or not a number)")
-            self._waiting[name].extend(rows)
-        while len(self._waiting["q"]) >= self.record.shard_rows:
+                raise DiffSimError(f"the model's {name} tensors do not fit {dtype.name} (infinite or not a number)")
+            waiting.extend(rows)
+        while self._count() >= self.record.shard_rows:
             self._flush(self.record.shard_rows)
+
+    def _count(self) -> int:
+        return len(next(iter(self._waiting.values())))
 
     def close(self) -> AttentionRecord:
         """Write what waits and return the record for the generation."""
-        if self._waiting["q"]:
-            self._flush(len(self._waiting["q"]))
+        if self._count():
+            self._flush(self._count())
         return self.record
 
     def _flush(self, count: int) -> None:
@@ -108,44 +111,65 @@ class RowPlace:
     row: int
 
 
-def read_rows(places: Iterable[RowPlace]) -> dict[str, NDArray[np.float16]]:
-    """Read rows, in the order given, into three arrays ``[rows, branches, heads, tokens, head_dim]``.
+def read_rows(places: Iterable[RowPlace]) -> dict[str, NDArray[Any]]:
+    """Read rows, in the order given, into the codec's arrays ``[rows, ...]``, as they are stored.
 
     Raises:
         IndexCorruptError: a shard is missing, truncated, or a row's checksum does not match.
-        ValueError: no place was given, or their shapes differ.
+        IndexIncompatibleError: a codec that this version does not know.
+        ValueError: no place was given, or their shapes or codecs differ.
     """
     wanted = list(places)
-    if not wanted or any(place.record.row_shapes != wanted[0].record.row_shapes for place in wanted):
-        raise ValueError("places of rows of one shape are needed, at least one")
-    shapes = wanted[0].record.row_shapes
-    result = {name: np.empty((len(wanted), *shapes[name]), STORED) for name in ARRAYS}
-    shards: dict[Path, list[tuple[int, RowPlace]]] = {}
+    kinds = [(place.record.codec, place.record.row_shapes) for place in wanted]
+    if not wanted or any(kind != kinds[0] for kind in kinds):
+        raise ValueError("places of rows of one shape and codec are needed, at least one")
+    codec, shapes = stored_codec(wanted[0]), wanted[0].record.row_shapes
+    result = {a.name: np.empty((len(wanted), *shapes[a.name]), a.dtype) for a in codec.arrays}
+    shards: dict[Path, _ShardRows] = {}
     for position, place in enumerate(wanted):
-        for name in ARRAYS:
-            shards.setdefault(_shard_path(place, name), []).append((position, place))
+        for name, target in result.items():
+            path = _shard_path(place, name)
+            shards.setdefault(path, _ShardRows(path, place.record.shard_rows, target, [])).rows.append(
+                (position, place.row)
+            )
     with ThreadPoolExecutor(READ_THREADS) as pool:
-        for _ in pool.map(_read_shard, shards.items(), repeat(result)):
+        for _ in pool.map(_read_shard, shards.values()):
             pass
     return result
 
 
+def stored_codec(place: RowPlace) -> Codec:
+    """Return the codec that a row was written with; IndexIncompatibleError where this version does not know it."""
+    try:
+        return find_codec(place.record.codec)
+    except DiffSimError as error:
+        raise IndexIncompatibleError(f"{place.group} can't be read: {error}; update diffsim-retrieval") from error
+
+
+@dataclass(frozen=True)
+class _ShardRows:
+    """The rows wanted of one shard, and where they go."""
+
+    path: Path
+    shard_rows: int
+    target: NDArray[Any]
+    rows: list[tuple[int, int]]  # place in the target, row of the group
+
+
 def _shard_path(place: RowPlace, name: str) -> Path:
-    return place.group / name / "c" / f"{place.row // place.record.shard_rows}" / "0" / "0" / "0" / "0"
+    inner = "0/" * len(place.record.row_shapes[name])
+    return place.group / name / "c" / f"{place.row // place.record.shard_rows}" / inner
 
 
-def _read_shard(task: tuple[Path, list[tuple[int, RowPlace]]], result: Mapping[str, NDArray[np.float16]]) -> None:
+def _read_shard(wanted: _ShardRows) -> None:
     """Read the wanted rows of one shard: its index from the end of the file, then a byte range a row."""
-    path, rows = task
-    record = rows[0][1].record
-    name = path.parents[5].name
+    path = wanted.path
     with reading(path):
         descriptor = os.open(path, os.O_RDONLY)
         try:
-            entries, end = _shard_index(path, descriptor, record.shard_rows)
-            for position, place in rows:
-                entry = entries[place.row % record.shard_rows]
-                _read_chunk(path, descriptor, entry, end, result[name][position])
+            entries, end = _shard_index(path, descriptor, wanted.shard_rows)
+            for position, row in wanted.rows:
+                _read_chunk(path, descriptor, entries[row % wanted.shard_rows], end, wanted.target[position])
         finally:
             os.close(descriptor)
 
@@ -160,14 +184,14 @@ def _shard_index(path: Path, descriptor: int, shard_rows: int) -> tuple[NDArray[
     return np.frombuffer(data[:-_CRC_BYTES], _ENTRY), start
 
 
-def _read_chunk(path: Path, descriptor: int, entry: np.void, end: int, target: NDArray[np.float16]) -> None:
+def _read_chunk(path: Path, descriptor: int, entry: np.void, end: int, target: NDArray[Any]) -> None:
     expected = target.nbytes + _CRC_BYTES
     if int(entry["size"]) != expected or int(entry["offset"]) + expected > end:
         raise corrupt(path, "lacks a row, or holds one of another size")
     data = os.pread(descriptor, expected, int(entry["offset"]))
     if len(data) != expected or not _crc_matches(data):
         raise corrupt(path, "holds a row whose checksum does not match")
-    target[...] = np.frombuffer(data[:-_CRC_BYTES], STORED).reshape(target.shape)
+    target[...] = np.frombuffer(data[:-_CRC_BYTES], target.dtype).reshape(target.shape)
 
 
 def _crc_matches(data: bytes) -> bool:

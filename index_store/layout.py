@@ -8,7 +8,8 @@ coco.diffsim/
   items/<segment>/rejects.parquet      one row an image that could not be used, with the reason
   items/<segment>/moved.parquet        new catalogue rows of older items: renamed or touched files
   items/<segment>/vectors/<encoder>.npy
-  attention/<mode>/<segment>.zarr      q, k, v
+  attention/<mode>/<segment>.zarr      q, k, v, or what else the codec names
+  projections/<digest>.npz             what makes q, k, v of a stored layer input
 """
 
 import os
@@ -68,8 +69,12 @@ class Layout:
         return self.segment(segment) / "vectors" / f"{encoder}.npy"
 
     def attention(self, mode: str, segment: str) -> Path:
-        """Return a segment's Q/K/V group of one mode."""
+        """Return a segment's tensors of one mode."""
         return self.root / "attention" / mode / f"{segment}.zarr"
+
+    def projection(self, digest: str) -> Path:
+        """Return the projection whose content has this SHA-256."""
+        return self.root / "projections" / f"{digest[:16]}.npz"
 
     @property
     def derived(self) -> Path:
@@ -83,7 +88,7 @@ class Layout:
 
 def may_become_index(path: Path) -> bool:
     """Say whether an index may be made at ``path``: nothing is there, or nothing but what an index holds."""
-    ours = {"CURRENT", "LOCK", "generations", "items", "attention", "derived"}
+    ours = {"CURRENT", "LOCK", "generations", "items", "attention", "projections", "derived"}
     return not path.exists() or (path.is_dir() and all(entry.name in ours for entry in path.iterdir()))
 
 

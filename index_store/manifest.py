@@ -17,6 +17,7 @@ from typing import Any
 
 import google_crc32c
 
+from index_store.codecs import DEFAULT_CODEC
 from index_store.durable import FileRecord, atomic_write, corrupt, decode_or_corrupt, fsync_folder, writing
 from index_store.errors import IndexCorruptError, IndexIncompatibleError
 from index_store.layout import Layout, require_index
@@ -27,11 +28,11 @@ KEPT_GENERATIONS = 8  # older files are removed at a commit; readers hold what t
 
 @dataclass(frozen=True)
 class AttentionRecord:
-    """The shape of one row, that is of one item, in each of a segment's arrays q, k and v of one mode."""
+    """The shape of one row, that is of one item, in each of a segment's arrays of one mode."""
 
-    row_shapes: Mapping[str, tuple[int, ...]]  # by array: (branches, heads, tokens, head_dim)
+    row_shapes: Mapping[str, tuple[int, ...]]  # by array of the codec; q: (branches, heads, tokens, head_dim)
     shard_rows: int
-    codec: str = "qkv-float16"
+    codec: str = DEFAULT_CODEC
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Generation:
     segments: tuple[SegmentRecord, ...] = ()
     tombstones: tuple[int, ...] = ()  # ids whose rows no longer count
     next_id: int = 0  # ids are never given twice
+    projections: Mapping[str, str] = field(default_factory=dict)  # by mode: SHA-256, where the codec needs them
     retired: Mapping[str, str] = field(default_factory=dict)  # segments no longer named, and since when (ISO, UTC)
     created: str = ""
     created_by: str = ""

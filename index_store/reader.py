@@ -3,6 +3,7 @@
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,10 +13,13 @@ from numpy.typing import NDArray
 from index_store.attention import RowPlace, read_rows
 from index_store.catalog import ITEM_SCHEMA, REJECT_SCHEMA, Item, Reject, items_of, read_table, rejects_of
 from index_store.coarse import CoarseIndex, normalised, read_vectors
+from index_store.codecs import DEFAULT_CODEC
 from index_store.durable import check_file, corrupt
+from index_store.errors import IndexCorruptError
 from index_store.grown import GrownIndex
 from index_store.layout import Layout
 from index_store.manifest import Generation, SegmentRecord, read_current
+from index_store.projections import read_projection
 from index_store.trained import Part, is_due, open_trained, train
 
 
@@ -157,9 +161,27 @@ class IndexReader:
             check_file(path, segment.files[name])
             yield segment.name, segment.files[name].crc32c, ids, read_vectors(path, segment.rows)[live]
 
-    def attention(self, mode: str, rows: Iterable[int]) -> dict[str, NDArray[np.float16]]:
-        """Return q, k and v of ``rows`` in that order; see :func:`index_store.attention.read_rows`."""
+    def attention(self, mode: str, rows: Iterable[int]) -> dict[str, NDArray[Any]]:
+        """Return the tensors of ``rows`` in that order, as stored; see :func:`index_store.attention.read_rows`."""
         return read_rows(self._place(mode, row) for row in rows)
+
+    def projection(self, mode: str) -> dict[str, NDArray[Any]]:
+        """Return what makes Q, K and V of a mode's stored layer inputs.
+
+        Raises:
+            IndexCorruptError: its file is missing or damaged, or was taken out by a repair.
+        """
+        if mode not in self.generation.projections:
+            raise IndexCorruptError(
+                f"{self.layout.root} lacks the projection of mode {mode}; bring it back with: diffsim-index build"
+            )
+        return read_projection(self.layout, self.generation.projections[mode])
+
+    @property
+    def codec(self) -> str:
+        """The name of the codec that the tensors are stored by."""
+        records = (record for segment in self.generation.segments for record in segment.attention.values())
+        return next((record.codec for record in records), DEFAULT_CODEC)
 
     def _place(self, mode: str, row: int) -> RowPlace:
         segment = self.generation.segments[self._segment_of[row]]
@@ -169,8 +191,8 @@ class IndexReader:
         return RowPlace(group, segment.attention[mode], int(self._row_in_segment[row]))
 
     def bytes_on_disk(self) -> dict[str, int]:
-        """Return bytes by kind: ``catalog and vectors`` together, and each mode's tensors."""
-        trees = {"catalog and vectors": self.layout.root / "items"}
+        """Return bytes by kind: ``catalog and vectors`` together, ``projections``, and each mode's tensors."""
+        trees = {"catalog and vectors": self.layout.root / "items", "projections": self.layout.root / "projections"}
         trees |= {mode: self.layout.root / "attention" / mode for mode in self.generation.modes}
         return {name: sum(map(_size, tree.rglob("*"))) for name, tree in trees.items()}
 

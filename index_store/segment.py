@@ -9,6 +9,7 @@ from pathlib import Path
 from index_store.attention import AttentionWriter, Tensors
 from index_store.catalog import ITEM_SCHEMA, REJECT_SCHEMA, Item, Reject, write_rows
 from index_store.coarse import Vectors, write_vectors
+from index_store.codecs import DEFAULT_CODEC
 from index_store.durable import FileRecord, fsync_folder, fsync_tree, writing
 from index_store.layout import Layout
 from index_store.manifest import Generation, SegmentRecord
@@ -19,8 +20,8 @@ READER_GRACE = timedelta(hours=24)  # how long a search that is under way may ne
 class SegmentWriter:
     """Collect batches, then :meth:`finish`. Files carry their final names: they count once a commit names them."""
 
-    def __init__(self, layout: Layout, name: str) -> None:
-        self._layout, self._name = layout, name
+    def __init__(self, layout: Layout, name: str, codec: str = DEFAULT_CODEC) -> None:
+        self._layout, self._name, self._codec = layout, name, codec
         self._items: list[Item] = []
         self._rejects: list[Reject] = []
         self._moved: list[Item] = []
@@ -68,13 +69,14 @@ class SegmentWriter:
             items: one an image.
             rejects: images of the batch that can't be used.
             vectors: float32 or float16 ``[len(items), dim]`` by encoder.
-            tensors: q, k, v of ``len(items)`` rows by mode.
+            tensors: the codec's arrays of ``len(items)`` rows by mode, encoded.
         """
         self._appending = True
         for mode, rows in tensors.items():
             if mode not in self._attention:
                 path = self._layout.attention(mode, self._name)
-                self._attention[mode] = AttentionWriter(path, {name: array.shape[1:] for name, array in rows.items()})
+                shapes = {name: array.shape[1:] for name, array in rows.items()}
+                self._attention[mode] = AttentionWriter(path, shapes, self._codec)
             self._attention[mode].append(rows)
         for encoder, batch in vectors.items():
             self._vectors.setdefault(encoder, []).append(batch)
@@ -137,6 +139,10 @@ def clear_uncommitted(layout: Layout, generation: Generation | None) -> None:
         name, mode = group.name.removesuffix(".zarr"), group.parent.name
         if name not in retired and (name not in named or mode not in named[name].attention):
             shutil.rmtree(group, ignore_errors=True)
+    projections = {layout.projection(digest) for digest in generation.projections.values()} if generation else set()
+    for path in (layout.root / "projections").glob("*"):
+        if path not in projections:
+            path.unlink(missing_ok=True)
 
 
 def retire(generation: Generation, names: Iterable[str]) -> Generation:

@@ -13,17 +13,23 @@ from index_store.durable import check_file
 from index_store.errors import IndexStoreError
 from index_store.layout import Layout
 from index_store.manifest import Generation, SegmentRecord, read_current, read_generation
+from index_store.projections import read_projection
 
 ROWS_AT_A_TIME = 64
 
 
 @dataclass(frozen=True)
 class Damage:
-    """One thing that is wrong. ``segment`` is the segment that is lost, or whose ``rows`` are; neither: the head."""
+    """One thing that is wrong.
+
+    ``segment`` is the segment that is lost, or whose ``rows`` are; ``projection`` the mode that lost its own; neither:
+    the head.
+    """
 
     what: str
     segment: str = ""
     rows: tuple[int, ...] = ()  # rows of the segment; empty: all of it
+    projection: str = ""
 
 
 def find_damage(root: Path) -> Iterator[Damage]:
@@ -36,6 +42,11 @@ def find_damage(root: Path) -> Iterator[Damage]:
     generation = whole_generation(layout)
     if generation is None:
         return
+    for mode, digest in generation.projections.items():
+        try:
+            read_projection(layout, digest)
+        except IndexStoreError as error:
+            yield Damage(f"{error} (mode {mode})", projection=mode)
     for segment in generation.segments:
         yield from _segment_damage(layout, segment, frozenset(generation.tombstones))
 
@@ -57,15 +68,20 @@ def whole_generation(layout: Layout) -> Generation | None:
 def without_damage(generation: Generation, damages: list[Damage], ids: dict[str, list[int]]) -> Generation:
     """Return ``generation`` without what is damaged: lost segments are left out, lost rows become tombstones.
 
+    A lost projection is left out too; the next build writes it again.
+
     Args:
         generation: the newest whole one.
         damages: what :func:`find_damage` found.
         ids: the ids of each segment that has damaged rows, by row.
     """
     lost = {damage.segment for damage in damages if damage.segment and not damage.rows}
+    projections = {damage.projection for damage in damages}
     buried = {ids[d.segment][row] for d in damages if d.rows and d.segment not in lost for row in d.rows}
     kept = tuple(segment for segment in generation.segments if segment.name not in lost)
-    return replace(generation, segments=kept, tombstones=tuple(sorted({*generation.tombstones, *buried})))
+    tombstones = tuple(sorted({*generation.tombstones, *buried}))
+    whole = {mode: digest for mode, digest in generation.projections.items() if mode not in projections}
+    return replace(generation, segments=kept, tombstones=tombstones, projections=whole)
 
 
 def segment_ids(layout: Layout, name: str) -> list[int]:

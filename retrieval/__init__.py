@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from retrieval.build import build_index
+    from retrieval.dry_run import plan_build
     from retrieval.engine import Engine
     from retrieval.errors import DiffSimError
-    from retrieval.events import BuildEvent, BuildReport
+    from retrieval.events import BuildEvent, BuildPlan, BuildReport
     from retrieval.results import Result, Results
     from retrieval.settings import BuildSettings, EngineSettings, SearchSettings
 
 __all__ = [
     "BuildEvent",
+    "BuildPlan",
     "BuildReport",
     "BuildSettings",
     "DiffSimError",
@@ -29,10 +31,12 @@ __all__ = [
     "Results",
     "SearchSettings",
     "build_index",
+    "plan_build",
 ]
 
 _HOMES = {
     "BuildEvent": "events",
+    "BuildPlan": "events",
     "BuildReport": "events",
     "BuildSettings": "settings",
     "DiffSimError": "errors",
@@ -42,6 +46,7 @@ _HOMES = {
     "Results": "results",
     "SearchSettings": "settings",
     "build_index": "build",
+    "plan_build": "dry_run",
 }
 
 

@@ -4,8 +4,6 @@ A build can be stopped at any moment, by Ctrl-C or by a kill. What was committed
 there, and computes the same batches, and so the same numbers, as one that was never stopped.
 """
 
-import os
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -14,25 +12,26 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from index_store.catalog import Item, Reject
-from index_store.layout import Layout, is_index, may_become_index, new_index_path
+from index_store.codecs import find_codec
+from index_store.layout import Layout
 from index_store.lock import writer_lock
 from index_store.manifest import Generation, commit
 from index_store.reader import IndexReader
 from index_store.segment import SegmentWriter, clear_uncommitted, drop_expired
 from retrieval.backbones import describe_extractor
-from retrieval.device import choose_device
-from retrieval.discovery import Listing, find_images
-from retrieval.errors import NoSpaceError, UsageError
+from retrieval.discovery import Listing
+from retrieval.errors import NoSpaceError
+from retrieval.estimate import check_estimate, estimate_build
 from retrieval.events import BuildEvent, BuildReport
 from retrieval.images import FileFacts
 from retrieval.ingest import Failure, FileBatch, read_batches
-from retrieval.models import Encoded, Models, load_models, to_stored
+from retrieval.models import Models, Stored, load_models
+from retrieval.pace import batch_size, workers
 from retrieval.plan import Recipe, check_fingerprint, continued_recipe, new_recipe
 from retrieval.settings import BuildSettings, ModelChoices
+from retrieval.stored import lacks_projections, with_projections
 from retrieval.version import CREATED_BY
-from retrieval.work import Work, check_sources, plan_work, uri_of
-
-MAX_WORKERS = 8
+from retrieval.work import Work, find_sources, plan_work, uri_of
 
 
 def build_index(
@@ -61,14 +60,9 @@ def build_index(
         KeyboardInterrupt: after what was complete has been committed.
     """
     started = time.monotonic()
-    paths = [Path(s) for s in ([sources] if isinstance(sources, str | Path) else sources)]
-    listing = find_images(paths)
-    check_sources(listing, paths)
-    root = Path(index) if index is not None else new_index_path(paths, Path.cwd())
-    if not is_index(root) and not may_become_index(root):
-        raise UsageError(f"{root} exists and is no index; name another place with --index")
+    paths, listing, root = find_sources(sources, index)
     layout, run = Layout(root), run or BuildSettings()
-    fresh = None if _was_committed(layout) else new_recipe(modes, choices, run)  # asked for nonsense: leave no trace
+    fresh = None if was_committed(layout) else new_recipe(modes, choices, run)  # asked for nonsense: leave no trace
     with writer_lock(layout):
         try:
             builder = _Builder(root, paths, listing, run, on_event)
@@ -94,12 +88,11 @@ class _Builder:
     ) -> None:
         self._root, self._layout = root, Layout(root)
         self._sources, self._listing, self._run, self._emit = sources, listing, run, on_event
-        self._reader = IndexReader(root) if _was_committed(self._layout) else None
+        self._reader = IndexReader(root) if was_committed(self._layout) else None
         found = None if self._reader is None else drop_expired(self._layout, self._reader.generation)
         clear_uncommitted(self._layout, found)
         self._work: Work = plan_work(listing, sources, self._reader, run.retry_rejects)
         self._added = self._replaced = self._done = self._rejected = 0
-        self._fits = False  # on the disk, by estimate
         self._segment: SegmentWriter | None = None
         self._opened = 0.0
         self._recipe: Recipe
@@ -118,15 +111,22 @@ class _Builder:
         self._emit(BuildEvent("planned", total=len(self._work.pending)))
         title = describe_extractor(chosen.name).title
         self._emit(BuildEvent("model", f"{chosen.name}, {title} ({chosen.why})"))
-        if not self._work.pending:
-            return
         settings, device = self._recipe.settings, self._run.device
+        lacking = self._reader is not None and lacks_projections(self._generation, find_codec(settings.codec))
+        if not self._work.pending and not lacking:
+            return
         self._models = load_models(settings, self._recipe.targets, device, self._run.offline)
         fingerprint = self._models.fingerprint()
+        if self._work.pending:
+            estimate = estimate_build(self._models, settings, self._run, self._root, len(self._work.pending))
+            self._emit(BuildEvent("estimate", total=estimate.images, estimate=estimate))
+            check_estimate(estimate, self._root)
         if self._reader is None:
             self._generation = self._first_generation(fingerprint)
         else:
             check_fingerprint(self._generation.fingerprint, fingerprint, self._root)
+        if lacking:
+            self._store(with_projections(self._layout, self._generation, self._models))
         self._emit(BuildEvent("loaded"))
 
     def _first_generation(self, fingerprint: dict[str, Any]) -> Generation:
@@ -139,7 +139,7 @@ class _Builder:
             encoders=tuple(fingerprint["encoders"]),
             modes=tuple(self._recipe.targets),
         )
-        return commit(self._layout, empty, CREATED_BY)
+        return commit(self._layout, with_projections(self._layout, empty, self._models), CREATED_BY)
 
     def run(self) -> None:
         """Commit what needs no computing, then compute and commit everything that is pending."""
@@ -148,8 +148,8 @@ class _Builder:
             return
         batches = read_batches(
             self._work.pending,
-            min(self._batch_size(), self._run.segment_rows),
-            self._run.workers or min(MAX_WORKERS, os.cpu_count() or 1),
+            batch_size(self._recipe.settings.model, self._run),
+            workers(self._run),
             self._models.rules,
             self._models.prepare,
         )
@@ -186,14 +186,10 @@ class _Builder:
     def _buried(self, ids: Iterable[int]) -> tuple[int, ...]:
         return tuple(sorted({*self._generation.tombstones, *ids}))
 
-    def _batch_size(self) -> int:
-        on_cpu, on_accelerator = describe_extractor(self._recipe.settings.model).batch_sizes
-        own = on_cpu if choose_device(self._run.device).type == "cpu" else on_accelerator
-        return self._run.batch_size or own
-
     def _open_segment(self) -> SegmentWriter:
         if self._segment is None:
-            self._segment = SegmentWriter(self._layout, f"{self._generation.number + 1:06d}")
+            name, codec = f"{self._generation.number + 1:06d}", self._recipe.settings.codec
+            self._segment = SegmentWriter(self._layout, name, codec)
             self._opened = time.monotonic()
         return self._segment
 
@@ -202,29 +198,12 @@ class _Builder:
         both = zip(batch.files, batch.outcomes, strict=True)
         rejects = [_reject(path, outcome) for path, outcome in both if isinstance(outcome, Failure)]
         items = self._items([facts for facts, _ in good], self._generation.next_id + segment.items)
-        encoded = self._models.encode([prepared for _, prepared in good], "gallery") if good else Encoded({}, {})
-        tensors = {mode: to_stored(qkv) for mode, qkv in encoded.tensors.items()}
-        if good and not self._fits:
-            stored = sum(a.nbytes for mode in tensors.values() for a in mode.values())
-            stored += sum(2 * vectors.size for vectors in encoded.vectors.values())
-            self._check_disk(stored // len(items))
-        segment.append(items, rejects, encoded.vectors, tensors)
+        stored = self._models.encode_stored([prepared for _, prepared in good]) if good else Stored({}, {})
+        segment.append(items, rejects, stored.vectors, stored.tensors)
         self._added += len(items)
         self._done += len(batch.files)
         self._rejected += len(rejects)
         self._emit(BuildEvent("batch", "", self._done, len(self._work.pending), self._rejected))
-
-    def _check_disk(self, bytes_an_image: int) -> None:
-        """Refuse a build that can't fit, as soon as one image's size is known: nothing was stored yet in this run."""
-        needed = bytes_an_image * (len(self._work.pending) - self._done)
-        free = shutil.disk_usage(self._root).free
-        if needed > free:
-            raise NoSpaceError(
-                f"{self._root} would grow by {needed / 1e9:.1f} GB ({bytes_an_image / 1e6:.2f} MB an image) and "
-                f"{free / 1e9:.1f} GB are free; build fewer modes (--modes), or one branch (--branches cond), "
-                "or name another disk (--index)"
-            )
-        self._fits = True
 
     def _items(self, facts: Sequence[FileFacts], first_id: int) -> list[Item]:
         return [
@@ -279,7 +258,7 @@ class _Builder:
         )
 
 
-def _was_committed(layout: Layout) -> bool:
+def was_committed(layout: Layout) -> bool:
     """Say whether there is an index to go on with: not where the very first, empty commit was cut short."""
     later = [path for path in layout.generations.glob("[0-9]*.json") if path.name != layout.generation(1).name]
     return layout.current.exists() or bool(later)
@@ -287,7 +266,7 @@ def _was_committed(layout: Layout) -> bool:
 
 def _remove_if_empty(layout: Layout) -> None:
     """Remove the folder that a failed build made for its lock, unless there is anything in it."""
-    if not _was_committed(layout) and layout.root.is_dir() and [p.name for p in layout.root.iterdir()] == ["LOCK"]:
+    if not was_committed(layout) and layout.root.is_dir() and [p.name for p in layout.root.iterdir()] == ["LOCK"]:
         layout.lock.unlink(missing_ok=True)
         layout.root.rmdir()
 

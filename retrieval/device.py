@@ -1,5 +1,6 @@
 """Devices and dtypes: one table, read when a model is loaded, nothing set at import."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
 from retrieval.errors import UsageError
@@ -46,3 +47,32 @@ def dtype_name(dtype: "torch.dtype") -> DtypeName:
     """Return the word for ``dtype``."""
     name = str(dtype).removeprefix("torch.")
     return cast(DtypeName, name)
+
+
+def available_memory(device: "torch.device | None" = None) -> int | None:
+    """Return the bytes that ``device`` (the CPU by default) can still give; None where the system does not say.
+
+    Of the machine's own memory, what caches hold counts as free.
+    """
+    import torch
+
+    if device is not None and device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+    except OSError:
+        return None
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def resident_memory(device: "torch.device") -> int | None:
+    """Return the bytes that this process holds on ``device``; None where the system does not say."""
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.memory_allocated(device))
+    try:
+        lines = Path("/proc/self/status").read_text("ascii").splitlines()
+    except OSError:
+        return None
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmRSS:")), None)

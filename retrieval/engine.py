@@ -6,7 +6,6 @@ the exact DiffSim score. An engine sees the generation it opened, whatever write
 
 import hashlib
 import threading
-from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from index_store.coarse import CoarseIndex
+from index_store.codecs import find_codec
 from index_store.grown import GrownIndex
 from index_store.reader import IndexReader
 from retrieval.aas import aligned_attention_scores, higher_is_closer
@@ -27,10 +27,12 @@ from retrieval.device import choose_device
 from retrieval.errors import IndexIncompatibleError, UsageError
 from retrieval.images import decode_bytes, from_array, read_image, to_rgb
 from retrieval.models import Encoded, Models, load_models
+from retrieval.overview import about_index, describe_index
 from retrieval.plan import check_fingerprint, stored_recipe
-from retrieval.rerank import closest_first, score_rows
+from retrieval.rerank import Restore, closest_first, score_rows
 from retrieval.results import Result, Results
 from retrieval.settings import EngineSettings, ModelSettings, SearchChoices, SearchSettings
+from retrieval.stored import restorer
 
 ImageInput = str | Path | bytes | Image.Image | NDArray[Any]
 """A path, a file's bytes, a PIL image, or a uint8 array ``[H, W, 3]``."""
@@ -55,6 +57,7 @@ class Engine:
         self._settings = settings
         self._recipe = stored_recipe(reader, reader.layout.root)
         self._coarse: dict[str, CoarseIndex | GrownIndex] = {}
+        self._restorers: dict[str, Restore] = {}
         self._loading, self._encoding = threading.RLock(), threading.Lock()
 
     @classmethod
@@ -99,14 +102,14 @@ class Engine:
         scores = None
         if wanted.rerank:
             tensors, rows = encoded.tensors[chosen], ranking.rows.tolist()
-            readout = self._models.readout(chosen)
-            scored = score_rows(tensors, rows, partial(self._reader.attention, chosen), wanted.similarity, readout)
+            readout, read = self._models.readout(chosen), partial(self._reader.attention, chosen)
+            scored = score_rows(tensors, rows, read, wanted.similarity, readout, self._restore(chosen))
             scores, timing["read"], timing["rerank"] = scored.scores, scored.read_ms, scored.score_ms
         return Results(
             results=self._results(ranking, scores, wanted, about.get("sha256", "")),
             query=about,
             mode=chosen,
-            index=self._about(),
+            index=about_index(self._reader, self._recipe),
             timing_ms=timing,
             notes=self._notes(chosen),
         )
@@ -143,27 +146,7 @@ class Engine:
 
     def info(self) -> dict[str, Any]:
         """Return what the index is, as JSON values."""
-        generation = self._reader.generation
-        rejects = self._reader.rejects()
-        return {
-            "schema": 1,
-            **self._about(),
-            "created": generation.created,
-            "created_by": generation.created_by,
-            "format_version": generation.format_version,
-            "modes": {
-                mode: {"layer": t.layer, "timestep": t.timestep, "denoising_step": t.denoising_step}
-                for mode, t in self._recipe.targets.items()
-            },
-            "encoders": list(generation.encoders),
-            "sources": list(generation.sources),
-            "segments": len(generation.segments),
-            "removed": len(generation.tombstones),
-            "rejected": dict(Counter(reject.reason for reject in rejects)),
-            "rejects": [{"path": r.uri, "reason": r.reason, "detail": r.detail} for r in rejects],
-            "bytes": self._reader.bytes_on_disk(),
-            "fingerprint": dict(generation.fingerprint),
-        }
+        return describe_index(self._reader, self._recipe)
 
     def _mode(self, mode: str | None) -> str:
         name = mode or self.modes[0]
@@ -229,6 +212,13 @@ class Engine:
                 self._coarse[encoder] = self._reader.coarse_index(encoder)
             return self._coarse[encoder]
 
+    def _restore(self, mode: str) -> Restore:
+        with self._loading:
+            if mode not in self._restorers:
+                device = choose_device(self._settings.device)
+                self._restorers[mode] = restorer(self._reader, find_codec(self._recipe.settings.codec), mode, device)
+            return self._restorers[mode]
+
     def _encoders(self, mode: str) -> tuple[str, ...]:
         """Return the encoders that pick a mode's candidates: the mode's own, else all that the index has."""
         has = self._reader.generation.encoders
@@ -284,15 +274,6 @@ class Engine:
                 )
             )
         return tuple(found)
-
-    def _about(self) -> dict[str, Any]:
-        generation = self._reader.generation
-        return {
-            "path": str(self._reader.layout.root),
-            "model": self._recipe.settings.model,
-            "items": len(self._reader),
-            "generation": generation.number,
-        }
 
     def _notes(self, mode: str) -> tuple[str, ...]:
         warning = describe_extractor(self._recipe.settings.model).warnings.get(mode)

@@ -5,14 +5,66 @@ from typing import Any, Literal
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """What a build takes: bytes on disk from the tensors' shapes, memory about; no image has been computed."""
+
+    images: int
+    codec: str
+    bytes_by_mode: dict[str, int]  # of one image's tensors
+    bytes_beside: int  # of one image's vectors and catalogue row, about
+    disk_bytes: int  # of all images
+    free_disk_bytes: int
+    models_bytes: int | None  # memory of this process with its models, about; None: the system does not say
+    batch: int  # images
+    batch_bytes: int  # memory that a batch takes beside the models, about; 0: never measured for this model
+    free_memory_bytes: int | None
+    advice: str = ""  # what would fit, where the disk is too small
+
+    @property
+    def bytes_an_image(self) -> int:
+        """All of one image."""
+        return sum(self.bytes_by_mode.values()) + self.bytes_beside
+
+
+@dataclass(frozen=True)
+class BuildPlan:
+    """What a build would do; nothing was written."""
+
+    index: str
+    model: str
+    why: str  # this model
+    modes: tuple[str, ...]
+    new: int
+    changed: int
+    moved: int  # renamed or touched files
+    vanished: int
+    unchanged: int
+    rejected_before: int  # files that were rejected and have not changed since
+    passed_over: int  # files whose names are no image's
+    estimate: Estimate | None = None  # None: there is nothing to compute
+    seconds_an_image: float | None = None  # of the images that were computed to measure it
+    seconds: float | None = None  # all of them, about
+
+    @property
+    def fits(self) -> bool:
+        """Whether the disk can hold it."""
+        return self.estimate is None or self.estimate.disk_bytes <= self.estimate.free_disk_bytes
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {"schema": 1, **asdict(self), "fits": self.fits}
+
+
+@dataclass(frozen=True)
 class BuildEvent:
     """One step of a build, for whoever shows its progress."""
 
-    kind: Literal["planned", "model", "loaded", "batch", "committed", "training"]
+    kind: Literal["planned", "model", "loaded", "estimate", "batch", "committed", "training"]
     message: str = ""
     done: int = 0  # files dealt with in this run
     total: int = 0  # files to deal with in this run
     rejected: int = 0
+    estimate: Estimate | None = None  # of the kind "estimate"
 
 
 @dataclass(frozen=True)

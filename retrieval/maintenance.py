@@ -113,7 +113,7 @@ def _rewrite(layout: Layout, reader: IndexReader, on_progress: Progress) -> Iter
     vectors = {encoder: reader.stored_vectors(encoder) for encoder in generation.encoders} if len(reader) else {}
     starts = range(0, len(reader), COMPACT_ROWS) if len(reader) else [0]
     for number, start in enumerate(starts):
-        writer = SegmentWriter(layout, f"{generation.number + 1:06d}-{number:03d}")
+        writer = SegmentWriter(layout, f"{generation.number + 1:06d}-{number:03d}", reader.codec)
         end = min(start + COMPACT_ROWS, len(reader))
         for first in range(start, end, COPY_ROWS):
             rows = np.arange(first, min(first + COPY_ROWS, end))

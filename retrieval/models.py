@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from index_store.codecs import CODECS, DEFAULT_CODEC, Codec, find_codec
 from retrieval.aas import QKV, AnyReadout
 from retrieval.backbones import (
     EXTRACTORS,
@@ -27,10 +28,10 @@ from retrieval.device import choose_device, choose_dtype, dtype_name
 from retrieval.errors import UsageError
 from retrieval.images import DecodeRules
 from retrieval.modes import Mode, Target
+from retrieval.projection import HiddenExtractor, Projection
 from retrieval.settings import ModelSettings
 from retrieval.vocabulary import Role
 
-CODEC = "qkv-float16"
 ATTENTION = "attention"  # the extractor's entry among the prepared pixels; encoders are there by name
 
 Prepared = Mapping[str, Pixels]
@@ -46,6 +47,14 @@ class Encoded:
 
 
 @dataclass(frozen=True)
+class Stored:
+    """A batch as an index keeps it: vectors float32 ``[images, dim]`` by encoder, and the codec's arrays by mode."""
+
+    vectors: Mapping[str, NDArray[np.float32]]
+    tensors: Mapping[str, Mapping[str, NDArray[Any]]]
+
+
+@dataclass(frozen=True)
 class Models:
     """Everything that turns an image into what an index stores of it."""
 
@@ -53,6 +62,7 @@ class Models:
     embedders: Mapping[str, Embedder]
     rules: DecodeRules
     targets: Mapping[str, Target]  # by mode
+    codec: Codec = CODECS[DEFAULT_CODEC]
 
     def prepare(self, image: Image.Image) -> Prepared:
         """Resize one RGB image for every model; safe in many threads."""
@@ -66,11 +76,47 @@ class Models:
         wanted = {mode: self.targets[mode] for mode in modes or self.targets}
         pixels = np.stack([image[ATTENTION] for image in batch])
         by_target = self.extractor.extract(pixels, list(dict.fromkeys(wanted.values())), role)
-        vectors = {
+        return Encoded(self.embed(batch), {mode: by_target[target] for mode, target in wanted.items()})
+
+    def encode_stored(self, batch: Sequence[Prepared], modes: Sequence[str] | None = None) -> Stored:
+        """Encode a batch in the gallery's role as the index keeps it; see :meth:`encode`.
+
+        Raises:
+            DiffSimError: a number is infinite or none, or does not fit the codec.
+        """
+        if not self.codec.hidden:
+            encoded = self.encode(batch, "gallery", modes)
+            floats = {mode: to_floats(qkv) for mode, qkv in encoded.tensors.items()}
+            return Stored(encoded.vectors, {mode: self.codec.encode(arrays) for mode, arrays in floats.items()})
+        wanted = {mode: self.targets[mode] for mode in modes or self.targets}
+        pixels = np.stack([image[ATTENTION] for image in batch])
+        hidden = self._hidden_extractor().hidden(pixels, list(dict.fromkeys(wanted.values())), "gallery")
+        arrays = {target: self.codec.encode({"h": h.float().cpu().numpy()}) for target, h in hidden.items()}
+        return Stored(self.embed(batch), {mode: arrays[target] for mode, target in wanted.items()})
+
+    def embed(self, batch: Sequence[Prepared]) -> dict[str, NDArray[np.float32]]:
+        """Return each encoder's vectors ``[images, dim]``."""
+        return {
             name: embedder.embed(np.stack([image[name] for image in batch]))
             for name, embedder in self.embedders.items()
         }
-        return Encoded(vectors, {mode: by_target[target] for mode, target in wanted.items()})
+
+    def _hidden_extractor(self) -> HiddenExtractor:
+        if isinstance(self.extractor, HiddenExtractor):
+            return self.extractor
+        kept = ", ".join(codec.name for codec in CODECS.values() if not codec.hidden)
+        raise UsageError(f"this model gives no layer inputs, which codec {self.codec.name} keeps; choose {kept}")
+
+    def projections(self) -> dict[str, Projection]:
+        """Return, by mode, what makes Q/K/V of the stored arrays; none where the codec stores Q/K/V.
+
+        Raises:
+            UsageError: the codec keeps layer inputs and this model gives none.
+        """
+        if not self.codec.hidden:
+            return {}
+        extractor = self._hidden_extractor()
+        return {mode: extractor.projection(target) for mode, target in self.targets.items()}
 
     def readout(self, mode: str) -> AnyReadout:
         """Return how the mode's outputs are read before they are compared."""
@@ -83,7 +129,7 @@ class Models:
             "pixels": self.rules.fingerprint(),
             "modes": {mode: target.to_json() for mode, target in self.targets.items()},
             "encoders": {name: embedder.fingerprint() for name, embedder in self.embedders.items()},
-            "codec": CODEC,
+            "codec": self.codec.name,
         }
 
 
@@ -185,11 +231,12 @@ def load_models(settings: ModelSettings, targets: Mapping[str, Target], device: 
         # Models next to a full decode in cost read JPEGs at a reduced scale, still twice what any model wants.
         rules=DecodeRules(alpha=settings.alpha, draft=max(size, 224) if description.draft else None),
         targets=targets,
+        codec=find_codec(settings.codec),
     )
 
 
-def to_stored(tensors: QKV) -> dict[str, NDArray[np.float16]]:
-    """Return q, k, v as the cache holds them (codec qkv-float16)."""
+def to_floats(tensors: QKV) -> dict[str, NDArray[np.float16]]:
+    """Return q, k, v as codecs take them; what float16 does not hold is infinite, which no codec lets pass."""
     return {
         name: tensor.to(torch.float16).cpu().numpy()
         for name, tensor in (("q", tensors.q), ("k", tensors.k), ("v", tensors.v))

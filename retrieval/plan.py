@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from index_store.codecs import find_codec
 from index_store.reader import IndexReader
 from retrieval.backbones import describe_extractor
 from retrieval.errors import IndexIncompatibleError
@@ -26,9 +27,10 @@ def new_recipe(modes: Sequence[str] | None, choices: ModelChoices, run: BuildSet
     """Return the recipe of a new index.
 
     Raises:
-        UsageError: an unknown model, mode or encoder, or no folder for an encoder.
+        UsageError: an unknown model, mode, codec or encoder, or no folder for an encoder.
     """
     asked = ModelSettings(**choices)
+    find_codec(asked.codec)
     chosen = choose_model(asked, run.device, run.offline)
     description = describe_extractor(chosen.name)
     wanted = choose_modes(description.modes, modes or description.default_modes)
@@ -81,6 +83,7 @@ def continued_recipe(
 
 
 def _asked(settings: ModelSettings, choices: ModelChoices, stored: Recipe, run: BuildSettings) -> ModelSettings:
+    find_codec(choices.get("codec", settings.codec))
     given = {key: value for key, value in choices.items() if not (key == "model" and value == "auto")}
     table = describe_extractor(settings.model).modes
     changed: Any = {**settings.to_json(), **given}

@@ -4,10 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from retrieval.aas import QKV, AnyReadout, aligned_attention_scores, attention_output, higher_is_closer
 from retrieval.vocabulary import LINEAR, Similarity
@@ -19,8 +21,16 @@ READ_ROWS = 512
 STEP_BYTES = 8 << 20
 STEP_ROWS = 32
 
-ReadRows = Callable[[Sequence[int]], dict[str, NDArray[np.float16]]]
-"""Rows to q, k, v, each ``[rows, branches, heads, tokens, head_dim]``."""
+ReadRows = Callable[[Sequence[int]], Mapping[str, NDArray[Any]]]
+"""Rows to the arrays that are stored of them, ``[rows, ...]`` each."""
+
+Restore = Callable[[Mapping[str, Tensor]], QKV]
+"""Stored arrays, widened to float32 on the device that scores, to Q/K/V."""
+
+
+def as_stored(arrays: Mapping[str, Tensor]) -> QKV:
+    """Take arrays that are q, k and v themselves."""
+    return QKV(arrays["q"], arrays["k"], arrays["v"])
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,7 @@ def score_rows(
     read: ReadRows,
     similarity: Similarity = "cosine",
     readout: AnyReadout = LINEAR,
+    restore: Restore = as_stored,
 ) -> Scored:
     """Score ``rows`` against ``query``.
 
@@ -48,11 +59,12 @@ def score_rows(
         read: fetches tensors of rows; called in another thread, one chunk ahead.
         similarity: see :func:`retrieval.aas.aligned_attention_scores`.
         readout: the mode's, or the model's.
+        restore: makes Q/K/V of what ``read`` returns.
     """
     numbers = sum(tensor[0].numel() for tensor in (query.q, query.k, query.v))
     size = max(1, min(READ_ROWS, READ_BYTES // (2 * numbers)))
     chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
-    scorer = _Scorer(query, similarity, readout, max(1, min(STEP_ROWS, STEP_BYTES // (4 * numbers))))
+    scorer = _Scorer(query, similarity, readout, restore, max(1, min(STEP_ROWS, STEP_BYTES // (4 * numbers))))
     scores: list[NDArray[np.float32]] = []
     read_ms = score_ms = 0.0
     with ThreadPoolExecutor(1) as pool:
@@ -72,27 +84,30 @@ def score_rows(
 class _Scorer:
     """Scores stored rows a few at a time, in float32 buffers that are used again and again."""
 
-    def __init__(self, query: QKV, similarity: Similarity, readout: AnyReadout, step: int) -> None:
+    def __init__(self, query: QKV, similarity: Similarity, readout: AnyReadout, restore: Restore, step: int) -> None:
         self._query, self._similarity, self._readout, self._step = query, similarity, readout, step
+        self._restore = restore
         self._own = attention_output(query.q, query.k, query.v)
-        self._buffers = {
-            name: tensor.new_empty((step, *tensor.shape[1:]), dtype=torch.float32)
-            for name, tensor in (("q", query.q), ("k", query.k), ("v", query.v))
-        }
+        self._buffers: dict[str, Tensor] = {}
 
-    def score(self, stored: Mapping[str, NDArray[np.float16]]) -> NDArray[np.float32]:
+    def score(self, stored: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Return the score of every row, float32 ``[rows]``."""
-        count = len(stored["q"])
+        count = len(next(iter(stored.values())))
+        self._buffers = self._buffers or {
+            name: self._query.q.new_empty((self._step, *array.shape[1:]), dtype=torch.float32)
+            for name, array in stored.items()
+        }
         steps = [
             self._score_step(stored, start, min(start + self._step, count)) for start in range(0, count, self._step)
         ]
         return np.concatenate(steps)
 
-    def _score_step(self, stored: Mapping[str, NDArray[np.float16]], start: int, end: int) -> NDArray[np.float32]:
-        tensors = []
-        for name, buffer in self._buffers.items():
-            tensors.append(buffer[: end - start].copy_(torch.from_numpy(stored[name][start:end])))
-        candidates = QKV(*tensors)
+    def _score_step(self, stored: Mapping[str, NDArray[Any]], start: int, end: int) -> NDArray[np.float32]:
+        widened = {
+            name: buffer[: end - start].copy_(torch.from_numpy(stored[name][start:end]))
+            for name, buffer in self._buffers.items()
+        }
+        candidates = self._restore(widened)
         scores = aligned_attention_scores(
             self._query, candidates, self._similarity, query_output=self._own, readout=self._readout
         )

@@ -24,6 +24,7 @@ class ModelSettings:
     prompt: str = PUBLISHED_PROMPT
     dtype: DtypeName = "auto"
     alpha: AlphaRule = "white"
+    codec: str = "qkv-float16"  # a name of index_store.codecs.CODECS: how tensors are kept
     parity: Parity = "sound"
     # name -> local folder, or None for the hub or for a folder of that name beside `weights`.
     # None as a whole: the encoders that the modes name.
@@ -52,6 +53,7 @@ class ModelChoices(TypedDict, total=False):
     prompt: str
     dtype: DtypeName
     alpha: AlphaRule
+    codec: str
     parity: Parity
     encoders: Mapping[str, str | None] | None
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from index_store.catalog import Item
+from index_store.layout import is_index, may_become_index, new_index_path
 from index_store.reader import IndexReader
-from retrieval.discovery import Listing, read_bytes
+from retrieval.discovery import Listing, find_images, read_bytes
 from retrieval.errors import ImageError, UsageError
 
 FileState = tuple[int, int]
@@ -39,6 +40,23 @@ def state_of(path: Path) -> FileState:
     except OSError:
         return -1, -1
     return stat.st_size, stat.st_mtime_ns
+
+
+def find_sources(
+    sources: str | Path | Sequence[str | Path], index: str | Path | None
+) -> tuple[list[Path], Listing, Path]:
+    """Return the sources as paths, the images in them, and where their index is or will be.
+
+    Raises:
+        UsageError: not one image, or the index's place holds something else.
+    """
+    paths = [Path(s) for s in ([sources] if isinstance(sources, str | Path) else sources)]
+    listing = find_images(paths)
+    check_sources(listing, paths)
+    root = Path(index) if index is not None else new_index_path(paths, Path.cwd())
+    if not is_index(root) and not may_become_index(root):
+        raise UsageError(f"{root} exists and is no index; name another place with --index")
+    return paths, listing, root
 
 
 def check_sources(listing: Listing, sources: Sequence[Path]) -> None:

@@ -1,5 +1,6 @@
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import google_crc32c
@@ -11,13 +12,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from index_store import attention
-from index_store.attention import ARRAYS, AttentionWriter, RowPlace, read_rows
-from index_store.errors import DiffSimError, IndexCorruptError
+from index_store.attention import AttentionWriter, RowPlace, read_rows
+from index_store.codecs import CODECS
+from index_store.errors import DiffSimError, IndexCorruptError, IndexIncompatibleError
 from index_store.manifest import AttentionRecord
 from tests.tiny import flip_bit
 
 Arrays = dict[str, NDArray[np.float16]]
 SHAPES = {"q": (2, 1, 2, 2), "k": (2, 1, 2, 2), "v": (2, 1, 2, 3)}
+ARRAYS = tuple(SHAPES)
 SHARD_ROWS = 3
 RECORD = AttentionRecord(SHAPES, SHARD_ROWS)
 
@@ -143,18 +146,46 @@ def test_shards_are_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_rows_of_another_shape_are_refused(tmp_path: Path, name: str) -> None:
     writer = AttentionWriter(tmp_path / "g.zarr", SHAPES)
     for shape in ((2, 2, 1, 2, 4), SHAPES[name], (1, *SHAPES[name]), (3, *SHAPES[name])):
-        with pytest.raises(ValueError, match="an array of shape"):
+        with pytest.raises(ValueError, match="float16 of shape"):
             writer.append({**random_rows(2), name: np.zeros(shape, np.float16)})
+    with pytest.raises(ValueError, match=r"float16 of shape .* expected, got float32"):
+        writer.append({**random_rows(2), name: random_rows(2)[name].astype(np.float32)})
 
 
 @pytest.mark.parametrize("name", ARRAYS)
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e6], ids=str)
-def test_values_that_are_no_float16_are_refused(tmp_path: Path, name: str, value: float) -> None:
-    tensors: dict[str, NDArray[np.floating]] = {**random_rows(2)}
-    tensors[name] = tensors[name].astype(np.float32)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf], ids=str)
+def test_values_that_are_no_numbers_are_refused(tmp_path: Path, name: str, value: float) -> None:
+    tensors = random_rows(2)
     tensors[name][1, 1, 0, 0, 1] = value
     with pytest.raises(DiffSimError, match=f"{name} tensors do not fit float16"):
         AttentionWriter(tmp_path / "g.zarr", SHAPES).append(tensors)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_every_codec_is_read_here_and_by_zarr(tmp_path: Path, codec: str) -> None:
+    rng = np.random.default_rng(1)
+    hidden = rng.standard_normal((SHARD_ROWS + 1, 2, 5, 4)).astype(np.float32)
+    floats: Arrays = {"h": hidden} if CODECS[codec].hidden else random_rows(SHARD_ROWS + 1)
+    stored = CODECS[codec].encode(floats)
+    writer = AttentionWriter(tmp_path / "g.zarr", {name: rows.shape[1:] for name, rows in stored.items()}, codec)
+    writer.append(stored)
+    record = writer.close()
+    found = read(tmp_path / "g.zarr", record, range(SHARD_ROWS + 1))
+    group = zarr.open_group(tmp_path / "g.zarr", mode="r")
+    assert group.attrs["codec"] == codec
+    for array in CODECS[codec].arrays:
+        inside = group[array.name]
+        assert isinstance(inside, zarr.Array)
+        assert inside.metadata.dimension_names == ("rows", *array.axes)  # type: ignore[union-attr]
+        assert found[array.name].dtype == inside.dtype == np.dtype(array.dtype)
+        np.testing.assert_array_equal(found[array.name], stored[array.name])
+        np.testing.assert_array_equal(np.asarray(inside), stored[array.name])
+
+
+def test_a_codec_of_a_newer_version_is_told(tmp_path: Path) -> None:
+    record = replace(write(tmp_path / "g.zarr", random_rows(1), [1]), codec="hidden-int2")
+    with pytest.raises(IndexIncompatibleError, match=r"unknown codec 'hidden-int2'; known: qkv-float16.*; update"):
+        read(tmp_path / "g.zarr", record, [0])
 
 
 def test_any_flipped_bit_of_a_shard_is_found(tmp_path: Path) -> None:

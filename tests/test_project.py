@@ -12,7 +12,19 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("cli", "retrieval", "index_store")
 HEAVY = ("torch", "diffusers", "transformers", "faiss", "zarr", "PIL", "numpy", "pyarrow")
 # The only modules of retrieval that may touch the disk format; errors takes its root from there.
-TOUCH_STORE = {"build", "engine", "maintenance", "plan", "work", "errors"}
+TOUCH_STORE = {
+    "build",
+    "dry_run",
+    "engine",
+    "errors",
+    "estimate",
+    "maintenance",
+    "models",
+    "overview",
+    "plan",
+    "stored",
+    "work",
+}
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from index_store.catalog import Item, Reject
+from index_store.codecs import find_codec
 from index_store.manifest import Generation
 from index_store.reader import IndexReader
 from retrieval.aas import QKV
@@ -25,6 +26,7 @@ from retrieval.backbones import Pixels
 from retrieval.images import DecodeRules, resize_square
 from retrieval.models import Models
 from retrieval.modes import Target
+from retrieval.projection import LinearProjection
 from retrieval.settings import BuildSettings, ModelSettings
 from retrieval.vocabulary import Role
 
@@ -54,6 +56,18 @@ class TinyExtractor:
         q = torch.tensor(pixels).float().reshape(-1, *ROW_SHAPE) / 255
         return {target: QKV(q, q.flip(-1) + target.timestep / 100, 1 - q) for target in targets}
 
+    def hidden(self, pixels: Pixels, targets: Sequence[Target], role: Role) -> dict[Target, torch.Tensor]:
+        """Another layer than that of Q, K and V: twelve tokens of sixteen pixels."""
+        hidden = torch.tensor(pixels).float().reshape(-1, *self.hidden_shape(targets[0])) / 255
+        return dict.fromkeys(targets, hidden)
+
+    def projection(self, target: Target) -> LinearProjection:
+        weights = torch.randn(3, 2, 8, 16, generator=torch.Generator().manual_seed(target.timestep))
+        return LinearProjection((weights[0], weights[1], weights[2]))
+
+    def hidden_shape(self, target: Target) -> tuple[int, int, int]:
+        return 1, 12, 16
+
     def fingerprint(self) -> dict[str, Any]:
         return {"name": "tiny"}
 
@@ -75,13 +89,16 @@ class TinyEmbedder:
 
 def load_tiny(settings: ModelSettings, targets: Mapping[str, Target], device: str, offline: bool) -> Models:
     """Stand in for :func:`retrieval.models.load_models`."""
-    return Models(TinyExtractor(), {"descriptor": TinyEmbedder()}, DecodeRules(), targets)
+    codec = find_codec(settings.codec)
+    return Models(TinyExtractor(), {"descriptor": TinyEmbedder()}, DecodeRules(), targets, codec)
 
 
 @contextmanager
 def tiny_model() -> Iterator[None]:
     """Build and search with the tiny model in place of the one asked for."""
-    with mock.patch("retrieval.build.load_models", load_tiny), mock.patch("retrieval.engine.load_models", load_tiny):
+    with ExitStack() as patches:
+        for module in ("build", "dry_run", "engine"):
+            patches.enter_context(mock.patch(f"retrieval.{module}.load_models", load_tiny))
         yield
 
 

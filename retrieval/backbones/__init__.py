@@ -112,6 +112,7 @@ class ExtractorDescription(Description):
     default_modes: tuple[str, ...] = DEFAULT_MODES
     draft: bool = False  # decode JPEGs at a reduced scale: for models whose cost is near the decoder's
     batch_sizes: tuple[int, int] = (1, 16)  # images a batch on a CPU, on an accelerator
+    working_mb: int = 0  # memory that computing an image takes beside the weights, float32, about; 0: not measured
     warnings: Mapping[str, str] = field(default_factory=dict)  # what a user of a mode must know, one line
 
 
@@ -126,6 +127,7 @@ _SD15 = ExtractorDescription(
     modes=SD15_MODES,
     image_size=512,
     noise="pairwise",
+    working_mb=660,
 )
 _CLIP = Description(
     name="clip",
@@ -194,6 +196,7 @@ EXTRACTORS: dict[str, ExtractorDescription] = {
         noise="shared",
         draft=True,
         batch_sizes=(16, 64),
+        working_mb=4,
         warnings={"semantic": "mini matches colour, texture and layout, not meaning; use --model sd15 for meaning"},
     ),
     "clip-aas": _vision_transformer("clip-aas", "AAS on CLIP ViT-B/32", _CLIP, CLIP_MODES),

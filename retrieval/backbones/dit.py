@@ -16,9 +16,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from retrieval.aas import QKV
 from retrieval.backbones import Description, ExtractorDescription, Pixels
-from retrieval.backbones.capture import capture_branches
+from retrieval.backbones.capture import LayerInputs, capture_branches
 from retrieval.backbones.latents import posterior
 from retrieval.backbones.weights import load_pretrained, require, weights_digest, weights_folder
 from retrieval.device import choose_dtype, dtype_name
@@ -89,7 +88,7 @@ def load(description: ExtractorDescription, settings: ModelSettings, device: tor
     )
 
 
-class DiT:
+class DiT(LayerInputs):
     """An AttentionExtractor; layers are named by their number, "0" to "27"."""
 
     def __init__(
@@ -105,27 +104,36 @@ class DiT:
         """Return ``[S, S, 3]``: Lanczos to a square, as published."""
         return resize_square(image, self._image_size)
 
-    @torch.inference_mode()
-    def extract(self, pixels: Pixels, targets: Sequence[Target], role: Role) -> dict[Target, QKV]:
-        """Encode once, then one truncated pass a timestep; see :class:`retrieval.backbones.AttentionExtractor`."""
+    def attention(self, layer: str) -> Any:
+        """Return the self-attention module of the block ``layer``; an unknown number is a UsageError."""
         blocks = {str(number): block.attn1 for number, block in enumerate(self._network.transformer_blocks)}
-        unknown = sorted({target.layer for target in targets} - set(blocks))
-        if unknown:
-            raise UsageError(f"unknown layer '{unknown[0]}' of DiT; known: 0 to {len(blocks) - 1}")
+        if layer not in blocks:
+            raise UsageError(f"unknown layer '{layer}' of DiT; known: 0 to {len(blocks) - 1}")
+        return blocks[layer]
+
+    def hidden_shape(self, target: Target) -> tuple[int, int, int]:
+        """See :class:`retrieval.projection.HiddenExtractor`."""
+        side = self._network.config.sample_size // self._network.config.patch_size
+        return len(self._classes), side**2, self.attention(target.layer).to_q.in_features
+
+    @torch.inference_mode()
+    def hidden(self, pixels: Pixels, targets: Sequence[Target], role: Role) -> dict[Target, Tensor]:
+        """Encode once, then one truncated pass a timestep; see :class:`retrieval.projection.HiddenExtractor`."""
+        modules = {target.layer: self.attention(target.layer) for target in targets}
         mean, std = posterior(self._vae, pixels)
         rule = self._settings.noise or "pairwise"
         draws = draws_for(role, rule, self._settings.seed, (mean.shape[1], *mean.shape[2:]))
         latent = self._vae.config.scaling_factor * (mean + std * draws.latent.to(mean))
-        found: dict[Target, QKV] = {}
+        found: dict[Target, Tensor] = {}
         for step, group in groupby(sorted(targets, key=_by_step), key=_by_step):
             alpha_bar, told = published_level(step) if self._published else sound_level(step)
             chosen = list(group)
             noisy = add_noise(latent, draws.noise, alpha_bar).to(self._network.dtype)
-            tensors = self._read(noisy, told, {target.layer: blocks[target.layer] for target in chosen})
+            tensors = self._read(noisy, told, {target.layer: modules[target.layer] for target in chosen})
             found |= {target: tensors[target.layer] for target in chosen}
         return found
 
-    def _read(self, noisy: Tensor, told: int, modules: Mapping[str, Any]) -> dict[str, QKV]:
+    def _read(self, noisy: Tensor, told: int, modules: Mapping[str, Any]) -> dict[str, Tensor]:
         images, branches = len(noisy), len(self._classes)
         labels = torch.tensor(self._classes, device=noisy.device).repeat(images)
         steps = torch.full((images * branches,), told, device=noisy.device)

@@ -23,11 +23,12 @@ from retrieval.backbones.weights import require, weights_digest
 from retrieval.device import choose_dtype, dtype_name
 from retrieval.errors import ModelError, UsageError
 from retrieval.images import resize_square
-from retrieval.mini.cells import CELLS_VERSION, cell_histograms
+from retrieval.mini.cells import CELLS_VERSION, LAB_SIZE, RINGS, cell_histograms
 from retrieval.mini.unet import MiniUNet, SelfAttention, UNetShape, fold, network_pixels
-from retrieval.mini.values import GRID, MATCH_PATTERNS, match_features, weighted
+from retrieval.mini.values import GRID, weighted
 from retrieval.modes import CELLS, Target
 from retrieval.noise import add_noise, alpha_bars, draws_for
+from retrieval.projection import CellProjection, project_cells
 from retrieval.settings import ModelSettings
 from retrieval.vocabulary import NoiseRule, Role
 
@@ -105,6 +106,25 @@ class MiniExtractor:
         lab, lbp = cell_histograms(images, GRID)
         return {target: _described(target, own.get(target), lab, lbp) for target in targets}
 
+    @torch.inference_mode()
+    def hidden(self, pixels: Pixels, targets: Sequence[Target], role: Role) -> dict[Target, Tensor]:
+        """Return the roots of the cells' histograms; see :class:`retrieval.projection.HiddenExtractor`."""
+        for target in targets:
+            self.projection(target)
+        images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))).to(self._device)
+        roots = torch.cat(cell_histograms(images, GRID), dim=-1).sqrt()[:, None]
+        return dict.fromkeys(targets, roots)
+
+    def projection(self, target: Target) -> CellProjection:
+        """See :class:`retrieval.projection.HiddenExtractor`."""
+        if target.layer != CELLS or target.values is None:
+            raise UsageError(f"layer '{target.layer}' of mini gives no layer inputs to keep: choose another codec")
+        return CellProjection(target.values)
+
+    def hidden_shape(self, target: Target) -> tuple[int, int, int]:
+        """See :class:`retrieval.projection.HiddenExtractor`."""
+        return 1, GRID**2, LAB_SIZE + sum(points + 2 for points, _ in RINGS)
+
     def _run(self, network: MiniUNet, images: Tensor, targets: Sequence[Target], role: Role) -> dict[Target, QKV]:
         """Return the network's own tensors of ``targets``: one truncated pass a timestep."""
         dtype = network.conv_in.weight.dtype
@@ -143,11 +163,9 @@ def _described(target: Target, own: QKV | None, lab: Tensor, lbp: Tensor) -> QKV
     if target.values is None:
         assert own is not None
         return own
-    values = weighted(lab, lbp, target.values)[:, None, None]
-    if own is not None:
-        return QKV(own.q, own.k, values)
-    features = match_features(torch.cat([lab, MATCH_PATTERNS * lbp], dim=-1), target.values.sharpness)[:, None, None]
-    return QKV(features, features, values)
+    if own is None:
+        return project_cells(lab, lbp, target.values)
+    return QKV(own.q, own.k, weighted(lab, lbp, target.values)[:, None, None])
 
 
 def _by_timestep(target: Target) -> int:

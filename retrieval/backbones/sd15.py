@@ -16,9 +16,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from retrieval.aas import QKV
 from retrieval.backbones import ExtractorDescription, Pixels
-from retrieval.backbones.capture import capture_branches
+from retrieval.backbones.capture import LayerInputs, capture_branches, tokens_at
 from retrieval.backbones.latents import posterior
 from retrieval.backbones.weights import (
     load_pretrained,
@@ -85,7 +84,7 @@ def load(
     )
 
 
-class StableDiffusion15:
+class StableDiffusion15(LayerInputs):
     """An AttentionExtractor; tensors have 1 or 2 branches, [unconditional, conditional] in that order."""
 
     def __init__(
@@ -145,17 +144,23 @@ class StableDiffusion15:
         return resize_square(image, self._image_size)
 
     @torch.inference_mode()
-    def extract(self, pixels: Pixels, targets: Sequence[Target], role: Role) -> dict[Target, QKV]:
-        """Encode once, then one truncated UNet pass a timestep; see :class:`retrieval.backbones.AttentionExtractor`."""
+    def hidden(self, pixels: Pixels, targets: Sequence[Target], role: Role) -> dict[Target, Tensor]:
+        """Encode once, then one truncated UNet pass a timestep; see :class:`retrieval.projection.HiddenExtractor`."""
         unknown = sorted({target.layer for target in targets} - set(LAYERS))
         if unknown:
             raise UsageError(f"unknown layer '{unknown[0]}' of sd15; known: {', '.join(LAYERS)}")
         noisy = self.noisy_latents(pixels, [target.timestep for target in targets], role)
-        found: dict[Target, QKV] = {}
+        found: dict[Target, Tensor] = {}
         for timestep, group in groupby(sorted(targets, key=_by_timestep), key=_by_timestep):
-            qkv = self._read(noisy[timestep], timestep, [target.layer for target in group])
-            found |= {Target(layer, timestep): tensors for layer, tensors in qkv.items()}
+            hidden = self._read(noisy[timestep], timestep, [target.layer for target in group])
+            found |= {Target(layer, timestep): tensor for layer, tensor in hidden.items()}
         return found
+
+    def hidden_shape(self, target: Target) -> tuple[int, int, int]:
+        """See :class:`retrieval.projection.HiddenExtractor`."""
+        side = self._image_size // 8
+        tokens = tokens_at(LAYERS[target.layer], len(self._unet.down_blocks), side)
+        return len(self._prompts), tokens, self.attention(target.layer).to_q.in_features
 
     def noisy_latents(self, pixels: Pixels, timesteps: Sequence[int], role: Role) -> dict[int, Tensor]:
         """Encode once and noise once a timestep: latents ``[images, 4, S/8, S/8]`` by timestep."""
@@ -172,7 +177,7 @@ class StableDiffusion15:
         """Return the UNet's sample and prompts: every image once a branch, the branches of one image together."""
         return noisy.repeat_interleave(len(self._prompts), dim=0), self._prompts.repeat(len(noisy), 1, 1)
 
-    def _read(self, noisy: Tensor, timestep: int, layers: Sequence[str]) -> dict[str, QKV]:
+    def _read(self, noisy: Tensor, timestep: int, layers: Sequence[str]) -> dict[str, Tensor]:
         images, branches = len(noisy), len(self._prompts)
         sample, prompts = self.branch_inputs(noisy)
         return capture_branches(

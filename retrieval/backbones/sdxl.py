@@ -14,9 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from retrieval.aas import QKV
 from retrieval.backbones import ExtractorDescription, Pixels
-from retrieval.backbones.capture import capture_branches
+from retrieval.backbones.capture import LayerInputs, capture_branches, tokens_at
 from retrieval.backbones.latents import posterior
 from retrieval.backbones.weights import (
     load_pretrained,
@@ -79,7 +78,7 @@ def load(
     )
 
 
-class StableDiffusionXL:
+class StableDiffusionXL(LayerInputs):
     """An AttentionExtractor with two branches, [unconditional, conditional].
 
     Layers: ``D_b`` over down_blocks[1:], ``M``, ``U_b`` over up_blocks[:-1], for the last transformer block of the
@@ -109,8 +108,8 @@ class StableDiffusionXL:
         return resize_square(image, self._image_size)
 
     @torch.inference_mode()
-    def extract(self, pixels: Pixels, targets: Sequence[Target], role: Role) -> dict[Target, QKV]:
-        """Encode once, then one truncated UNet pass a timestep; see :class:`retrieval.backbones.AttentionExtractor`."""
+    def hidden(self, pixels: Pixels, targets: Sequence[Target], role: Role) -> dict[Target, Tensor]:
+        """Encode once, then one truncated UNet pass a timestep; see :class:`retrieval.projection.HiddenExtractor`."""
         modules = {target.layer: self.attention(target.layer) for target in targets}
         mean, std = posterior(self._vae, pixels)
         rule = self._settings.noise or "pairwise"
@@ -118,7 +117,7 @@ class StableDiffusionXL:
         latent = self._vae.config.scaling_factor * (mean + std * draws.latent.to(mean))
         if self._published:
             latent = latent * float(self._scheduler.init_noise_sigma)
-        found: dict[Target, QKV] = {}
+        found: dict[Target, Tensor] = {}
         for step, group in groupby(sorted(targets, key=_by_step), key=_by_step):
             sigma = float(self._scheduler.sigmas[step])
             noisy = (latent + sigma * draws.noise.to(latent)) / (sigma**2 + 1) ** 0.5
@@ -126,6 +125,14 @@ class StableDiffusionXL:
             tensors = self._read(noisy, step, {target.layer: modules[target.layer] for target in chosen})
             found |= {target: tensors[target.layer] for target in chosen}
         return found
+
+    def hidden_shape(self, target: Target) -> tuple[int, int, int]:
+        """See :class:`retrieval.projection.HiddenExtractor`."""
+        stages = len(self._unet.down_blocks)
+        kind, _, number = target.layer.partition(".")[0].partition("_")
+        block = {"D": f"down_blocks.{int(number or 0) + 1}", "M": "mid_block", "U": f"up_blocks.{number or 0}"}[kind]
+        width = self.attention(target.layer).to_q.in_features
+        return len(self._context), tokens_at(block, stages, self._image_size // 8), width
 
     def attention(self, layer: str) -> Any:
         """Return the self-attention module called ``layer``; an unknown name is a UsageError."""
@@ -142,7 +149,7 @@ class StableDiffusionXL:
                 f"unknown layer '{layer}' of SD-XL; known: {', '.join(known)}, each also with .ATTENTION.BLOCK"
             ) from error
 
-    def _read(self, noisy: Tensor, step: int, modules: dict[str, Any]) -> dict[str, QKV]:
+    def _read(self, noisy: Tensor, step: int, modules: dict[str, Any]) -> dict[str, Tensor]:
         images, branches = len(noisy), len(self._context)
         dtype = self._unet.dtype
         side = 8 * self._unet.config.sample_size  # the pipeline's default size, whatever the image's

@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from retrieval.aas import QKV
 from retrieval.backbones import ExtractorDescription, Pixels, load_embedder
-from retrieval.backbones.capture import Projections, capture_qkv
+from retrieval.backbones.capture import LinearExtractor, capture_inputs
 from retrieval.backbones.vit import ViTEmbedder
 from retrieval.errors import UsageError
 from retrieval.modes import LAST, Target
+from retrieval.projection import LinearProjection
 from retrieval.settings import ModelSettings
 from retrieval.vocabulary import Parity, Role
 
@@ -50,7 +50,7 @@ def around(embedder: ViTEmbedder, family: Family, settings: ModelSettings) -> "V
     return kind(embedder, family, settings.parity)
 
 
-class VisionTransformer:
+class VisionTransformer(LinearExtractor):
     """An AttentionExtractor with one branch; DINOv2's outputs are compared as they are, as published."""
 
     def __init__(self, embedder: ViTEmbedder, family: Family, parity: Parity = "sound") -> None:
@@ -77,27 +77,32 @@ class VisionTransformer:
         return self._embedder.forward(pixels)
 
     @torch.inference_mode()
-    def extract(self, pixels: Pixels, targets: Sequence[Target], role: Role) -> dict[Target, QKV]:
-        """See :class:`retrieval.backbones.AttentionExtractor`; the network stops in front of the last layer wanted."""
+    def hidden(self, pixels: Pixels, targets: Sequence[Target], role: Role) -> dict[Target, Tensor]:
+        """See :class:`retrieval.projection.HiddenExtractor`; the network stops in front of the last layer wanted."""
         modules = {self.layer(target.layer): target.layer for target in targets}
-        captured = capture_qkv(
-            run=partial(self._embedder.forward, pixels),
-            layers={name: module for module, name in modules.items()},
-            project=self._qkv,
+        inputs = capture_inputs(
+            run=partial(self._embedder.forward, pixels), layers={name: module for module, name in modules.items()}
         )
-        return {
-            target: QKV(*(tensor.unsqueeze(1) for tensor in captured[modules[self.layer(target.layer)]]))
-            for target in targets
-        }
+        found = {module: self._normalised(module, inputs[name]).unsqueeze(1) for module, name in modules.items()}
+        return {target: found[self.layer(target.layer)] for target in targets}
 
-    def _qkv(self, module: Any, hidden: Tensor) -> Projections:
-        norm = module.layer_norm1 if self._family == "clip" else module.norm1
-        if self._family == "dinov2" or self._parity == "sound":
-            hidden = norm(hidden)
-        q, k, v = (
-            to(hidden).unflatten(-1, (self._heads, -1)).transpose(1, 2) for to in _projections(module, self._family)
-        )
-        return q, k, v
+    def _normalised(self, module: Any, hidden: Tensor) -> Tensor:
+        if self._family == "clip" and self._parity == "published":
+            return hidden
+        norm: nn.Module = module.layer_norm1 if self._family == "clip" else module.norm1
+        normalised: Tensor = norm(hidden)
+        return normalised
+
+    @torch.inference_mode()
+    def projection(self, target: Target) -> LinearProjection:
+        """See :class:`retrieval.projection.HiddenExtractor`."""
+        return LinearProjection.of(*_projections(self.layer(target.layer), self._family), self._heads)
+
+    def hidden_shape(self, target: Target) -> tuple[int, int, int]:
+        """See :class:`retrieval.projection.HiddenExtractor`."""
+        side = self._embedder.preprocessing.crop // self._embedder.model.config.patch_size
+        width = _projections(self.layer(target.layer), self._family)[0].in_features
+        return 1, side**2 + 1, width
 
     def fingerprint(self) -> dict[str, Any]:
         """See :class:`retrieval.backbones.AttentionExtractor`."""
@@ -118,7 +123,7 @@ class ClipTransformer(VisionTransformer):
         return projected
 
 
-def _projections(module: Any, family: Family) -> tuple[nn.Module, nn.Module, nn.Module]:
+def _projections(module: Any, family: Family) -> tuple[nn.Linear, nn.Linear, nn.Linear]:
     """Return the query, key and value projections of an encoder layer."""
     attention = module.self_attn if family == "clip" else module.attention
     inner = getattr(attention, "attention", attention)  # transformers 4 kept DINOv2's projections one level deeper

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from retrieval.device import available_memory
 from retrieval.errors import NoSpaceError
 from retrieval.images import DecodeRules, read_image
 from retrieval.metrics import Features, Metric
@@ -112,15 +113,6 @@ def _check_memory(needed: int) -> None:
             f"the features need about {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free; "
             "keep them on disk instead, with --cache FOLDER"
         )
-
-
-def available_memory() -> int | None:
-    """Return the bytes that this machine can still give, caches counted as free; None where it does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
-    except OSError:
-        return None
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
 
 
 def _fingerprint(metric: Metric, rules: DecodeRules) -> str:

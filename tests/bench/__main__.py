@@ -1,4 +1,4 @@
-"""`python -m tests.bench FOLDER [--device cpu] [--sd15 WEIGHTS]`: measure, print and write bench.md and bench.json.
+"""`python -m tests.bench FOLDER [--device cpu] [--data IMAGES] [--sd15 WEIGHTS]`: measure and print; write bench.md.
 
 Figures of one run belong together: what is compared is timed in turns, and its median is taken. Absolute times are
 those of the machine and of the moment; the ratios are what lasts.
@@ -8,12 +8,10 @@ import argparse
 import json
 import platform
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,25 +22,14 @@ from retrieval import BuildSettings, Engine, EngineSettings, build_index
 from retrieval.aas import QKV
 from retrieval.gallery import gallery
 from retrieval.rerank import score_rows
+from tests.bench.codecs import add_data_option, codec_rows
 from tests.bench.published import published_loop
 from tests.bench.scale import measure as measure_random
 from tests.bench.scale import run_apart
 from tests.bench.scale import write as write_random
+from tests.bench.timing import Row, in_turns
 
-Row = tuple[str, str, str]  # what, figure, note
 SD15_U0 = (2, 8, 256, 160)
-
-
-def in_turns(variants: dict[str, Callable[[], object]], rounds: int = 7) -> dict[str, float]:
-    """Return the median milliseconds of each variant, run in turns so that a busy moment hits all of them."""
-    times: dict[str, list[float]] = {name: [] for name in variants}
-    for number in range(rounds + 1):
-        for name, variant in variants.items():
-            start = time.perf_counter()
-            variant()
-            if number:  # the first round warms up
-                times[name].append(1e3 * (time.perf_counter() - start))
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def rerank_against_published(device: str) -> list[Row]:
@@ -145,8 +132,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--device", default="cpu")
+    add_data_option(parser)
     parser.add_argument("--items", type=int, default=1_000_000, help="random vectors of the coarse stage's part")
-    parser.add_argument("--sd15", type=Path, help="weights of Stable Diffusion 1.5 at its real size")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     asked.folder.mkdir(parents=True, exist_ok=True)
@@ -156,6 +143,7 @@ def main() -> None:
         rows += scale(asked.items, Path(scratch))
         if asked.sd15:
             rows += real_size(asked.device, asked.sd15, Path(scratch))
+    rows += codec_rows(asked.device, asked.data, asked.sd15)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     rows.append(("peak memory of this run", f"{peak:.1f} GB", ""))
     head = f"torch {torch.__version__} on {name}, device {asked.device}, one thread"

@@ -1,0 +1,45 @@
+"""Print what a build would do and take."""
+
+from typing import TYPE_CHECKING
+
+from cli.output import human_bytes
+from cli.running import clock
+
+if TYPE_CHECKING:
+    from retrieval.events import BuildPlan, Estimate
+
+
+def print_plan(plan: "BuildPlan") -> None:
+    """Print a dry run, for people."""
+    print(f"{plan.index}: model {plan.model} ({plan.why}), modes {', '.join(plan.modes)}; nothing has been written")
+    counts = {
+        "new": plan.new,
+        "changed": plan.changed,
+        "renamed or touched": plan.moved,
+        "vanished": plan.vanished,
+        "unchanged": plan.unchanged,
+        "rejected before": plan.rejected_before,
+        "files passed over": plan.passed_over,
+    }
+    print("  " + ", ".join(f"{count} {what}" for what, count in counts.items()))
+    if plan.estimate is None:
+        print("  nothing to compute")
+        return
+    print("  " + describe_estimate(plan.estimate))
+    if plan.seconds is not None and plan.seconds_an_image is not None:
+        print(f"  time: about {clock(plan.seconds)} ({plan.seconds_an_image:.2g} s an image)")
+    if plan.estimate.advice:
+        print(f"  the disk can't hold it: {plan.estimate.advice}")
+
+
+def describe_estimate(estimate: "Estimate") -> str:
+    """Return disk and memory in one line."""
+    modes = ", ".join(f"{mode} {human_bytes(size)}" for mode, size in estimate.bytes_by_mode.items())
+    line = (
+        f"disk: {human_bytes(estimate.disk_bytes)} for {estimate.images} images ({estimate.codec}; an image: {modes}, "
+        f"else {human_bytes(estimate.bytes_beside)}), {human_bytes(estimate.free_disk_bytes)} free"
+    )
+    if estimate.models_bytes is not None and estimate.batch_bytes:
+        memory = human_bytes(estimate.models_bytes + estimate.batch_bytes)
+        line += f"; memory: about {memory} in batches of {estimate.batch}"
+    return line

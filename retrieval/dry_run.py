@@ -1,0 +1,78 @@
+"""Say what a build would do and take, and write nothing."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Unpack
+
+from index_store.layout import Layout
+from index_store.reader import IndexReader
+from retrieval.build import was_committed
+from retrieval.estimate import estimate_build
+from retrieval.events import BuildPlan
+from retrieval.ingest import Failure, read_batches
+from retrieval.models import Models, load_models
+from retrieval.pace import batch_size, workers
+from retrieval.plan import check_fingerprint, continued_recipe, new_recipe
+from retrieval.settings import BuildSettings, ModelChoices
+from retrieval.work import find_sources, plan_work
+
+TIMED_BATCHES = 2  # the first warms up
+
+
+def plan_build(
+    sources: str | Path | Sequence[str | Path],
+    index: str | Path | None = None,
+    *,
+    modes: Sequence[str] | None = None,
+    run: BuildSettings | None = None,
+    **choices: Unpack[ModelChoices],
+) -> BuildPlan:
+    """Say what :func:`retrieval.build.build_index` would do with the same arguments; a few images are computed for it.
+
+    Raises:
+        UsageError, IndexIncompatibleError, IndexCorruptError, ModelError: as the build would.
+    """
+    paths, listing, root = find_sources(sources, index)
+    run = run or BuildSettings()
+    reader = IndexReader(root) if was_committed(Layout(root)) else None
+    asked = (modes, choices, run)
+    recipe = continued_recipe(reader, root, *asked) if reader else new_recipe(*asked)
+    work = plan_work(listing, paths, reader, run.retry_rejects)
+    plan = BuildPlan(
+        index=str(root),
+        model=recipe.chosen.name,
+        why=recipe.chosen.why,
+        modes=tuple(recipe.targets),
+        new=len(work.pending) - len(work.replaced),
+        changed=len(work.replaced),
+        moved=len(work.moved),
+        vanished=len(work.vanished),
+        unchanged=work.unchanged,
+        rejected_before=work.rejected_before,
+        passed_over=listing.passed_over,
+    )
+    if not work.pending:
+        return plan
+    models = load_models(recipe.settings, recipe.targets, run.device, run.offline)
+    if reader is not None:
+        check_fingerprint(reader.generation.fingerprint, models.fingerprint(), root)
+    estimate = estimate_build(models, recipe.settings, run, root, len(work.pending))
+    pace = _seconds_an_image(models, work.pending, batch_size(recipe.settings.model, run), workers(run))
+    seconds = None if pace is None else pace * len(work.pending)
+    return replace(plan, estimate=estimate, seconds_an_image=pace, seconds=seconds)
+
+
+def _seconds_an_image(models: Models, files: Sequence[Path], batch: int, threads: int) -> float | None:
+    """Compute the first batches and return the last one's time a file; None where no image of them can be used."""
+    pace = None
+    batches = read_batches(files[: TIMED_BATCHES * batch], batch, threads, models.rules, models.prepare)
+    start = time.perf_counter()
+    for found in batches:
+        good = [outcome[1] for outcome in found.outcomes if not isinstance(outcome, Failure)]
+        if good:
+            models.encode_stored(good)
+            pace = (time.perf_counter() - start) / len(found.files)
+        start = time.perf_counter()
+    return pace

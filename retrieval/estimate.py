@@ -1,0 +1,174 @@
+"""What a build takes, before it computes anything: bytes on disk exactly, from the tensors' shapes; memory roughly."""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import nn
+
+from index_store.codecs import CODECS, Arrays
+from index_store.layout import is_index
+from retrieval.backbones import describe_extractor
+from retrieval.device import available_memory, choose_device, resident_memory
+from retrieval.errors import NoSpaceError
+from retrieval.events import Estimate
+from retrieval.models import Models, Prepared, to_floats
+from retrieval.pace import batch_size
+from retrieval.projection import HiddenExtractor
+from retrieval.settings import BuildSettings, ModelSettings
+
+LIBRARIES_BYTES = 300_000_000  # of memory: Python, torch and what else a build loads, about
+CATALOGUE_BYTES = 300  # a row of the catalogue and its share of everything else, about
+
+Sizes = Mapping[str, Mapping[str, int]]
+"""Bytes of one image's tensors, by codec and mode; codecs that the model can't serve are left out."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """How one image's bytes depend on what is chosen."""
+
+    tensors: Sizes
+    beside: int  # vectors and catalogue
+    projections: Mapping[str, tuple[str, int]]  # by mode: its name, which modes may share, and its bytes
+
+    def total(self, codec: str, modes: tuple[str, ...], images: int) -> int:
+        """Return the bytes that ``images`` take, projections included."""
+        once = dict(self.projections[mode] for mode in modes) if CODECS[codec].hidden else {}
+        return images * (sum(self.tensors[codec][mode] for mode in modes) + self.beside) + sum(once.values())
+
+
+def measure_room(models: Models) -> Room:
+    """Find one image's bytes by codec and mode; the attention network is not run where it says its shapes."""
+    models.projections()  # a codec that the model can't serve is told here
+    blank = models.prepare(Image.new("RGB", (64, 64)))
+    vectors = models.embed([blank])
+    beside = sum(2 * vector.size for vector in vectors.values()) + CATALOGUE_BYTES
+    extractor = models.extractor
+    if not isinstance(extractor, HiddenExtractor):
+        return Room(_sizes_of_qkv(models, blank), beside, {})
+    hidden: dict[str, Arrays] = {}
+    plain: dict[str, Arrays] = {}
+    projections: dict[str, tuple[str, int]] = {}
+    for mode, target in models.targets.items():
+        zeros, projection = torch.zeros(1, *extractor.hidden_shape(target)), extractor.projection(target)
+        hidden[mode], plain[mode] = {"h": zeros.numpy()}, to_floats(projection.to("cpu")(zeros))
+        size = sum(array.nbytes for array in projection.arrays().values())
+        projections[mode] = (f"{target.layer} {target.values}", size)
+    sizes = {
+        name: {mode: codec.bytes_of(arrays) for mode, arrays in (hidden if codec.hidden else plain).items()}
+        for name, codec in CODECS.items()
+    }
+    return Room(sizes, beside, projections)
+
+
+def _sizes_of_qkv(models: Models, blank: Prepared) -> Sizes:
+    tensors = models.encode([blank], "gallery").tensors
+    plain = [codec for codec in CODECS.values() if not codec.hidden]
+    return {codec.name: {mode: codec.bytes_of(to_floats(qkv)) for mode, qkv in tensors.items()} for codec in plain}
+
+
+def estimate_build(models: Models, settings: ModelSettings, run: BuildSettings, root: Path, images: int) -> Estimate:
+    """Estimate a build of ``images`` with loaded models; nothing of them has been computed.
+
+    Where an index is at ``root``, its codec and modes are settled, and the advice is about another one.
+    """
+    room, modes, codec = measure_room(models), tuple(models.targets), models.codec.name
+    batch = batch_size(settings.model, run)
+    needed = room.total(codec, modes, images)
+    free = shutil.disk_usage(_existing(root)).free
+    device = choose_device(run.device)
+    return Estimate(
+        images=images,
+        codec=codec,
+        bytes_by_mode=dict(room.tensors[codec]),
+        bytes_beside=room.beside,
+        disk_bytes=needed,
+        free_disk_bytes=free,
+        models_bytes=models_memory(models, device),
+        batch=batch,
+        batch_bytes=batch * working_bytes(settings, device),
+        free_memory_bytes=available_memory(device),
+        advice="" if needed <= free else _advice(room, codec, modes, images, free, is_index(root)),
+    )
+
+
+def models_memory(models: Models, device: torch.device) -> int | None:
+    """Return what the process holds on ``device`` once it has used its models; None where the system does not say.
+
+    On a CPU weights are pages of a file until they are used, so what is resident by now is no more than a lower bound.
+    """
+    resident = resident_memory(device)
+    if resident is None or device.type != "cpu":
+        return resident
+    return max(resident, LIBRARIES_BYTES + sum(map(weights_bytes, (models.extractor, *models.embedders.values()))))
+
+
+def weights_bytes(model: object) -> int:
+    """Return the bytes of all networks among a model's attributes."""
+    networks = [value for value in vars(model).values() if isinstance(value, nn.Module)]
+    tensors = {t.data_ptr(): t.nbytes for network in networks for t in (*network.parameters(), *network.buffers())}
+    return sum(tensors.values())
+
+
+def working_bytes(settings: ModelSettings, device: torch.device) -> int:
+    """Return what computing one image takes beside the weights, about; 0 where it was never measured."""
+    description = describe_extractor(settings.model)
+    side = (settings.image_size or description.image_size) / max(1, description.image_size)
+    width = 1 if device.type == "cpu" or settings.dtype == "float32" else 0.5
+    return int(description.working_mb * 1e6 * side**2 * width)
+
+
+def check_estimate(estimate: Estimate, root: Path) -> None:
+    """Refuse what the machine can't hold.
+
+    Raises:
+        NoSpaceError: the message says what would fit.
+    """
+    if estimate.disk_bytes > estimate.free_disk_bytes:
+        raise NoSpaceError(
+            f"{root} would grow by {_size(estimate.disk_bytes)} ({estimate.bytes_an_image / 1e6:.2f} MB an image) and "
+            f"{_size(estimate.free_disk_bytes)} are free; {estimate.advice}"
+        )
+    free = estimate.free_memory_bytes
+    if free is not None and estimate.batch_bytes > free:
+        an_image = estimate.batch_bytes // estimate.batch
+        fitting = free // an_image
+        advice = f"--batch-size {fitting} would fit" if fitting else "choose a smaller --image-size or another model"
+        raise NoSpaceError(
+            f"a batch of {estimate.batch} images needs about {_size(estimate.batch_bytes)} of memory beside the models "
+            f"and {_size(free)} are free; {advice}"
+        )
+
+
+def _advice(room: Room, codec: str, modes: tuple[str, ...], images: int, free: int, settled: bool) -> str:
+    """Name the first choice that fits: another codec, else fewer modes, else neither."""
+    where = " in a new index" if settled else ""
+    for what, needed in _choices(room, codec, modes, images):
+        if needed <= free:
+            return f"{what}{where} would fit ({_size(needed)}); or name another disk (--index)"
+    smallest = min(room.tensors, key=lambda name: room.total(name, modes, images))
+    least = _size(room.total(smallest, modes, images))
+    return f"even --codec {smallest} needs {least}: index fewer images or modes (--modes), or name another disk"
+
+
+def _choices(room: Room, codec: str, modes: tuple[str, ...], images: int) -> Iterator[tuple[str, int]]:
+    smaller = [name for name in room.tensors if sum(room.tensors[name].values()) < sum(room.tensors[codec].values())]
+    for name in smaller:
+        yield f"--codec {name}", room.total(name, modes, images)
+    for name in (codec, *smaller):
+        for mode in modes if len(modes) > 1 else ():
+            chosen = f"--modes {mode}" if name == codec else f"--codec {name} --modes {mode}"
+            yield chosen, room.total(name, (mode,), images)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+
+
+def _existing(path: Path) -> Path:
+    """Return ``path`` or the nearest folder above it that exists."""
+    return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())

@@ -1,0 +1,43 @@
+"""What an index is, as JSON values."""
+
+from collections import Counter
+from typing import Any
+
+from index_store.reader import IndexReader
+from retrieval.plan import Recipe
+
+
+def about_index(reader: IndexReader, recipe: Recipe) -> dict[str, Any]:
+    """Return what every result says of its index."""
+    generation = reader.generation
+    return {
+        "path": str(reader.layout.root),
+        "model": recipe.settings.model,
+        "items": len(reader),
+        "generation": generation.number,
+    }
+
+
+def describe_index(reader: IndexReader, recipe: Recipe) -> dict[str, Any]:
+    """Return everything that ``diffsim-index info`` shows."""
+    generation, rejects = reader.generation, reader.rejects()
+    return {
+        "schema": 1,
+        **about_index(reader, recipe),
+        "created": generation.created,
+        "created_by": generation.created_by,
+        "format_version": generation.format_version,
+        "codec": recipe.settings.codec,
+        "modes": {
+            mode: {"layer": t.layer, "timestep": t.timestep, "denoising_step": t.denoising_step}
+            for mode, t in recipe.targets.items()
+        },
+        "encoders": list(generation.encoders),
+        "sources": list(generation.sources),
+        "segments": len(generation.segments),
+        "removed": len(generation.tombstones),
+        "rejected": dict(Counter(reject.reason for reject in rejects)),
+        "rejects": [{"path": r.uri, "reason": r.reason, "detail": r.detail} for r in rejects],
+        "bytes": reader.bytes_on_disk(),
+        "fingerprint": dict(generation.fingerprint),
+    }
