@@ -193,8 +193,6 @@ def test_a_lazy_index_is_searched_filled_and_given_a_mode(gallery: Path, tmp_pat
     first = json.loads(search("--json", "--max-cache", "1GB").stdout)
     assert (first["computed"], first["cached"], first["left_out"]) == (6, 0, 0)
     assert first["timing_ms"]["compute"] > 0
-    again = json.loads(search("--json").stdout)
-    assert (again["computed"], again["cached"], again["results"]) == (0, 6, first["results"])
     error = failed(search("-m", "instance"), 3)
     assert "--modes instance" in error
     added = run(*error[error.index("diffsim-index build") :].split(), "--json", cwd=tmp_path)

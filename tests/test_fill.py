@@ -159,6 +159,24 @@ def test_an_addition_stopped_at_any_batch_goes_on_and_answers_meanwhile(
     assert Contents.of(index).differences(Contents.of(whole)) == []
 
 
+def test_a_mode_of_which_nothing_is_computed_yet_is_searched_by_the_encoders_that_there_are(
+    photos: Path, index: Path, whole: Path
+) -> None:
+    """As a kill leaves it that comes just after the mode was asked for."""
+    build(photos, index, ["style"])
+
+    def stop(event: BuildEvent) -> None:
+        if event.kind == "loaded":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(photos, index, ["instance"], on_event=stop)
+    assert Engine.open(index).info()["coverage"] == {"style": 10, "instance": 0}
+    found = answers(index, photos / "001.png", candidates=10)
+    assert [(path, score) for path, score, _ in found] == [r[:2] for r in answers(whole, photos / "001.png")]
+    assert [r[2] for r in sorted(found)] == [r[2] for r in sorted(answers(whole, photos / "001.png", "style"))]
+
+
 def test_files_that_are_gone_or_have_changed_get_no_tensors_of_an_older_image(photos: Path, index: Path) -> None:
     """One source is not mounted, one file was changed in it, in its size or only in its bytes."""
     build(photos, index, ["style"])

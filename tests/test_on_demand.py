@@ -111,6 +111,23 @@ def test_the_embedded_model_gives_the_same_scores_either_way(gallery: Path, inde
             assert search(lazy, query, mode).results == found.results
 
 
+@pytest.mark.parametrize("codec", ["hidden-float16", "hidden-int8"])
+def test_every_codec_is_computed_on_demand_filled_and_added_to(photos: Path, tmp_path: Path, codec: str) -> None:
+    indexes = {name: tmp_path / f"{name}.diffsim" for name in ("eager", "lazy", "grown")}
+    for name, modes, run in (("eager", MODES, RUN), ("lazy", MODES, LAZY), ("grown", MODES[:1], RUN)):
+        build_index(photos, indexes[name], model="mini", modes=modes, run=run, codec=codec)
+    build_index(photos, indexes["grown"], modes=MODES[1:], run=RUN)
+    assert Contents.of(indexes["grown"]).differences(Contents.of(indexes["eager"])) == []
+    for query in sorted(photos.iterdir())[::4]:
+        for mode in MODES:
+            expected = search(indexes["eager"], query, mode).results
+            assert search(indexes["grown"], query, mode).results == expected
+            assert search(indexes["lazy"], query, mode).results == expected
+    report = fill_index(indexes["lazy"], run=RUN)
+    assert (report.adopted, report.completed) == (2 * COUNT, 0)
+    assert Contents.of(indexes["lazy"]).differences(Contents.of(indexes["eager"])) == []
+
+
 def test_a_damaged_or_foreign_cached_file_is_computed_anew(photos: Path, eager: Path, lazy: Path) -> None:
     query = photos / "003.png"
     expected = search(eager, query).results
