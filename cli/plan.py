@@ -35,10 +35,11 @@ def print_plan(plan: "BuildPlan") -> None:
 
 def describe_estimate(estimate: "Estimate") -> str:
     """Return disk and memory in one line."""
-    modes = ", ".join(f"{mode} {human_bytes(size)}" for mode, size in estimate.bytes_by_mode.items())
+    modes = "".join(f"{mode} {human_bytes(size)}, " for mode, size in estimate.bytes_by_mode.items())
+    modes += "else " if modes else "vectors and catalogue "
     line = (
-        f"disk: {human_bytes(estimate.disk_bytes)} for {estimate.images} images ({estimate.codec}; an image: {modes}, "
-        f"else {human_bytes(estimate.bytes_beside)}), {human_bytes(estimate.free_disk_bytes)} free"
+        f"disk: {human_bytes(estimate.disk_bytes)} for {estimate.images} images ({estimate.codec}; an image: {modes}"
+        f"{human_bytes(estimate.bytes_beside)}), {human_bytes(estimate.free_disk_bytes)} free"
     )
     if estimate.models_bytes is not None and estimate.batch_bytes:
         memory = human_bytes(estimate.models_bytes + estimate.batch_bytes)
