@@ -1,6 +1,7 @@
 """``diffsim-eval``: compare metrics on the paper's benchmarks and on data of your own."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -96,20 +97,9 @@ def score(
     work_offline(offline)
     names = chosen_metrics(metric)
     settings = MetricSettings(
-        layer,
-        step,
-        None,
-        image_size,
-        similarity,
-        "both",
-        parity,
-        branches,
-        noise,
-        seed,
-        prompt,
-        dtype,
-        folder_of(masks),
+        layer, step, None, image_size, similarity, "both", parity, branches, noise, seed, prompt, dtype
     )
+    settings = replace(settings, masks=folder_of(masks))
     loaded = load_all(names, settings, weights_by_metric(weights, names), device, offline)
     from retrieval.images import DecodeRules, read_image
 
@@ -167,20 +157,9 @@ def bench(
     names = chosen_metrics(metric)
     place = place_of(bench, source, data)
     settings = MetricSettings(
-        layer,
-        step,
-        None,
-        image_size,
-        similarity,
-        "both",
-        parity,
-        branches,
-        noise,
-        seed,
-        prompt,
-        dtype,
-        folder_of(masks),
+        layer, step, None, image_size, similarity, "both", parity, branches, noise, seed, prompt, dtype
     )
+    settings = replace(settings, masks=folder_of(masks))
     from retrieval.evaluation.benches import BenchOptions
     from retrieval.evaluation.report import as_markdown, to_dict, write_report
     from retrieval.evaluation.run import Run, check_vote, run_bench

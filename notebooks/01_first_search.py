@@ -57,4 +57,6 @@ for other in ("oil/cat.png", "oil/house.png", "pixel/cat.png"):
     print(f"oil/cat.png and {other}: {score:.3f}")
 
 # %% [markdown]
-# CONCLUSION
+# **Conclusion, 2026-11-20.** For the neon sailboat and the ink teapot all seven neighbours have the query's style.
+# For the oil cat four of seven are pointillism, which draws with the same palettes: the embedded model tells palettes
+# apart better than strokes. Scores lie close together (0.966 to 0.977 there), so the order says more than the number.

@@ -71,6 +71,7 @@ def aligned_attention_scores(
     similarity: Similarity = "cosine",
     directions: Directions = "both",
     query_output: Tensor | None = None,
+    candidate_outputs: Tensor | None = None,
     readout: AnyReadout = LINEAR,
 ) -> Tensor:
     """Score one query against many candidates.
@@ -81,6 +82,7 @@ def aligned_attention_scores(
         similarity: ``cosine`` (in [-1, 1], higher is closer) or ``mse`` (>= 0, lower is closer).
         directions: the mean of both directed scores, or one of them.
         query_output: ``attention_output`` of the query with itself, where the caller has it already.
+        candidate_outputs: likewise of every candidate with itself.
         readout: how the outputs are read before they are compared.
 
     Returns:
@@ -98,7 +100,8 @@ def aligned_attention_scores(
         crossed = read(cross, readout)
         scores.append(compare(read(own, readout).expand_as(crossed), crossed, similarity))
     if directions != "query_to_candidate":
-        own = attention_output(candidates.q, candidates.k, candidates.v)
+        theirs = candidate_outputs
+        own = attention_output(candidates.q, candidates.k, candidates.v) if theirs is None else theirs
         cross = attention_output(candidates.q, query.k.expand_as(candidates.k), query.v.expand_as(candidates.v))
         scores.append(compare(read(own, readout), read(cross, readout), similarity))
     return torch.stack(scores).mean(dim=0)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from retrieval.aas import QKV, AnyReadout, aligned_attention_scores, attention_output, higher_is_closer
+from retrieval.hot import HotRow, HotRows
 from retrieval.vocabulary import LINEAR, Similarity
 
 READ_BYTES = 100 << 20  # of stored tensors fetched at a time, one fetch ahead
@@ -50,6 +51,7 @@ def score_rows(
     similarity: Similarity = "cosine",
     readout: AnyReadout = LINEAR,
     restore: Restore = as_stored,
+    hot: HotRows | None = None,
 ) -> Scored:
     """Score ``rows`` against ``query``.
 
@@ -60,59 +62,94 @@ def score_rows(
         similarity: see :func:`retrieval.aas.aligned_attention_scores`.
         readout: the mode's, or the model's.
         restore: makes Q/K/V of what ``read`` returns.
+        hot: rows that are in memory already, and where others are kept; a score does not depend on it.
     """
     numbers = sum(tensor[0].numel() for tensor in (query.q, query.k, query.v))
     size = max(1, min(READ_ROWS, READ_BYTES // (2 * numbers)))
-    chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
-    scorer = _Scorer(query, similarity, readout, restore, max(1, min(STEP_ROWS, STEP_BYTES // (4 * numbers))))
-    scores: list[NDArray[np.float32]] = []
-    read_ms = score_ms = 0.0
+    held = {row: found for row in rows if (found := hot.get(row)) is not None} if hot else {}
+    cold = [row for row in rows if row not in held]
+    chunks = [cold[start : start + size] for start in range(0, len(cold), size)]
+    scorer = _Scorer(query, similarity, readout, restore, max(1, min(STEP_ROWS, STEP_BYTES // (4 * numbers))), hot)
     with ThreadPoolExecutor(1) as pool:
         waiting = [pool.submit(read, chunk) for chunk in chunks[:1]]
-        for following in [*chunks[1:], None] if chunks else []:
+        start = perf_counter()
+        scores = dict(zip(held, scorer.score_held(list(held.values())), strict=True))
+        read_ms, score_ms = 0.0, 1e3 * (perf_counter() - start)
+        for chunk, following in zip(chunks, [*chunks[1:], None], strict=False):
             start = perf_counter()
             stored = waiting.pop().result()
             if following is not None:
                 waiting.append(pool.submit(read, following))
             loaded = perf_counter()
-            scores.append(scorer.score(stored))
+            scores |= zip(chunk, scorer.score(chunk, stored), strict=True)
             read_ms += 1e3 * (loaded - start)
             score_ms += 1e3 * (perf_counter() - loaded)
-    return Scored(np.concatenate(scores) if scores else np.empty(0, np.float32), read_ms, score_ms)
+    return Scored(np.array([scores[row] for row in rows], np.float32), read_ms, score_ms)
 
 
 class _Scorer:
-    """Scores stored rows a few at a time, in float32 buffers that are used again and again."""
+    """Scores rows a few at a time, in float32 buffers that are used again and again."""
 
-    def __init__(self, query: QKV, similarity: Similarity, readout: AnyReadout, restore: Restore, step: int) -> None:
+    def __init__(
+        self,
+        query: QKV,
+        similarity: Similarity,
+        readout: AnyReadout,
+        restore: Restore,
+        step: int,
+        hot: HotRows | None,
+    ) -> None:
         self._query, self._similarity, self._readout, self._step = query, similarity, readout, step
-        self._restore = restore
+        self._restore, self._hot = restore, hot
         self._own = attention_output(query.q, query.k, query.v)
         self._buffers: dict[str, Tensor] = {}
 
-    def score(self, stored: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Return the score of every row, float32 ``[rows]``."""
-        count = len(next(iter(stored.values())))
-        self._buffers = self._buffers or {
-            name: self._query.q.new_empty((self._step, *array.shape[1:]), dtype=torch.float32)
-            for name, array in stored.items()
-        }
-        steps = [
-            self._score_step(stored, start, min(start + self._step, count)) for start in range(0, count, self._step)
-        ]
-        return np.concatenate(steps)
+    def score(self, rows: Sequence[int], stored: Mapping[str, NDArray[Any]]) -> list[float]:
+        """Return the score of every one of ``rows``, whose arrays as stored are given."""
+        found: list[float] = []
+        for start in range(0, len(rows), self._step):
+            step = rows[start : start + self._step]
+            parts = {name: torch.from_numpy(array[start : start + len(step)]) for name, array in stored.items()}
+            widened = {name: self._buffer(name, part.shape)[: len(step)].copy_(part) for name, part in parts.items()}
+            candidates = self._restore(widened)
+            outputs = attention_output(candidates.q, candidates.k, candidates.v)
+            found += self._compare(candidates, outputs)
+            if self._hot:
+                self._hot.put(step, candidates, outputs)
+        return found
 
-    def _score_step(self, stored: Mapping[str, NDArray[Any]], start: int, end: int) -> NDArray[np.float32]:
-        widened = {
-            name: buffer[: end - start].copy_(torch.from_numpy(stored[name][start:end]))
-            for name, buffer in self._buffers.items()
-        }
-        candidates = self._restore(widened)
+    def score_held(self, held: Sequence[HotRow]) -> list[float]:
+        """Return the score of every row in memory."""
+        found: list[float] = []
+        for start in range(0, len(held), self._step):
+            step = held[start : start + self._step]
+            q, k, v, outputs = (self._gather(name, step) for name in ("q", "k", "v", "output"))
+            found += self._compare(QKV(q, k, v), outputs)
+        return found
+
+    def _gather(self, name: str, step: Sequence[HotRow]) -> Tensor:
+        parts = [getattr(row, name) for row in step]
+        buffer = self._buffer(f"held {name}", (len(parts), *parts[0].shape))[: len(parts)]
+        for place, part in zip(buffer, parts, strict=True):
+            place.copy_(part)
+        return buffer
+
+    def _buffer(self, name: str, shape: Sequence[int]) -> Tensor:
+        if name not in self._buffers:
+            self._buffers[name] = self._query.q.new_empty((self._step, *shape[1:]), dtype=torch.float32)
+        return self._buffers[name]
+
+    def _compare(self, candidates: QKV, outputs: Tensor) -> list[float]:
         scores = aligned_attention_scores(
-            self._query, candidates, self._similarity, query_output=self._own, readout=self._readout
+            self._query,
+            candidates,
+            self._similarity,
+            query_output=self._own,
+            candidate_outputs=outputs,
+            readout=self._readout,
         )
-        result: NDArray[np.float32] = scores.cpu().numpy()
-        return result
+        found: list[float] = scores.tolist()
+        return found
 
 
 def closest_first(

@@ -96,7 +96,7 @@ def test_only_what_lies_below_the_sources_can_vanish(built: tuple[Path, Path], t
 def test_what_an_unreadable_folder_hides_does_not_vanish(
     built: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from retrieval import build
+    from retrieval import work
     from retrieval.discovery import Listing, find_images
 
     folder, index = built
@@ -106,7 +106,7 @@ def test_what_an_unreadable_folder_hides_does_not_vanish(
         kept = tuple(path for path in seen.files if path.parent.name != "b")
         return Listing(kept, seen.passed_over, (folder / "b",))
 
-    monkeypatch.setattr(build, "find_images", half_blind)
+    monkeypatch.setattr(work, "find_images", half_blind)
     report = update(folder, index)
     assert (report.removed, report.items) == (0, 10)
     assert report.unreadable_folders == (str(folder / "b"),)

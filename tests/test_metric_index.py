@@ -68,6 +68,20 @@ def test_a_search_with_diffsim_c_sdxl_and_dit_gives_the_metrics_scores(tmp_path:
     check_scores("diffsim-xl", "semantic", tmp_path / "xl.diffsim", weights=str(tiny / "sdxl"), image_size=128)
 
 
+def test_a_search_with_dit_gives_the_metrics_scores(tmp_path: Path) -> None:
+    import torch
+    from diffusers import DiTTransformer2DModel
+
+    torch.manual_seed(0)
+    heads = {"num_attention_heads": 2, "attention_head_dim": 8, "num_layers": 15}
+    DiTTransformer2DModel(**heads, in_channels=4, out_channels=8, sample_size=16, patch_size=4).save_pretrained(
+        tmp_path / "dit" / "transformer"
+    )
+    (tmp_path / "dit" / "vae").symlink_to(DATA / "tiny_sd15" / "vae")
+    weights = {"weights": str(tmp_path / "dit"), "image_size": 128}
+    check_scores("dit-256", "instance", tmp_path / "dit.diffsim", **weights)
+
+
 def test_names_of_metrics_that_can_be_indexed() -> None:
     able = [name for name in METRICS if describe_metric(name).loader == AAS]
     assert {"diffsim-s", "dinov2-aas", "clip-aas", "diffsim-c", "diffsim-xl", "dit-256", "mini"} <= set(able)

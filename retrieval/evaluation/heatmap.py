@@ -7,36 +7,55 @@ from PIL import Image, ImageDraw, ImageFont
 
 from retrieval.errors import DiffSimError, UsageError
 
-_CELL, _ROW, _LEFT, _TOP, _MARGIN = 92, 44, 110, 84, 20
+_CELL, _ROW, _TOP, _MARGIN = 92, 44, 92, 20
 _PALE, _DARK = (247, 243, 235), (24, 78, 119)
 _INK, _WHITE = (26, 29, 38), (255, 255, 255)
 
 
 def draw_heatmap(
-    values: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequence[str], title: str
+    values: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequence[str], title: str, by_row: bool = False
 ) -> Image.Image:
-    """Return an RGB picture of ``values[row][column]`` in percent; the best cell is framed."""
-    flat = [value for row in values for value in row]
-    low, high = min(flat), max(flat)
-    width = _LEFT + _CELL * len(columns) + _MARGIN
-    picture = Image.new("RGB", (max(width, 420), _TOP + _ROW * len(rows) + _MARGIN), _WHITE)
-    pencil = ImageDraw.Draw(picture)
+    """Return an RGB picture of ``values[row][column]`` in percent; the best cell is framed.
+
+    With ``by_row`` every row has a scale, and a best cell, of its own: for rows that measure different things.
+    """
     font, large = ImageFont.load_default(size=15), ImageFont.load_default(size=18)
+    left = round(max(font.getlength(name) for name in rows)) + 2 * _MARGIN
+    width = max(left + _CELL * len(columns) + _MARGIN, round(large.getlength(title)) + 2 * _MARGIN)
+    picture = Image.new("RGB", (width, _TOP + _ROW * len(rows) + _MARGIN), _WHITE)
+    pencil = ImageDraw.Draw(picture)
     pencil.text((_MARGIN, 16), title, font=large, fill=_INK)
     for j, name in enumerate(columns):
-        pencil.text((_LEFT + (j + 0.5) * _CELL, _TOP - 16), name, font=font, fill=_INK, anchor="mm")
+        centre = (left + (j + 0.5) * _CELL, _TOP - 24)
+        pencil.multiline_text(centre, _broken(name, font), font=font, fill=_INK, anchor="mm", align="center", spacing=2)
+    everything = [value for row in values for value in row]
     for i, name in enumerate(rows):
         y = _TOP + i * _ROW
-        pencil.text((_LEFT - 12, y + _ROW / 2), name, font=font, fill=_INK, anchor="rm")
+        scale = values[i] if by_row else everything
+        pencil.text((left - 12, y + _ROW / 2), name, font=font, fill=_INK, anchor="rm")
         for j, value in enumerate(values[i]):
-            x = _LEFT + j * _CELL
-            share = (value - low) / (high - low) if high > low else 0.5
-            pencil.rectangle((x, y, x + _CELL - 2, y + _ROW - 2), fill=_mix(share))
-            if value == high:
-                pencil.rectangle((x, y, x + _CELL - 2, y + _ROW - 2), outline=(214, 58, 84), width=3)
-            ink = _WHITE if share > 0.5 else _INK
-            pencil.text((x + _CELL / 2, y + _ROW / 2), f"{100 * value:.1f}", font=font, fill=ink, anchor="mm")
+            _draw_cell(pencil, (left + j * _CELL, y), value, min(scale), max(scale))
     return picture
+
+
+def _draw_cell(pencil: ImageDraw.ImageDraw, at: tuple[int, int], value: float, low: float, high: float) -> None:
+    x, y = at
+    share = (value - low) / (high - low) if high > low else 0.5
+    box = (x, y, x + _CELL - 2, y + _ROW - 2)
+    pencil.rectangle(box, fill=_mix(share))
+    if value == high:
+        pencil.rectangle(box, outline=(214, 58, 84), width=3)
+    ink, font = _WHITE if share > 0.5 else _INK, ImageFont.load_default(size=15)
+    pencil.text((x + _CELL / 2, y + _ROW / 2), f"{100 * value:.1f}", font=font, fill=ink, anchor="mm")
+
+
+def _broken(name: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
+    """Break a name that is wider than its column at the hyphen nearest to its middle."""
+    hyphens = [place for place, letter in enumerate(name) if letter == "-"]
+    if font.getlength(name) <= _CELL - 8 or not hyphens:
+        return name
+    place = min(hyphens, key=lambda place: abs(place - len(name) / 2))
+    return f"{name[: place + 1]}\n{name[place + 1 :]}"
 
 
 def write_heatmap(path: Path, picture: Image.Image) -> None:

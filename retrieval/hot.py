@@ -1,0 +1,87 @@
+"""Candidates' tensors kept in the memory of the device that scores, with their own attention outputs.
+
+A candidate's own output does not depend on the query: with it at hand, two attention calls a pair are left of three,
+and nothing is read or widened from the disk. Memory is bounded; what was used longest ago goes first.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from retrieval.aas import QKV
+
+
+@dataclass(frozen=True)
+class HotRow:
+    """One candidate: its tensors, without the first axis, in a dtype that loses nothing, and its own output."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    output: Tensor  # float32
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory."""
+        return sum(tensor.nbytes for tensor in (self.q, self.k, self.v, self.output))
+
+
+class HotTier:
+    """Least recently used rows out, when ``budget`` bytes are full; safe to use from many threads."""
+
+    def __init__(self, budget: int) -> None:
+        self._budget, self._bytes = budget, 0
+        self._rows: OrderedDict[tuple[str, int], HotRow] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held now."""
+        return self._bytes
+
+    def get(self, mode: str, row: int) -> HotRow | None:
+        """Return a row, and remember that it was used."""
+        with self._lock:
+            found = self._rows.get((mode, row))
+            if found is not None:
+                self._rows.move_to_end((mode, row))
+            return found
+
+    def put(self, mode: str, row: int, held: HotRow) -> None:
+        """Keep a row; one that is larger than the budget is not kept."""
+        if held.nbytes > self._budget:
+            return
+        with self._lock:
+            older = self._rows.pop((mode, row), None)
+            self._bytes += held.nbytes - (0 if older is None else older.nbytes)
+            self._rows[mode, row] = held
+            while self._bytes > self._budget:
+                self._bytes -= self._rows.popitem(last=False)[1].nbytes
+
+
+@dataclass(frozen=True)
+class HotRows:
+    """A tier as the re-ranker sees it: rows of one mode, of an index whose stored numbers fit ``dtype`` exactly."""
+
+    tier: HotTier
+    mode: str
+    dtype: torch.dtype
+
+    def get(self, row: int) -> HotRow | None:
+        """Return a row that is held."""
+        return self.tier.get(self.mode, row)
+
+    def put(self, rows: Sequence[int], candidates: QKV, outputs: Tensor) -> None:
+        """Keep ``rows``, whose tensors and own outputs are float32 ``[rows, ...]`` and may be overwritten later."""
+        q, k, v = (t.to(self.dtype, copy=True) for t in (candidates.q, candidates.k, candidates.v))
+        for position, row in enumerate(rows):
+            # Clones: a slice would keep the memory of all the rows it was cut from.
+            parts = (t[position].clone() for t in (q, k, v, outputs))
+            self.tier.put(self.mode, row, HotRow(*parts))
