@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from retrieval.projection import HiddenExtractor, load_projection
 from retrieval.settings import ModelSettings
 from tests import tiny
 from tests.test_sd15 import LAYERS, TINY, load
-from tests.tiny import RUN, Contents, flip_bit, paint, tiny_model
+from tests.tiny import RUN, Contents, Operations, flip_bit, paint, tiny_model
 
 HIDDEN = [name for name, codec in CODECS.items() if codec.hidden]
 MODES = ["style", "instance"]
@@ -265,6 +266,37 @@ def test_a_damaged_projection_is_an_error_and_a_build_brings_it_back(tmp_path: P
         build_index(photos, index, run=RUN)
         assert scores(index, query, "style") == expected
         assert verify(index) == []
+
+
+def test_a_first_build_stopped_anywhere_leaves_an_index_with_its_projections(tmp_path: Path) -> None:
+    """Or none at all; the same command goes on, and everything is as if it had never been stopped."""
+    photos = tmp_path / "photos"
+    paint(photos, range(3))
+
+    def build(index: Path) -> None:
+        with tiny_model():
+            build_index(photos, index, model="mini", modes=["style"], codec="hidden-int8", run=RUN)
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with Operations(tmp_path, 0, stop, only_main=True, only_durable=True).watched() as undisturbed:
+        build(tmp_path / "whole")
+    whole = Contents.of(tmp_path / "whole")
+    assert undisturbed.count > 10
+    for number in range(1, undisturbed.count + 1):
+        index = tmp_path / f"{number}.diffsim"
+        with (
+            suppress(KeyboardInterrupt),
+            Operations(tmp_path, number, stop, only_main=True, only_durable=True).watched(),
+        ):
+            build(index)
+        if Layout(index).current.exists():
+            assert verify(index) == [], f"stopped at operation {number}"
+            assert IndexReader(index).projection("style").keys() == {"q", "k", "v"}
+        build(index)
+        assert Contents.of(index).differences(whole) == [], f"stopped at operation {number}"
+        assert len(list((index / "projections").iterdir())) == 1
 
 
 def test_projections_that_nothing_names_are_cleared(tmp_path: Path) -> None:
