@@ -161,6 +161,10 @@ class Engine:
         """
         return locate_image(self._reader, text)
 
+    def paths(self) -> list[str]:
+        """Return the indexed images' paths, in the order of their ids."""
+        return [item.uri for item in self._reader.items()]
+
     def info(self) -> dict[str, Any]:
         """Return what the index is, as JSON values."""
         return describe_index(self._reader, self._recipe)
