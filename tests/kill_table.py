@@ -1,7 +1,8 @@
 """Kill every kind of writer at random moments and print what was lost.
 
-``python -m tests.kill_table FOLDER [--kills 200]``, Linux only. Builds, updates (files changed, renamed, removed and new), compactions and fills of a small index are killed
-with SIGKILL. After every kill the index is opened and read whole; then the same command runs again, to its end.
+``python -m tests.kill_table FOLDER [--kills 200]``, Linux only. Builds, updates (files changed, renamed, removed and
+new), compactions and fills of a small index are killed with SIGKILL. After every kill the index is opened and read
+whole; then the same command runs again, to its end.
 """
 
 import argparse
