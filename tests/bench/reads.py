@@ -1,0 +1,81 @@
+"""Read the tensors of random images, against one thread that reads the same bytes with preadv: cold and warm, in turns."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from index_store.attention import AttentionWriter, RowPlace, read_rows
+from tests.bench.timing import Row, in_turns
+
+SHAPE = (2, 8, 256, 160)  # one SD 1.5 image, layer U_0: 1.3 MB an array
+IMAGES = 200
+WANTED = 100
+
+
+def read_plainly(files: Sequence[tuple[int, Sequence[int]]], buffer: np.ndarray) -> None:
+    """Read, of every descriptor, a row's bytes at each of the offsets."""
+    view = memoryview(buffer).cast("B")
+    for descriptor, offsets in files:
+        for offset in offsets:
+            os.preadv(descriptor, [view], offset)
+
+
+def forget(folder: Path) -> None:
+    """Drop the folder's files from the page cache."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(descriptor)
+
+
+def reads(folder: Path) -> list[Row]:
+    """Measure both, warm and cold."""
+    group = folder / "reads.zarr"
+    writer = AttentionWriter(group, dict.fromkeys("qkv", SHAPE))
+    generator = np.random.default_rng(0)
+    for _ in range(IMAGES):
+        rows = {name: generator.standard_normal((1, *SHAPE), dtype=np.float32).astype(np.float16) for name in "qkv"}
+        writer.append(rows)
+    record = writer.close()
+    wanted = np.random.default_rng(1).permutation(IMAGES)[:WANTED].tolist()
+    places = [RowPlace(group, record, row) for row in wanted]
+    size = 2 * int(np.prod(SHAPE)) + 4
+    by_shard: dict[Path, list[int]] = {}
+    for row in wanted:
+        for name in "qkv":
+            shard = group / name / "c" / str(row // record.shard_rows) / "0/0/0/0"
+            by_shard.setdefault(shard, []).append(size * (row % record.shard_rows))
+    buffer = np.empty(size, np.uint8)
+    opened = [(os.open(path, os.O_RDONLY), offsets) for path, offsets in by_shard.items()]
+
+    def cold(read: object) -> None:
+        forget(group)
+        assert callable(read)
+        read()
+
+    def ours() -> None:
+        read_rows(places)
+
+    def plainly() -> None:
+        read_plainly(opened, buffer)
+
+    rows_found: list[Row] = []
+    warm = in_turns({"ours": ours, "plain": plainly}, rounds=5)
+    forgetting = in_turns({"forget": lambda: forget(group)}, rounds=5)["forget"]
+    cool = in_turns({"ours": lambda: cold(ours), "plain": lambda: cold(plainly)}, rounds=3)
+    for name, times, beside in (("warm", warm, 0.0), ("cold", cool, forgetting)):
+        mine, theirs = times["ours"] - beside, times["plain"] - beside
+        rows_found.append(
+            (
+                f"read {WANTED} random SD 1.5 images' tensors, {name}",
+                f"{mine:.0f} ms",
+                f"preadv {theirs:.0f} ms: {mine / theirs:.2f} x",
+            )
+        )
+    for descriptor, _ in opened:
+        os.close(descriptor)
+    return rows_found
