@@ -21,9 +21,9 @@ from index_store.codecs import DEFAULT_CODEC
 from index_store.durable import FileRecord, atomic_write, corrupt, decode_or_corrupt, fsync_folder, writing
 from index_store.errors import IndexCorruptError, IndexIncompatibleError
 from index_store.layout import Layout, require_index
+from index_store.mirror import KEPT_GENERATIONS, find_mirror
 
 FORMAT_VERSION = 2  # 2: a segment may hold what older items lacked; version 1 is read as it is
-KEPT_GENERATIONS = 8  # older files are removed at a commit; readers hold what they opened in memory
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def read_current(layout: Layout) -> Generation:
     """
     require_index(layout.root)
     try:
-        name = decode_or_corrupt(layout.current, _decode_current)
+        name = decode_or_corrupt(layout.current, decode_current)
         if name not in _names(layout):
             raise corrupt(layout.current, f"names no generation ('{name[:40]}')")
     except IndexCorruptError as error:
@@ -105,7 +105,8 @@ def _encode_current(name: str) -> bytes:
     return f"{name} {int(google_crc32c.value(name.encode())):08x}\n".encode()
 
 
-def _decode_current(data: bytes) -> str:
+def decode_current(data: bytes) -> str:
+    """Return the generation's name that CURRENT's bytes hold; ValueError where they are damaged."""
     name, *checksum = data.decode("ascii").split() or [""]
     if checksum and data.split() != _encode_current(name).split():
         raise ValueError("its checksum does not match")
@@ -136,23 +137,32 @@ def read_generation(path: Path) -> Generation:
 def commit(layout: Layout, generation: Generation, created_by: str) -> Generation:
     """Make ``generation`` the current one under the next number, durably and atomically; return it as stored.
 
-    The caller holds the writer's lock and has flushed every file that the generation names.
+    The caller holds the writer's lock and has flushed every file that the generation names. The commit of a mirror is
+    that of its object store, so that it shows nothing that is not committed there.
+
+    Raises:
+        IndexLockedError, RemoteStoreError: see :meth:`index_store.mirror.Mirror.publish`.
     """
+    mirror = find_mirror(layout)
     stored = replace(
         generation,
-        number=generation.number + 1,
+        number=mirror.next_number(generation.number) if mirror else generation.number + 1,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         created_by=created_by,
         format_version=FORMAT_VERSION,
     )
     body = asdict(stored)
     envelope = {"sha256": _digest(body), "generation": body}
-    path = layout.generation(stored.number)
+    path, text = layout.generation(stored.number), json.dumps(envelope, indent=1, ensure_ascii=False).encode()
+    if mirror:
+        mirror.publish(stored, text, _encode_current(path.name))
     with writing(path):
         layout.generations.mkdir(parents=True, exist_ok=True)
         fsync_folder(layout.root)  # CURRENT must not survive a power failure that the folders beside it don't
-    atomic_write(path, json.dumps(envelope, indent=1, ensure_ascii=False).encode())
+    atomic_write(path, text)
     atomic_write(layout.current, _encode_current(path.name))
+    if mirror:
+        mirror.settle(stored)
     _drop_old(layout, stored.number)
     return stored
 
