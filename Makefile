@@ -45,9 +45,9 @@ check: setup
 bench: setup
 	$(BIN)/python -m tests.bench build/bench
 
-# The picture at the top of the README.
+# The README's pictures, one a mode.
 pictures: demo
-	$(BIN)/python -m retrieval.demo picture $(DEMO)/gallery $(DEMO)/gallery.diffsim notebooks/pictures/first-search.png
+	$(BIN)/python -m retrieval.demo pictures $(DEMO)/gallery $(DEMO)/gallery.diffsim notebooks/pictures
 
 # Run the notebooks offline, with the embedded model on drawn pictures, and keep their outputs.
 notebooks: setup

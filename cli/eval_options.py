@@ -18,12 +18,16 @@ Second = Annotated[Path, typer.Argument(metavar="B", help="An image that is comp
 BenchName = Annotated[str, typer.Argument(metavar="BENCH", help="A benchmark of `diffsim-eval list`.")]
 Source = Annotated[Path | None, typer.Argument(metavar="[DATA]", help="Its folder, or CSV; the same as --data.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A folder of images.")]
+FolderOrIndex = Annotated[Path, typer.Argument(metavar="PLACE", help="An index, or a folder of images.")]
 Reports = Annotated[list[Path] | None, typer.Argument(metavar="[REPORT.json]...", help="Of bench --out FILE.json.")]
 
 Metrics = Annotated[
     list[str], typer.Option("--metric", "-m", metavar="NAMES", help="Metrics of `diffsim-eval list`: mini,ssim.")
 ]
 OneMetric = Annotated[str, typer.Option("--metric", "-m", help="A metric of `diffsim-eval list`.")]
+CoarseMetric = Annotated[
+    str | None, typer.Option("--metric", "-m", help="Of a folder: a metric of `diffsim-eval list`.")
+]
 Data = Annotated[Path | None, typer.Option("--data", help="The benchmark's folder, or CSV.")]
 Weights = Annotated[
     list[str] | None,
@@ -71,8 +75,9 @@ ImageSizes = Annotated[
     str | None, typer.Option("--image-sizes", metavar="NUMBERS", help=f"Resolutions to sweep: 512,768. {_OWN}")
 ]
 Encoder = Annotated[
-    str, typer.Option("--encoder", metavar="NAME[=DIR]", help="A coarse encoder: clip, dinov2 or descriptor.")
+    str, typer.Option("--encoder", metavar="NAME[=DIR]", help="Of a folder: clip, dinov2 or descriptor.")
 ]
+QueryCount = Annotated[int, typer.Option("--queries", min=1, help="Of an index: so many of its images are queries.")]
 CandidateCounts = Annotated[str, typer.Option("--candidates", metavar="NUMBERS", help="Numbers of candidates.")]
 CsvOut = Annotated[Path | None, typer.Option("--csv", help="Also write the numbers as FILE.csv, .json or .md.")]
 

@@ -1,5 +1,6 @@
 """The sub-commands of ``diffsim-eval`` that look at rankings: figure, sweep and coarse-recall."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +13,11 @@ from cli.eval_running import chosen_metrics, load_all, numbers_of, place_of, wei
 from cli.output import print_json
 from cli.progress import TaskProgress
 from cli.running import speaker, work_offline
+from index_store.layout import is_index
+from retrieval.errors import UsageError
 from retrieval.metrics import MetricSettings
 from retrieval.settings import EngineSettings, parse_names
+from retrieval.vocabulary import DeviceName
 
 if TYPE_CHECKING:
     from retrieval.evaluation.measure import Measurement
@@ -114,33 +118,68 @@ def sweep(
 
 @pictures.command("coarse-recall")
 def coarse_recall(
-    folder: opt.Folder,
-    metric: opt.OneMetric,
+    place: opt.FolderOrIndex,
+    metric: opt.CoarseMetric = None,
     encoder: opt.Encoder = "descriptor",
     candidates: opt.CandidateCounts = "10,20,50,100,200",
     k: opt.Neighbours = 10,
+    queries: opt.QueryCount = 200,
+    seed: opt.Seed = 0,
     weights: opt.Weights = None,
     device: options.Device = DEVICE,
     offline: options.Offline = False,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure how many of a metric's exact nearest images the coarse stage lets through."""
+    """Measure how many of the exact nearest images the coarse stage lets through.
+
+    Of an index: its own coarse stage, in all its modes. Of a folder of images: any metric after any encoder.
+    """
     work_offline(offline)
     counts = numbers_of(candidates)
-    loaded = load_all([metric], DEFAULTS, weights_by_metric(weights, [metric]), device, offline)
-    from retrieval.backbones import load_embedder
-    from retrieval.device import choose_device
-    from retrieval.evaluation.coarse_recall import coarse_recall as measure
     from retrieval.evaluation.report import to_dict
-    from retrieval.evaluation.run import Run
 
-    name, _, home = encoder.partition("=")
-    embedder = load_embedder(name, Path(home) if home else None, choose_device(device), offline)
     with TaskProgress(quiet=quiet, bar=True) as progress:
-        found = measure(folder, metric, embedder, counts, Run(metrics=loaded, progress=progress.show), k)
+        if is_index(place):
+            from retrieval.engine import Engine
+            from retrieval.evaluation.coarse_recall import index_recall
+
+            found = index_recall(
+                Engine.open(place, EngineSettings(device=device, offline=offline)),
+                counts,
+                k,
+                queries,
+                seed,
+                progress.show,
+            )
+        else:
+            found = _recall_of_folder(place, metric, encoder, counts, k, weights, device, offline, progress)
     if as_json:
         print_json(to_dict(found))
         return
     for row in found:
-        print(f"{row.measure}: {100 * row.value:.1f} %  ({row.count} queries, {metric} after {name})")
+        print(f"{row.metric}: {row.measure}: {100 * row.value:.1f} %  ({row.count} queries)")
+
+
+def _recall_of_folder(
+    folder: Path,
+    metric: str | None,
+    encoder: str,
+    counts: Sequence[int],
+    k: int,
+    weights: list[str] | None,
+    device: DeviceName,
+    offline: bool,
+    progress: TaskProgress,
+) -> "list[Measurement]":
+    if metric is None:
+        raise UsageError(f"{folder} is no index: for a folder of images name the metric with --metric")
+    from retrieval.backbones import load_embedder
+    from retrieval.device import choose_device
+    from retrieval.evaluation.coarse_recall import coarse_recall as measure
+    from retrieval.evaluation.run import Run
+
+    loaded = load_all([metric], DEFAULTS, weights_by_metric(weights, [metric]), device, offline)
+    name, _, home = encoder.partition("=")
+    embedder = load_embedder(name, Path(home) if home else None, choose_device(device), offline)
+    return measure(folder, metric, embedder, counts, Run(metrics=loaded, progress=progress.show), k)

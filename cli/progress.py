@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -90,7 +91,10 @@ class BuildProgress(Bar):
         due = now - self._spoke >= LINE_SECONDS or (self._spoke == self._began and left >= LINE_SECONDS)
         if due and event.done < event.total:
             self._spoke = now
-            self._say(f"{event.done}/{event.total} images, {pace(event.done, spent)}, about {clock(left)} left")
+            self._say(
+                f"{event.done}/{event.total} images, {pace(event.done, spent)}, about {clock(left)} left"
+                + (f"; {describe_speeds(event.speeds)}" if event.speeds else "")
+            )
 
 
 class TaskProgress(_Drawn):
@@ -138,6 +142,12 @@ def _new_bar() -> "Progress":
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
     return Progress(*columns, console=Console(stderr=True))
+
+
+def describe_speeds(speeds: Mapping[str, float]) -> str:
+    """Say which stage of a build holds the others up, and how fast each of them is."""
+    slowest = min(speeds, key=lambda stage: speeds[stage])
+    return f"{slowest} is the slowest stage ({', '.join(f'{stage} {pace(v, 1.0)}' for stage, v in speeds.items())})"
 
 
 def pace(images: float, seconds: float) -> str:

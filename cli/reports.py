@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cli.output import human_bytes
-from cli.progress import pace
+from cli.progress import describe_speeds, pace
 from cli.running import speaker
 
 
@@ -17,6 +17,7 @@ def print_build(report: dict[str, Any], quiet: bool) -> None:
         changed = f", {report['replaced']} of them changed files" if report["replaced"] else ""
         seconds = report["seconds"]
         say(f"{report['added']} added in {seconds:.1f} s ({pace(report['added'], seconds)}){changed}")
+        say(describe_speeds(report["speeds"]))
     if report["completed"]:
         say(f"{report['completed']} completed: they have now what they lacked")
     _say_coverage(report, say)

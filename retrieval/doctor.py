@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from retrieval.backbones import EMBEDDERS, EXTRACTORS, Description
+from retrieval.device import has_fast_bfloat16
 from retrieval.version import CREATED_BY
 
 State = Literal["ok", "note", "problem"]
@@ -75,7 +76,10 @@ def _devices() -> Finding:
     if torch.backends.mps.is_available():
         return Finding("device", "ok", "mps: Apple GPU")
     threads = torch.get_num_threads()
-    return Finding("device", "note", f"cpu only, {threads} threads; sd15 takes half a minute an image, mini is fast")
+    faster = "; --dtype bfloat16 is over three times as fast here" if has_fast_bfloat16() else ""
+    return Finding(
+        "device", "note", f"cpu only, {threads} threads; sd15 takes half a minute an image{faster}, mini is fast"
+    )
 
 
 def _faiss() -> Finding:

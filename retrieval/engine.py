@@ -15,6 +15,7 @@ from time import perf_counter
 from typing import Any, Unpack
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -27,6 +28,7 @@ from retrieval.backbones import describe_extractor
 from retrieval.candidates import CandidatePicker, Ranking
 from retrieval.device import choose_device
 from retrieval.errors import UsageError
+from retrieval.hot import HotRows, HotTier
 from retrieval.images import decode_bytes, from_array, read_image, to_rgb
 from retrieval.lookup import locate_image
 from retrieval.models import Encoded, Models, Prepared, Stored, load_models
@@ -54,6 +56,7 @@ class Engine:
         self._recipe = stored_recipe(reader, reader.layout.root)
         self._picker = CandidatePicker(reader, describe_extractor(self._recipe.settings.model).modes)
         self._cache = TensorCache(reader.layout, settings.max_cache)
+        self._hot = HotTier(settings.memory)
         self._restorers: dict[str, Restore] = {}
         self._loading, self._encoding = threading.RLock(), threading.Lock()
 
@@ -125,9 +128,17 @@ class Engine:
     def _scorer(self, query: QKV, mode: str, wanted: SearchSettings) -> CandidateScorer:
         run = BuildSettings(device=self._settings.device)
         size = batch_size(self._recipe.settings.model, run)
-        machinery = Machinery(self._models, self._encode_candidates, self._restore(mode), size, workers(run))
+        hot = None if wanted.exhaustive else self._hot_rows(mode)  # all images would drive out those in use
+        machinery = Machinery(self._models, self._encode_candidates, self._restore(mode), hot, size, workers(run))
         readout = self._models.readout(mode)
         return CandidateScorer(self._reader, self._cache, machinery, mode, query, wanted.similarity, readout)
+
+    def _hot_rows(self, mode: str) -> HotRows | None:
+        if not self._settings.memory:
+            return None
+        # What a codec makes of layer inputs is more than float16 can say.
+        hidden = find_codec(self._recipe.settings.codec).hidden
+        return HotRows(self._hot, mode, torch.float32 if hidden else torch.float16)
 
     def _encode_candidates(self, batch: Sequence[Prepared], need: Need) -> Stored:
         with self._encoding:
@@ -150,6 +161,10 @@ class Engine:
             UsageError: nothing, or several items; the message lists some.
         """
         return locate_image(self._reader, text)
+
+    def paths(self) -> list[str]:
+        """Return the indexed images' paths, in the order of their ids."""
+        return [item.uri for item in self._reader.items()]
 
     def info(self) -> dict[str, Any]:
         """Return what the index is, as JSON values."""

@@ -66,6 +66,7 @@ class BuildEvent:
     total: int = 0  # files to deal with in this run
     rejected: int = 0
     estimate: Estimate | None = None  # of the kind "estimate"
+    speeds: dict[str, float] = field(default_factory=dict)  # of the kind "batch": images a second by stage
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ class BuildReport:
     completed: int = 0  # items that got vectors or tensors which they lacked
     incomplete: int = 0  # items that could not get them: their files are gone, or have changed
     coverage: dict[str, int] = field(default_factory=dict)  # by mode, items whose tensors are in the index now
+    speeds: dict[str, float] = field(default_factory=dict)  # images a second that decode, compute and write could do
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""

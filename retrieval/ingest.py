@@ -11,6 +11,7 @@ from PIL import Image
 from retrieval.errors import ImageError
 from retrieval.images import DecodeRules, FileFacts, read_image
 from retrieval.models import Prepared
+from retrieval.stages import DECODE, StageClock
 from retrieval.work import state_of
 
 BATCHES_AHEAD = 2
@@ -42,20 +43,24 @@ def read_batches(
     workers: int,
     rules: DecodeRules,
     prepare: Callable[[Image.Image], Prepared],
+    clock: StageClock | None = None,
 ) -> Generator[FileBatch, None, None]:
     """Yield ``files`` in order, ``batch_size`` a batch, decoded and prepared.
 
     Batches are cut by position in ``files``, rejects included, so that a resumed build sees the batches that an
-    uninterrupted one would have seen. An image that can't be used is a Failure among the outcomes.
+    uninterrupted one would have seen. An image that can't be used is a Failure among the outcomes. ``clock`` counts
+    the work of the threads that decode.
     """
+    clock = clock or StageClock(workers)
 
     def load(path: Path) -> Outcome:
         size, mtime_ns = state_of(path)
-        try:
-            image, facts = read_image(path, rules)
-        except ImageError as error:
-            return Failure(error, size, mtime_ns)
-        return facts, prepare(image)
+        with clock.working(DECODE, 1):
+            try:
+                image, facts = read_image(path, rules)
+            except ImageError as error:
+                return Failure(error, size, mtime_ns)
+            return facts, prepare(image)
 
     chunks = [tuple(files[start : start + batch_size]) for start in range(0, len(files), batch_size)]
     waiting: deque[tuple[tuple[Path, ...], list[Future[Outcome]]]] = deque()

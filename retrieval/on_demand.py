@@ -18,6 +18,7 @@ from index_store.cache import CacheKey, TensorCache
 from index_store.catalog import Item
 from index_store.reader import IndexReader
 from retrieval.aas import QKV, AnyReadout
+from retrieval.hot import HotRows
 from retrieval.ingest import Failure, read_batches
 from retrieval.models import Models, Prepared, Stored, tensors_digest
 from retrieval.modes import Need
@@ -41,6 +42,7 @@ class Machinery:
     models: Models
     encode: Encode
     restore: Restore  # of the mode
+    hot: HotRows | None  # the mode's, None: nothing is kept in memory
     batch: int
     workers: int
 
@@ -89,7 +91,8 @@ class CandidateScorer:
         self._result = Scored(np.zeros(len(rows), np.float32), np.zeros(len(rows), bool))
         held = self._reader.has_tensors(self._mode)[rows]
         stored = np.flatnonzero(held)
-        self._score(stored, rows[stored].tolist(), partial(self._reader.attention, self._mode))
+        read = partial(self._reader.attention, self._mode)
+        self._score(stored, rows[stored].tolist(), read, self._machinery.hot)
         lacking = np.flatnonzero(~held)
         items = dict(zip(lacking.tolist(), self._reader.items(rows[lacking]), strict=True))
         missing = self._score_cached(items)
@@ -97,10 +100,17 @@ class CandidateScorer:
             self._compute({position: items[position] for position in missing}, on_computed)
         return self._result
 
-    def _score(self, positions: Sequence[int] | NDArray[np.int64], rows: Sequence[int], read: ReadRows) -> None:
+    def _score(
+        self,
+        positions: Sequence[int] | NDArray[np.int64],
+        rows: Sequence[int],
+        read: ReadRows,
+        hot: HotRows | None = None,
+    ) -> None:
         if not len(rows):
             return
-        found = score_rows(self._query, rows, read, self._similarity, self._readout, self._machinery.restore)
+        restore = self._machinery.restore
+        found = score_rows(self._query, rows, read, self._similarity, self._readout, restore, hot)
         self._result.scores[positions], self._result.is_scored[positions] = found.scores, True
         self._result.timing_ms["read"] += found.read_ms
         self._result.timing_ms["rerank"] += found.score_ms

@@ -118,3 +118,9 @@ def test_weights_of_an_ensembles_members(tmp_path: Path) -> None:
     assert found["mini"] == found["diffsim-s"] == "elsewhere"
     with pytest.raises(UsageError, match="none of the metrics asked for"):
         weights_by_metric(["dit-256=x"], ["ensemble"])
+
+
+def test_coarse_recall_takes_an_index_or_a_folder(evaluate, index: Path, gallery: Path) -> None:  # type: ignore[no-untyped-def]
+    ran = evaluate("coarse-recall", index, "--queries", "2", "--candidates", "39", "-k", "3", "--quiet")
+    assert ran.out.splitlines()[0] == "style: top-3 recall at 39 candidates: 100.0 %  (2 queries)"
+    assert "name the metric with --metric" in evaluate("coarse-recall", gallery).failure(2)

@@ -515,6 +515,21 @@ def test_coarse_recall_of_an_encoder(gallery: Path) -> None:
     assert found[0].count == 40
 
 
+def test_coarse_recall_of_an_index(index: Path) -> None:
+    from retrieval import Engine
+    from retrieval.evaluation.coarse_recall import index_recall
+
+    engine = Engine.open(index)
+    found = index_recall(engine, [5, 10, 39], k=5, queries=8)
+    assert {m.metric for m in found} == set(engine.modes)
+    assert {m.count for m in found} == {8}
+    for mode in engine.modes:
+        shares = [m.value for m in found if m.metric == mode]
+        assert shares == sorted(shares)
+        assert 0.1 < shares[0] < 1.0
+        assert shares[-1] == 1.0
+
+
 def test_one_ranking_an_image_and_no_more_encoding_than_needed(grown: Callable[[str], Path]) -> None:
     encoded: list[int] = []
 

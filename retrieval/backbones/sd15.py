@@ -27,7 +27,7 @@ from retrieval.backbones.weights import (
     weights_digest,
     weights_folder,
 )
-from retrieval.device import choose_dtype, dtype_name
+from retrieval.device import choose_dtype, dtype_name, place
 from retrieval.errors import ModelError, UsageError
 from retrieval.images import resize_square
 from retrieval.modes import Target
@@ -220,7 +220,7 @@ def _load_part(folder: Path, part: str, device: torch.device, dtype: torch.dtype
     )
     if part == "vae":
         model.decoder, model.post_quant_conv = nn.Identity(), None  # images are never decoded
-    return model.to(device)
+    return place(model, device, dtype)
 
 
 def _embed_prompts(folder: Path, prompts: Sequence[str], device: torch.device, dtype: torch.dtype) -> Tensor:

@@ -25,7 +25,7 @@ from retrieval.backbones.weights import (
     weights_digest,
     weights_folder,
 )
-from retrieval.device import choose_dtype, dtype_name
+from retrieval.device import choose_dtype, dtype_name, place
 from retrieval.errors import ModelError, UsageError
 from retrieval.images import resize_square
 from retrieval.modes import Target
@@ -68,7 +68,7 @@ def load(
     dtype = choose_dtype(settings.dtype, device)
     return StableDiffusionXL(
         folder=folder,
-        unet=_load_part(folder, "unet", dtype).to(device),
+        unet=place(_load_part(folder, "unet", dtype), device, dtype),
         vae=_load_part(folder, "vae", torch.float32).to(device),
         prompts=_embed_prompts(folder, settings.prompt, device, dtype),
         scheduler=_scheduler(folder),

@@ -1,12 +1,14 @@
 """How much of the exact ranking the coarse stage lets through: recall of the exact top k among N candidates."""
 
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from retrieval.backbones import Embedder
 from retrieval.discovery import find_images
+from retrieval.engine import Engine
 from retrieval.errors import UsageError
 from retrieval.evaluation.measure import Measurement
 from retrieval.evaluation.run import Run
@@ -49,3 +51,40 @@ def coarse_recall(
         )
         for count, values in shares.items()
     ]
+
+
+def index_recall(
+    engine: Engine,
+    candidates: Sequence[int],
+    k: int = 10,
+    queries: int = 200,
+    seed: int = 0,
+    progress: Callable[[str, int, int], None] = lambda task, done, total: None,
+) -> list[Measurement]:
+    """Search an index for its own images, exhaustively and by its coarse stage alone, in every mode.
+
+    Returns:
+        For each mode and number of candidates the mean share of the exact ``k`` nearest (the query and its copies
+        left out) that are among so many candidates, over ``queries`` items drawn by ``seed``.
+
+    Raises:
+        UsageError: fewer than three images, or no coarse stage.
+    """
+    paths = engine.paths()
+    if len(paths) < 3:
+        raise UsageError(f"the index holds {len(paths)} images: three or more are needed to measure recall")
+    drawn = sorted(random.Random(seed).sample(paths, min(queries, len(paths))))
+    found = []
+    for mode in engine.modes:
+        shares: dict[int, list[float]] = {count: [] for count in candidates}
+        for number, path in enumerate(drawn):
+            exact = {r.id for r in engine.search(path, mode, exhaustive=True, k=k, exclude_query=True)}
+            near = [r.id for r in engine.search(path, mode, rerank=False, k=max(candidates), exclude_query=True)]
+            for count in candidates:
+                shares[count].append(len(exact & set(near[:count])) / max(1, len(exact)))
+            progress(f"coarse recall: {mode}", number + 1, len(drawn))
+        found += [
+            Measurement("index", mode, f"top-{k} recall at {count} candidates", float(np.mean(values)), len(drawn))
+            for count, values in shares.items()
+        ]
+    return found

@@ -39,9 +39,9 @@ SCHEDULE: tuple[WorldKind, ...] = ("instance", "style", "instance", "layout")
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that the weights depend on; the defaults are the shipped weights'."""
+    """Everything that the weights depend on; the defaults are those of the run in MODEL_CARD.md."""
 
-    steps: int = 800
+    steps: int = 2000
     pairs: int = 20  # groups of a batch, two views each
     reuse: int = 2  # steps a rendered batch serves, each with its own timestep and noise
     denoise_every: int = 4  # one step in so many predicts noise on whole images; the others contrast

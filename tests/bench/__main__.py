@@ -25,7 +25,10 @@ from retrieval.aas import QKV
 from retrieval.gallery import gallery
 from retrieval.hot import HotRows, HotTier
 from retrieval.rerank import score_rows
+from tests.bench import build_cost
 from tests.bench.codecs import add_data_option, codec_rows
+from tests.bench.growth import growth
+from tests.bench.pairwise import pairwise
 from tests.bench.published import published_loop
 from tests.bench.scale import measure as measure_random
 from tests.bench.scale import run_apart
@@ -144,6 +147,16 @@ def real_size(device: str, weights: Path, folder: Path) -> list[Row]:
     ]
 
 
+def build_cost_rows(device: str, weights: Path) -> list[Row]:
+    """Compare the work of one indexed image with the published way's."""
+    f = build_cost.measure(build_cost.load(weights, device))
+    return [
+        ("sd15, real size: one image, three modes", f"{f['tflop']:.2f} TFLOP", f"{f['seconds']:.1f} s"),
+        ("  the published way", f"{f['published_tflop']:.2f} TFLOP", f"{f['published_seconds']:.1f} s"),
+        ("  share of its FLOPs, of its time", f"{f['flop_share']:.2f}, {f['time_share']:.2f}", "lower is better"),
+    ]
+
+
 def main() -> None:
     """Run every benchmark and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -157,9 +170,9 @@ def main() -> None:
     name = torch.cuda.get_device_name() if asked.device == "cuda" else platform.processor() or platform.machine()
     with tempfile.TemporaryDirectory() as scratch:
         rows = rerank_against_published(asked.device) + build_and_search(asked.device, Path(scratch))
-        rows += scale(asked.items, Path(scratch))
+        rows += pairwise(Path(scratch)) + growth(Path(scratch)) + scale(asked.items, Path(scratch))
         if asked.sd15:
-            rows += real_size(asked.device, asked.sd15, Path(scratch))
+            rows += real_size(asked.device, asked.sd15, Path(scratch)) + build_cost_rows(asked.device, asked.sd15)
     rows += codec_rows(asked.device, asked.data, asked.sd15)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     rows.append(("peak memory of this run", f"{peak:.1f} GB", ""))

@@ -1,0 +1,67 @@
+"""The stages of a build, which run at the same time: how fast each of them is, and one batch computed ahead."""
+
+import threading
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from time import perf_counter
+from typing import TypeVar
+
+DECODE, COMPUTE, WRITE = "decode", "compute", "write"
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+
+
+class StageClock:
+    """Counts what every stage worked for; safe to use from many threads."""
+
+    def __init__(self, decoders: int) -> None:
+        """Take the number of threads that decode; the other stages have one."""
+        self._threads = {DECODE: decoders, COMPUTE: 1, WRITE: 1}
+        self._seconds = dict.fromkeys(self._threads, 0.0)
+        self._images = dict.fromkeys(self._threads, 0)
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def working(self, stage: str, images: int) -> Iterator[None]:
+        """Count the time inside as work of ``stage`` on so many ``images``."""
+        start = perf_counter()
+        yield
+        with self._lock:
+            self._seconds[stage] += perf_counter() - start
+            self._images[stage] += images
+
+    def speeds(self) -> dict[str, float]:
+        """Return images a second by stage, as if the others never kept it waiting; stages without work are left out."""
+        with self._lock:
+            return {
+                stage: self._images[stage] * threads / self._seconds[stage]
+                for stage, threads in self._threads.items()
+                if self._images[stage] and self._seconds[stage]
+            }
+
+
+def one_ahead(
+    batches: Generator[_In, None, None], compute: Callable[[_In], _Out]
+) -> Generator[tuple[_In, _Out], None, None]:
+    """Yield every batch with what ``compute`` makes of it, in order; the next one is computed meanwhile.
+
+    So writing a batch never keeps the models waiting. What ``compute`` raises is raised here, in its place.
+    """
+    pool = ThreadPoolExecutor(1, thread_name_prefix="compute")
+
+    def submit() -> tuple[_In, Future[_Out]] | None:
+        batch = next(batches, None)
+        return None if batch is None else (batch, pool.submit(compute, batch))
+
+    try:
+        waiting = submit()
+        while waiting is not None:
+            batch, future = waiting
+            result = future.result()
+            waiting = submit()
+            yield batch, result
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # what is computed can be committed before the rest has ended
+        batches.close()
