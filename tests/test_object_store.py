@@ -325,6 +325,39 @@ def test_of_two_writers_exactly_one_wins(begun: bool, url: str, tmp_path: Path) 
         assert read_current(opened(place, "three")).sources == won[0]
 
 
+@pytest.mark.parametrize("method", ["create", "replace", "put"], ids=["first commit", "later commit", "upload"])
+def test_a_writer_that_is_overtaken_at_the_last_moment_changes_nothing(method: str, url: str, tmp_path: Path) -> None:
+    """The faster one commits while the slower one is about to upload, or has uploaded all and is about to commit."""
+    sources = {name: tmp_path / name for name in ("both", "slower", "faster")}
+    for seed, folder in enumerate(sources.values()):
+        paint(folder, range(3), seed)
+    if method != "create":
+        build(sources["both"], url)
+    own, passed = getattr(ObjectStore, method), []
+
+    def overtake(store: ObjectStore, key: str, *rest: object) -> object:
+        if not passed and (key == "CURRENT" or method == "put"):
+            passed.append(key)
+            with mock.patch.dict(os.environ, {MIRRORS_VARIABLE: str(tmp_path / "faster machine")}):
+                build(sources["faster"], url)
+        return own(store, key, *rest)
+
+    with mock.patch.object(ObjectStore, method, overtake), pytest.raises(IndexLockedError, match="another writer"):
+        build(sources["slower"], url)
+    expected = [("both", n) for n in range(3)] * (method != "create") + [("faster", n) for n in range(3)]
+    assert names_in(local_root(url)) == expected
+    assert verify(url) == []
+    build(sources["slower"], url)
+    assert names_in(local_root(url)) == [*expected, *(("slower", n) for n in range(3))]
+    assert verify(url) == []
+
+
+def names_in(root: Path) -> list[tuple[str, int]]:
+    """The items as (folder, number); all their bytes are read on the way."""
+    paths = [Path(item.uri) for item in Contents.of(root).items]
+    return [(path.parent.name, int(path.stem)) for path in paths]
+
+
 def test_damage_in_the_store_is_found_named_and_taken_out(url: str, tmp_path: Path) -> None:
     source = tmp_path / "pictures"
     paint(source, range(6))
