@@ -101,14 +101,15 @@ def _names(layout: Layout) -> list[str]:
     return sorted(path.name for path in layout.generations.glob("[0-9]*.json"))
 
 
-def _encode_current(name: str) -> bytes:
-    return f"{name} {int(google_crc32c.value(name.encode())):08x}\n".encode()
+def _encode_current(name: str, mark: str = "") -> bytes:
+    """Return CURRENT's bytes; ``mark`` tells those of an object store from any others there with the same name."""
+    return f"{name} {int(google_crc32c.value((name + mark).encode())):08x} {mark}".rstrip().encode() + b"\n"
 
 
 def decode_current(data: bytes) -> str:
     """Return the generation's name that CURRENT's bytes hold; ValueError where they are damaged."""
-    name, *checksum = data.decode("ascii").split() or [""]
-    if checksum and data.split() != _encode_current(name).split():
+    name, *rest = data.decode("ascii").split() or [""]
+    if rest and data.split() != _encode_current(name, *rest[1:2]).split():
         raise ValueError("its checksum does not match")
     return name
 
@@ -154,13 +155,14 @@ def commit(layout: Layout, generation: Generation, created_by: str) -> Generatio
     body = asdict(stored)
     envelope = {"sha256": _digest(body), "generation": body}
     path, text = layout.generation(stored.number), json.dumps(envelope, indent=1, ensure_ascii=False).encode()
+    current = _encode_current(path.name, mirror.mark() if mirror else "")
     if mirror:
-        mirror.publish(stored, text, _encode_current(path.name))
+        mirror.publish(stored, text, current)
     with writing(path):
         layout.generations.mkdir(parents=True, exist_ok=True)
         fsync_folder(layout.root)  # CURRENT must not survive a power failure that the folders beside it don't
     atomic_write(path, text)
-    atomic_write(layout.current, _encode_current(path.name))
+    atomic_write(layout.current, current)
     if mirror:
         mirror.settle(stored)
     _drop_old(layout, stored.number)

@@ -8,13 +8,15 @@ Objects are never changed, except ``CURRENT``, whose conditional replacement is 
 each other's way before that: the names of their segments and generations differ.
 """
 
+import functools
 import json
+import operator
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -43,8 +45,8 @@ class MirrorState:
     endpoint: str | None
     e_tag: str | None = None  # of CURRENT; None where the store has no index yet
     version: str | None = None  # likewise, where the store counts versions
-    modified: str = ""  # when CURRENT was replaced, by the store's clock; not known after an own commit
-    held: tuple[str, ...] = ()  # segments and projections that the store has for certain
+    segments: Mapping[str, int] = field(default_factory=dict)  # those that the store has, and a checksum of each
+    projections: tuple[str, ...] = ()  # those that the store has
     swept: bool = False  # whether garbage was cleared since the last pull
 
     @property
@@ -64,6 +66,10 @@ class Mirror:
         """Change what ``REMOTE`` says, durably."""
         self.state = replace(self.state, **changes)
         atomic_write(self.layout.remote, json.dumps(asdict(self.state), indent=1).encode())
+
+    def mark(self) -> str:
+        """Return what no CURRENT held before, so that an equal ETag means the same commit."""
+        return secrets.token_hex(8)
 
     def next_number(self, number: int) -> int:
         """Return a number for a generation that nobody has used: one above ``number``, or above what is there."""
@@ -87,8 +93,7 @@ class Mirror:
         stored = self._replace_current(current)
         if stored is None:
             raise self._overtaken()
-        held = tuple(sorted(_names(generation)))
-        self.state = replace(self.state, e_tag=stored.e_tag, version=stored.version, modified="", held=held)
+        self.state = replace(self.state, e_tag=stored.e_tag, version=stored.version, **_held(generation))
 
     def _replace_current(self, current: bytes) -> Version | None:
         known = self.state.current
@@ -123,11 +128,11 @@ class Mirror:
 
     def _new_files(self, generation: "Generation") -> Iterator[Path]:
         for segment in generation.segments:
-            if segment.name not in self.state.held:
+            if segment.name not in self.state.segments:
                 trees = [self.layout.attention(mode, segment.name) for mode in segment.attention]
                 for tree in (*trees, self.layout.segment(segment.name)):
                     yield from (path for path in sorted(tree.rglob("*")) if path.is_file())
-        for digest in sorted(set(generation.projections.values()) - set(self.state.held)):
+        for digest in sorted(set(generation.projections.values()) - set(self.state.projections)):
             yield self.layout.projection(digest)
 
     def sweep(self, generation: "Generation", age: timedelta = GARBAGE_AGE) -> list[str]:
@@ -159,15 +164,18 @@ class Mirror:
         return garbage
 
 
-def _names(generation: "Generation") -> set[str]:
-    return {*(segment.name for segment in generation.segments), *generation.projections.values()}
+def _held(generation: "Generation") -> dict[str, Any]:
+    segments = {
+        segment.name: functools.reduce(operator.xor, (record.crc32c for record in segment.files.values()), 0)
+        for segment in generation.segments
+    }
+    return {"segments": segments, "projections": tuple(sorted(set(generation.projections.values())))}
 
 
-def held_by(generation: "Generation", current: StoredObject) -> Mapping[str, Any]:
+def held_by(generation: "Generation", current: StoredObject) -> dict[str, Any]:
     """Return what ``REMOTE`` says once the mirror shows ``generation``, read from the store with ``current``."""
     version = {"e_tag": current.version.e_tag, "version": current.version.version}
-    shown = {"held": tuple(sorted(_names(generation))), "modified": current.modified.isoformat()}
-    return {**version, **shown, "swept": False}
+    return {**version, **_held(generation), "swept": False}
 
 
 def read_state(layout: Layout) -> MirrorState | None:
@@ -177,7 +185,7 @@ def read_state(layout: Layout) -> MirrorState | None:
 
     def decode(data: bytes) -> MirrorState:
         values = json.loads(data)
-        return MirrorState(**{**values, "held": tuple(values["held"])})
+        return MirrorState(**{**values, "projections": tuple(values["projections"])})
 
     return decode_or_corrupt(layout.remote, decode)
 
@@ -192,6 +200,11 @@ def index_name(root: Path) -> str:
     """Return what people call the index that is used through ``root``: its URL, or its path."""
     state = read_state(Layout(root))
     return str(root) if state is None else state.url
+
+
+def held_locally(root: Path, images: int, segment_rows: int) -> int:
+    """Return how many of ``images`` the local disk holds at a time: all, or in a mirror those of an open segment."""
+    return min(images, segment_rows) if Layout(root).remote.exists() else images
 
 
 def segment_name(layout: Layout, stem: str) -> str:

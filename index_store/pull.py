@@ -102,8 +102,7 @@ def _mirror(layout: Layout) -> Mirror:
 
 def _is_shown(mirror: Mirror, found: StoredObject) -> bool:
     state, layout = mirror.state, mirror.layout
-    same = state.current == found.version and state.modified in ("", found.modified.isoformat())
-    return same and layout.current.exists() and layout.current.read_bytes() == found.data
+    return state.current == found.version and layout.current.exists() and layout.current.read_bytes() == found.data
 
 
 def _update(mirror: Mirror, found: StoredObject | None, fresh: bool) -> None:
@@ -117,9 +116,12 @@ def _update(mirror: Mirror, found: StoredObject | None, fresh: bool) -> None:
         shutil.rmtree(layout.root / "attention", ignore_errors=True)
         forget_tails()
     generation = _fetch_generation(mirror, found)
+    state = held_by(generation, found)
+    if not mirror.state.segments.items() & state["segments"].items():
+        shutil.rmtree(layout.cache, ignore_errors=True)  # it may be another index by now: its ids mean other images
     in_parallel(lambda wanted: _fetch(mirror, wanted, fresh), _small_files(layout, generation))
     atomic_write(layout.current, found.data)
-    mirror.note(**held_by(generation, found))
+    mirror.note(**state)
     clear_uncommitted(layout, generation)
 
 
@@ -130,7 +132,7 @@ def _forget(mirror: Mirror) -> None:
     for path in layout.root.iterdir():
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
-    mirror.note(e_tag=None, version=None, modified="", held=(), swept=False)
+    mirror.note(e_tag=None, version=None, segments={}, projections=(), swept=False)
 
 
 def _fetch_generation(mirror: Mirror, found: StoredObject) -> Generation:

@@ -15,7 +15,7 @@ from index_store.catalog import Item
 from index_store.layout import Layout, require_index
 from index_store.lock import writer_lock
 from index_store.manifest import Generation, SegmentRecord
-from index_store.mirror import index_name
+from index_store.mirror import held_locally, index_name
 from index_store.pull import existing_root
 from index_store.reader import IndexReader
 from index_store.segment import SegmentWriter, clear_uncommitted, drop_expired
@@ -101,7 +101,8 @@ class Filler:
         if good:
             stored = self._models.encode_stored([prepared for _, prepared in good], job.need)
             if not self._fits:
-                check_disk(self._layout.root, stored_bytes(stored) // len(good), len(job.items))
+                images = held_locally(self._layout.root, len(job.items), self._run.segment_rows)
+                check_disk(self._layout.root, stored_bytes(stored) // len(good), images)
                 self._fits = True
             segment.fill([item.id for item, _ in good], stored.vectors, stored.tensors)
         lost = len(batch.files) - len(good)

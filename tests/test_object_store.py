@@ -32,6 +32,7 @@ from index_store.objects import ObjectStore, open_store
 from index_store.pull import MIRRORS_VARIABLE, existing_root, local_root
 from index_store.reader import IndexReader
 from retrieval.build import build_index
+from retrieval.dry_run import plan_build
 from retrieval.engine import Engine
 from retrieval.events import BuildEvent
 from retrieval.fill import fill_index
@@ -411,17 +412,35 @@ def test_garbage_goes_when_it_is_old_and_nothing_else(url: str, tmp_path: Path) 
     assert verify(url) == []
 
 
-def test_an_index_that_was_made_anew_replaces_its_mirror(url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("seen", [False, True], ids=["unseen", "seen"])
+def test_an_index_that_was_made_anew_replaces_its_mirror(seen: bool, url: str, tmp_path: Path) -> None:
     paint(tmp_path / "a", range(3))
     paint(tmp_path / "b", range(3), seed=1)
     build(tmp_path / "a", url)
     root, store = local_root(url), store_of(url)
+    (root / "cache" / "style").mkdir(parents=True)  # tensors by id, and ids mean other images from now on
     store.delete([entry.key for entry in store.list("")])
-    assert local_root(url) == root
-    assert not Layout(root).current.exists()
+    if seen:
+        assert local_root(url) == root
+        assert not Layout(root).current.exists()
     with mock.patch.dict(os.environ, {MIRRORS_VARIABLE: str(tmp_path / "other")}):
         build(tmp_path / "b", url)
-    assert [Path(item.uri).parent.name for item in Contents.of(local_root(url)).items] == ["b"] * 3
+    assert names_in(local_root(url)) == [("b", 0), ("b", 1), ("b", 2)]
+    assert not (root / "cache").exists()
+
+
+def test_the_disk_need_only_hold_an_open_segment(url: str, tmp_path: Path) -> None:
+    source = tmp_path / "pictures"
+    paint(source, range(12))
+    plans = []
+    for place in (url, tmp_path / "local.diffsim"):
+        with tiny_model():
+            plans.append(plan_build(source, place, model="mini", modes=["style"], run=RUN).estimate)
+    remote, local = plans
+    assert remote is not None
+    assert local is not None
+    assert local.local_bytes == local.disk_bytes == remote.disk_bytes
+    assert remote.local_bytes - remote.bytes_an_image * RUN.segment_rows == local.disk_bytes - 12 * local.bytes_an_image
 
 
 def test_a_store_that_does_not_answer_is_told(remote: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
