@@ -326,28 +326,37 @@ def test_of_two_writers_exactly_one_wins(begun: bool, url: str, tmp_path: Path) 
         assert read_current(opened(place, "three")).sources == won[0]
 
 
-@pytest.mark.parametrize("method", ["create", "replace", "put"], ids=["first commit", "later commit", "upload"])
-def test_a_writer_that_is_overtaken_at_the_last_moment_changes_nothing(method: str, url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [(ObjectStore, "create"), (ObjectStore, "replace"), (Mirror, "_upload")],
+    ids=["first commit", "later commit", "upload"],
+)
+def test_a_writer_that_is_overtaken_at_the_last_moment_changes_nothing(
+    kind: type, method: str, url: str, tmp_path: Path
+) -> None:
     """The faster one commits while the slower one is about to upload, or has uploaded all and is about to commit."""
     sources = {name: tmp_path / name for name in ("both", "slower", "faster")}
     for seed, folder in enumerate(sources.values()):
         paint(folder, range(3), seed)
     if method != "create":
         build(sources["both"], url)
-    own, passed = getattr(ObjectStore, method), []
+    own, passed = getattr(kind, method), []
 
-    def overtake(store: ObjectStore, key: str, *rest: object) -> object:
-        if not passed and (key == "CURRENT" or method == "put"):
-            passed.append(key)
+    def overtake(self: object, what: object, *rest: object) -> object:
+        if not passed and (what == "CURRENT" or kind is Mirror):
+            passed.append(what)
             with mock.patch.dict(os.environ, {MIRRORS_VARIABLE: str(tmp_path / "faster machine")}):
                 build(sources["faster"], url)
-        return own(store, key, *rest)
+        return own(self, what, *rest)
 
-    with mock.patch.object(ObjectStore, method, overtake), pytest.raises(IndexLockedError, match="another writer"):
+    with mock.patch.object(kind, method, overtake), pytest.raises(IndexLockedError, match="another writer"):
         build(sources["slower"], url)
     expected = [("both", n) for n in range(3)] * (method != "create") + [("faster", n) for n in range(3)]
     assert names_in(local_root(url)) == expected
-    assert verify(url) == []
+    local = tmp_path / "local.diffsim"
+    for name in ("both", "faster")[method == "create" :]:
+        build(sources[name], local)
+    assert Contents.of(local_root(url)).differences(Contents.of(local)) == []
     build(sources["slower"], url)
     assert names_in(local_root(url)) == [*expected, *(("slower", n) for n in range(3))]
     assert verify(url) == []
