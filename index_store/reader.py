@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from index_store.attention import RowPlace, read_rows
 from index_store.catalog import ITEM_SCHEMA, REJECT_SCHEMA, Item, Reject, items_of, read_ids, read_table, rejects_of
 from index_store.coarse import CoarseIndex, normalised, read_vectors
-from index_store.codecs import DEFAULT_CODEC
+from index_store.codecs import DEFAULT_CODEC, find_codec
 from index_store.durable import check_file, corrupt
 from index_store.errors import IndexCorruptError
 from index_store.grown import GrownIndex
@@ -188,6 +188,16 @@ class IndexReader:
             ValueError: a row has none; see :meth:`has_tensors`.
         """
         return read_rows(self._place(mode, row) for row in rows)
+
+    def row_bytes(self, mode: str) -> int:
+        """Return the bytes of one row's tensors as stored; 0 where no item has any."""
+        for segment in self.generation.segments:
+            if mode in segment.attention:
+                record = segment.attention[mode]
+                codec = find_codec(record.codec)
+                shapes = record.row_shapes.items()
+                return sum(int(np.prod(shape)) * codec.dtype_of(name).itemsize for name, shape in shapes)
+        return 0
 
     def projection(self, mode: str) -> dict[str, NDArray[Any]]:
         """Return what makes Q, K and V of a mode's stored layer inputs.

@@ -185,7 +185,8 @@ class _Builder:
             prepare = partial(self._models.prepare, need=need)
             threads, rules = workers(self._run), self._models.rules
             batches = read_batches(self._work.pending, size, threads, rules, prepare, self._clock)
-            self._commits.run(one_ahead(batches, partial(self._compute, need)), self._add, self._grow)
+            computed = one_ahead(batches, partial(self._compute, need), self._leaves_room)
+            self._commits.run(computed, self._add, self._grow)
         if self._backlog:
             # Read again: files may have been renamed or have changed since the backlog was counted.
             self._backlog = find_backlog(IndexReader(self._root), self._recipe.wanted)
@@ -207,12 +208,14 @@ class _Builder:
     def _buried(self, ids: Iterable[int]) -> tuple[int, ...]:
         return tuple(sorted({*self._commits.generation.tombstones, *ids}))
 
+    def _leaves_room(self, batch: FileBatch) -> bool:
+        """Whether the batch after this one is of the same segment: a kill must never cost more than one segment."""
+        return self._commits.rows + 2 * len(batch.files) <= self._run.segment_rows
+
     def _compute(self, need: Need, batch: FileBatch) -> Stored:
         good = [outcome[1] for outcome in batch.outcomes if not isinstance(outcome, Failure)]
-        if not good:
-            return Stored({}, {})
         with self._clock.working(COMPUTE, len(good)):
-            return self._models.encode_stored(good, need)
+            return self._models.encode_stored(good, need) if good else Stored({}, {})
 
     def _add(self, computed: tuple[FileBatch, Stored], segment: SegmentWriter) -> None:
         batch, stored = computed

@@ -38,6 +38,11 @@ class Commits:
         self._segment: SegmentWriter | None = None
         self._opened = 0.0
 
+    @property
+    def rows(self) -> int:
+        """Images in the open segment."""
+        return 0 if self._segment is None else len(self._segment)
+
     def store(self, generation: Generation) -> None:
         """Commit ``generation`` as it is."""
         sources = sorted({*generation.sources, *self._sources})

@@ -41,6 +41,7 @@ from retrieval.rerank import Restore, closest_first
 from retrieval.results import Result, Results
 from retrieval.settings import BuildSettings, EngineSettings, ModelSettings, SearchChoices, SearchSettings
 from retrieval.stored import restorer
+from retrieval.vocabulary import Role
 
 ImageInput = str | Path | bytes | Image.Image | NDArray[Any]
 """A path, a file's bytes, a PIL image, or a uint8 array ``[H, W, 3]``."""
@@ -104,14 +105,21 @@ class Engine:
         chosen = self._mode(mode)
         start = perf_counter()
         image, about = self._load_image(query)
-        encoded = self._encode(image, "query", chosen)
+        need = Need((chosen,) if wanted.rerank else (), tuple(self._models.embedders))
+        prepared = self._models.prepare(image, need)
+        vectors = self._encode(prepared, "query", Need(encoders=need.encoders)).vectors
         timing = {"embed": 1e3 * (perf_counter() - start)}
         start = perf_counter()
-        ranking = self._picker.pick(encoded.vectors, chosen, wanted)
+        ranking = self._picker.pick(vectors, chosen, wanted)
         timing["coarse"] = 1e3 * (perf_counter() - start)
         scored = None
         if wanted.rerank:
-            scored = self._scorer(encoded.tensors[chosen], chosen, wanted).score(ranking.rows, on_computed)
+            scorer = self._scorer(chosen, wanted)
+            scorer.begin(ranking.rows)  # reads while the query's tensors are computed
+            start = perf_counter()
+            tensors = self._tensors(prepared, "query", chosen)
+            timing["embed"] += 1e3 * (perf_counter() - start)
+            scored = scorer.score(tensors, ranking.rows, on_computed)
             timing |= scored.timing_ms
         return Results(
             results=self._results(ranking, scored, wanted, about.get("sha256", "")),
@@ -125,13 +133,13 @@ class Engine:
             left_out=0 if scored is None else scored.left_out,
         )
 
-    def _scorer(self, query: QKV, mode: str, wanted: SearchSettings) -> CandidateScorer:
+    def _scorer(self, mode: str, wanted: SearchSettings) -> CandidateScorer:
         run = BuildSettings(device=self._settings.device)
         size = batch_size(self._recipe.settings.model, run)
         hot = None if wanted.exhaustive else self._hot_rows(mode)  # all images would drive out those in use
         machinery = Machinery(self._models, self._encode_candidates, self._restore(mode), hot, size, workers(run))
         readout = self._models.readout(mode)
-        return CandidateScorer(self._reader, self._cache, machinery, mode, query, wanted.similarity, readout)
+        return CandidateScorer(self._reader, self._cache, machinery, mode, wanted.similarity, readout)
 
     def _hot_rows(self, mode: str) -> HotRows | None:
         if not self._settings.memory:
@@ -147,9 +155,10 @@ class Engine:
     def score(self, first: ImageInput, second: ImageInput, mode: str | None = None) -> float:
         """Return the exact score of one pair; ``first`` is the query, ``second`` takes the gallery's role."""
         chosen = self._mode(mode)
+        pair: tuple[tuple[ImageInput, Role], ...] = ((first, "query"), (second, "gallery"))
         query, candidate = (
-            self._encode(self._load_image(image)[0], role, chosen).tensors[chosen]
-            for image, role in ((first, "query"), (second, "gallery"))
+            self._tensors(self._models.prepare(self._load_image(image)[0], Need((chosen,))), role, chosen)
+            for image, role in pair
         )
         readout = self._models.readout(chosen)
         return float(aligned_attention_scores(query, candidate, readout=readout)[0])
@@ -192,12 +201,12 @@ class Engine:
         image = to_rgb(picture, rules.alpha)
         return image, {"path": None, "width": image.width, "height": image.height}
 
-    def _encode(self, image: Image.Image, role: Any, mode: str) -> Encoded:
-        need = Need((mode,), tuple(self._models.embedders))
-        prepared = [self._models.prepare(image, need)]
+    def _encode(self, prepared: Prepared, role: Role, need: Need) -> Encoded:
         with self._encoding:  # layers are read by hooks on the one network: one pass at a time
-            encoded = self._models.encode(prepared, role, need)
-        return replace(encoded, tensors={mode: encoded.tensors[mode].to(choose_device(self._settings.device))})
+            return self._models.encode([prepared], role, need)
+
+    def _tensors(self, prepared: Prepared, role: Role, mode: str) -> QKV:
+        return self._encode(prepared, role, Need((mode,))).tensors[mode].to(choose_device(self._settings.device))
 
     @cached_property
     def _models(self) -> Models:

@@ -22,7 +22,7 @@ from retrieval.hot import HotRows
 from retrieval.ingest import Failure, read_batches
 from retrieval.models import Models, Prepared, Stored, tensors_digest
 from retrieval.modes import Need
-from retrieval.rerank import READ_BYTES, ReadRows, Restore, score_rows
+from retrieval.rerank import READ_BYTES, Early, ReadRows, Restore, score_rows
 from retrieval.vocabulary import Similarity
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -73,26 +73,37 @@ class CandidateScorer:
         cache: TensorCache,
         machinery: Machinery,
         mode: str,
-        query: QKV,
         similarity: Similarity,
         readout: AnyReadout,
     ) -> None:
-        """Score against ``query``, one item, float32."""
+        """Take what all candidates have in common."""
         self._reader, self._cache, self._machinery, self._mode = reader, cache, machinery, mode
-        self._query, self._similarity, self._readout = query, similarity, readout
+        self._similarity, self._readout = similarity, readout
+        self._query: QKV
         self._result: Scored
+        self._early: Early | None = None
 
     @cached_property
     def _digest(self) -> str:
         return tensors_digest(self._machinery.models.fingerprint(), self._mode)
 
-    def score(self, rows: NDArray[np.int64], on_computed: OnComputed) -> Scored:
-        """Score ``rows`` of the index, int64 ``[candidates]``."""
+    def begin(self, rows: NDArray[np.int64]) -> None:
+        """Begin to read what :meth:`score` will read first of ``rows``, in another thread."""
+        hot = self._machinery.hot
+        stored = rows[self._reader.has_tensors(self._mode)[rows]].tolist()
+        cold = stored if hot is None else [row for row in stored if hot.get(row) is None]
+        if cold:
+            first = cold[: max(1, READ_BYTES // self._reader.row_bytes(self._mode))]
+            self._early = Early.begin(first, partial(self._reader.attention, self._mode))
+
+    def score(self, query: QKV, rows: NDArray[np.int64], on_computed: OnComputed) -> Scored:
+        """Score ``rows`` of the index, int64 ``[candidates]``, against ``query``, one item, float32."""
+        self._query = query
         self._result = Scored(np.zeros(len(rows), np.float32), np.zeros(len(rows), bool))
         held = self._reader.has_tensors(self._mode)[rows]
         stored = np.flatnonzero(held)
         read = partial(self._reader.attention, self._mode)
-        self._score(stored, rows[stored].tolist(), read, self._machinery.hot)
+        self._score(stored, rows[stored].tolist(), read, self._machinery.hot, self._early)
         lacking = np.flatnonzero(~held)
         items = dict(zip(lacking.tolist(), self._reader.items(rows[lacking]), strict=True))
         missing = self._score_cached(items)
@@ -106,11 +117,12 @@ class CandidateScorer:
         rows: Sequence[int],
         read: ReadRows,
         hot: HotRows | None = None,
+        early: Early | None = None,
     ) -> None:
         if not len(rows):
             return
         restore = self._machinery.restore
-        found = score_rows(self._query, rows, read, self._similarity, self._readout, restore, hot)
+        found = score_rows(self._query, rows, read, self._similarity, self._readout, restore, hot, early)
         self._result.scores[positions], self._result.is_scored[positions] = found.scores, True
         self._result.timing_ms["read"] += found.read_ms
         self._result.timing_ms["rerank"] += found.score_ms

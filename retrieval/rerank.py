@@ -1,7 +1,7 @@
 """Score candidates against a query chunk by chunk, reading the next chunk while one is scored."""
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -35,6 +35,22 @@ def as_stored(arrays: Mapping[str, Tensor]) -> QKV:
 
 
 @dataclass(frozen=True)
+class Early:
+    """Rows that are being read already."""
+
+    rows: Sequence[int]
+    arrays: Future[Mapping[str, NDArray[Any]]]
+
+    @classmethod
+    def begin(cls, rows: Sequence[int], read: ReadRows) -> "Early":
+        """Begin to read ``rows`` in another thread."""
+        pool = ThreadPoolExecutor(1, thread_name_prefix="early")
+        early = cls(rows, pool.submit(read, rows))
+        pool.shutdown(wait=False)
+        return early
+
+
+@dataclass(frozen=True)
 class Scored:
     """Scores in the order of the rows given, and where the time went."""
 
@@ -52,6 +68,7 @@ def score_rows(
     readout: AnyReadout = LINEAR,
     restore: Restore = as_stored,
     hot: HotRows | None = None,
+    early: Early | None = None,
 ) -> Scored:
     """Score ``rows`` against ``query``.
 
@@ -63,15 +80,21 @@ def score_rows(
         readout: the mode's, or the model's.
         restore: makes Q/K/V of what ``read`` returns.
         hot: rows that are in memory already, and where others are kept; a score does not depend on it.
+        early: some of ``rows`` that are being read.
     """
     numbers = sum(tensor[0].numel() for tensor in (query.q, query.k, query.v))
     size = max(1, min(READ_ROWS, READ_BYTES // (2 * numbers)))
-    held = {row: found for row in rows if (found := hot.get(row)) is not None} if hot else {}
-    cold = [row for row in rows if row not in held]
-    chunks = [cold[start : start + size] for start in range(0, len(cold), size)]
+    begun = frozenset(early.rows) if early else frozenset()
+    rest = [row for row in rows if row not in begun]
+    held = {row: found for row in rest if (found := hot.get(row)) is not None} if hot else {}
+    cold = [row for row in rest if row not in held]
+    chunks: list[Sequence[int]] = [cold[start : start + size] for start in range(0, len(cold), size)]
     scorer = _Scorer(query, similarity, readout, restore, max(1, min(STEP_ROWS, STEP_BYTES // (4 * numbers))), hot)
     with ThreadPoolExecutor(1) as pool:
-        waiting = [pool.submit(read, chunk) for chunk in chunks[:1]]
+        if early:
+            chunks, waiting = [early.rows, *chunks], [early.arrays]
+        else:
+            waiting = [pool.submit(read, chunk) for chunk in chunks[:1]]
         start = perf_counter()
         scores = dict(zip(held, scorer.score_held(list(held.values())), strict=True))
         read_ms, score_ms = 0.0, 1e3 * (perf_counter() - start)

@@ -43,11 +43,12 @@ class StageClock:
 
 
 def one_ahead(
-    batches: Generator[_In, None, None], compute: Callable[[_In], _Out]
+    batches: Generator[_In, None, None], compute: Callable[[_In], _Out], ahead: Callable[[_In], bool]
 ) -> Generator[tuple[_In, _Out], None, None]:
-    """Yield every batch with what ``compute`` makes of it, in order; the next one is computed meanwhile.
+    """Yield every batch with what ``compute`` makes of it, in order.
 
-    So writing a batch never keeps the models waiting. What ``compute`` raises is raised here, in its place.
+    Where ``ahead`` says so of a batch, the next one is computed while that one is being written: so writing does not
+    keep the models waiting. What ``compute`` raises is raised here, in its place.
     """
     pool = ThreadPoolExecutor(1, thread_name_prefix="compute")
 
@@ -60,8 +61,9 @@ def one_ahead(
         while waiting is not None:
             batch, future = waiting
             result = future.result()
-            waiting = submit()
+            waiting = submit() if ahead(batch) else None
             yield batch, result
+            waiting = waiting or submit()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # what is computed can be committed before the rest has ended
         batches.close()

@@ -15,9 +15,26 @@ def numbers(count: int, closed: list[str]) -> Generator[int, None, None]:
         closed.append("closed")
 
 
+def always(_: int) -> bool:
+    return True
+
+
+def test_nothing_is_computed_ahead_where_that_is_not_wanted() -> None:
+    computed: list[int] = []
+
+    def compute(number: int) -> int:
+        computed.append(number)
+        return number
+
+    for number, _ in one_ahead(numbers(4, []), compute, lambda n: n != 1):
+        if number == 1:
+            assert computed == [0, 1]
+    assert computed == [0, 1, 2, 3]
+
+
 def test_batches_keep_their_order() -> None:
     closed: list[str] = []
-    assert list(one_ahead(numbers(5, closed), lambda n: n * n)) == [(n, n * n) for n in range(5)]
+    assert list(one_ahead(numbers(5, closed), lambda n: n * n, always)) == [(n, n * n) for n in range(5)]
     assert closed == ["closed"]
 
 
@@ -28,7 +45,7 @@ def test_the_next_batch_is_computed_while_one_is_written() -> None:
         begun[number].set()
         return number
 
-    for number, _ in one_ahead(numbers(3, []), compute):
+    for number, _ in one_ahead(numbers(3, []), compute, always):
         if number < 2:
             assert begun[number + 1].wait(5)  # before this one is done with
         if number == 0:
@@ -44,7 +61,7 @@ def test_an_error_is_raised_in_its_place_and_the_batches_are_closed() -> None:
     closed: list[str] = []
     done: list[int] = []
     with pytest.raises(ValueError, match="the third"):
-        done.extend(number for number, _ in one_ahead(numbers(9, closed), compute))
+        done.extend(number for number, _ in one_ahead(numbers(9, closed), compute, always))
     assert done == [0, 1]
     assert closed == ["closed"]
 
