@@ -59,7 +59,6 @@ def existing_root(index: str | Path, fresh: bool = False) -> Path:
     """Return what :func:`local_root` does, or raise IndexNotFoundError where a URL leads to no index."""
     root = local_root(index, fresh)
     if root != Path(index) and not is_index(root):
-        shutil.rmtree(root, ignore_errors=True)
         raise IndexNotFoundError(
             f"there is no index at {index}; make one with: diffsim-index build FOLDER --index {index}"
         )
@@ -75,7 +74,7 @@ def mirror_folder(url: str, endpoint: str | None) -> Path:
 
 
 def _pull(layout: Layout, fresh: bool) -> None:
-    """Bring the mirror up to date; where a writer holds it, that writer keeps it so."""
+    """Bring the mirror up to date; where a writer holds it, that writer keeps it so, or is about to make the index."""
     deadline = time.monotonic() + _WAIT
     while True:
         mirror = _mirror(layout)
@@ -87,7 +86,7 @@ def _pull(layout: Layout, fresh: bool) -> None:
                 _update(_mirror(layout), found, fresh)
                 return
         except IndexLockedError:
-            if layout.current.exists():
+            if found is None or layout.current.exists():
                 return
             if time.monotonic() > deadline:
                 raise

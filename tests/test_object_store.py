@@ -26,6 +26,7 @@ from index_store.errors import (
     UsageError,
 )
 from index_store.layout import Layout, find_index
+from index_store.lock import writer_lock
 from index_store.manifest import Generation, commit, read_current
 from index_store.mirror import Mirror, find_mirror
 from index_store.objects import ObjectStore, open_store
@@ -144,6 +145,22 @@ def test_wrong_places_are_told_in_a_sentence(remote: dict[str, str], url: str, t
         existing_root(Path(url))  # pathlib made one slash of two
     with mock.patch.dict(sys.modules, {"obstore.store": None}), pytest.raises(RemoteStoreError, match="needs obstore"):
         local_root("s3://bucket/never-opened")
+
+
+def test_a_mirror_in_use_is_waited_for_only_where_there_is_something_to_fetch(url: str, tmp_path: Path) -> None:
+    root = local_root(url)
+    with writer_lock(Layout(root)):  # a first build, still loading its models
+        assert local_root(url) == root
+        with pytest.raises(IndexNotFoundError, match=f"no index at {url}"):
+            existing_root(url)
+        with pytest.raises(IndexLockedError, match="another process is writing"):
+            build(paint(tmp_path / "a", range(1))[0], url)
+    build(tmp_path / "a", url)
+    with writer_lock(Layout(root)), mock.patch.dict(os.environ, {MIRRORS_VARIABLE: str(tmp_path / "other")}):
+        build(paint(tmp_path / "a", range(2))[1].parent, url)
+    with writer_lock(Layout(root)):
+        assert names_in(local_root(url)) == [("a", 0)], "the writer's mirror as it is"
+    assert names_in(local_root(url)) == [("a", 0), ("a", 1)]
 
 
 def test_a_bucket_that_is_not_there_is_told(remote: dict[str, str]) -> None:
