@@ -3,8 +3,9 @@
 import errno
 import os
 import shutil
+import subprocess
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -134,6 +135,38 @@ def test_an_addition_stopped_at_any_write_keeps_what_was_there_and_resumes(
         assert Contents.of(index).differences(after) == [], f"stopped at operation {number}"
         shutil.rmtree(index)
     assert undisturbed.count > 60
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 4 MB; where none may be mounted, the test is skipped."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if shutil.which("mount") is None:
+        pytest.skip("there is no mount")
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", place], capture_output=True).returncode:
+        pytest.skip("mounting needs root")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+def test_a_disk_that_fills_up_keeps_what_was_committed(photos: Path, whole: Contents, small_disk: Path) -> None:
+    index, filler = small_disk / "x.diffsim", small_disk / "filler"
+
+    def fill_up(event: BuildEvent) -> None:
+        if event.kind == "committed":  # someone else takes the rest of the disk
+            with suppress(OSError), filler.open("wb") as file:
+                while True:
+                    file.write(bytes(4096))
+                    file.flush()
+
+    with pytest.raises(NoSpaceError, match="what was committed is intact"):
+        build(photos, index, fill_up)
+    assert len(IndexReader(index).generation.segments) == 1
+    assert_partial(index, whole, 1)
+    filler.unlink()
+    build(photos, index)
+    assert Contents.of(index).differences(whole) == []
 
 
 def test_ctrl_c_while_the_model_works_does_not_split_a_batch(

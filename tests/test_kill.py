@@ -93,3 +93,15 @@ def test_a_build_killed_at_any_flush_or_replacement_is_in_the_old_or_the_new_sta
         assert kill["resumed"] == {"segments": 2, "items": 3, "differences": []}, f"killed at operation {number}"
     assert set(Counter(kill["kept"]["segments"] for kill in found["kept"])) == {0, 1, 2}
     assert any(kill["kept"]["segments"] > kill["commits"] for kill in found["kept"]), "some hit just after a commit"
+
+
+@pytest.mark.slow
+def test_no_writer_loses_anything_whenever_it_is_killed(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.kill_table", str(tmp_path / "kill"), "--kills", "24"]
+    table = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()[2:]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+    assert [row[0] for row in rows] == ["build", "update", "compact", "fill"]
+    for kind, kills, at_work, *harm, opened in rows:
+        assert harm == ["0"] * 4, kind
+        assert opened == kills == "6"
+        assert int(at_work) > 0
