@@ -17,8 +17,13 @@ _OWN = "(default: the model's own)"
 
 # Shared by the commands.
 Index = Annotated[
-    Path | None,
-    typer.Option("--index", "-i", help="The index. Else $DIFFSIM_INDEX, else the only *.diffsim in this folder."),
+    str | None,
+    typer.Option(
+        "--index",
+        "-i",
+        metavar="PLACE",
+        help="The index: a folder or s3://BUCKET/NAME. Else $DIFFSIM_INDEX, else the only *.diffsim in this folder.",
+    ),
 ]
 Device = Annotated[DeviceName, typer.Option("--device", help="Where models run.")]
 Weights = Annotated[

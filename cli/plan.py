@@ -41,6 +41,8 @@ def describe_estimate(estimate: "Estimate") -> str:
         f"disk: {human_bytes(estimate.disk_bytes)} for {estimate.images} images ({estimate.codec}; an image: {modes}"
         f"{human_bytes(estimate.bytes_beside)}), {human_bytes(estimate.free_disk_bytes)} free"
     )
+    if estimate.local_bytes < estimate.disk_bytes:
+        line += f" here, where {human_bytes(estimate.local_bytes)} of it lie at a time"
     if estimate.models_bytes is not None and estimate.batch_bytes:
         memory = human_bytes(estimate.models_bytes + estimate.batch_bytes)
         line += f"; memory: about {memory} in batches of {estimate.batch}"

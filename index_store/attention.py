@@ -5,7 +5,6 @@ library can read. Reading here takes another way, since an uncompressed chunk is
 those bytes directly, several rows at once, checks them, and so can never take a missing shard for zeros.
 """
 
-import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,13 +19,13 @@ from index_store.codecs import DEFAULT_CODEC, Codec, find_codec
 from index_store.durable import corrupt, reading, writing
 from index_store.errors import DiffSimError, IndexIncompatibleError
 from index_store.manifest import AttentionRecord
+from index_store.shards import Shard, open_shard, shards_at_once
 
 Tensors = Mapping[str, NDArray[Any]]
 """The codec's arrays by name, ``[rows, ...]`` each: for qkv-float16 ``[rows, branches, heads, tokens, head_dim]``."""
 
 SHARD_BYTES = 16 << 20  # an array's shard, at most; nine of them wait in memory in a build of three modes
 SHARD_ROWS = 256
-READ_THREADS = 4
 _CRC_BYTES = 4
 _ENTRY = np.dtype([("offset", "<u8"), ("size", "<u8")])
 
@@ -110,6 +109,11 @@ class RowPlace:
     record: AttentionRecord
     row: int
 
+    @property
+    def root(self) -> Path:
+        """The index's folder."""
+        return self.group.parents[2]
+
 
 def read_rows(places: Iterable[RowPlace]) -> dict[str, NDArray[Any]]:
     """Read rows, in the order given, into the codec's arrays ``[rows, ...]``, as they are stored.
@@ -129,10 +133,10 @@ def read_rows(places: Iterable[RowPlace]) -> dict[str, NDArray[Any]]:
     for position, place in enumerate(wanted):
         for name, target in result.items():
             path = _shard_path(place, name)
-            shards.setdefault(path, _ShardRows(path, place.record.shard_rows, target, [])).rows.append(
+            shards.setdefault(path, _ShardRows(path, place.root, place.record.shard_rows, target, [])).rows.append(
                 (position, place.row)
             )
-    with ThreadPoolExecutor(READ_THREADS) as pool:
+    with ThreadPoolExecutor(shards_at_once(wanted[0].root)) as pool:
         for _ in pool.map(_read_shard, shards.values()):
             pass
     return result
@@ -151,6 +155,7 @@ class _ShardRows:
     """The rows wanted of one shard, and where they go."""
 
     path: Path
+    root: Path
     shard_rows: int
     target: NDArray[Any]
     rows: list[tuple[int, int]]  # place in the target, row of the group
@@ -162,35 +167,35 @@ def _shard_path(place: RowPlace, name: str) -> Path:
 
 
 def _read_shard(wanted: _ShardRows) -> None:
-    """Read the wanted rows of one shard: its index from the end of the file, then a byte range a row."""
-    path = wanted.path
-    with reading(path):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            entries, end = _shard_index(path, descriptor, wanted.shard_rows)
-            for position, row in wanted.rows:
-                _read_chunk(path, descriptor, entries[row % wanted.shard_rows], end, wanted.target[position])
-        finally:
-            os.close(descriptor)
+    """Read the wanted rows of one shard: its index from the end of the shard, then a byte range a row."""
+    with reading(wanted.path):
+        shard = open_shard(wanted.path, wanted.root)
+    with shard, reading(shard.name):
+        entries, end = _shard_index(shard, wanted.shard_rows)
+        spans = [_span(shard, entries[row % wanted.shard_rows], end, wanted.target[0]) for _, row in wanted.rows]
+        for (position, _), data in zip(wanted.rows, shard.ranges(spans), strict=True):
+            _take(shard, data, wanted.target[position])
 
 
-def _shard_index(path: Path, descriptor: int, shard_rows: int) -> tuple[NDArray[np.void], int]:
+def _shard_index(shard: Shard, shard_rows: int) -> tuple[NDArray[np.void], int]:
     """Return the shard's index and where it begins, that is where the rows end."""
     length = shard_rows * _ENTRY.itemsize + _CRC_BYTES
-    start = max(0, os.fstat(descriptor).st_size - length)
-    data = os.pread(descriptor, length, start)
+    data, start = shard.tail(length)
     if len(data) != length or not _crc_matches(data):
-        raise corrupt(path, "is truncated or its index is damaged")
+        raise corrupt(shard.name, "is truncated or its index is damaged")
     return np.frombuffer(data[:-_CRC_BYTES], _ENTRY), start
 
 
-def _read_chunk(path: Path, descriptor: int, entry: np.void, end: int, target: NDArray[Any]) -> None:
-    expected = target.nbytes + _CRC_BYTES
+def _span(shard: Shard, entry: np.void, end: int, row: NDArray[Any]) -> tuple[int, int]:
+    expected = row.nbytes + _CRC_BYTES
     if int(entry["size"]) != expected or int(entry["offset"]) + expected > end:
-        raise corrupt(path, "lacks a row, or holds one of another size")
-    data = os.pread(descriptor, expected, int(entry["offset"]))
-    if len(data) != expected or not _crc_matches(data):
-        raise corrupt(path, "holds a row whose checksum does not match")
+        raise corrupt(shard.name, "lacks a row, or holds one of another size")
+    return int(entry["offset"]), expected
+
+
+def _take(shard: Shard, data: bytes, target: NDArray[Any]) -> None:
+    if len(data) != target.nbytes + _CRC_BYTES or not _crc_matches(data):
+        raise corrupt(shard.name, "holds a row whose checksum does not match")
     target[...] = np.frombuffer(data[:-_CRC_BYTES], target.dtype).reshape(target.shape)
 
 

@@ -43,7 +43,7 @@ def check_file(path: Path, record: FileRecord) -> None:
         raise corrupt(path, f"{what} ({found.size} bytes, {record.size} expected)")
 
 
-def corrupt(path: Path, what: str) -> IndexCorruptError:
+def corrupt(path: Path | str, what: str) -> IndexCorruptError:
     """Return the error for a damaged file: what, where, and what to do."""
     return IndexCorruptError(
         f"the index is damaged: {path} {what}; restore the file from a copy, or build the index anew"
@@ -51,7 +51,7 @@ def corrupt(path: Path, what: str) -> IndexCorruptError:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def reading(path: Path | str) -> Iterator[None]:
     """Turn a missing or unreadable file of the index into an error that names it."""
     try:
         yield

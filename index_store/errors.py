@@ -6,7 +6,8 @@
     │   ├── IndexNotFoundError      3   nothing there, or several to choose from
     │   ├── IndexCorruptError       3   a file of the index is damaged or missing
     │   └── IndexIncompatibleError  3   made by other settings, another model or a newer version
-    ├── IndexLockedError            1   another process is writing to the index
+    ├── IndexLockedError            1   another process is writing to the index, or has written to it meanwhile
+    ├── RemoteStoreError            1   an object store can't be reached, or refuses
     ├── NoSpaceError                5   the disk (or memory) can't hold what was asked for
     └── retrieval.errors            1   ModelError, DependencyError, ImageError
 
@@ -56,9 +57,15 @@ class IndexIncompatibleError(IndexStoreError):
 
 
 class IndexLockedError(DiffSimError):
-    """Another process holds the writer's lock; readers are never affected."""
+    """Another process holds the writer's lock, or has committed first; readers are never affected."""
 
     kind = "index_locked"
+
+
+class RemoteStoreError(DiffSimError):
+    """The object store that holds the index can't be reached, or refuses; the message names the object."""
+
+    kind = "remote_store"
 
 
 class NoSpaceError(DiffSimError):

@@ -11,6 +11,7 @@ coco.diffsim/
   items/<segment>/filled.npy           ids: the segment's vectors and tensors are those of these older items
   attention/<mode>/<segment>.zarr      q, k, v, or what else the codec names
   projections/<digest>.npz             what makes q, k, v of a stored layer input
+  REMOTE                               in a mirror only: the object store that the index really lies in
   cache/<mode>/...                     what searches computed on demand: part of no generation, deletable at any time
 """
 
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from index_store.errors import IndexNotFoundError, UsageError
+from index_store.objects import is_url, parse_url
 
 SUFFIX = ".diffsim"
 INDEX_VARIABLE = "DIFFSIM_INDEX"
@@ -40,6 +42,11 @@ class Layout:
     def lock(self) -> Path:
         """The writer's lock."""
         return self.root / "LOCK"
+
+    @property
+    def remote(self) -> Path:
+        """The file that makes this folder the mirror of an object store; see :mod:`index_store.mirror`."""
+        return self.root / "REMOTE"
 
     @property
     def generations(self) -> Path:
@@ -99,7 +106,7 @@ class Layout:
 
 def may_become_index(path: Path) -> bool:
     """Say whether an index may be made at ``path``: nothing is there, or nothing but what an index holds."""
-    ours = {"CURRENT", "LOCK", "generations", "items", "attention", "projections", "derived", "cache"}
+    ours = {"CURRENT", "LOCK", "REMOTE", "generations", "items", "attention", "projections", "derived", "cache"}
     return not path.exists() or (path.is_dir() and all(entry.name in ours for entry in path.iterdir()))
 
 
@@ -129,15 +136,17 @@ def new_index_path(sources: Sequence[Path], folder: Path) -> Path:
     return folder / f"{name}{SUFFIX}"
 
 
-def find_index(named: Path | None, environment: Mapping[str, str], folder: Path) -> Path:
+def find_index(named: str | Path | None, environment: Mapping[str, str], folder: Path) -> str | Path:
     """Return the index a command means: the one ``named``, else $DIFFSIM_INDEX, else the only one in ``folder``.
+
+    A URL is returned as one, a string: what lies there is for :func:`index_store.pull.existing_root` to find out.
 
     Raises:
         IndexNotFoundError: there is none, or several; the message lists them.
     """
-    given = named or (Path(environment[INDEX_VARIABLE]) if environment.get(INDEX_VARIABLE) else None)
-    if given is not None:
-        return require_index(given)
+    given = named or environment.get(INDEX_VARIABLE)
+    if given:
+        return parse_url(str(given)) if is_url(str(given)) else require_index(Path(given))
     found = sorted(path for path in folder.glob(f"*{SUFFIX}") if is_index(path))
     if not found:
         raise IndexNotFoundError(

@@ -21,9 +21,9 @@ from index_store.codecs import DEFAULT_CODEC
 from index_store.durable import FileRecord, atomic_write, corrupt, decode_or_corrupt, fsync_folder, writing
 from index_store.errors import IndexCorruptError, IndexIncompatibleError
 from index_store.layout import Layout, require_index
+from index_store.mirror import KEPT_GENERATIONS, find_mirror
 
 FORMAT_VERSION = 2  # 2: a segment may hold what older items lacked; version 1 is read as it is
-KEPT_GENERATIONS = 8  # older files are removed at a commit; readers hold what they opened in memory
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def read_current(layout: Layout) -> Generation:
     """
     require_index(layout.root)
     try:
-        name = decode_or_corrupt(layout.current, _decode_current)
+        name = decode_or_corrupt(layout.current, decode_current)
         if name not in _names(layout):
             raise corrupt(layout.current, f"names no generation ('{name[:40]}')")
     except IndexCorruptError as error:
@@ -101,13 +101,15 @@ def _names(layout: Layout) -> list[str]:
     return sorted(path.name for path in layout.generations.glob("[0-9]*.json"))
 
 
-def _encode_current(name: str) -> bytes:
-    return f"{name} {int(google_crc32c.value(name.encode())):08x}\n".encode()
+def _encode_current(name: str, mark: str = "") -> bytes:
+    """Return CURRENT's bytes; ``mark`` tells those of an object store from any others there with the same name."""
+    return f"{name} {int(google_crc32c.value((name + mark).encode())):08x} {mark}".rstrip().encode() + b"\n"
 
 
-def _decode_current(data: bytes) -> str:
-    name, *checksum = data.decode("ascii").split() or [""]
-    if checksum and data.split() != _encode_current(name).split():
+def decode_current(data: bytes) -> str:
+    """Return the generation's name that CURRENT's bytes hold; ValueError where they are damaged."""
+    name, *rest = data.decode("ascii").split() or [""]
+    if rest and data.split() != _encode_current(name, *rest[1:2]).split():
         raise ValueError("its checksum does not match")
     return name
 
@@ -136,23 +138,33 @@ def read_generation(path: Path) -> Generation:
 def commit(layout: Layout, generation: Generation, created_by: str) -> Generation:
     """Make ``generation`` the current one under the next number, durably and atomically; return it as stored.
 
-    The caller holds the writer's lock and has flushed every file that the generation names.
+    The caller holds the writer's lock and has flushed every file that the generation names. The commit of a mirror is
+    that of its object store, so that it shows nothing that is not committed there.
+
+    Raises:
+        IndexLockedError, RemoteStoreError: see :meth:`index_store.mirror.Mirror.publish`.
     """
+    mirror = find_mirror(layout)
     stored = replace(
         generation,
-        number=generation.number + 1,
+        number=mirror.next_number(generation.number) if mirror else generation.number + 1,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         created_by=created_by,
         format_version=FORMAT_VERSION,
     )
     body = asdict(stored)
     envelope = {"sha256": _digest(body), "generation": body}
-    path = layout.generation(stored.number)
+    path, text = layout.generation(stored.number), json.dumps(envelope, indent=1, ensure_ascii=False).encode()
+    current = _encode_current(path.name, mirror.mark() if mirror else "")
+    if mirror:
+        mirror.publish(stored, text, current)
     with writing(path):
         layout.generations.mkdir(parents=True, exist_ok=True)
         fsync_folder(layout.root)  # CURRENT must not survive a power failure that the folders beside it don't
-    atomic_write(path, json.dumps(envelope, indent=1, ensure_ascii=False).encode())
-    atomic_write(layout.current, _encode_current(path.name))
+    atomic_write(path, text)
+    atomic_write(layout.current, current)
+    if mirror:
+        mirror.settle(stored)
     _drop_old(layout, stored.number)
     return stored
 

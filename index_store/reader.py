@@ -19,6 +19,7 @@ from index_store.errors import IndexCorruptError
 from index_store.grown import GrownIndex
 from index_store.layout import Layout
 from index_store.manifest import Generation, SegmentRecord, read_current
+from index_store.mirror import find_mirror
 from index_store.places import Places, find_places
 from index_store.projections import read_projection
 from index_store.trained import Part, is_due, open_trained, train
@@ -246,10 +247,16 @@ class IndexReader:
         return read_ids(path, segment.filled)
 
     def bytes_on_disk(self) -> dict[str, int]:
-        """Return bytes by kind: ``catalog and vectors`` together, ``projections``, and each mode's tensors."""
-        trees = {"catalog and vectors": self.layout.root / "items", "projections": self.layout.root / "projections"}
-        trees |= {mode: self.layout.root / "attention" / mode for mode in self.generation.modes}
-        return {name: sum(map(_size, tree.rglob("*"))) for name, tree in trees.items()}
+        """Return bytes by kind: ``catalog and vectors`` together, ``projections``, and each mode's tensors.
+
+        For a mirror, those in the object store.
+        """
+        trees = {"catalog and vectors": "items", "projections": "projections"}
+        trees |= {mode: f"attention/{mode}" for mode in self.generation.modes}
+        mirror = find_mirror(self.layout)
+        if mirror is not None:
+            return {name: sum(entry.size for entry in mirror.store.list(tree)) for name, tree in trees.items()}
+        return {name: sum(map(_size, (self.layout.root / tree).rglob("*"))) for name, tree in trees.items()}
 
 
 def _vector_file(encoder: str) -> str:

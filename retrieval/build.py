@@ -17,6 +17,7 @@ from index_store.codecs import find_codec
 from index_store.layout import Layout
 from index_store.lock import writer_lock
 from index_store.manifest import Generation, SegmentRecord, commit
+from index_store.mirror import index_name
 from index_store.reader import IndexReader
 from index_store.segment import SegmentWriter, clear_uncommitted, drop_expired
 from retrieval.backbones import describe_extractor
@@ -263,7 +264,7 @@ class _Builder:
         reader = IndexReader(self._root)
         reader.train_where_due(lambda encoder: self._emit(BuildEvent("training", encoder, total=len(reader))))
         return BuildReport(
-            index=str(self._root),
+            index=index_name(self._root),
             model=self._recipe.settings.model,
             modes=reader.generation.modes,
             items=len(reader),

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from index_store.layout import Layout
 from index_store.manifest import Generation, SegmentRecord, commit
+from index_store.mirror import segment_name
 from index_store.segment import SegmentWriter
 from retrieval.errors import NoSpaceError
 from retrieval.settings import BuildSettings
@@ -50,7 +51,8 @@ class Commits:
     def open(self) -> SegmentWriter:
         """Return the open segment, a new one where there is none."""
         if self._segment is None:
-            self._segment = SegmentWriter(self._layout, f"{self.generation.number + 1:06d}", self._codec)
+            name = segment_name(self._layout, f"{self.generation.number + 1:06d}")
+            self._segment = SegmentWriter(self._layout, name, self._codec)
             self._opened = time.monotonic()
         return self._segment
 

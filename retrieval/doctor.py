@@ -47,6 +47,7 @@ def examine(folder: Path) -> list[Finding]:
         *(_package(name) for name in PACKAGES),
         _devices(),
         _faiss(),
+        _obstore(),
         _torchvision(),
         *(_weights(known[name]) for name in known if name in WEIGHT_FILES or not known[name].download_mb),
         _disk(folder),
@@ -95,6 +96,11 @@ def _faiss() -> Finding:
         return Finding("faiss", "problem", f"{named} can't be imported: {error}")
     gpus = faiss.get_num_gpus() if hasattr(faiss, "StandardGpuResources") else 0
     return Finding("faiss", "ok", f"{named or 'from another source'}, {gpus} GPUs in use by it")
+
+
+def _obstore() -> Finding:
+    found = _installed("obstore")
+    return Finding("obstore", "ok", found or "absent: an index at s3:// needs the extra s3")
 
 
 def _torchvision() -> Finding:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Unpack
 
 from index_store.layout import Layout
+from index_store.mirror import index_name
 from index_store.reader import IndexReader
 from retrieval.backlog import find_backlog
 from retrieval.build import was_committed
@@ -43,7 +44,7 @@ def plan_build(
     recipe = continued_recipe(reader, root, *asked) if reader else new_recipe(*asked)
     work = plan_work(listing, paths, reader, run.retry_rejects)
     plan = BuildPlan(
-        index=str(root),
+        index=index_name(root),
         model=recipe.chosen.name,
         why=recipe.chosen.why,
         modes=tuple(recipe.targets),

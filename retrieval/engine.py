@@ -21,6 +21,7 @@ from PIL import Image
 
 from index_store.cache import TensorCache
 from index_store.codecs import find_codec
+from index_store.pull import existing_root
 from index_store.reader import IndexReader
 from retrieval.aas import QKV, aligned_attention_scores, higher_is_closer
 from retrieval.backbones import describe_extractor
@@ -62,12 +63,12 @@ class Engine:
 
     @classmethod
     def open(cls, index: str | Path, settings: EngineSettings | None = None) -> "Engine":
-        """Open the index at ``index``.
+        """Open the index at ``index``, a folder or an ``s3://`` URL.
 
         Raises:
             IndexNotFoundError, IndexCorruptError, IndexIncompatibleError: see :mod:`index_store.errors`.
         """
-        return cls(IndexReader(Path(index)), settings or EngineSettings())
+        return cls(IndexReader(existing_root(index)), settings or EngineSettings())
 
     def __len__(self) -> int:
         return len(self._reader)

@@ -10,6 +10,7 @@ from index_store.errors import (
     IndexNotFoundError,
     IndexStoreError,
     NoSpaceError,
+    RemoteStoreError,
     UsageError,
 )
 
@@ -25,6 +26,7 @@ __all__ = [
     "ModelError",
     "NoSpaceError",
     "RejectReason",
+    "RemoteStoreError",
     "UsageError",
 ]
 

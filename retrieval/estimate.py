@@ -11,6 +11,7 @@ from torch import nn
 
 from index_store.codecs import CODECS, Arrays
 from index_store.layout import is_index
+from index_store.mirror import held_locally
 from retrieval.backbones import describe_extractor
 from retrieval.device import available_memory, choose_device, resident_memory
 from retrieval.errors import NoSpaceError
@@ -86,7 +87,8 @@ def estimate_build(
     room, codec = measure_room(models), models.codec.name
     modes = tuple(models.targets) if modes is None else modes
     batch = batch_size(settings.model, run)
-    needed = room.total(codec, modes, images)
+    local = held_locally(root, images, run.segment_rows)
+    needed = room.total(codec, modes, local)
     free = shutil.disk_usage(_existing(root)).free
     device = choose_device(run.device)
     return Estimate(
@@ -94,13 +96,14 @@ def estimate_build(
         codec=codec,
         bytes_by_mode={mode: room.tensors[codec][mode] for mode in modes},
         bytes_beside=room.beside,
-        disk_bytes=needed,
+        disk_bytes=room.total(codec, modes, images),
+        local_bytes=needed,
         free_disk_bytes=free,
         models_bytes=models_memory(models, device),
         batch=batch,
         batch_bytes=batch * working_bytes(settings, device),
         free_memory_bytes=available_memory(device),
-        advice="" if needed <= free else _advice(room, codec, modes, images, free, is_index(root)),
+        advice="" if needed <= free else _advice(room, codec, modes, local, free, is_index(root)),
     )
 
 
@@ -136,9 +139,9 @@ def check_estimate(estimate: Estimate, root: Path) -> None:
     Raises:
         NoSpaceError: the message says what would fit.
     """
-    if estimate.disk_bytes > estimate.free_disk_bytes:
+    if estimate.local_bytes > estimate.free_disk_bytes:
         raise NoSpaceError(
-            f"{root} would grow by {_size(estimate.disk_bytes)} ({estimate.bytes_an_image / 1e6:.2f} MB an image) and "
+            f"{root} would grow by {_size(estimate.local_bytes)} ({estimate.bytes_an_image / 1e6:.2f} MB an image) and "
             f"{_size(estimate.free_disk_bytes)} are free; {estimate.advice}"
         )
     free = estimate.free_memory_bytes

@@ -13,6 +13,7 @@ class Estimate:
     bytes_by_mode: dict[str, int]  # of one image's tensors
     bytes_beside: int  # of one image's vectors and catalogue row, about
     disk_bytes: int  # of all images
+    local_bytes: int  # of these, what this machine's disk must hold: all, or a segment of an index in an object store
     free_disk_bytes: int
     models_bytes: int | None  # memory of this process with its models, about; None: the system does not say
     batch: int  # images
@@ -49,7 +50,7 @@ class BuildPlan:
     @property
     def fits(self) -> bool:
         """Whether the disk can hold it."""
-        return self.estimate is None or self.estimate.disk_bytes <= self.estimate.free_disk_bytes
+        return self.estimate is None or self.estimate.local_bytes <= self.estimate.free_disk_bytes
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""

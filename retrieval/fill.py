@@ -15,6 +15,8 @@ from index_store.catalog import Item
 from index_store.layout import Layout, require_index
 from index_store.lock import writer_lock
 from index_store.manifest import Generation, SegmentRecord
+from index_store.mirror import held_locally, index_name
+from index_store.pull import existing_root
 from index_store.reader import IndexReader
 from index_store.segment import SegmentWriter, clear_uncommitted, drop_expired
 from retrieval.backbones import describe_extractor
@@ -99,7 +101,8 @@ class Filler:
         if good:
             stored = self._models.encode_stored([prepared for _, prepared in good], job.need)
             if not self._fits:
-                check_disk(self._layout.root, stored_bytes(stored) // len(good), len(job.items))
+                images = held_locally(self._layout.root, len(job.items), self._run.segment_rows)
+                check_disk(self._layout.root, stored_bytes(stored) // len(good), images)
                 self._fits = True
             segment.fill([item.id for item, _ in good], stored.vectors, stored.tensors)
         lost = len(batch.files) - len(good)
@@ -140,7 +143,7 @@ def fill_index(
     check_order(order)
     run = run or BuildSettings()
     started = time.monotonic()
-    layout = Layout(require_index(Path(index)))
+    layout = Layout(require_index(existing_root(index)))
     with writer_lock(layout):
         report = _fill(layout, modes, order, weights, run, on_event)
     return replace(report, seconds=time.monotonic() - started)
@@ -186,7 +189,7 @@ def _fill(
         reader = IndexReader(layout.root)
         reader.train_where_due(lambda encoder: on_event(BuildEvent("training", encoder, total=len(reader))))
     return FillReport(
-        index=str(layout.root),
+        index=index_name(layout.root),
         model=recipe.settings.model,
         modes=wanted.modes,
         items=len(reader),

@@ -17,6 +17,8 @@ from index_store.durable import writing
 from index_store.layout import Layout
 from index_store.lock import writer_lock
 from index_store.manifest import commit
+from index_store.mirror import segment_name
+from index_store.pull import existing_root
 from index_store.reader import IndexReader
 from index_store.segment import READER_GRACE, SegmentWriter, clear_uncommitted, drop_expired, retire
 from index_store.verify import Damage, find_damage, segment_ids, whole_generation, without_damage
@@ -55,7 +57,7 @@ def remove_items(index: str | Path, patterns: Sequence[str]) -> Change:
     Raises:
         UsageError: a pattern that fits no item.
     """
-    layout = Layout(Path(index))
+    layout = Layout(existing_root(index))
     with writer_lock(layout):
         reader = IndexReader(layout.root)
         ids = {item.id for pattern in patterns for item in _matching(reader, pattern)}
@@ -90,7 +92,7 @@ def compact(index: str | Path, now: bool = False, on_progress: Progress = lambda
     Raises:
         NoSpaceError: the disk can't hold both for the while.
     """
-    layout = Layout(Path(index))
+    layout = Layout(existing_root(index))
     with writer_lock(layout):
         reader = IndexReader(layout.root)
         generation = drop_expired(layout, reader.generation)
@@ -120,7 +122,7 @@ def _rewrite(layout: Layout, reader: IndexReader, on_progress: Progress) -> Iter
     for count, start in enumerate(starts):
         rows = np.arange(start, min(start + COMPACT_ROWS, len(reader)))
         whole, parts = _split(reader, rows)
-        writer = SegmentWriter(layout, f"{number:06d}-{count:03d}", reader.codec)
+        writer = SegmentWriter(layout, segment_name(layout, f"{number:06d}-{count:03d}"), reader.codec)
         for some in _few(rows):
             items = reader.items(some)
             writer.append(items, [], {e: vectors[e][some] for e in whole.encoders}, _tensors(reader, whole, some))
@@ -129,7 +131,8 @@ def _rewrite(layout: Layout, reader: IndexReader, on_progress: Progress) -> Iter
             writer.append([], reader.rejects(), {}, {})
         yield writer
         for part, (need, held) in enumerate(parts):
-            filled = SegmentWriter(layout, f"{number:06d}-{count:03d}-{part:02d}", reader.codec)
+            name = segment_name(layout, f"{number:06d}-{count:03d}-{part:02d}")
+            filled = SegmentWriter(layout, name, reader.codec)
             for some in _few(held):
                 ids = reader.ids[some].tolist()
                 filled.fill(ids, {e: vectors[e][some] for e in need.encoders}, _tensors(reader, need, some))
@@ -156,7 +159,7 @@ def _split(reader: IndexReader, rows: NDArray[np.int64]) -> tuple[Need, list[tup
 
 def verify(index: str | Path) -> list[Damage]:
     """Read everything back; an empty list says that the index is whole."""
-    return list(find_damage(Path(index)))
+    return list(find_damage(existing_root(index, fresh=True)))
 
 
 def repair(index: str | Path) -> list[Damage]:
@@ -165,9 +168,9 @@ def repair(index: str | Path) -> list[Damage]:
     Raises:
         IndexCorruptError: no generation is whole, so that there is nothing to go on from.
     """
-    layout = Layout(Path(index))
+    layout = Layout(existing_root(index, fresh=True))
     with writer_lock(layout):
-        damages = verify(index)
+        damages = list(find_damage(layout.root))
         if not damages:
             return []
         generation = whole_generation(layout)
@@ -184,7 +187,7 @@ def repair(index: str | Path) -> list[Damage]:
 
 def export(index: str | Path, folder: Path) -> Change:
     """Write the catalogue as ``items.parquet`` and every encoder's vectors as float32 npy, rows in one order."""
-    reader = IndexReader(Path(index))
+    reader = IndexReader(existing_root(index))
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} is not empty; name another folder")
     with writing(folder):

@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Any
 
 from index_store.cache import cache_size
+from index_store.mirror import index_name
 from index_store.reader import IndexReader
 from retrieval.backlog import coverage
 from retrieval.plan import Recipe
@@ -13,7 +14,7 @@ def about_index(reader: IndexReader, recipe: Recipe) -> dict[str, Any]:
     """Return what every result says of its index."""
     generation = reader.generation
     return {
-        "path": str(reader.layout.root),
+        "path": index_name(reader.layout.root),
         "model": recipe.settings.model,
         "items": len(reader),
         "generation": generation.number,

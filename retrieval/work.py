@@ -8,6 +8,7 @@ from pathlib import Path
 
 from index_store.catalog import Item
 from index_store.layout import is_index, may_become_index, new_index_path
+from index_store.pull import local_root
 from index_store.reader import IndexReader
 from retrieval.discovery import Listing, find_images, read_bytes
 from retrieval.errors import ImageError, UsageError
@@ -53,7 +54,7 @@ def find_sources(
     paths = [Path(s) for s in ([sources] if isinstance(sources, str | Path) else sources)]
     listing = find_images(paths)
     check_sources(listing, paths)
-    root = Path(index) if index is not None else new_index_path(paths, Path.cwd())
+    root = local_root(index) if index is not None else new_index_path(paths, Path.cwd())
     if not is_index(root) and not may_become_index(root):
         raise UsageError(f"{root} exists and is no index; name another place with --index")
     return paths, listing, root

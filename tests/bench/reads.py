@@ -1,4 +1,4 @@
-"""Read the tensors of random images, against one thread that reads the same bytes with preadv: cold and warm, in turns."""
+"""Read tensors of random images, against one thread that reads the same bytes with preadv: cold and warm, in turns."""
 
 import os
 from collections.abc import Sequence

@@ -1,0 +1,106 @@
+"""Byte ranges of a shard: of a file, or of an object where a mirror does not hold the file."""
+
+import os
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from index_store.layout import Layout
+from index_store.mirror import TRANSFERS, find_mirror
+from index_store.objects import ObjectStore
+
+FILES_AT_ONCE = 4
+Span = tuple[int, int]
+"""Offset and length in bytes."""
+
+
+class Shard(Protocol):
+    """An opened shard; ``name`` is its path or URL."""
+
+    name: str
+
+    def tail(self, length: int) -> tuple[bytes, int]:
+        """Return the last ``length`` bytes, or all there are, and where they begin."""
+
+    def ranges(self, spans: Sequence[Span]) -> Iterator[bytes]:
+        """Yield the bytes of each span, fewer where the shard ends before."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class _FileShard:
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+        self._descriptor = os.open(path, os.O_RDONLY)
+
+    def tail(self, length: int) -> tuple[bytes, int]:
+        start = max(0, os.fstat(self._descriptor).st_size - length)
+        return os.pread(self._descriptor, length, start), start
+
+    def ranges(self, spans: Sequence[Span]) -> Iterator[bytes]:
+        return (os.pread(self._descriptor, length, offset) for offset, length in spans)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._descriptor)
+
+
+class _RemoteShard:
+    def __init__(self, store: ObjectStore, key: str) -> None:
+        self.name = store.where(key)
+        self._store, self._key = store, key
+
+    def tail(self, length: int) -> tuple[bytes, int]:
+        return _tail(self._store, self._key, length)
+
+    def ranges(self, spans: Sequence[Span]) -> Iterator[bytes]:
+        return iter(self._store.ranges(self._key, spans))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+
+@lru_cache(maxsize=4096)
+def _tail(store: ObjectStore, key: str, length: int) -> tuple[bytes, int]:
+    """Remember the indexes of shards: objects of one name never change, and a damaged one fails its checksum."""
+    return store.tail(key, length)
+
+
+def forget_tails() -> None:
+    """Read the indexes of remote shards again from now on."""
+    _tail.cache_clear()
+
+
+def open_shard(path: Path, root: Path) -> Shard:
+    """Open the shard at ``path`` in the index at ``root``.
+
+    Raises:
+        FileNotFoundError: it is not there, and ``root`` is no mirror.
+    """
+    try:
+        return _FileShard(path)
+    except FileNotFoundError:
+        mirror = find_mirror(Layout(root))
+        if mirror is None:
+            raise
+        return _RemoteShard(mirror.store, path.relative_to(root).as_posix())
+
+
+def shards_at_once(root: Path) -> int:
+    """Return how many shards are best read at a time."""
+    return TRANSFERS if Layout(root).remote.exists() else FILES_AT_ONCE
