@@ -7,13 +7,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from index_store.layout import Layout
 from index_store.mirror import TRANSFERS, find_mirror
 from index_store.objects import ObjectStore
 
 FILES_AT_ONCE = 4
-Span = tuple[int, int]
-"""Offset and length in bytes."""
+Buffers = Sequence[NDArray[np.uint8]]
+"""Where the bytes of a range go, one array after the other."""
 
 
 class Shard(Protocol):
@@ -24,8 +27,8 @@ class Shard(Protocol):
     def tail(self, length: int) -> tuple[bytes, int]:
         """Return the last ``length`` bytes, or all there are, and where they begin."""
 
-    def ranges(self, spans: Sequence[Span]) -> Iterator[bytes]:
-        """Yield the bytes of each span, fewer where the shard ends before."""
+    def fill(self, offsets: Sequence[int], buffers: Sequence[Buffers]) -> Iterator[int]:
+        """Read at each offset into its buffers, one after the other; yield the bytes that there were."""
 
     def __enter__(self) -> Self: ...
 
@@ -43,8 +46,8 @@ class _FileShard:
         start = max(0, os.fstat(self._descriptor).st_size - length)
         return os.pread(self._descriptor, length, start), start
 
-    def ranges(self, spans: Sequence[Span]) -> Iterator[bytes]:
-        return (os.pread(self._descriptor, length, offset) for offset, length in spans)
+    def fill(self, offsets: Sequence[int], buffers: Sequence[Buffers]) -> Iterator[int]:
+        return (os.preadv(self._descriptor, list(into), offset) for offset, into in zip(offsets, buffers, strict=True))
 
     def __enter__(self) -> Self:
         return self
@@ -63,8 +66,15 @@ class _RemoteShard:
     def tail(self, length: int) -> tuple[bytes, int]:
         return _tail(self._store, self._key, length)
 
-    def ranges(self, spans: Sequence[Span]) -> Iterator[bytes]:
-        return iter(self._store.ranges(self._key, spans))
+    def fill(self, offsets: Sequence[int], buffers: Sequence[Buffers]) -> Iterator[int]:
+        lengths = [sum(buffer.nbytes for buffer in into) for into in buffers]
+        found = self._store.ranges(self._key, list(zip(offsets, lengths, strict=True)))
+        for data, length, into in zip(found, lengths, buffers, strict=True):
+            if len(data) == length:
+                parts = np.split(np.frombuffer(data, np.uint8), np.cumsum([buffer.nbytes for buffer in into])[:-1])
+                for buffer, part in zip(into, parts, strict=True):
+                    buffer[...] = part
+            yield len(data)
 
     def __enter__(self) -> Self:
         return self

@@ -30,6 +30,7 @@ from tests.bench.codecs import add_data_option, codec_rows
 from tests.bench.growth import growth
 from tests.bench.pairwise import pairwise
 from tests.bench.published import published_loop
+from tests.bench.reads import reads
 from tests.bench.scale import measure as measure_random
 from tests.bench.scale import run_apart
 from tests.bench.scale import write as write_random
@@ -170,7 +171,9 @@ def main() -> None:
     name = torch.cuda.get_device_name() if asked.device == "cuda" else platform.processor() or platform.machine()
     with tempfile.TemporaryDirectory() as scratch:
         rows = rerank_against_published(asked.device) + build_and_search(asked.device, Path(scratch))
-        rows += pairwise(Path(scratch)) + growth(Path(scratch)) + scale(asked.items, Path(scratch))
+        rows += (
+            pairwise(Path(scratch)) + reads(Path(scratch)) + growth(Path(scratch)) + scale(asked.items, Path(scratch))
+        )
         if asked.sd15:
             rows += real_size(asked.device, asked.sd15, Path(scratch)) + build_cost_rows(asked.device, asked.sd15)
     rows += codec_rows(asked.device, asked.data, asked.sd15)

@@ -14,12 +14,13 @@ IMAGES = 200
 WANTED = 100
 
 
-def read_plainly(files: Sequence[tuple[int, Sequence[int]]], buffer: np.ndarray) -> None:
-    """Read, of every descriptor, a row's bytes at each of the offsets."""
-    view = memoryview(buffer).cast("B")
+def read_plainly(files: Sequence[tuple[int, Sequence[int]]], size: int) -> None:
+    """Read, of every descriptor, a row's bytes at each of the offsets, into memory of their own."""
+    memory = np.empty((sum(len(offsets) for _, offsets in files), size), np.uint8)
+    places = iter(memory)
     for descriptor, offsets in files:
         for offset in offsets:
-            os.preadv(descriptor, [view], offset)
+            os.preadv(descriptor, [next(places)], offset)
 
 
 def forget(folder: Path) -> None:
@@ -49,7 +50,6 @@ def reads(folder: Path) -> list[Row]:
         for name in "qkv":
             shard = group / name / "c" / str(row // record.shard_rows) / "0/0/0/0"
             by_shard.setdefault(shard, []).append(size * (row % record.shard_rows))
-    buffer = np.empty(size, np.uint8)
     opened = [(os.open(path, os.O_RDONLY), offsets) for path, offsets in by_shard.items()]
 
     def cold(read: object) -> None:
@@ -61,7 +61,7 @@ def reads(folder: Path) -> list[Row]:
         read_rows(places)
 
     def plainly() -> None:
-        read_plainly(opened, buffer)
+        read_plainly(opened, size)
 
     rows_found: list[Row] = []
     warm = in_turns({"ours": ours, "plain": plainly}, rounds=5)
