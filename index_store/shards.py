@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +47,9 @@ class _FileShard:
         return os.pread(self._descriptor, length, start), start
 
     def fill(self, offsets: Sequence[int], buffers: Sequence[Buffers]) -> Iterator[int]:
-        return (os.preadv(self._descriptor, list(into), offset) for offset, into in zip(offsets, buffers, strict=True))
+        for offset, into in zip(offsets, buffers, strict=True):
+            arrays: list[Any] = list(into)  # buffers, though numpy's types do not say so
+            yield os.preadv(self._descriptor, arrays, offset)
 
     def __enter__(self) -> Self:
         return self
