@@ -7,7 +7,6 @@ those of the machine and of the moment; the ratios are what lasts.
 import argparse
 import json
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -34,7 +33,7 @@ from tests.bench.reads import reads
 from tests.bench.scale import measure as measure_random
 from tests.bench.scale import run_apart
 from tests.bench.scale import write as write_random
-from tests.bench.timing import Row, in_turns
+from tests.bench.timing import Row, in_turns, peak_memory
 
 SD15_U0 = (2, 8, 256, 160)
 
@@ -177,8 +176,7 @@ def main() -> None:
         if asked.sd15:
             rows += real_size(asked.device, asked.sd15, Path(scratch)) + build_cost_rows(asked.device, asked.sd15)
     rows += codec_rows(asked.device, asked.data, asked.sd15)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    rows.append(("peak memory of this run", f"{peak:.1f} GB", ""))
+    rows.append(("peak memory of this run", f"{peak_memory() / 1e9:.1f} GB", ""))
     head = f"torch {torch.__version__} on {name}, device {asked.device}, one thread"
     table = "\n".join(
         [f"{head}\n", "| what | figure | |", "|---|---|---|", *(f"| {a} | {b} | {c} |" for a, b, c in rows)]

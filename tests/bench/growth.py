@@ -1,6 +1,5 @@
 """How a build and a search grow with the number of images: the embedded model on so many small JPEG files."""
 
-import resource
 import shutil
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from PIL import Image
 from retrieval import BuildSettings, Engine, build_index
 from retrieval.gallery import gallery
 from tests.bench.scale import run_apart
-from tests.bench.timing import Row, in_turns
+from tests.bench.timing import Row, in_turns, peak_memory
 
 SIZES = (1000, 5000)
 DRAWN = 100
@@ -18,7 +17,7 @@ DRAWN = 100
 def build(images: Path, index: Path) -> tuple[float, float]:
     """Index a folder; return images a second and this process's peak memory in MB."""
     report = build_index(images, index, model="mini", modes=["style"], run=BuildSettings(device="cpu"))
-    return report.added / report.seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    return report.added / report.seconds, peak_memory() / 1e6
 
 
 def warm_search(index: Path, query: Path) -> float:

@@ -7,7 +7,6 @@ is then the reader's alone. Prints one JSON object.
 import argparse
 import json
 import multiprocessing
-import resource
 import statistics
 import tempfile
 import time
@@ -21,6 +20,7 @@ from index_store.coarse import import_faiss, normalised, read_vectors
 from index_store.layout import Layout
 from index_store.reader import IndexReader
 from index_store.trained import read_record
+from tests.bench.timing import peak_memory
 from tests.synthetic import EMPTY, ENCODER, add_segments
 
 DIM = 256
@@ -41,7 +41,7 @@ def write(root: Path, items: int, segment_rows: int, structured: bool) -> float:
 def measure(root: Path) -> dict[str, float]:
     """Open the index as a search does, search it, and compare with exact search; figures by name."""
     import_faiss().omp_set_num_threads(1)
-    before = _memory()
+    before = peak_memory()
     start = time.perf_counter()
     reader = IndexReader(root)
     catalogue = time.perf_counter() - start
@@ -60,7 +60,7 @@ def measure(root: Path) -> dict[str, float]:
         start = time.perf_counter()
         found.append(index.search(query, COUNT)[0])
         times.append(1e3 * (time.perf_counter() - start))
-    peak = _memory()
+    peak = peak_memory()
     exact = _exact(reader, queries)
     recall = np.mean([len(np.intersect1d(a, b)) / COUNT for a, b in zip(found, exact, strict=True)])
     record = read_record(Layout(root), ENCODER)
@@ -83,11 +83,6 @@ def _exact(reader: IndexReader, queries: np.ndarray) -> list[np.ndarray]:
     blocks = range(0, len(vectors), 50_000)
     scores = np.concatenate([vectors[at : at + 50_000].astype(np.float32) @ queries.T for at in blocks])
     return [np.argpartition(-column, COUNT)[:COUNT] for column in scores.T]
-
-
-def _memory() -> int:
-    """Return the peak of this process's own memory so far, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def run_apart(function: Callable[..., T], *arguments: object) -> T:
