@@ -99,16 +99,18 @@ def in_child(work: Callable[[], object], result: Path) -> None:
     Child(run).wait()
 
 
-def run_and_look(command: Callable[[Path], object], index: Path, result: Path) -> Held:
-    """Run a writer to its end and return what the index holds then."""
+def run_and_look(command: Callable[[Path], object], index: Path, result: Path) -> tuple[Held, float]:
+    """Run a writer to its end and return what the index holds then, and the seconds that it took."""
 
-    def work() -> Held:
+    def work() -> tuple[Held, float]:
+        began = time.monotonic()
         command(index)
-        return held_by(index)
+        seconds = time.monotonic() - began
+        return held_by(index), seconds
 
     in_child(work, result)
-    held: Held = pickle.loads(result.read_bytes())
-    return held
+    found: tuple[Held, float] = pickle.loads(result.read_bytes())
+    return found
 
 
 def kill_writer(folder: Path, kind: str, kills: int, seed: int) -> Tally:
@@ -124,9 +126,7 @@ def kill_writer(folder: Path, kind: str, kills: int, seed: int) -> Tally:
     begin()
     in_child(lambda: held_by(scratch), result)
     before: Held = pickle.loads(result.read_bytes())
-    began = time.monotonic()
-    end = run_and_look(command, scratch, result)
-    duration, tally = time.monotonic() - began, Tally()
+    (end, duration), tally = run_and_look(command, scratch, result), Tally()
     while tally.kills < kills:
         begin()
         child = Child(lambda say: command(scratch) and None)
@@ -139,7 +139,7 @@ def kill_writer(folder: Path, kind: str, kills: int, seed: int) -> Tally:
         tally.reopened += 1
         tally.damaged += len(damages)
         count_differences(tally, before, held, end)
-        tally.unfinished += run_and_look(command, scratch, result) != end
+        tally.unfinished += run_and_look(command, scratch, result)[0] != end
     return tally
 
 
