@@ -18,29 +18,26 @@ class GrownIndex:
         ids: NDArray[np.int64],
         rest: NDArray[np.int64],
         rest_vectors: Floats,
-        buried: NDArray[np.int64],
     ) -> None:
         """Take the parts together.
 
         Args:
-            trained: holds every live row that is not in ``rest``.
+            trained: holds every live row that is not in ``rest``, and leaves out those that are dead.
             ids: the live rows' ids, ascending.
             rest: rows that are scanned.
             rest_vectors: their vectors, float32 of norm 1.
-            buried: ids that the trained index may hold and that no longer count.
         """
-        self._trained, self._ids, self._buried, self._rest = trained, ids, buried, rest
+        self._trained, self._ids, self._rest = trained, ids, rest
         self._scanned = CoarseIndex(rest_vectors) if len(rest) else None
-        self._place = np.full(len(ids), -1)  # in rest_vectors
+        self._place = np.full(len(ids), -1)  # among the rows that are scanned
         self._place[rest] = np.arange(len(rest))
-        self._rest_vectors = rest_vectors
 
     def __len__(self) -> int:
         return len(self._ids)
 
     def search(self, query: Floats, count: int) -> tuple[NDArray[np.int64], Floats]:
         """Return the rows nearest to ``query [dim]`` and their cosines, best first; ties by row, lowest first."""
-        found = [np.searchsorted(self._ids, self._trained.search(query, int(SPARE * count), self._buried))]
+        found = [np.searchsorted(self._ids, self._trained.search(query, int(SPARE * count)))]
         if self._scanned is not None:
             found.append(self._rest[self._scanned.search(query, count)[0]])
         rows = np.concatenate(found)
@@ -50,9 +47,9 @@ class GrownIndex:
         """Return the cosines of ``query [dim]`` with ``rows``, in their order."""
         place = self._place[rows]
         new = place >= 0
-        vectors = np.empty((len(rows), len(query)), np.float32)
-        if new.any():
-            vectors[new] = self._rest_vectors[place[new]]
+        found = np.empty(len(rows), np.float32)
+        if self._scanned is not None:
+            found[new] = self._scanned.similarities(query, place[new])
         if not new.all():
-            vectors[~new] = normalised(self._trained.vectors(self._ids[rows[~new]]))
-        return cosines(vectors, query)
+            found[~new] = cosines(normalised(self._trained.vectors(self._ids[rows[~new]])), query)
+        return found

@@ -143,7 +143,8 @@ class IndexReader:
 
     def coarse_index(self, encoder: str) -> CoarseIndex | GrownIndex:
         """Return the coarse stage over one encoder: what was trained and is still true, and a scan of the rest."""
-        opened = open_trained(self.layout, encoder, self._vector_checksums(encoder))
+        buried = np.array(self.generation.tombstones, np.int64)
+        opened = open_trained(self.layout, encoder, self._vector_checksums(encoder), buried)
         if opened is None:
             return CoarseIndex(self.vectors(encoder))
         record, trained = opened
@@ -151,7 +152,7 @@ class IndexReader:
         places = self._vector_places(encoder)
         rest = np.flatnonzero(~(known[places.segment] & places.held))
         vectors = normalised(self._together(rest, self._vector_parts(encoder, record.segments), trained.dim))
-        return GrownIndex(trained, self.ids, rest, vectors, np.array(self.generation.tombstones, np.int64))
+        return GrownIndex(trained, self.ids, rest, vectors)
 
     def train_where_due(self, on_train: Callable[[str], None] = lambda encoder: None) -> None:
         """Train the coarse stage of every encoder whose trained index is missing or old, where there are many rows.

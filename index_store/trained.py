@@ -64,8 +64,9 @@ def train(layout: Layout, encoder: str, parts: ReadParts, rows: int, stamp: int)
         stamp: makes the file's name new, so that searches keep the file they opened.
     """
     faiss = import_faiss()
-    sample = _sample(parts, rows, _SAMPLE * _lists(rows))
-    dim, lists = sample.shape[1], _lists(rows)
+    lists = _lists(rows)
+    sample = _sample(parts, rows, _SAMPLE * lists)
+    dim = sample.shape[1]
     index = faiss.IndexIVFScalarQuantizer(
         faiss.IndexFlatIP(dim), dim, lists, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT, False
     )
@@ -126,19 +127,18 @@ def _measure(faiss: Any, index: Any, queries: Floats, lists: int) -> tuple[int, 
 class TrainedIndex:
     """A stored index, memory-mapped; safe to search from many threads."""
 
-    def __init__(self, path: Path, record: TrainedRecord) -> None:
+    def __init__(self, path: Path, record: TrainedRecord, without: NDArray[np.int64]) -> None:
+        """Open the file of ``record``; searches leave out the ids ``without``."""
         faiss = import_faiss()
-        self._faiss, self._record = faiss, record
+        self._dead = faiss.IDSelectorBatch(without)  # must outlive the searches: FAISS holds a bare pointer
+        chosen = faiss.IDSelectorNot(self._dead) if len(without) else None
+        self._options = faiss.SearchParametersIVF(nprobe=record.probes, sel=chosen)
         self._index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
         self._index.set_direct_map_type(faiss.DirectMap.Hashtable)
 
-    def search(self, query: Floats, count: int, without: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return up to ``count`` ids nearest to ``query [dim]``, leaving out the ids ``without``; in no order."""
-        faiss = self._faiss
-        dead = faiss.IDSelectorBatch(without)  # must outlive the search: FAISS holds a bare pointer
-        chosen = faiss.IDSelectorNot(dead) if len(without) else None
-        options = faiss.SearchParametersIVF(nprobe=self._record.probes, sel=chosen)
-        ids: NDArray[np.int64] = self._index.search(query[None], count, params=options)[1][0]
+    def search(self, query: Floats, count: int) -> NDArray[np.int64]:
+        """Return up to ``count`` ids nearest to ``query [dim]``, in no order."""
+        ids: NDArray[np.int64] = self._index.search(query[None], count, params=self._options)[1][0]
         return ids[ids >= 0]
 
     @property
@@ -152,20 +152,29 @@ class TrainedIndex:
         return found
 
 
-def open_trained(layout: Layout, encoder: str, segments: dict[str, int]) -> tuple[TrainedRecord, TrainedIndex] | None:
+def open_trained(
+    layout: Layout, encoder: str, segments: dict[str, int], without: NDArray[np.int64]
+) -> tuple[TrainedRecord, TrainedIndex] | None:
     """Open the encoder's trained index, where there is a whole one over nothing but ``segments`` (names, checksums).
 
-    What is missing, damaged or of other segments is no error: the caller scans the vectors instead.
+    Its searches leave out the ids ``without``. What is missing, damaged or of other segments is no error: the caller
+    scans the vectors instead.
     """
-    record = read_record(layout, encoder)
-    if record is None or not record.segments.items() <= segments.items():
+    record = _record_of(layout, encoder, segments)
+    if record is None:
         return None
     path = layout.derived / record.file
     try:
         check_file(path, FileRecord(record.size, record.crc32c))
-        return record, TrainedIndex(path, record)
+        return record, TrainedIndex(path, record, without)
     except (IndexCorruptError, RuntimeError):  # FAISS raises RuntimeError for a file that is gone by now
         return None
+
+
+def _record_of(layout: Layout, encoder: str, segments: dict[str, int]) -> TrainedRecord | None:
+    """Return what is known of the encoder's trained index if all that it holds is in ``segments``."""
+    record = read_record(layout, encoder)
+    return record if record is not None and record.segments.items() <= segments.items() else None
 
 
 def read_record(layout: Layout, encoder: str) -> TrainedRecord | None:
@@ -189,8 +198,8 @@ def is_due(layout: Layout, encoder: str, segments: dict[str, int], sizes: dict[s
     rows = sum(sizes.values())
     if rows < TRAINED_FROM:
         return False
-    record = read_record(layout, encoder)
-    if record is None or not record.segments.items() <= segments.items() or not (layout.derived / record.file).exists():
+    record = _record_of(layout, encoder, segments)
+    if record is None or not (layout.derived / record.file).exists():
         return True
     rest = sum(size for name, size in sizes.items() if name not in record.segments)
     return rest > max(TRAINED_FROM, REST * rows)

@@ -80,8 +80,7 @@ class HotRows:
 
     def put(self, rows: Sequence[int], candidates: QKV, outputs: Tensor) -> None:
         """Keep ``rows``, whose tensors and own outputs are float32 ``[rows, ...]`` and may be overwritten later."""
-        q, k, v = (t.to(self.dtype, copy=True) for t in (candidates.q, candidates.k, candidates.v))
         for position, row in enumerate(rows):
-            # Clones: a slice would keep the memory of all the rows it was cut from.
-            parts = (t[position].clone() for t in (q, k, v, outputs))
-            self.tier.put(self.mode, row, HotRow(*parts))
+            # Copies: a slice would keep the memory of all the rows it was cut from.
+            q, k, v = (t[position].to(self.dtype, copy=True) for t in (candidates.q, candidates.k, candidates.v))
+            self.tier.put(self.mode, row, HotRow(q, k, v, outputs[position].clone()))
