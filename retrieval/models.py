@@ -65,6 +65,7 @@ class Models:
     rules: DecodeRules
     targets: Mapping[str, Target]  # by mode
     codec: Codec = CODECS[DEFAULT_CODEC]
+    fixed_batch: int = 0  # images that the extractor is always given, filled up where there are fewer; 0: any number
 
     def everything(self) -> Need:
         """Return all that these models compute of an image."""
@@ -82,8 +83,8 @@ class Models:
         wanted = {mode: self.targets[mode] for mode in need.modes}
         by_target: Mapping[Target, QKV] = {}
         if wanted:
-            pixels = np.stack([image[ATTENTION] for image in batch])
-            by_target = self.extractor.extract(pixels, list(dict.fromkeys(wanted.values())), role)
+            by_target = self.extractor.extract(self._pixels(batch), list(dict.fromkeys(wanted.values())), role)
+            by_target = {t: QKV(*(x[: len(batch)] for x in (qkv.q, qkv.k, qkv.v))) for t, qkv in by_target.items()}
         return Encoded(self.embed(batch, need.encoders), {mode: by_target[target] for mode, target in wanted.items()})
 
     def encode_stored(self, batch: Sequence[Prepared], need: Need | None = None) -> Stored:
@@ -100,10 +101,15 @@ class Models:
         wanted = {mode: self.targets[mode] for mode in need.modes}
         arrays: dict[Target, Mapping[str, NDArray[Any]]] = {}
         if wanted:
-            pixels = np.stack([image[ATTENTION] for image in batch])
-            hidden = self._hidden_extractor().hidden(pixels, list(dict.fromkeys(wanted.values())), "gallery")
-            arrays = {target: self.codec.encode({"h": h.float().cpu().numpy()}) for target, h in hidden.items()}
+            chosen = list(dict.fromkeys(wanted.values()))
+            hidden = self._hidden_extractor().hidden(self._pixels(batch), chosen, "gallery")
+            found = {target: h[: len(batch)].float().cpu().numpy() for target, h in hidden.items()}
+            arrays = {target: self.codec.encode({"h": h}) for target, h in found.items()}
         return Stored(self.embed(batch, need.encoders), {mode: arrays[target] for mode, target in wanted.items()})
+
+    def _pixels(self, batch: Sequence[Prepared]) -> Pixels:
+        images = [image[ATTENTION] for image in batch]
+        return np.stack(images + images[-1:] * (self.fixed_batch - len(images)))
 
     def embed(self, batch: Sequence[Prepared], encoders: Sequence[str] | None = None) -> dict[str, NDArray[np.float32]]:
         """Return the vectors ``[images, dim]`` of ``encoders``, of each by default."""

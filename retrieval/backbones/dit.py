@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from retrieval.backbones import Description, ExtractorDescription, Pixels
 from retrieval.backbones.capture import LayerInputs, capture_branches
@@ -99,6 +99,10 @@ class DiT(LayerInputs):
         self._settings, self._published = settings, published
         self._image_size = 8 * network.config.sample_size
         self._classes = CLASSES if settings.branches == "both" else CLASSES[:1]
+
+    def networks(self) -> tuple[nn.Module, ...]:
+        """See :class:`retrieval.compiled.Compilable`."""
+        return self._vae, self._network
 
     def prepare(self, image: Image.Image) -> Pixels:
         """Return ``[S, S, 3]``: Lanczos to a square, as published."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from retrieval.backbones import ExtractorDescription, Pixels
 from retrieval.backbones.capture import LayerInputs, capture_branches, tokens_at
@@ -102,6 +102,10 @@ class StableDiffusionXL(LayerInputs):
         self._settings, self._image_size, self._published = settings, image_size, published
         keep = slice(None) if settings.branches == "both" else slice(1, None)
         self._context, self._pooled = (tensor[keep] for tensor in prompts)
+
+    def networks(self) -> tuple[nn.Module, ...]:
+        """See :class:`retrieval.compiled.Compilable`."""
+        return self._vae, self._unet
 
     def prepare(self, image: Image.Image) -> Pixels:
         """Return ``[S, S, 3]``: Lanczos to a square, as published."""
