@@ -54,6 +54,7 @@ def build(
     device: options.Device = RUN.device,
     batch_size: options.BatchSize = None,
     workers: options.Workers = None,
+    compiled: options.Compile = False,
     segment_rows: options.SegmentRows = RUN.segment_rows,
     commit_seconds: options.CommitSeconds = RUN.commit_seconds,
     attention: options.Attention = None,
@@ -88,7 +89,7 @@ def build(
         "dtype": dtype,
     }
     settings = BuildSettings(
-        device, batch_size, workers, segment_rows, commit_seconds, retry_rejects, offline, attention
+        device, batch_size, workers, segment_rows, commit_seconds, retry_rejects, offline, attention, compiled
     )
     asked: dict[str, Any] = {
         "index": index or os.environ.get(INDEX_VARIABLE),
@@ -132,6 +133,7 @@ def fill(
     device: options.Device = RUN.device,
     batch_size: options.BatchSize = None,
     workers: options.Workers = None,
+    compiled: options.Compile = False,
     segment_rows: options.SegmentRows = RUN.segment_rows,
     commit_seconds: options.CommitSeconds = RUN.commit_seconds,
     offline: options.Offline = False,
@@ -152,7 +154,9 @@ def fill(
             modes=None if modes is None else parse_names(modes),
             order=order,
             weights=None if weights is None else str(weights),
-            run=BuildSettings(device, batch_size, workers, segment_rows, commit_seconds, offline=offline),
+            run=BuildSettings(
+                device, batch_size, workers, segment_rows, commit_seconds, offline=offline, compile=compiled
+            ),
             on_event=progress.tell,
         ).to_dict()
     if as_json:

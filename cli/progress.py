@@ -74,6 +74,8 @@ class BuildProgress(Bar):
             self._say(f"model {event.message}")
         elif event.kind == "estimate" and event.estimate is not None:
             self._say(describe_estimate(event.estimate))
+        elif event.kind == "compiling":
+            self._say(f"compiling the model {event.message}; this takes a minute or two")
         elif event.kind == "loaded":
             self._began = self._spoke = time.monotonic()
         elif event.kind == "batch":

@@ -53,6 +53,8 @@ def print_fill(report: dict[str, Any], quiet: bool) -> None:
     print(f"{report['index']}: {report['items']} images ({', '.join(report['modes'])}; model {report['model']})")
     say = speaker(quiet)
     say(f"{report['completed']} completed in {report['seconds']:.1f} s, {report['adopted']} taken over from searches")
+    if report["speeds"]:
+        say(describe_speeds(report["speeds"]))
     _say_coverage(report, say)
 
 

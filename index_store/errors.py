@@ -9,7 +9,7 @@
     ├── IndexLockedError            1   another process is writing to the index, or has written to it meanwhile
     ├── RemoteStoreError            1   an object store can't be reached, or refuses
     ├── NoSpaceError                5   the disk (or memory) can't hold what was asked for
-    └── retrieval.errors            1   ModelError, DependencyError, ImageError
+    └── retrieval.errors            1   ModelError, DependencyError, ImageError; MemoryFullError ends with 5
 
 A message says what happened, where, and what to do. ``kind`` is stable: scripts may rely on it.
 """

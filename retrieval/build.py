@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Unpack
 
@@ -28,13 +27,13 @@ from retrieval.estimate import check_estimate, estimate_build
 from retrieval.events import BuildEvent, BuildReport
 from retrieval.fill import Filled, Filler
 from retrieval.images import FileFacts
-from retrieval.ingest import Failure, FileBatch, read_batches
-from retrieval.models import Models, Stored, load_models
-from retrieval.modes import Need
+from retrieval.ingest import Failure, FileBatch
+from retrieval.models import Models, Pending, Prepared, load_models
 from retrieval.pace import batch_size, workers
+from retrieval.pipeline import Pipeline
 from retrieval.plan import Recipe, continued_recipe, grown_fingerprint, new_recipe, stored_recipe
 from retrieval.settings import BuildSettings, ModelChoices
-from retrieval.stages import COMPUTE, WRITE, StageClock, one_ahead
+from retrieval.stages import WRITE, StageClock
 from retrieval.stored import lacks_projections, with_projections
 from retrieval.version import CREATED_BY
 from retrieval.work import Work, find_sources, plan_work, uri_of
@@ -106,6 +105,7 @@ class _Builder:
         self._filled = Filled()
         self._clock = StageClock(workers(run))
         self._recipe: Recipe
+        self._pipeline: Pipeline | None = None  # None: nothing is to be computed
         self._models: Models
         self._commits: Commits
 
@@ -146,6 +146,7 @@ class _Builder:
         """Load the models, and note in the index what it is to have from now on before any of it is computed."""
         recipe = self._recipe
         self._models = load_models(recipe.settings, recipe.targets, self._run.device, self._run.offline)
+        self._run = replace(self._run, batch_size=batch_size(recipe.settings, self._run))
         fingerprint = self._models.fingerprint()
         generation = self._found or Generation(0, fingerprint, recipe.to_json(), (), (), ())
         is_new = self._reader is None or not self._is_as_stored()
@@ -162,6 +163,8 @@ class _Builder:
             # is never taken for that of a new one.
             grown = commit(self._layout, with_projections(self._layout, grown, self._models), CREATED_BY)
         self._commits = self._go_on(grown)
+        if self._total:
+            self._pipeline = Pipeline.begin(self._models, self._run, self._clock, self._emit)
         self._emit(BuildEvent("loaded"))
 
     def _check_room(self) -> None:
@@ -178,19 +181,16 @@ class _Builder:
     def run(self) -> None:
         """Commit what needs no computing, then compute and commit all that is pending, then what items lack."""
         self._commit_moves()
-        settings = self._recipe.settings
-        size = batch_size(settings.model, self._run)
+        if self._pipeline is None:
+            return
         if self._work.pending:
-            need = self._recipe.wanted
-            prepare = partial(self._models.prepare, need=need)
-            threads, rules = workers(self._run), self._models.rules
-            batches = read_batches(self._work.pending, size, threads, rules, prepare, self._clock)
-            computed = one_ahead(batches, partial(self._compute, need), self._leaves_room)
+            leaves_room = self._commits.leaves_room
+            computed = self._pipeline.run(self._work.pending, self._recipe.wanted, _usable, leaves_room)
             self._commits.run(computed, self._add, self._grow)
         if self._backlog:
             # Read again: files may have been renamed or have changed since the backlog was counted.
             self._backlog = find_backlog(IndexReader(self._root), self._recipe.wanted)
-            filler = Filler(self._layout, self._models, self._run, size, self._commits, self._tell_filled)
+            filler = Filler(self._layout, self._pipeline, self._run, self._commits, self._tell_filled)
             self._filled = filler.run(self._backlog.jobs)
 
     def _commit_moves(self) -> None:
@@ -208,22 +208,14 @@ class _Builder:
     def _buried(self, ids: Iterable[int]) -> tuple[int, ...]:
         return tuple(sorted({*self._commits.generation.tombstones, *ids}))
 
-    def _leaves_room(self, batch: FileBatch) -> bool:
-        """Whether the batch after this one is of the same segment: a kill must never cost more than one segment."""
-        return self._commits.rows + 2 * len(batch.files) <= self._run.segment_rows
-
-    def _compute(self, need: Need, batch: FileBatch) -> Stored:
-        good = [outcome[1] for outcome in batch.outcomes if not isinstance(outcome, Failure)]
-        with self._clock.working(COMPUTE, len(good)):
-            return self._models.encode_stored(good, need) if good else Stored({}, {})
-
-    def _add(self, computed: tuple[FileBatch, Stored], segment: SegmentWriter) -> None:
-        batch, stored = computed
+    def _add(self, computed: tuple[FileBatch, Pending], segment: SegmentWriter) -> None:
+        batch, pending = computed
         both = zip(batch.files, batch.outcomes, strict=True)
         rejects = [_reject(path, outcome) for path, outcome in both if isinstance(outcome, Failure)]
         facts = [outcome[0] for outcome in batch.outcomes if not isinstance(outcome, Failure)]
         items = self._items(facts, self._commits.generation.next_id + segment.items)
         with self._clock.working(WRITE, len(items)):
+            stored = pending.stored()
             segment.append(items, rejects, stored.vectors, stored.tensors)
         self._added += len(items)
         self._done += len(batch.files)
@@ -294,6 +286,10 @@ def _remove_if_empty(layout: Layout) -> None:
     if not was_committed(layout) and layout.root.is_dir() and [p.name for p in layout.root.iterdir()] == ["LOCK"]:
         layout.lock.unlink(missing_ok=True)
         layout.root.rmdir()
+
+
+def _usable(batch: FileBatch) -> list[Prepared]:
+    return [outcome[1] for outcome in batch.outcomes if not isinstance(outcome, Failure)]
 
 
 def _reject(path: Path, failure: Failure) -> Reject:

@@ -43,6 +43,10 @@ class Commits:
         """Images in the open segment."""
         return 0 if self._segment is None else len(self._segment)
 
+    def leaves_room(self, images: int) -> bool:
+        """Say whether the batch after one of ``images`` is of the same segment: a kill must not cost more than one."""
+        return self.rows + 2 * images <= self._run.segment_rows
+
     def store(self, generation: Generation) -> None:
         """Commit ``generation`` as it is."""
         sources = sorted({*generation.sources, *self._sources})

@@ -1,9 +1,11 @@
 """Devices and dtypes: one table, read when a model is loaded, nothing set at import."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
-from retrieval.errors import UsageError
+from retrieval.errors import MemoryFullError, UsageError
 from retrieval.vocabulary import DeviceName, DtypeName
 
 if TYPE_CHECKING:
@@ -77,12 +79,36 @@ def available_memory(device: "torch.device | None" = None) -> int | None:
     import torch
 
     if device is not None and device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, for its next use
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
     try:
         lines = Path("/proc/meminfo").read_text("ascii").splitlines()
     except OSError:
         return None
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
+
+
+@contextmanager
+def told_of_memory(images: int, device: "torch.device") -> Iterator[None]:
+    """Say what helps where the memory of ``device`` does not hold ``images`` that are computed at a time.
+
+    Raises:
+        MemoryFullError: torch could not get the memory that the work inside needs.
+    """
+    import torch
+
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError is one; a CPU's allocator has no type of its own
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        free = available_memory(device)
+        left = "" if free is None else f" ({free / 1e9:.1f} GB are free)"
+        several = f"choose less than {images} with --batch-size"
+        advice = several if images > 1 else "choose a smaller --image-size, another --model or --device cpu"
+        raise MemoryFullError(
+            f"the memory of {device} does not hold {images} images computed at a time{left}; {advice}"
+        ) from error
 
 
 def resident_memory(device: "torch.device") -> int | None:

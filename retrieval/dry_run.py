@@ -73,7 +73,7 @@ def plan_build(
 def _seconds_an_image(models: Models, recipe: Recipe, files: Sequence[Path], run: BuildSettings) -> float | None:
     """Compute the first batches and return the last one's time a file; None where no image of them can be used."""
     pace = None
-    batch, prepare = batch_size(recipe.settings.model, run), partial(models.prepare, need=recipe.wanted)
+    batch, prepare = batch_size(recipe.settings, run), partial(models.prepare, need=recipe.wanted)
     batches = read_batches(files[: TIMED_BATCHES * batch], batch, workers(run), models.rules, prepare)
     start = time.perf_counter()
     for found in batches:

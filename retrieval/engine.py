@@ -243,7 +243,7 @@ class Engine:
 
     @cached_property
     def _batch_size(self) -> int:
-        return batch_size(self._recipe.settings.model, BuildSettings(device=self._settings.device))
+        return batch_size(self._recipe.settings, BuildSettings(device=self._settings.device))
 
     @cached_property
     def _models(self) -> Models:

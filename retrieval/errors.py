@@ -23,6 +23,7 @@ __all__ = [
     "IndexLockedError",
     "IndexNotFoundError",
     "IndexStoreError",
+    "MemoryFullError",
     "ModelError",
     "NoSpaceError",
     "RejectReason",
@@ -40,6 +41,13 @@ class ModelError(DiffSimError):
     """Weights are missing, incomplete or of another architecture."""
 
     kind = "model"
+
+
+class MemoryFullError(DiffSimError):
+    """The memory of the device does not hold what is computed at a time; the message names the option that helps."""
+
+    kind = "memory_full"
+    exit_code = 5
 
 
 class DependencyError(DiffSimError):

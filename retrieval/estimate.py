@@ -12,12 +12,11 @@ from torch import nn
 from index_store.codecs import CODECS, Arrays
 from index_store.layout import is_index
 from index_store.mirror import held_locally
-from retrieval.backbones import describe_extractor
 from retrieval.device import available_memory, choose_device, resident_memory
 from retrieval.errors import NoSpaceError
 from retrieval.events import Estimate
 from retrieval.models import Models, Prepared, to_floats
-from retrieval.pace import batch_size
+from retrieval.pace import batch_size, working_bytes
 from retrieval.projection import HiddenExtractor
 from retrieval.settings import BuildSettings, ModelSettings
 
@@ -86,7 +85,7 @@ def estimate_build(
     """
     room, codec = measure_room(models), models.codec.name
     modes = tuple(models.targets) if modes is None else modes
-    batch = batch_size(settings.model, run)
+    batch = batch_size(settings, run)
     local = held_locally(root, images, run.segment_rows)
     needed = room.total(codec, modes, local)
     free = shutil.disk_usage(_existing(root)).free
@@ -123,14 +122,6 @@ def weights_bytes(model: object) -> int:
     networks = [value for value in vars(model).values() if isinstance(value, nn.Module)]
     tensors = {t.data_ptr(): t.nbytes for network in networks for t in (*network.parameters(), *network.buffers())}
     return sum(tensors.values())
-
-
-def working_bytes(settings: ModelSettings, device: torch.device) -> int:
-    """Return what computing one image takes beside the weights, about; 0 where it was never measured."""
-    description = describe_extractor(settings.model)
-    side = (settings.image_size or description.image_size) / max(1, description.image_size)
-    width = 1 if device.type == "cpu" or settings.dtype == "float32" else 0.5
-    return int(description.working_mb * 1e6 * side**2 * width)
 
 
 def check_estimate(estimate: Estimate, root: Path) -> None:

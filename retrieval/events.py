@@ -61,7 +61,7 @@ class BuildPlan:
 class BuildEvent:
     """One step of a build, for whoever shows its progress."""
 
-    kind: Literal["planned", "model", "loaded", "estimate", "batch", "committed", "training"]
+    kind: Literal["planned", "model", "loaded", "estimate", "compiling", "batch", "committed", "training"]
     message: str = ""
     done: int = 0  # files dealt with in this run
     total: int = 0  # files to deal with in this run
@@ -110,6 +110,7 @@ class FillReport:
     incomplete: int  # items that lack something still: their files are gone, or have changed
     coverage: dict[str, int]  # by mode, items whose tensors are in the index now
     seconds: float = 0.0
+    speeds: dict[str, float] = field(default_factory=dict)  # as of a build
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""

@@ -23,13 +23,15 @@ from retrieval.backbones import describe_extractor
 from retrieval.backlog import Job, check_order, coverage, find_backlog, in_order
 from retrieval.commits import Commits
 from retrieval.events import BuildEvent, FillReport
-from retrieval.ingest import Failure, FileBatch, read_batches
-from retrieval.models import Models, load_models, tensors_digest
+from retrieval.ingest import Failure, FileBatch
+from retrieval.models import Pending, Prepared, load_models, tensors_digest
 from retrieval.modes import Need, choose_modes
 from retrieval.pace import batch_size, workers
+from retrieval.pipeline import Pipeline
 from retrieval.plan import check_fingerprint, continued_recipe, lacks_modes
 from retrieval.room import check_disk, stored_bytes
 from retrieval.settings import NEWEST, BuildSettings, ModelChoices
+from retrieval.stages import WRITE, StageClock
 from retrieval.work import uri_of
 
 ADOPTED_ROWS = 16  # taken from the cache at a time
@@ -49,14 +51,13 @@ class Filler:
     def __init__(
         self,
         layout: Layout,
-        models: Models,
+        pipeline: Pipeline,
         run: BuildSettings,
-        batch: int,
         commits: Commits,
         on_batch: Callable[[int], None],
     ) -> None:
-        """Take loaded models; ``on_batch`` is told how many items each batch dealt with."""
-        self._layout, self._models, self._run, self._batch = layout, models, run, batch
+        """``on_batch`` is told how many items each batch dealt with."""
+        self._layout, self._pipeline, self._run = layout, pipeline, run
         self._commits, self._on_batch = commits, on_batch
         self._filled = Filled()
         self._fits = False
@@ -64,11 +65,15 @@ class Filler:
     def run(self, jobs: Sequence[Job]) -> Filled:
         """Do ``jobs``, one after the other."""
         for job in jobs:
-            prepare = partial(self._models.prepare, need=job.need)
-            files = [Path(item.uri) for item in job.items]
-            batches = read_batches(files, self._batch, workers(self._run), self._models.rules, prepare)
+            items = {item.uri: item for item in job.items}
+
+            def usable(batch: FileBatch, items: Mapping[str, Item] = items) -> list[Prepared]:
+                return [prepared for _, prepared in _unchanged(batch, items)]
+
+            files, leaves_room = [Path(item.uri) for item in job.items], self._commits.leaves_room
             self._fits = False
-            self._commits.run(batches, partial(self._add, job, {item.uri: item for item in job.items}), self._grow)
+            computed = self._pipeline.run(files, job.need, usable, leaves_room)
+            self._commits.run(computed, partial(self._add, job, items), self._grow)
         return self._filled
 
     def adopt(self, cache: TensorCache, mode: str, digest: str, ids: Sequence[int]) -> int:
@@ -92,25 +97,34 @@ class Filler:
             cache.drop(key)
         return len(taken)
 
-    def _add(self, job: Job, items: Mapping[str, Item], batch: FileBatch, segment: SegmentWriter) -> None:
-        good = [
-            (items[uri_of(path)], outcome[1])
-            for path, outcome in zip(batch.files, batch.outcomes, strict=True)
-            if not isinstance(outcome, Failure) and outcome[0].sha256 == items[uri_of(path)].sha256
-        ]
+    def _add(
+        self, job: Job, items: Mapping[str, Item], computed: tuple[FileBatch, Pending], segment: SegmentWriter
+    ) -> None:
+        batch, pending = computed
+        good = [item.id for item, _ in _unchanged(batch, items)]
         if good:
-            stored = self._models.encode_stored([prepared for _, prepared in good], job.need)
-            if not self._fits:
-                images = held_locally(self._layout.root, len(job.items), self._run.segment_rows)
-                check_disk(self._layout.root, stored_bytes(stored) // len(good), images)
-                self._fits = True
-            segment.fill([item.id for item, _ in good], stored.vectors, stored.tensors)
+            with self._pipeline.clock.working(WRITE, len(good)):
+                stored = pending.stored()
+                if not self._fits:
+                    images = held_locally(self._layout.root, len(job.items), self._run.segment_rows)
+                    check_disk(self._layout.root, stored_bytes(stored) // len(good), images)
+                    self._fits = True
+                segment.fill(good, stored.vectors, stored.tensors)
         lost = len(batch.files) - len(good)
         self._filled = Filled(self._filled.items + len(good), self._filled.unavailable + lost)
         self._on_batch(len(batch.files))
 
     def _grow(self, segment: SegmentWriter, record: SegmentRecord) -> Generation:
         return replace(self._commits.generation, segments=(*self._commits.generation.segments, record))
+
+
+def _unchanged(batch: FileBatch, items: Mapping[str, Item]) -> list[tuple[Item, Prepared]]:
+    """Return those of a batch whose file is still what was indexed, in their order."""
+    return [
+        (items[uri_of(path)], outcome[1])
+        for path, outcome in zip(batch.files, batch.outcomes, strict=True)
+        if not isinstance(outcome, Failure) and outcome[0].sha256 == items[uri_of(path)].sha256
+    ]
 
 
 def fill_index(
@@ -165,17 +179,18 @@ def _fill(
     wanted = Need(_modes(reader, recipe.settings.model, modes), tuple(recipe.settings.encoders or {}))
     planned = find_backlog(reader, wanted)
     on_event(BuildEvent("planned", f"{len(planned)} images to complete", total=len(planned)))
-    adopted, filled = 0, Filled(0, planned.unavailable)
+    adopted, filled, clock = 0, Filled(0, planned.unavailable), StageClock(workers(run))
     if planned.jobs or planned.unavailable:
         on_event(BuildEvent("model", f"{recipe.chosen.name} ({recipe.chosen.why})"))
         models = load_models(recipe.settings, recipe.targets, run.device, run.offline)
         fingerprint = models.fingerprint()
         check_fingerprint(generation.fingerprint, fingerprint, layout.root)
+        run = replace(run, batch_size=batch_size(recipe.settings, run))
+        pipeline = Pipeline.begin(models, run, clock, on_event)
         on_event(BuildEvent("loaded"))
-        progress = _Progress(on_event)
+        progress = _Progress(on_event, clock)
         commits = Commits(layout, generation, recipe.settings.codec, run, (), progress.committed)
-        size = batch_size(recipe.settings.model, run)
-        filler = Filler(layout, models, run, size, commits, progress.advance)
+        filler = Filler(layout, pipeline, run, commits, progress.advance)
         cache = TensorCache(layout, budget=0)
         for mode in wanted.modes:
             digest = tensors_digest(fingerprint, mode)
@@ -197,19 +212,20 @@ def _fill(
         adopted=adopted,
         incomplete=filled.unavailable,
         coverage=coverage(reader),
+        speeds=clock.speeds(),
     )
 
 
 class _Progress:
     """Tells of a fill what a build tells."""
 
-    def __init__(self, on_event: Callable[[BuildEvent], None]) -> None:
-        self._on_event = on_event
+    def __init__(self, on_event: Callable[[BuildEvent], None], clock: StageClock) -> None:
+        self._on_event, self._clock = on_event, clock
         self._done = self.total = 0
 
     def advance(self, count: int) -> None:
         self._done += count
-        self._on_event(BuildEvent("batch", "", self._done, self.total))
+        self._on_event(BuildEvent("batch", "", self._done, self.total, speeds=self._clock.speeds()))
 
     def committed(self) -> None:
         self._on_event(BuildEvent("committed", "", self._done, self.total))

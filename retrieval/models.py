@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +15,22 @@ from PIL import Image
 from index_store.codecs import CODECS, DEFAULT_CODEC, Codec, find_codec
 from retrieval.aas import QKV, AnyReadout
 from retrieval.backbones import (
-    EXTRACTORS,
     AttentionExtractor,
     Embedder,
     Pixels,
-    describe_embedder,
+    TensorEmbedder,
     describe_extractor,
     load_embedder,
     load_extractor,
     readout_of,
 )
-from retrieval.backbones.weights import is_cached, is_offline
-from retrieval.device import choose_device, choose_dtype, dtype_name
+from retrieval.device import choose_device, told_of_memory
 from retrieval.errors import UsageError
 from retrieval.images import DecodeRules
-from retrieval.modes import Mode, Need, Target
+from retrieval.modes import Need, Target
 from retrieval.projection import HiddenExtractor, Projection
 from retrieval.settings import ModelSettings
+from retrieval.transfer import DeviceClock, Fetched, fetch
 from retrieval.vocabulary import Role
 
 ATTENTION = "attention"  # the extractor's entry among the prepared pixels; encoders are there by name
@@ -57,6 +56,35 @@ class Stored:
 
 
 @dataclass(frozen=True)
+class Pending:
+    """A batch that the device is computing; what an index keeps of it comes into this machine's memory meanwhile."""
+
+    vectors: Mapping[str, Fetched]
+    arrays: Mapping[str, Mapping[str, Fetched]]  # by mode: the codec's input
+    codec: Codec
+    clock: DeviceClock
+
+    def wait(self) -> float:
+        """Wait until all of it is here; return the seconds that the device took for it."""
+        for fetched in (*self.vectors.values(), *(each for mode in self.arrays.values() for each in mode.values())):
+            fetched()
+        return self.clock.seconds()
+
+    def stored(self) -> Stored:
+        """Wait, and return the batch as the index keeps it.
+
+        Raises:
+            DiffSimError: a number is infinite or none, or does not fit the codec.
+        """
+        encoded: dict[int, Mapping[str, NDArray[Any]]] = {}
+        for fetched in self.arrays.values():
+            if id(fetched) not in encoded:  # modes of one target share it
+                encoded[id(fetched)] = self.codec.encode({name: wait() for name, wait in fetched.items()})
+        tensors = {mode: encoded[id(fetched)] for mode, fetched in self.arrays.items()}
+        return Stored({name: wait() for name, wait in self.vectors.items()}, tensors)
+
+
+@dataclass(frozen=True)
 class Models:
     """Everything that turns an image into what an index stores of it."""
 
@@ -65,6 +93,7 @@ class Models:
     rules: DecodeRules
     targets: Mapping[str, Target]  # by mode
     codec: Codec = CODECS[DEFAULT_CODEC]
+    device: torch.device = torch.device("cpu")  # noqa: RUF009 (it is immutable)
     fixed_batch: int = 0  # images that the extractor is always given, filled up where there are fewer; 0: any number
 
     def everything(self) -> Need:
@@ -80,12 +109,9 @@ class Models:
     def encode(self, batch: Sequence[Prepared], role: Role, need: Need | None = None) -> Encoded:
         """Encode a batch for what ``need`` (all by default) names; modes with one target share one computation."""
         need = self.everything() if need is None else need
-        wanted = {mode: self.targets[mode] for mode in need.modes}
-        by_target: Mapping[Target, QKV] = {}
-        if wanted:
-            by_target = self.extractor.extract(self._pixels(batch), list(dict.fromkeys(wanted.values())), role)
-            by_target = {t: QKV(*(x[: len(batch)] for x in (qkv.q, qkv.k, qkv.v))) for t, qkv in by_target.items()}
-        return Encoded(self.embed(batch, need.encoders), {mode: by_target[target] for mode, target in wanted.items()})
+        with told_of_memory(len(batch), self.device):
+            tensors = self._extract(batch, need.modes, role)
+            return Encoded(self.embed(batch, need.encoders), tensors)
 
     def encode_in_batches(self, images: Sequence[Prepared], role: Role, need: Need, size: int) -> Encoded:
         """Encode images ``size`` at a time; see :meth:`encode`."""
@@ -96,24 +122,55 @@ class Models:
         )
 
     def encode_stored(self, batch: Sequence[Prepared], need: Need | None = None) -> Stored:
-        """Encode a batch in the gallery's role as the index keeps it; see :meth:`encode`.
+        """Encode a batch in the gallery's role as the index keeps it; see :meth:`begin`."""
+        return self.begin(batch, need).stored()
+
+    @torch.inference_mode()
+    def begin(self, batch: Sequence[Prepared], need: Need | None = None) -> Pending:
+        """Begin to encode a batch in the gallery's role, as the index keeps it.
+
+        On a GPU this returns once all is launched, so that the next batch can be while results come down; on a CPU
+        everything is computed then.
 
         Raises:
-            DiffSimError: a number is infinite or none, or does not fit the codec.
+            MemoryFullError: the device's memory does not hold the batch.
         """
         need = self.everything() if need is None else need
-        if not self.codec.hidden:
-            encoded = self.encode(batch, "gallery", need)
-            floats = {mode: to_floats(qkv) for mode, qkv in encoded.tensors.items()}
-            return Stored(encoded.vectors, {mode: self.codec.encode(arrays) for mode, arrays in floats.items()})
-        wanted = {mode: self.targets[mode] for mode in need.modes}
-        arrays: dict[Target, Mapping[str, NDArray[Any]]] = {}
-        if wanted:
-            chosen = list(dict.fromkeys(wanted.values()))
-            hidden = self._hidden_extractor().hidden(self._pixels(batch), chosen, "gallery")
-            found = {target: h[: len(batch)].float().cpu().numpy() for target, h in hidden.items()}
-            arrays = {target: self.codec.encode({"h": h}) for target, h in found.items()}
-        return Stored(self.embed(batch, need.encoders), {mode: arrays[target] for mode, target in wanted.items()})
+        clock = DeviceClock(self.device)
+        with told_of_memory(len(batch), self.device):
+            arrays = self._begin_arrays(batch, need.modes) if batch else {}
+            vectors = {name: self._begin_vectors(batch, name) for name in need.encoders} if batch else {}
+        clock.stop()
+        return Pending(vectors, arrays, self.codec, clock)
+
+    def _begin_arrays(self, batch: Sequence[Prepared], modes: Sequence[str]) -> dict[str, Mapping[str, Fetched]]:
+        """Return by mode what the codec takes; modes of one target share one mapping."""
+        targets = self._targets(modes)
+        by_target: dict[Target, Mapping[str, Fetched]] = {}
+        if targets and self.codec.hidden:
+            hidden = self._hidden_extractor().hidden(self._pixels(batch), targets, "gallery")
+            by_target = {target: {"h": fetch(h[: len(batch)].float())} for target, h in hidden.items()}
+        elif targets:
+            found = self.extractor.extract(self._pixels(batch), targets, "gallery")
+            by_target = {target: _fetch_halves(qkv, len(batch)) for target, qkv in found.items()}
+        return {mode: by_target[self.targets[mode]] for mode in modes}
+
+    def _begin_vectors(self, batch: Sequence[Prepared], name: str) -> Fetched:
+        embedder, pixels = self.embedders[name], np.stack([image[name] for image in batch])
+        if isinstance(embedder, TensorEmbedder):
+            return fetch(embedder.vectors(pixels))
+        vectors = embedder.embed(pixels)
+        return lambda: vectors
+
+    def _extract(self, batch: Sequence[Prepared], modes: Sequence[str], role: Role) -> dict[str, QKV]:
+        targets = self._targets(modes)
+        if not targets:
+            return {}
+        found = self.extractor.extract(self._pixels(batch), targets, role)
+        return {mode: _first(found[self.targets[mode]], len(batch)) for mode in modes}
+
+    def _targets(self, modes: Sequence[str]) -> list[Target]:
+        return list(dict.fromkeys(self.targets[mode] for mode in modes))
 
     def _pixels(self, batch: Sequence[Prepared]) -> Pixels:
         images = [image[ATTENTION] for image in batch]
@@ -158,88 +215,8 @@ class Models:
         }
 
 
-@dataclass(frozen=True)
-class ChosenModel:
-    """The answer to ``--model auto``, with the reason in one line."""
-
-    name: str
-    why: str
-
-
-_CHOICE = "choose with --model sd15 or --model mini"
-
-
-def choose_model(settings: ModelSettings, device: str, offline: bool) -> ChosenModel:
-    """Choose the model: the one named; else sd15 where a GPU and its weights can be had; else the embedded mini."""
-    if settings.model != "auto":
-        describe_extractor(settings.model)
-        return ChosenModel(settings.model, "as asked")
-    if settings.weights is not None:
-        return ChosenModel("sd15", "weights were given")
-    if choose_device(device).type == "cpu":
-        return ChosenModel("mini", f"no GPU in use, and sd15 takes half a minute an image on a CPU; {_CHOICE}")
-    if is_cached(EXTRACTORS["sd15"], "unet/config.json"):
-        return ChosenModel("sd15", f"a GPU and cached weights are at hand; {_CHOICE}")
-    if offline or is_offline() or not _hub_answers():
-        return ChosenModel("mini", f"sd15's weights are neither cached nor can be downloaded; {_CHOICE}")
-    size = EXTRACTORS["sd15"].download_mb / 1000
-    return ChosenModel("sd15", f"a GPU is at hand; its weights, {size:.1f} GB, are downloaded once; {_CHOICE}")
-
-
-def _hub_answers() -> bool:
-    from huggingface_hub import HfApi
-
-    try:
-        HfApi().model_info(EXTRACTORS["sd15"].repo, revision=EXTRACTORS["sd15"].revision, timeout=5)
-    except Exception:  # whatever goes wrong on the way to the hub, the answer is no
-        return False
-    return True
-
-
-def resolve(settings: ModelSettings, modes: Sequence[Mode], device: str) -> ModelSettings:
-    """Replace every "the model's own" by its value, so that an index keeps its meaning when defaults change.
-
-    Raises:
-        UsageError: an encoder that has no folder beside local weights; the message says how to name one.
-    """
-    description = describe_extractor(settings.model)
-    dtype = dtype_name(choose_dtype(settings.dtype, choose_device(device)))
-    return replace(
-        settings,
-        weights=None if settings.weights is None else str(Path(settings.weights).resolve()),
-        image_size=settings.image_size or description.image_size or None,
-        noise=settings.noise or description.noise,
-        dtype=dtype,
-        encoders=_resolve_encoders(settings, modes),
-    )
-
-
-def _resolve_encoders(settings: ModelSettings, modes: Sequence[Mode]) -> dict[str, str | None]:
-    names = settings.encoders
-    if names is None:
-        names = dict.fromkeys(encoder for mode in modes for encoder in mode.encoders)
-    return {name: _encoder_folder(name, folder, settings) for name, folder in names.items()}
-
-
-def _encoder_folder(name: str, folder: str | None, settings: ModelSettings) -> str | None:
-    encoder = describe_embedder(name)
-    if folder is not None:
-        return str(Path(folder).resolve())
-    if settings.weights is None or not encoder.download_mb:
-        return None  # from the hub, or without weights
-    if encoder.repo == describe_extractor(settings.model).repo:
-        return str(Path(settings.weights).resolve())  # one network is both
-    beside = Path(settings.weights).resolve().parent / name
-    if not beside.is_dir():
-        raise UsageError(
-            f"local weights were given, but there is no folder {beside} for the encoder '{name}'; "
-            f"name one with --encoders {name}=FOLDER, or build without a coarse stage with --encoders none"
-        )
-    return str(beside)
-
-
 def load_models(settings: ModelSettings, targets: Mapping[str, Target], device: str, offline: bool) -> Models:
-    """Load what :func:`resolve` returned.
+    """Load what :func:`retrieval.choosing.resolve` returned.
 
     Raises:
         UsageError, ModelError: see :mod:`retrieval.backbones`.
@@ -257,6 +234,7 @@ def load_models(settings: ModelSettings, targets: Mapping[str, Target], device: 
         rules=DecodeRules(alpha=settings.alpha, draft=max(size, 224) if description.draft else None),
         targets=targets,
         codec=find_codec(settings.codec),
+        device=place,
     )
 
 
@@ -266,12 +244,19 @@ def tensors_digest(fingerprint: Mapping[str, Any], mode: str) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def _first(tensors: QKV, count: int) -> QKV:
+    return QKV(*(tensor[:count] for tensor in (tensors.q, tensors.k, tensors.v)))
+
+
+def _fetch_halves(tensors: QKV, count: int) -> dict[str, Fetched]:
+    """Begin to fetch the first rows of q, k, v; see :func:`to_floats`."""
+    named = zip("qkv", (tensors.q, tensors.k, tensors.v), strict=True)
+    return {name: fetch(tensor[:count].to(torch.float16)) for name, tensor in named}
+
+
 def to_floats(tensors: QKV) -> dict[str, NDArray[np.float16]]:
     """Return q, k, v as codecs take them; what float16 does not hold is infinite, which no codec lets pass."""
-    return {
-        name: tensor.to(torch.float16).cpu().numpy()
-        for name, tensor in (("q", tensors.q), ("k", tensors.k), ("v", tensors.v))
-    }
+    return {name: fetched() for name, fetched in _fetch_halves(tensors, len(tensors.q)).items()}
 
 
 def differences(stored: Mapping[str, Any], asked: Mapping[str, Any], prefix: str = "") -> list[str]:

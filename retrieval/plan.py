@@ -9,8 +9,9 @@ from typing import Any
 from index_store.codecs import find_codec
 from index_store.reader import IndexReader
 from retrieval.backbones import describe_extractor
+from retrieval.choosing import ChosenModel, choose_model, resolve
 from retrieval.errors import IndexIncompatibleError
-from retrieval.models import ChosenModel, choose_model, differences, resolve
+from retrieval.models import differences
 from retrieval.modes import Mode, Need, Target, choose_modes
 from retrieval.settings import BuildSettings, ModelChoices, ModelSettings
 from retrieval.vocabulary import AttentionRule

@@ -71,16 +71,17 @@ class ModelChoices(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class BuildSettings:
-    """How a build is run; nothing here changes a score."""
+    """How a build is run; nothing here changes a score by more than 1e-5 in float32."""
 
     device: DeviceName = "auto"
-    batch_size: int | None = None  # images; None: the model's own for the device
+    batch_size: int | None = None  # images; None: the model's own for the device, less where memory is short
     workers: int | None = None  # decoding threads; None: one a core, 8 at most
     segment_rows: int = 1024  # a segment is committed at this many images ...
     commit_seconds: float = 60.0  # ... or when its oldest image is this old: what a kill can cost
     retry_rejects: bool = False
     offline: bool = False
     attention: AttentionRule | None = None  # None: as the index was built before; a new one is eager
+    compile: bool = False  # torch.compile for the networks that read attention: minutes before the first image
 
     def __post_init__(self) -> None:
         _at_least(1, batch_size=self.batch_size, workers=self.workers, segment_rows=self.segment_rows)

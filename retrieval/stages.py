@@ -28,8 +28,12 @@ class StageClock:
         """Count the time inside as work of ``stage`` on so many ``images``."""
         start = perf_counter()
         yield
+        self.add(stage, images, perf_counter() - start)
+
+    def add(self, stage: str, images: int, seconds: float) -> None:
+        """Count work that was timed elsewhere."""
         with self._lock:
-            self._seconds[stage] += perf_counter() - start
+            self._seconds[stage] += seconds
             self._images[stage] += images
 
     def speeds(self) -> dict[str, float]:
@@ -63,7 +67,8 @@ def one_ahead(
     """Yield every batch with what ``compute`` makes of it, in order.
 
     Where ``ahead`` says so of a batch, the next one is computed while that one is being written: so writing does not
-    keep the models waiting. What ``compute`` raises is raised here, in its place.
+    keep the models waiting. What ``compute`` raises is raised here, in its place. It may return before a GPU has done
+    all that it was given: then the GPU has the next batch already when it ends the one before.
     """
     pool = ThreadPoolExecutor(1, thread_name_prefix="compute")
 

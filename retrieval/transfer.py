@@ -9,6 +9,7 @@ up waits for its copy, on the GPU, without stopping a thread.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from time import perf_counter
 from typing import Any, Literal
 
 import torch
@@ -94,6 +95,36 @@ def fetch(tensor: Tensor) -> Fetched:
         return found
 
     return wait
+
+
+class DeviceClock:
+    """How long a device takes for what it is given by this thread between the making of the clock and its stop.
+
+    A GPU works on what it was given later: it notes itself when it begins and ends. So two batches that were given one
+    behind the other are not counted twice; gaps in which it waits for this thread belong to the batch.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._begin = self._note()
+        self._end: Any = None
+
+    def _note(self) -> Any:
+        if self._device.type != "cuda":
+            return perf_counter()
+        untyped: Any = torch.cuda.Event
+        return torch.cuda.current_stream(self._device).record_event(untyped(enable_timing=True))
+
+    def stop(self) -> None:
+        """Note that all has been given."""
+        self._end = self._note()
+
+    def seconds(self) -> float:
+        """Wait until the device has done it, and return how long it took."""
+        if self._device.type != "cuda":
+            return float(self._end - self._begin)
+        self._end.synchronize()
+        return 1e-3 * float(self._begin.elapsed_time(self._end))
 
 
 def _stream(direction: Literal["up", "down"], device: torch.device) -> Any:

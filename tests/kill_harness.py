@@ -177,13 +177,13 @@ def build_reporting(photos: Path, index: Path, say: Say) -> None:
 @contextmanager
 def reporting_batches(say: Say) -> Iterator[None]:
     """Say of every batch that it is about to be computed."""
-    encode = Models.encode
+    begin = Models.begin
 
     def reporting(self: Models, batch: Any, *rest: Any) -> Any:
         say(computing=len(batch))
-        return encode(self, batch, *rest)
+        return begin(self, batch, *rest)
 
-    with mock.patch.object(Models, "encode", reporting):
+    with mock.patch.object(Models, "begin", reporting):
         yield
 
 

@@ -63,13 +63,14 @@ def fill(index: Path, **choices: Any) -> FillReport:
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, tuple[str, ...], tuple[str, ...]]]:
     """Note of every batch that is encoded: images, modes, encoders."""
     batches: list[tuple[int, tuple[str, ...], tuple[str, ...]]] = []
-    encode = Models.encode
+    begin = Models.begin
 
-    def noting(self: Models, batch: Any, role: Any, need: Any = None) -> Any:
-        batches.append((len(batch), need.modes, need.encoders))
-        return encode(self, batch, role, need)
+    def noting(self: Models, batch: Any, need: Any = None) -> Any:
+        if batch:
+            batches.append((len(batch), need.modes, need.encoders))
+        return begin(self, batch, need)
 
-    monkeypatch.setattr(Models, "encode", noting)
+    monkeypatch.setattr(Models, "begin", noting)
     return batches
 
 

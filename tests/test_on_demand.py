@@ -228,13 +228,13 @@ def test_a_fill_takes_over_what_searches_computed(
     (photos / "003.png").rename(photos / "three.png")  # kept all the same: the cache knows its tensors
     shutil.copy(photos / "three.png", query)
     batches: list[int] = []
-    encode = Models.encode
+    begin = Models.begin
 
     def noting(self: Models, batch: Any, *rest: Any) -> Any:
         batches.append(len(batch))
-        return encode(self, batch, *rest)
+        return begin(self, batch, *rest)
 
-    monkeypatch.setattr(Models, "encode", noting)
+    monkeypatch.setattr(Models, "begin", noting)
     report = fill_index(lazy, modes=["style"], run=RUN)
     assert (report.adopted, report.completed) == (4, sum(batches))
     assert report.completed + report.incomplete == COUNT - 4

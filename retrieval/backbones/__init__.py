@@ -89,6 +89,14 @@ class Embedder(Protocol):
         """Return all that changes a vector, as JSON values."""
 
 
+@runtime_checkable
+class TensorEmbedder(Embedder, Protocol):
+    """An Embedder that a GPU can be given the next batch of before this one's vectors have been copied down."""
+
+    def vectors(self, pixels: Pixels) -> "torch.Tensor":
+        """Return what :meth:`embed` does as a tensor on the model's device."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Description:
     """What there is to know of a model before it is loaded."""
@@ -113,6 +121,7 @@ class ExtractorDescription(Description):
     draft: bool = False  # decode JPEGs at a reduced scale: for models whose cost is near the decoder's
     batch_sizes: tuple[int, int] = (1, 16)  # images a batch on a CPU, on an accelerator
     working_mb: int = 0  # memory that computing an image takes beside the weights, float32, about; 0: not measured
+    float32_vae: bool = False  # whether the VAE, which takes most of it, is float32 whatever the dtype
     warnings: Mapping[str, str] = field(default_factory=dict)  # what a user of a mode must know, one line
 
 

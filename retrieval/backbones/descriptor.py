@@ -14,12 +14,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from retrieval.backbones import Description, Pixels
 from retrieval.images import resize_square
 from retrieval.mini.cells import CELLS_VERSION, cell_histograms
 from retrieval.mini.values import GRID, roots, weighted
 from retrieval.modes import CellValues
+from retrieval.transfer import to_device
 
 SIZE = 144  # pixels a side
 VALUES = {"descriptor": CellValues(patterns=1.0), "subject": CellValues(patterns=0.6, contrast=1.2)}  # by encoder
@@ -44,10 +46,14 @@ class Descriptor:
     @torch.inference_mode()
     def embed(self, pixels: Pixels) -> NDArray[np.float32]:
         """Return float32 ``[images, 214]``, rows of norm 1."""
-        images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))).to(self._device)
-        cells = weighted(*cell_histograms(images, GRID), self._values)
-        vectors: NDArray[np.float32] = roots(cells.mean(dim=1)).cpu().numpy()
+        vectors: NDArray[np.float32] = self.vectors(pixels).cpu().numpy()
         return vectors
+
+    def vectors(self, pixels: Pixels) -> Tensor:
+        """See :class:`retrieval.backbones.TensorEmbedder`."""
+        images = to_device(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)), self._device)
+        cells = weighted(*cell_histograms(images, GRID), self._values)
+        return roots(cells.mean(dim=1))
 
     def fingerprint(self) -> dict[str, Any]:
         """See :class:`retrieval.backbones.Embedder`; the version rises when a number above changes."""

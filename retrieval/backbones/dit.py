@@ -12,20 +12,22 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from retrieval.backbones import Description, ExtractorDescription, Pixels
 from retrieval.backbones.capture import LayerInputs, capture_branches
-from retrieval.backbones.latents import posterior
+from retrieval.backbones.latents import sampled_latent
 from retrieval.backbones.weights import load_pretrained, require, weights_digest, weights_folder
 from retrieval.device import choose_dtype, dtype_name
 from retrieval.errors import ModelError, UsageError
 from retrieval.images import resize_square
 from retrieval.modes import Target
-from retrieval.noise import add_noise, draws_for
+from retrieval.noise import add_noise
 from retrieval.settings import ModelSettings
+from retrieval.transfer import to_device
 from retrieval.vocabulary import Role
 
 STEPS = 1000
@@ -124,22 +126,20 @@ class DiT(LayerInputs):
     def hidden(self, pixels: Pixels, targets: Sequence[Target], role: Role) -> dict[Target, Tensor]:
         """Encode once, then one truncated pass a timestep; see :class:`retrieval.projection.HiddenExtractor`."""
         modules = {target.layer: self.attention(target.layer) for target in targets}
-        mean, std = posterior(self._vae, pixels)
         rule = self._settings.noise or "pairwise"
-        draws = draws_for(role, rule, self._settings.seed, (mean.shape[1], *mean.shape[2:]))
-        latent = self._vae.config.scaling_factor * (mean + std * draws.latent.to(mean))
+        latent, noise = sampled_latent(self._vae, pixels, role, rule, self._settings.seed)
         found: dict[Target, Tensor] = {}
         for step, group in groupby(sorted(targets, key=_by_step), key=_by_step):
             alpha_bar, told = published_level(step) if self._published else sound_level(step)
             chosen = list(group)
-            noisy = add_noise(latent, draws.noise, alpha_bar).to(self._network.dtype)
+            noisy = add_noise(latent, noise, alpha_bar).to(self._network.dtype)
             tensors = self._read(noisy, told, {target.layer: modules[target.layer] for target in chosen})
             found |= {target: tensors[target.layer] for target in chosen}
         return found
 
     def _read(self, noisy: Tensor, told: int, modules: Mapping[str, Any]) -> dict[str, Tensor]:
         images, branches = len(noisy), len(self._classes)
-        labels = torch.tensor(self._classes, device=noisy.device).repeat(images)
+        labels = to_device(np.array(self._classes), noisy.device).repeat(images)
         steps = torch.full((images * branches,), told, device=noisy.device)
         sample = noisy.repeat_interleave(branches, dim=0)
         return capture_branches(

@@ -30,6 +30,7 @@ from retrieval.modes import CELLS, Target
 from retrieval.noise import add_noise, alpha_bars, draws_for
 from retrieval.projection import CellProjection, project_cells
 from retrieval.settings import ModelSettings
+from retrieval.transfer import to_device
 from retrieval.vocabulary import NoiseRule, Role
 
 WEIGHTS = "unet.safetensors"
@@ -98,7 +99,7 @@ class MiniExtractor:
         if unknown:
             also = "" if self._network else "; those of the network need its weights, see retrieval/mini/MODEL_CARD.md"
             raise UsageError(f"unknown layer '{unknown[0]}' of mini; known: {', '.join((CELLS, *self._layers))}{also}")
-        images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))).to(self._device)
+        images = to_device(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)), self._device)
         layers = [target for target in targets if target.layer != CELLS]
         own = self._run(self._network, images, layers, role) if self._network and layers else {}
         if not any(target.values for target in targets):
@@ -111,7 +112,7 @@ class MiniExtractor:
         """Return the roots of the cells' histograms; see :class:`retrieval.projection.HiddenExtractor`."""
         for target in targets:
             self.projection(target)
-        images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))).to(self._device)
+        images = to_device(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)), self._device)
         roots = torch.cat(cell_histograms(images, GRID), dim=-1).sqrt()[:, None]
         return dict.fromkeys(targets, roots)
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from retrieval.backbones import ExtractorDescription, Pixels
 from retrieval.backbones.capture import LayerInputs, capture_branches, tokens_at
-from retrieval.backbones.latents import posterior
+from retrieval.backbones.latents import posterior, sampled_latent, told
 from retrieval.backbones.weights import (
     load_pretrained,
     quiet_loading,
@@ -31,7 +31,7 @@ from retrieval.device import choose_dtype, dtype_name, place
 from retrieval.errors import ModelError, UsageError
 from retrieval.images import resize_square
 from retrieval.modes import Target
-from retrieval.noise import add_noise, draws_for
+from retrieval.noise import add_noise
 from retrieval.settings import ModelSettings
 from retrieval.vocabulary import Branches, NoiseRule, Role
 
@@ -168,10 +168,8 @@ class StableDiffusion15(LayerInputs):
 
     def noisy_latents(self, pixels: Pixels, timesteps: Sequence[int], role: Role) -> dict[int, Tensor]:
         """Encode once and noise once a timestep: latents ``[images, 4, S/8, S/8]`` by timestep."""
-        mean, std = self.encode(pixels)
-        draws = draws_for(role, self._noise, self._settings.seed, (mean.shape[1], *mean.shape[2:]))
-        latent = self._vae.config.scaling_factor * (mean + std * draws.latent.to(mean))
-        return {t: add_noise(latent, draws.noise, float(self._alpha_bars[t])) for t in dict.fromkeys(timesteps)}
+        latent, noise = sampled_latent(self._vae, pixels, role, self._noise, self._settings.seed)
+        return {t: add_noise(latent, noise, float(self._alpha_bars[t])) for t in dict.fromkeys(timesteps)}
 
     def encode(self, pixels: Pixels) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of the VAE's posterior, each ``[images, 4, S/8, S/8]``, unscaled."""
@@ -184,8 +182,9 @@ class StableDiffusion15(LayerInputs):
     def _read(self, noisy: Tensor, timestep: int, layers: Sequence[str]) -> dict[str, Tensor]:
         images, branches = len(noisy), len(self._prompts)
         sample, prompts = self.branch_inputs(noisy)
+        step = told(timestep, noisy.device)
         return capture_branches(
-            run=lambda: self._unet(sample, timestep, encoder_hidden_states=prompts),
+            run=lambda: self._unet(sample, step, encoder_hidden_states=prompts),
             layers={layer: self._layers[layer] for layer in layers},
             shape=(images, branches),
         )

@@ -10,13 +10,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from retrieval.backbones import ExtractorDescription, Pixels
 from retrieval.backbones.capture import LayerInputs, capture_branches, tokens_at
-from retrieval.backbones.latents import posterior
+from retrieval.backbones.latents import sampled_latent, told
 from retrieval.backbones.weights import (
     load_pretrained,
     quiet_loading,
@@ -29,8 +30,8 @@ from retrieval.device import choose_dtype, dtype_name, place
 from retrieval.errors import ModelError, UsageError
 from retrieval.images import resize_square
 from retrieval.modes import Target
-from retrieval.noise import draws_for
 from retrieval.settings import ModelSettings
+from retrieval.transfer import to_device
 from retrieval.vocabulary import Role
 
 FILES = (
@@ -115,16 +116,13 @@ class StableDiffusionXL(LayerInputs):
     def hidden(self, pixels: Pixels, targets: Sequence[Target], role: Role) -> dict[Target, Tensor]:
         """Encode once, then one truncated UNet pass a timestep; see :class:`retrieval.projection.HiddenExtractor`."""
         modules = {target.layer: self.attention(target.layer) for target in targets}
-        mean, std = posterior(self._vae, pixels)
-        rule = self._settings.noise or "pairwise"
-        draws = draws_for(role, rule, self._settings.seed, (mean.shape[1], *mean.shape[2:]))
-        latent = self._vae.config.scaling_factor * (mean + std * draws.latent.to(mean))
+        latent, noise = sampled_latent(self._vae, pixels, role, self._settings.noise or "pairwise", self._settings.seed)
         if self._published:
             latent = latent * float(self._scheduler.init_noise_sigma)
         found: dict[Target, Tensor] = {}
         for step, group in groupby(sorted(targets, key=_by_step), key=_by_step):
             sigma = float(self._scheduler.sigmas[step])
-            noisy = (latent + sigma * draws.noise.to(latent)) / (sigma**2 + 1) ** 0.5
+            noisy = (latent + sigma * noise) / (sigma**2 + 1) ** 0.5
             chosen = list(group)
             tensors = self._read(noisy, step, {target.layer: modules[target.layer] for target in chosen})
             found |= {target: tensors[target.layer] for target in chosen}
@@ -157,12 +155,12 @@ class StableDiffusionXL(LayerInputs):
         images, branches = len(noisy), len(self._context)
         dtype = self._unet.dtype
         side = 8 * self._unet.config.sample_size  # the pipeline's default size, whatever the image's
-        sizes = torch.tensor([[side, side, 0, 0, side, side]], dtype=dtype, device=noisy.device)
+        sizes = to_device(np.array([[side, side, 0, 0, side, side]], np.float32), noisy.device).to(dtype)
         sample = noisy.to(dtype).repeat_interleave(branches, dim=0)
         condition = {"text_embeds": self._pooled.repeat(images, 1), "time_ids": sizes.repeat(images * branches, 1)}
-        context = self._context.repeat(images, 1, 1)
+        context, timestep = self._context.repeat(images, 1, 1), told(STEPS - step, noisy.device)
         return capture_branches(
-            run=lambda: self._unet(sample, STEPS - step, encoder_hidden_states=context, added_cond_kwargs=condition),
+            run=lambda: self._unet(sample, timestep, encoder_hidden_states=context, added_cond_kwargs=condition),
             layers=modules,
             shape=(images, branches),
         )

@@ -21,6 +21,7 @@ from retrieval.backbones import Description, Pixels
 from retrieval.backbones.weights import load_pretrained, quiet_loading, require, weights_digest, weights_folder
 from retrieval.errors import ModelError
 from retrieval.images import resize_and_crop
+from retrieval.transfer import upload
 
 FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
 
@@ -111,8 +112,10 @@ class ViTEmbedder:
     def forward(self, pixels: Pixels) -> Any:
         """Normalise ``[images, S, S, 3]`` and return the network's own output."""
         device = next(self._model.parameters()).device
-        mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (self._rules.mean, self._rules.std))
-        images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))).to(device).float() / 255.0
+        statistics = {"mean": self._rules.mean, "std": self._rules.std}
+        arrays = {name: np.array(values, np.float32).reshape(1, 3, 1, 1) for name, values in statistics.items()}
+        found = upload({"images": np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)), **arrays}, device)
+        images, mean, std = found["images"].float() / 255.0, found["mean"], found["std"]
         return self._model(pixel_values=(images - mean) / std)
 
     def _weights(self) -> str:
