@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from cli.plan import describe_estimate
 from cli.running import clock, speaker
+from retrieval.events import slowest
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -47,14 +48,14 @@ class Bar(_Drawn):
         self._what = what
         self._task: TaskID | None = None
 
-    def show(self, done: int, total: int) -> None:
+    def show(self, done: int, total: int, note: str = "") -> None:
         """Show how far the work is; the bar appears with the first step, when what comes before has been said."""
         if self._progress is None:
             return
         if self._task is None:
             self._progress.start()
             self._task = self._progress.add_task(self._what, total=total)
-        self._progress.update(self._task, completed=done)
+        self._progress.update(self._task, completed=done, description=self._what + note)
 
 
 class BuildProgress(Bar):
@@ -75,11 +76,12 @@ class BuildProgress(Bar):
         elif event.kind == "estimate" and event.estimate is not None:
             self._say(describe_estimate(event.estimate))
         elif event.kind == "compiling":
-            self._say(f"compiling the model {event.message}; this takes a minute or two")
+            self._say(f"compiling the networks {event.message}, which takes minutes")
         elif event.kind == "loaded":
             self._began = self._spoke = time.monotonic()
         elif event.kind == "batch":
-            self.show(event.done, event.total)
+            held_up = slowest(event.speeds)
+            self.show(event.done, event.total, f" ({held_up} is slowest)" if held_up else "")
             if not self.is_drawn:
                 self._say_now_and_then(event)
         elif event.kind == "training":
@@ -148,8 +150,8 @@ def _new_bar() -> "Progress":
 
 def describe_speeds(speeds: Mapping[str, float]) -> str:
     """Say which stage of a build holds the others up, and how fast each of them is."""
-    slowest = min(speeds, key=lambda stage: speeds[stage])
-    return f"{slowest} is the slowest stage ({', '.join(f'{stage} {pace(v, 1.0)}' for stage, v in speeds.items())})"
+    each = ", ".join(f"{stage} {pace(images, 1.0)}" for stage, images in speeds.items())
+    return f"{slowest(speeds)} is the slowest stage ({each})"
 
 
 def pace(images: float, seconds: float) -> str:

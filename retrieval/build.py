@@ -158,13 +158,13 @@ class _Builder:
             modes=tuple(recipe.targets),
         )
         self._check_room()
+        if self._total:
+            self._pipeline = Pipeline.begin(self._models, self._run, self._clock, self._emit)
         if is_new or self._lacks_projections():
             # For a new index this is an empty one. Since every later generation has a higher number, a lost CURRENT
             # is never taken for that of a new one.
             grown = commit(self._layout, with_projections(self._layout, grown, self._models), CREATED_BY)
         self._commits = self._go_on(grown)
-        if self._total:
-            self._pipeline = Pipeline.begin(self._models, self._run, self._clock, self._emit)
         self._emit(BuildEvent("loaded"))
 
     def _check_room(self) -> None:

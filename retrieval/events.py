@@ -1,7 +1,13 @@
 """What a build says while it runs, and what it did in the end."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
+
+
+def slowest(speeds: Mapping[str, float]) -> str | None:
+    """Return the stage that holds the others up, by images a second; None where there is none."""
+    return min(speeds, key=lambda stage: speeds[stage], default=None)
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,7 @@ class BuildReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
-        return {"schema": 1, **asdict(self)}
+        return {"schema": 1, **asdict(self), "slowest": slowest(self.speeds)}
 
 
 @dataclass(frozen=True)
@@ -114,4 +120,4 @@ class FillReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
-        return {"schema": 1, **asdict(self)}
+        return {"schema": 1, **asdict(self), "slowest": slowest(self.speeds)}

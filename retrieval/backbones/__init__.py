@@ -125,6 +125,8 @@ class ExtractorDescription(Description):
     warnings: Mapping[str, str] = field(default_factory=dict)  # what a user of a mode must know, one line
 
 
+WORKING_MB = 660  # of the VAE's encoder at 512 px, which all diffusion models here share, and which takes the most
+
 _SD15 = ExtractorDescription(
     name="sd15",
     title="DiffSim-S on Stable Diffusion 1.5",
@@ -136,7 +138,7 @@ _SD15 = ExtractorDescription(
     modes=SD15_MODES,
     image_size=512,
     noise="pairwise",
-    working_mb=660,
+    working_mb=WORKING_MB,
 )
 _CLIP = Description(
     name="clip",
@@ -189,6 +191,8 @@ def _dit(side: int, revision: str) -> ExtractorDescription:
         image_size=side,
         noise="pairwise",
         batch_sizes=(1, 8),
+        working_mb=WORKING_MB * side**2 // 512**2,
+        float32_vae=True,
     )
 
 
@@ -232,6 +236,8 @@ EXTRACTORS: dict[str, ExtractorDescription] = {
         image_size=512,
         noise="pairwise",
         batch_sizes=(1, 8),
+        working_mb=WORKING_MB,
+        float32_vae=True,
     ),
     "dit-256": _dit(256, "eab87f77abd5aef071a632f08807fbaab0b704d0"),
     "dit-512": _dit(512, "main"),  # its commit could not be looked up where this was written
