@@ -186,7 +186,7 @@ def _fill(
         fingerprint = models.fingerprint()
         check_fingerprint(generation.fingerprint, fingerprint, layout.root)
         run = replace(run, batch_size=batch_size(recipe.settings, run))
-        pipeline = Pipeline.begin(models, run, clock, on_event)
+        pipeline = Pipeline.begin(models, wanted, run, clock, on_event)
         on_event(BuildEvent("loaded"))
         progress = _Progress(on_event, clock)
         commits = Commits(layout, generation, recipe.settings.codec, run, (), progress.committed)

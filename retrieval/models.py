@@ -5,12 +5,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from index_store.codecs import CODECS, DEFAULT_CODEC, Codec, find_codec
 from retrieval.aas import QKV, AnyReadout
@@ -18,7 +19,6 @@ from retrieval.backbones import (
     AttentionExtractor,
     Embedder,
     Pixels,
-    TensorEmbedder,
     describe_extractor,
     load_embedder,
     load_extractor,
@@ -37,6 +37,14 @@ ATTENTION = "attention"  # the extractor's entry among the prepared pixels; enco
 
 Prepared = Mapping[str, Pixels]
 """One image as every model wants it: the extractor's pixels and each encoder's."""
+
+
+@runtime_checkable
+class TensorEmbedder(Embedder, Protocol):
+    """An Embedder that a GPU can be given the next batch of before this one's vectors have been copied down."""
+
+    def vectors(self, pixels: Pixels) -> Tensor:
+        """Return what :meth:`embed` does as a tensor on the model's device."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +157,7 @@ class Models:
         by_target: dict[Target, Mapping[str, Fetched]] = {}
         if targets and self.codec.hidden:
             hidden = self._hidden_extractor().hidden(self._pixels(batch), targets, "gallery")
-            by_target = {target: {"h": fetch(h[: len(batch)].float())} for target, h in hidden.items()}
+            by_target = {target: {"h": fetch(_as_numpy_can(h[: len(batch)]))} for target, h in hidden.items()}
         elif targets:
             found = self.extractor.extract(self._pixels(batch), targets, "gallery")
             by_target = {target: _fetch_halves(qkv, len(batch)) for target, qkv in found.items()}
@@ -246,6 +254,10 @@ def tensors_digest(fingerprint: Mapping[str, Any], mode: str) -> str:
 
 def _first(tensors: QKV, count: int) -> QKV:
     return QKV(*(tensor[:count] for tensor in (tensors.q, tensors.k, tensors.v)))
+
+
+def _as_numpy_can(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype == torch.float16 else tensor.float()  # numpy knows no bfloat16
 
 
 def _fetch_halves(tensors: QKV, count: int) -> dict[str, Fetched]:

@@ -31,15 +31,15 @@ class Pipeline:
 
     @classmethod
     def begin(
-        cls, models: Models, run: BuildSettings, clock: StageClock, emit: Callable[[BuildEvent], None]
+        cls, models: Models, need: Need, run: BuildSettings, clock: StageClock, emit: Callable[[BuildEvent], None]
     ) -> "Pipeline":
-        """Take loaded models and a run whose batch size is settled; compile the models where that was asked for.
+        """Take loaded models and a run whose batch size is settled; compile what ``need`` runs, if that was asked for.
 
         Raises:
             UsageError, DependencyError: see :func:`retrieval.compiled.compile_models`.
         """
         size = run.batch_size or 1
-        if run.compile:
+        if run.compile and need.modes:
             emit(BuildEvent("compiling", f"for batches of {size}"))
             models = compile_models(models, size)
         return cls(models, size, workers(run), clock)

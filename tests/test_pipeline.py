@@ -140,6 +140,21 @@ def test_modes_of_one_target_share_one_encoding() -> None:
     assert stored.tensors["style"] is stored.tensors["lowlevel"]
 
 
+@pytest.mark.gpu
+def test_batches_launched_one_behind_the_other_are_those_of_a_cpu(tmp_path: Path) -> None:
+    paint(tmp_path / "photos", range(7))
+    found = []
+    for device in ("cpu", "cuda"):
+        run = BuildSettings(device=device, batch_size=2, workers=2)  # type: ignore[arg-type]
+        choices: dict[str, Any] = {"model": "sd15", "weights": str(TINY), "image_size": 64, "encoders": {}}
+        index = tmp_path / f"{device}.diffsim"
+        report = build_index(tmp_path / "photos", index, modes=["style"], run=run, dtype="float32", **choices)
+        assert set(report.speeds) == {"decode", "compute", "write"}
+        found.append(IndexReader(index).attention("style", range(7)))
+    for name, array in found[0].items():
+        np.testing.assert_allclose(found[1][name], array, atol=2e-2)
+
+
 # --- Compiled regions
 
 

@@ -1,12 +1,13 @@
 """Copies to and from a device: nothing on a CPU; beside the kernels, and in order, on a GPU."""
 
+import time
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from retrieval.transfer import begin_upload, fetch, to_device, upload
+from retrieval.transfer import DeviceClock, begin_upload, fetch, to_device, upload
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 BUSY = 1_000_000_000  # cycles of the GPU's clock: about half a second
@@ -36,6 +37,28 @@ def test_on_a_cpu_the_array_fetched_is_the_tensors_own_memory() -> None:
     with torch.inference_mode():
         made = torch.ones(3) * 2
     assert fetch(made)().tolist() == [2.0, 2.0, 2.0]
+
+
+def test_a_clock_on_a_cpu_tells_what_passed_until_it_was_stopped() -> None:
+    clock = DeviceClock(CPU)
+    time.sleep(0.02)
+    clock.stop()
+    told = clock.seconds()
+    time.sleep(0.02)
+    assert clock.seconds() == told >= 0.02
+
+
+@pytest.mark.gpu
+def test_a_batch_behind_another_is_not_counted_twice() -> None:
+    clocks = []
+    begun = time.perf_counter()
+    for _ in range(2):
+        clocks.append(DeviceClock(CUDA))
+        torch.cuda._sleep(BUSY)
+        clocks[-1].stop()
+    assert time.perf_counter() - begun < 0.1, "nothing has waited"
+    first, second = (clock.seconds() for clock in clocks)
+    assert 0.1 < second < 1.5 * first
 
 
 @pytest.mark.gpu

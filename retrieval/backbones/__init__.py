@@ -89,14 +89,6 @@ class Embedder(Protocol):
         """Return all that changes a vector, as JSON values."""
 
 
-@runtime_checkable
-class TensorEmbedder(Embedder, Protocol):
-    """An Embedder that a GPU can be given the next batch of before this one's vectors have been copied down."""
-
-    def vectors(self, pixels: Pixels) -> "torch.Tensor":
-        """Return what :meth:`embed` does as a tensor on the model's device."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Description:
     """What there is to know of a model before it is loaded."""

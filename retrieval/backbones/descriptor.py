@@ -50,7 +50,7 @@ class Descriptor:
         return vectors
 
     def vectors(self, pixels: Pixels) -> Tensor:
-        """See :class:`retrieval.backbones.TensorEmbedder`."""
+        """See :class:`retrieval.models.TensorEmbedder`."""
         images = to_device(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)), self._device)
         cells = weighted(*cell_histograms(images, GRID), self._values)
         return roots(cells.mean(dim=1))
