@@ -116,7 +116,9 @@ class _Builder:
         else:
             self._recipe = continued_recipe(self._reader, self._root, modes, choices, self._run)
             gone = {*self._work.vanished, *self._work.replaced.values()}
-            self._backlog = find_backlog(self._reader, self._recipe.wanted, without=gone, moved=self._work.moved)
+            wanted, targets = self._recipe.wanted, self._recipe.targets
+            self._backlog = find_backlog(self._reader, wanted, targets, without=gone, moved=self._work.moved)
+            self._filled = Filled(0, self._backlog.unavailable)
         chosen = self._recipe.chosen
         self._total = len(self._work.pending) + len(self._backlog)
         self._emit(BuildEvent("planned", self._plan_in_words(), total=self._total))
@@ -176,7 +178,7 @@ class _Builder:
         return Commits(self._layout, generation, codec, self._run, self._sources, self._tell_commit)
 
     def run(self) -> None:
-        """Commit what needs no computing, then compute and commit all that is pending, then what items lack."""
+        """Commit what needs no computing, then all that is pending, then what items lack."""
         self._commit_moves()
         settings = self._recipe.settings
         size = batch_size(settings.model, self._run)
@@ -189,9 +191,10 @@ class _Builder:
             self._commits.run(computed, self._add, self._grow)
         if self._backlog:
             # Read again: files may have been renamed or have changed since the backlog was counted.
-            self._backlog = find_backlog(IndexReader(self._root), self._recipe.wanted)
+            reader = IndexReader(self._root)
+            self._backlog = find_backlog(reader, self._recipe.wanted, self._recipe.targets)
             filler = Filler(self._layout, self._models, self._run, size, self._commits, self._tell_filled)
-            self._filled = filler.run(self._backlog.jobs)
+            self._filled = filler.run(reader, self._backlog)
 
     def _commit_moves(self) -> None:
         """Commit renamed, touched and vanished files: their vectors and tensors stay, or no longer count."""
@@ -277,7 +280,7 @@ class _Builder:
             passed_over=self._listing.passed_over,
             unreadable_folders=tuple(unreadable),
             completed=self._filled.items,
-            incomplete=self._backlog.unavailable + self._filled.unavailable,
+            incomplete=self._filled.unavailable,
             coverage=coverage(reader),
             speeds=self._clock.speeds(),
         )

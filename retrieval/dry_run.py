@@ -58,7 +58,8 @@ def plan_build(
     )
     if reader is not None:
         gone = {*work.vanished, *work.replaced.values()}
-        plan = replace(plan, to_complete=len(find_backlog(reader, recipe.wanted, without=gone, moved=work.moved)))
+        backlog = find_backlog(reader, recipe.wanted, recipe.targets, without=gone, moved=work.moved)
+        plan = replace(plan, to_complete=len(backlog))
     if not work.pending:
         return plan
     models = load_models(recipe.settings, recipe.targets, run.device, run.offline)

@@ -105,7 +105,7 @@ class FillReport:
     model: str
     modes: tuple[str, ...]  # that were to be filled
     items: int  # in the index
-    completed: int  # items that got what they lacked by computing it
+    completed: int  # items that got what they lacked, computed or copied from a mode that reads the same
     adopted: int  # tensors that searches had computed and left in the cache
     incomplete: int  # items that lack something still: their files are gone, or have changed
     coverage: dict[str, int]  # by mode, items whose tensors are in the index now
