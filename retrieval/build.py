@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Unpack
 
-from index_store.catalog import Item, Reject
+from index_store.catalog import Reject
 from index_store.codecs import find_codec
 from index_store.layout import Layout
 from index_store.lock import writer_lock
@@ -24,10 +24,9 @@ from retrieval.backbones import describe_extractor
 from retrieval.backlog import Backlog, coverage, find_backlog
 from retrieval.commits import Commits
 from retrieval.discovery import Listing
-from retrieval.estimate import check_estimate, estimate_build
+from retrieval.estimate import Load, check_estimate, estimate_load
 from retrieval.events import BuildEvent, BuildReport
 from retrieval.fill import Filled, Filler
-from retrieval.images import FileFacts
 from retrieval.ingest import Failure, FileBatch, read_batches
 from retrieval.models import Models, Stored, load_models
 from retrieval.modes import Need
@@ -37,7 +36,7 @@ from retrieval.settings import BuildSettings, ModelChoices
 from retrieval.stages import COMPUTE, WRITE, StageClock, one_ahead
 from retrieval.stored import lacks_projections, with_projections
 from retrieval.version import CREATED_BY
-from retrieval.work import Work, find_sources, plan_work, uri_of
+from retrieval.work import Work, find_sources, item_of, plan_work, uri_of
 
 
 def build_index(
@@ -167,10 +166,10 @@ class _Builder:
         self._emit(BuildEvent("loaded"))
 
     def _check_room(self) -> None:
-        if self._work.pending:
-            modes, images = self._recipe.wanted.modes, len(self._work.pending)
-            estimate = estimate_build(self._models, self._recipe.settings, self._run, self._root, images, modes)
-            self._emit(BuildEvent("estimate", total=estimate.images, estimate=estimate))
+        if self._total:
+            load = Load(len(self._work.pending), self._recipe.wanted.modes, self._backlog)
+            estimate = estimate_load(self._models, self._recipe.settings, self._run, self._root, load)
+            self._emit(BuildEvent("estimate", total=self._total, estimate=estimate))
             check_estimate(estimate, self._root)
 
     def _go_on(self, generation: Generation) -> Commits:
@@ -193,7 +192,7 @@ class _Builder:
             # Read again: files may have been renamed or have changed since the backlog was counted.
             reader = IndexReader(self._root)
             self._backlog = find_backlog(reader, self._recipe.wanted, self._recipe.targets)
-            filler = Filler(self._layout, self._models, self._run, size, self._commits, self._tell_filled)
+            filler = Filler(self._models, self._run, size, self._commits, self._tell_filled)
             self._filled = filler.run(reader, self._backlog)
 
     def _commit_moves(self) -> None:
@@ -225,19 +224,13 @@ class _Builder:
         both = zip(batch.files, batch.outcomes, strict=True)
         rejects = [_reject(path, outcome) for path, outcome in both if isinstance(outcome, Failure)]
         facts = [outcome[0] for outcome in batch.outcomes if not isinstance(outcome, Failure)]
-        items = self._items(facts, self._commits.generation.next_id + segment.items)
+        items = [item_of(f, n) for n, f in enumerate(facts, self._commits.generation.next_id + segment.items)]
         with self._clock.working(WRITE, len(items)):
             segment.append(items, rejects, stored.vectors, stored.tensors)
         self._added += len(items)
         self._done += len(batch.files)
         self._rejected += len(rejects)
         self._tell_batch()
-
-    def _items(self, facts: Sequence[FileFacts], first_id: int) -> list[Item]:
-        return [
-            Item(first_id + n, uri_of(f.path), f.size, f.mtime_ns, f.sha256, f.width, f.height)
-            for n, f in enumerate(facts)
-        ]
 
     def _grow(self, segment: SegmentWriter, record: SegmentRecord) -> Generation:
         replaced = [self._work.replaced[uri] for uri in segment.uris if uri in self._work.replaced]

@@ -18,20 +18,20 @@ from index_store.catalog import Item
 from index_store.layout import Layout, require_index
 from index_store.lock import writer_lock
 from index_store.manifest import Generation, SegmentRecord
-from index_store.mirror import held_locally, index_name
+from index_store.mirror import index_name
 from index_store.pull import existing_root
 from index_store.reader import IndexReader
 from index_store.segment import SegmentWriter, clear_uncommitted, drop_expired
 from retrieval.backbones import describe_extractor
 from retrieval.backlog import Backlog, Copy, Job, check_order, coverage, find_backlog, in_order
 from retrieval.commits import Commits
+from retrieval.estimate import Load, check_estimate, estimate_load
 from retrieval.events import BuildEvent, FillReport
 from retrieval.ingest import Failure, FileBatch, read_batches
 from retrieval.models import Models, load_models, tensors_digest
 from retrieval.modes import Need, choose_modes
 from retrieval.pace import batch_size, workers
 from retrieval.plan import check_fingerprint, continued_recipe, lacks_modes
-from retrieval.room import check_disk, stored_bytes
 from retrieval.settings import NEWEST, BuildSettings, ModelChoices
 from retrieval.work import uri_of
 
@@ -51,7 +51,6 @@ class Filler:
 
     def __init__(
         self,
-        layout: Layout,
         models: Models,
         run: BuildSettings,
         batch: int,
@@ -59,11 +58,10 @@ class Filler:
         on_batch: Callable[[int], None],
     ) -> None:
         """Take loaded models; ``on_batch`` is told how many items each batch dealt with."""
-        self._layout, self._models, self._run, self._batch = layout, models, run, batch
+        self._models, self._run, self._batch = models, run, batch
         self._commits, self._on_batch = commits, on_batch
         self._completed: set[int] = set()
         self._unavailable = 0
-        self._fits = False
 
     def run(self, reader: IndexReader, backlog: Backlog) -> Filled:
         """Do what ``reader`` was found to lack: copy what can be copied, then compute the jobs one after the other."""
@@ -73,7 +71,6 @@ class Filler:
             prepare = partial(self._models.prepare, need=job.need)
             files = [Path(item.uri) for item in job.items]
             batches = read_batches(files, self._batch, workers(self._run), self._models.rules, prepare)
-            self._fits = False
             self._commits.run(batches, partial(self._add, job, {item.uri: item for item in job.items}), self._grow)
         return Filled(len(self._completed), backlog.unavailable + self._unavailable)
 
@@ -111,10 +108,6 @@ class Filler:
         ]
         if good:
             stored = self._models.encode_stored([prepared for _, prepared in good], job.need)
-            if not self._fits:
-                images = held_locally(self._layout.root, len(job.items), self._run.segment_rows)
-                check_disk(self._layout.root, stored_bytes(stored) // len(good), images)
-                self._fits = True
             segment.fill([item.id for item, _ in good], stored.vectors, stored.tensors)
         self._completed.update(item.id for item, _ in good)
         self._unavailable += len(batch.files) - len(good)
@@ -188,11 +181,14 @@ def _fill(
         models = load_models(recipe.settings, recipe.targets, run.device, run.offline)
         fingerprint = models.fingerprint()
         check_fingerprint(generation.fingerprint, fingerprint, layout.root)
+        estimate = estimate_load(models, recipe.settings, run, layout.root, Load(0, (), planned))
+        on_event(BuildEvent("estimate", total=len(planned), estimate=estimate))
+        check_estimate(estimate, layout.root)
         on_event(BuildEvent("loaded"))
         progress = _Progress(on_event)
         commits = Commits(layout, generation, recipe.settings.codec, run, (), progress.committed)
         size = batch_size(recipe.settings.model, run)
-        filler = Filler(layout, models, run, size, commits, progress.advance)
+        filler = Filler(models, run, size, commits, progress.advance)
         cache = TensorCache(layout, budget=0)
         for mode in wanted.modes:
             digest = tensors_digest(fingerprint, mode)
