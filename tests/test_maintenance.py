@@ -224,6 +224,36 @@ def test_damage_is_found_taken_out_and_computed_again(built: tuple[Path, Path], 
     assert sorted(again.tensors["style/k"]) == sorted(whole.tensors["style/k"])
 
 
+def test_where_current_is_lost_only_generations_that_are_still_whole_are_offered(built: tuple[Path, Path]) -> None:
+    folder, index = built
+    layout = Layout(index)
+
+    def offered() -> list[str]:
+        kept = layout.current.read_bytes()
+        layout.current.unlink()
+        with pytest.raises(IndexCorruptError, match="is missing") as caught:
+            Engine.open(index)
+        names = str(caught.value).partition("write its name into it: ")[2]
+        for name in names.split(", ") if names else []:
+            layout.current.write_text(name)
+            assert verify(index) == []
+        layout.current.write_bytes(kept)
+        return names.split(", ") if names else []
+
+    assert offered() == ["000002.json", "000003.json", "000004.json"]
+    compact(index)
+    assert offered() == ["000003.json", "000004.json", "000005.json"], "the old segments are kept for a day"
+    paint(folder / "a", ["new.png"])
+    update(folder, index)
+    compact(index, now=True)
+    newest = read_current(layout).number
+    assert offered() == [f"{newest:06d}.json"], "the first is empty: a build after it would clear all away"
+    layout.generation(newest - 1).write_text("{}")
+    assert offered() == [f"{newest:06d}.json"]
+    shutil.rmtree(next((index / "attention" / "style").iterdir()))
+    assert offered() == []
+
+
 def test_a_missing_shard_costs_its_rows_and_no_more(built: tuple[Path, Path]) -> None:
     _, index = built
     (index / "attention/style/000003.zarr/v/c/0/0/0/0/0").unlink()
