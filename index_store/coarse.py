@@ -113,7 +113,7 @@ def rounding(query: Floats) -> float:
     return 3 * (len(query) + 8) * 2.0**-24 * float(np.linalg.norm(query))
 
 
-def nearest(
+def exact_nearest(
     roughly: Callable[[int], Ranked],
     exactly: Callable[[NDArray[np.int64]], Floats],
     rows: int,
@@ -165,7 +165,7 @@ class CoarseIndex:
     def search(self, query: Floats, count: int) -> Ranked:
         """Return the rows nearest to ``query [dim]`` and their cosines, best first; ties by row, lowest first."""
         scan, exactly = partial(self._scan, query), partial(self.similarities, query)
-        return nearest(scan, exactly, len(self), count, rounding(query))
+        return exact_nearest(scan, exactly, len(self), count, rounding(query))
 
     def _scan(self, query: Floats, count: int) -> Ranked:
         products, rows = self._faiss.search(query[None], count)

@@ -5,16 +5,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from index_store.reader import IndexReader
 from retrieval.coarse import fuse_rankings
-from retrieval.device import choose_device
 from retrieval.device_coarse import CoarseStage, open_stage
 from retrieval.errors import UsageError
 from retrieval.modes import Mode
 from retrieval.settings import SearchSettings
-from retrieval.vocabulary import DeviceName
 
 Vectors = Mapping[str, NDArray[np.float32]]
 
@@ -30,7 +29,7 @@ class Ranking:
 class CandidatePicker:
     """The coarse stage of one opened index; safe in many threads."""
 
-    def __init__(self, reader: IndexReader, modes: Mapping[str, Mode], device: DeviceName) -> None:
+    def __init__(self, reader: IndexReader, modes: Mapping[str, Mode], device: torch.device) -> None:
         """Take an index, its model's modes, and where scores are computed; vectors are read at the first search."""
         self._reader, self._modes, self._device = reader, modes, device
         self._indexes: dict[str, CoarseStage] = {}
@@ -85,5 +84,5 @@ class CandidatePicker:
     def _index(self, encoder: str) -> CoarseStage:
         with self._loading:
             if encoder not in self._indexes:
-                self._indexes[encoder] = open_stage(self._reader, encoder, choose_device(self._device))
+                self._indexes[encoder] = open_stage(self._reader, encoder, self._device)
             return self._indexes[encoder]

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from index_store.coarse import Floats, Ranked, cosines_of, nearest, normalised, rounding
+from index_store.coarse import Floats, Ranked, cosines_of, exact_nearest, normalised, rounding
 from index_store.reader import IndexReader
 from retrieval.device import available_memory
 
@@ -87,7 +87,7 @@ class DeviceIndex:
     def search(self, query: Floats, count: int) -> Ranked:
         """Return the rows nearest to ``query [dim]`` and their cosines, best first; ties by row, lowest first."""
         products, exactly = self._products(query), partial(self.similarities, query)
-        return nearest(partial(_largest, products), exactly, len(self), count, rounding(query))
+        return exact_nearest(partial(_largest, products), exactly, len(self), count, rounding(query))
 
     def similarities(self, query: Floats, rows: NDArray[np.int64]) -> Floats:
         """Return the cosines of ``query [dim]`` with ``rows``, in their order."""

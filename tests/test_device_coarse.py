@@ -23,7 +23,8 @@ from retrieval.device_coarse import MEMORY_SHARE, DeviceIndex, belongs_on, open_
 from tests.synthetic import ENCODER, add_segments
 
 CPU = torch.device("cpu")
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+NEEDS_GPU = (pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"))
+DEVICES = ["cpu", pytest.param("cuda", marks=NEEDS_GPU)]
 Stored = NDArray[np.float16]
 Roughly = Callable[[int], Ranked]
 
@@ -106,7 +107,7 @@ def test_products_keep_the_bound_whatever_torch_may_round(
     torch.set_float32_matmul_precision(precision)
     try:
         for module, each in ((coarse, scan), (device_coarse, index)):
-            monkeypatch.setattr(module, "nearest", all_products)
+            monkeypatch.setattr(module, "exact_nearest", all_products)
             rows, errors = each.search(query, 1)
             assert sorted(rows.tolist()) == list(range(3000))
             assert errors.max() < 1
