@@ -29,7 +29,7 @@ from retrieval.backbones.weights import (
 from retrieval.device import choose_dtype, dtype_name, place
 from retrieval.errors import ModelError, UsageError
 from retrieval.images import resize_square
-from retrieval.modes import Target
+from retrieval.modes import SDXL_LAST_STEP, Target
 from retrieval.settings import ModelSettings
 from retrieval.transfer import to_device
 from retrieval.vocabulary import Role
@@ -158,7 +158,7 @@ class StableDiffusionXL(LayerInputs):
         sizes = to_device(np.array([[side, side, 0, 0, side, side]], np.float32), noisy.device).to(dtype)
         sample = noisy.to(dtype).repeat_interleave(branches, dim=0)
         condition = {"text_embeds": self._pooled.repeat(images, 1), "time_ids": sizes.repeat(images * branches, 1)}
-        context, timestep = self._context.repeat(images, 1, 1), told(STEPS - step, noisy.device)
+        context, timestep = self._context.repeat(images, 1, 1), told(SDXL_LAST_STEP - step, noisy.device)
         return capture_branches(
             run=lambda: self._unet(sample, timestep, encoder_hidden_states=context, added_cond_kwargs=condition),
             layers=modules,

@@ -24,7 +24,7 @@ from retrieval.aas import QKV
 from retrieval.gallery import gallery
 from retrieval.hot import HotRows, HotTier
 from retrieval.rerank import score_rows
-from tests.bench import build_cost
+from tests.bench import build_cost, coarse
 from tests.bench.codecs import add_data_option, codec_rows
 from tests.bench.growth import growth
 from tests.bench.pairwise import pairwise
@@ -173,6 +173,7 @@ def main() -> None:
         rows += (
             pairwise(Path(scratch)) + reads(Path(scratch)) + growth(Path(scratch)) + scale(asked.items, Path(scratch))
         )
+        rows += run_apart(coarse.measure, asked.device)
         if asked.sd15:
             rows += real_size(asked.device, asked.sd15, Path(scratch)) + build_cost_rows(asked.device, asked.sd15)
     rows += codec_rows(asked.device, asked.data, asked.sd15)
