@@ -18,7 +18,7 @@ from index_store.durable import check_file, corrupt
 from index_store.errors import IndexCorruptError
 from index_store.grown import GrownIndex
 from index_store.layout import Layout
-from index_store.manifest import Generation, SegmentRecord, read_current
+from index_store.manifest import AttentionRecord, Generation, SegmentRecord, read_current
 from index_store.mirror import find_mirror
 from index_store.places import Places, find_places
 from index_store.projections import read_projection
@@ -54,6 +54,7 @@ class IndexReader:
         rows = [np.flatnonzero(live) for live in self._live]
         self._row_in_segment = np.concatenate(rows) if rows else np.empty(0, np.int64)
         self._places: dict[str, Places] = {}
+        self._groups: dict[tuple[str, int], tuple[Path, AttentionRecord]] = {}  # by mode and number of the segment
 
     def _with_moves(self, catalog: pa.Table) -> pa.Table:
         """Replace the rows of items that were given new ones since, the newest last."""
@@ -223,8 +224,10 @@ class IndexReader:
         number = int(places.segment[row])
         if number < 0:
             raise ValueError(f"item {self.ids[row]} has no tensors of mode {mode}")
-        segment = self.generation.segments[number]
-        return RowPlace(self.layout.attention(mode, segment.name), segment.attention[mode], int(places.row[row]))
+        if (mode, number) not in self._groups:
+            segment = self.generation.segments[number]
+            self._groups[mode, number] = self.layout.attention(mode, segment.name), segment.attention[mode]
+        return RowPlace(*self._groups[mode, number], int(places.row[row]))
 
     def _tensor_places(self, mode: str) -> Places:
         return self._places_of(f"mode {mode}", lambda segment: mode in segment.attention)

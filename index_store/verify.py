@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from index_store.attention import RowPlace, read_rows
 from index_store.catalog import ITEM_SCHEMA, REJECT_SCHEMA, read_ids, read_table
 from index_store.coarse import read_vectors
+from index_store.codecs import all_finite
 from index_store.durable import check_file
 from index_store.errors import IndexStoreError
 from index_store.layout import Layout
@@ -130,6 +129,6 @@ def _problem(places: list[RowPlace]) -> str | None:
         tensors = read_rows(places)
     except IndexStoreError as error:
         return str(error)
-    if not all(np.isfinite(array).all() for array in tensors.values()):
+    if not all(all_finite(array) for array in tensors.values()):
         return f"{places[0].group} holds numbers that are none"
     return None
