@@ -184,7 +184,9 @@ def _shard_path(group: Path, name: str, number: int, record: AttentionRecord) ->
 def _shard_bytes(rows: Sequence[NDArray[Any]], shard_rows: int) -> memoryview:
     """Return a shard of ``rows``: each with its checksum, one after the other, and the index behind them."""
     size = rows[0].nbytes
-    body = np.empty((len(rows), size + _CRC_BYTES), np.uint8)
+    end = len(rows) * (size + _CRC_BYTES)
+    shard = np.empty(end + shard_rows * _ENTRY.itemsize + _CRC_BYTES, np.uint8)
+    body = shard[:end].reshape(len(rows), -1)
     for into, row in zip(body, rows, strict=True):
         into[:size] = np.ascontiguousarray(row).reshape(-1).view(np.uint8)
         into[size:] = np.frombuffer(_crc_of(into[:size]), np.uint8)
@@ -192,7 +194,8 @@ def _shard_bytes(rows: Sequence[NDArray[Any]], shard_rows: int) -> memoryview:
     entries["offset"][: len(rows)] = np.arange(len(rows)) * body.shape[1]
     entries["size"][: len(rows)] = body.shape[1]
     index = entries.tobytes()
-    return memoryview(np.concatenate([body.reshape(-1), np.frombuffer(index + _crc_of(index), np.uint8)]))
+    shard[end:] = np.frombuffer(index + _crc_of(index), np.uint8)
+    return shard.data
 
 
 def _read_shards(shards: Iterable[_ShardRows]) -> None:

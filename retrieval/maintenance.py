@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index_store.catalog import ITEM_SCHEMA, Item, write_rows
+from index_store.catalog import Item
 from index_store.coarse import write_array
 from index_store.durable import writing
 from index_store.layout import Layout
@@ -72,7 +72,7 @@ def _matching(reader: IndexReader, pattern: str) -> list[Item]:
         rows = reader.find("id", int(pattern[3:]))
     elif any(character in pattern for character in "*?["):
         absolute = str(Path(pattern).absolute())
-        return _some([item for item in reader.items() if fnmatchcase(item.uri, absolute)], pattern, reader)
+        rows = [row for row, uri in enumerate(reader.uris()) if fnmatchcase(uri, absolute)]
     else:
         rows = reader.find("uri", str(Path(pattern).absolute())) or reader.find_suffix(pattern)
     return _some(reader.items(rows), pattern, reader)
@@ -192,7 +192,7 @@ def export(index: str | Path, folder: Path) -> Change:
         raise UsageError(f"{folder} is not empty; name another folder")
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        write_rows(folder / "items.parquet", reader.items(), ITEM_SCHEMA)
+        reader.export_items(folder / "items.parquet")
         for encoder in reader.generation.encoders:
             write_array(folder / f"{encoder}.npy", reader.vectors(encoder))
     return Change(str(index), len(reader))

@@ -84,6 +84,5 @@ def _shuffled(
 ) -> dict[str, NDArray[Any]]:
     """Return the tensors of ``chosen`` with the tokens of every item in an order of its own."""
     order = generator.permuted(np.tile(np.arange(tensors["q"].shape[-2]), (len(chosen), 1)), axis=1)
-    return {
-        name: np.take_along_axis(array[chosen], order[:, None, None, :, None], axis=-2) for name, array in tensors.items()
-    }
+    tokens = order[:, None, None, :, None]
+    return {name: np.take_along_axis(array[chosen], tokens, axis=-2) for name, array in tensors.items()}
