@@ -1,7 +1,7 @@
 """The catalogue: what each item is, and why some images are none. Parquet with page checksums; ids alone as npy."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ REJECT_SCHEMA = pa.schema(
 
 def write_rows(path: Path, rows: Sequence[Item] | Sequence[Reject], schema: pa.Schema) -> None:
     """Write ``rows`` in the given order as one Parquet file."""
-    columns = zip(*(astuple(row) for row in rows), strict=True) if rows else ([] for _ in schema)
+    columns = [[getattr(row, name) for row in rows] for name in schema.names]
     table = pa.table([pa.array(c, t) for c, t in zip(columns, schema.types, strict=True)], schema=schema)
     with writing(path):
         pq.write_table(table, path, write_page_checksum=True)

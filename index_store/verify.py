@@ -14,8 +14,6 @@ from index_store.layout import Layout
 from index_store.manifest import Generation, SegmentRecord, read_current, read_generation
 from index_store.projections import read_projection
 
-ROWS_AT_A_TIME = 64
-
 
 @dataclass(frozen=True)
 class Damage:
@@ -112,8 +110,8 @@ def _attention_damage(layout: Layout, segment: SegmentRecord, mode: str, live: l
     group, record = layout.attention(mode, segment.name), segment.attention[mode]
     places = [RowPlace(group, record, row) for row in live]
     messages: dict[str, list[int]] = {}
-    for start in range(0, len(places), ROWS_AT_A_TIME):
-        batch = places[start : start + ROWS_AT_A_TIME]
+    for start in range(0, len(places), record.shard_rows):
+        batch = places[start : start + record.shard_rows]
         if _problem(batch) is None:
             continue
         for place in batch:  # rare, so a second look at each row costs little
