@@ -24,6 +24,8 @@ from retrieval import BuildSettings, build_index
 from retrieval.gallery import gallery
 
 DRAWN = 128
+NEW = 100
+SIDE = 256
 MODE = "style"
 SEGMENT_ROWS = BuildSettings().segment_rows
 BATCH = 256
@@ -31,11 +33,11 @@ NEARNESS = 0.3  # length of the noise on a vector of length 1
 CPU = BuildSettings(device="cpu")
 
 
-def write(folder: Path, items: int) -> Path:
+def write(folder: Path, items: int, drawn_images: int = DRAWN) -> Path:
     """Make ``folder/photos``, ``folder/new`` (100 images that the index lacks) and the index of so many items."""
     photos, index = folder / "photos", folder / "photos.diffsim"
-    drawn = _draw(photos / "000000", min(items, DRAWN), 256)
-    _draw(folder / "new", 100, 250)
+    drawn = _draw(photos / "000000", drawn_images)
+    _mirror(drawn, folder / "new")
     build_index(photos, index, model="mini", modes=[MODE], run=CPU)
     reader = IndexReader(index)
     (encoder,) = reader.generation.encoders
@@ -57,12 +59,20 @@ def write(folder: Path, items: int) -> Path:
     return index
 
 
-def _draw(folder: Path, count: int, size: int) -> list[Path]:
+def _draw(folder: Path, count: int) -> list[Path]:
     folder.mkdir(parents=True)
     paths = [folder / f"{number:06d}.jpg" for number in range(count)]
-    for path, drawn in zip(paths, gallery(size), strict=False):
+    for path, drawn in zip(paths, gallery(SIDE), strict=False):
         Image.fromarray(drawn.pixels).save(path)
     return paths
+
+
+def _mirror(drawn: list[Path], folder: Path) -> None:
+    """Write other images, of a kind with those that were drawn."""
+    folder.mkdir()
+    for path in drawn[:NEW]:
+        with Image.open(path) as image:
+            image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / path.name)
 
 
 def _linked(photos: Path, number: int, like: Item) -> Item:
