@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from index_store.reader import IndexReader
-from retrieval import build_index
+from retrieval import BuildSettings, build_index
 from retrieval.aas import QKV
 from retrieval.backbones import load_extractor
 from retrieval.backbones.sd15 import StableDiffusion15
@@ -27,6 +27,7 @@ from tests.bench.timing import Row, in_turns
 
 TINY = Path(__file__).parents[1] / "data" / "tiny_sd15"
 CANDIDATES = 50
+CPU = BuildSettings(device="cpu")
 TARGET = SD15_MODES["style"].target
 
 
@@ -65,7 +66,7 @@ def pairwise(folder: Path) -> list[Row]:
         Image.fromarray(drawn.pixels).save(images / f"{number:02d}.jpg")
     files = sorted(images.glob("*.jpg"))
     index = folder / "fifty.diffsim"
-    build_index(images, index, modes=["style"], model="sd15", weights=str(TINY), encoders={})
+    build_index(images, index, modes=["style"], model="sd15", weights=str(TINY), encoders={}, run=CPU)
     settings = ModelSettings(model="sd15", weights=str(TINY))
     model = load_extractor(settings, torch.device("cpu"), offline=True)
     assert isinstance(model, StableDiffusion15)
