@@ -74,9 +74,10 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
     """Read one Parquet file written by :func:`write_rows`; IndexCorruptError where it can't be."""
     with reading(path):
         try:
-            # Not read_table, which looks for a data set of many files, and takes four times as long over one.
-            with pq.ParquetFile(path, page_checksum_verification=True, memory_map=False) as file:
-                table = file.read()
+            # Not read_table, which looks for a data set of many files, and takes four times as long over one. Threads
+            # and read-ahead cost more than they bring for so few rows.
+            with pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True, memory_map=False) as file:
+                table = file.read(use_threads=False)
         except FileNotFoundError:
             raise
         except (pa.ArrowException, OSError, ValueError) as error:

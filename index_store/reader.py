@@ -30,7 +30,7 @@ from index_store.grown import GrownIndex
 from index_store.layout import Layout
 from index_store.manifest import AttentionRecord, Generation, SegmentRecord, read_current
 from index_store.mirror import find_mirror
-from index_store.places import Places, find_places
+from index_store.places import Places, find_places, is_among
 from index_store.projections import read_projection
 from index_store.trained import Part, is_due, open_trained, train
 
@@ -50,12 +50,12 @@ class IndexReader:
         """
         self.layout = Layout(root)
         self.generation = generation or read_current(self.layout)
-        buried = np.array(self.generation.tombstones, np.int64)
+        buried = np.sort(np.array(self.generation.tombstones, np.int64))
         self._live: list[NDArray[np.bool_]] = []
         kept = [ITEM_SCHEMA.empty_table()]
         for segment in self.generation.segments:  # a million rows are read here: no copy that need not be
             table = self._table(segment, "items")
-            live = ~np.isin(table["id"].to_numpy(), buried) if len(buried) else np.ones(len(table), bool)
+            live = ~is_among(table["id"].to_numpy(), buried)
             self._live.append(live)
             kept.append(table if live.all() else table.filter(pa.array(live)))
         self._catalog = self._with_moves(pa.concat_tables(kept).combine_chunks())

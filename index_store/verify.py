@@ -44,8 +44,9 @@ def find_damage(root: Path) -> Iterator[Damage]:
             read_projection(layout, digest)
         except IndexStoreError as error:
             yield Damage(f"{error} (mode {mode})", projection=mode)
+    tombstones = frozenset(generation.tombstones)
     for segment in generation.segments:
-        yield from _segment_damage(layout, segment, frozenset(generation.tombstones))
+        yield from _segment_damage(layout, segment, tombstones)
 
 
 def whole_generation(layout: Layout) -> Generation | None:

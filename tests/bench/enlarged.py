@@ -33,10 +33,10 @@ NEARNESS = 0.3  # length of the noise on a vector of length 1
 CPU = BuildSettings(device="cpu")
 
 
-def write(folder: Path, items: int, drawn_images: int = DRAWN) -> Path:
+def write(folder: Path, items: int) -> Path:
     """Make ``folder/photos``, ``folder/new`` (100 images that the index lacks) and the index of so many items."""
     photos, index = folder / "photos", folder / "photos.diffsim"
-    drawn = _draw(photos / "000000", drawn_images)
+    drawn = _draw(photos / "000000", DRAWN)
     _mirror(drawn, folder / "new")
     build_index(photos, index, model="mini", modes=[MODE], run=CPU)
     reader = IndexReader(index)
