@@ -118,8 +118,9 @@ Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="An empty or new 
 Rejects = Annotated[bool, typer.Option("--rejects", help="List the rejected images with their reasons.")]
 
 # Of diffsim-search.
-Query = Annotated[
-    str, typer.Argument(metavar="QUERY", help="An image's path, - for stdin, id:N, or the end of an indexed path.")
+Queries = Annotated[
+    list[str],
+    typer.Argument(metavar="QUERY...", help="Images: paths, - for stdin, id:N, or the end of an indexed path."),
 ]
 Mode = Annotated[
     str | None, typer.Option("--mode", "-m", help="style, instance or semantic. (default: the index's first)")

@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,24 +24,34 @@ def choose_form(*, as_json: bool, as_jsonl: bool, paths: bool, null: bool) -> Fo
     return chosen[0] if chosen else "table"
 
 
-def print_results(results: "Results", form: Form) -> None:
-    """Print ``results``; paths are absolute but in the table, where those below the working directory are shortened."""
+def print_results(searches: "Sequence[Results]", form: Form, is_list: bool = False) -> None:
+    """Print what searches found; ``is_list`` says that several were asked for, however many there are.
+
+    Paths are absolute but in the table, where those below the working directory are shortened. Of several searches
+    JSON is a list, a JSON line names its query, and paths are given once each.
+    """
     if form == "json":
-        print_json(results.to_dict())
+        print_json([results.to_dict() for results in searches] if is_list else searches[0].to_dict())
     elif form == "jsonl":
-        for record in results.to_dict()["results"]:
-            print(json.dumps(record, ensure_ascii=False))
+        for results in searches:
+            asked = {"query": results.query["path"]} if is_list else {}
+            for record in results.to_dict()["results"]:
+                print(json.dumps({**asked, **record}, ensure_ascii=False))
     elif form in ("paths", "null"):
         end = b"\0" if form == "null" else b"\n"
+        paths = dict.fromkeys(result.path for results in searches for result in results)
         # Bytes, not text: a path that no encoding can print must still reach xargs.
-        sys.stdout.buffer.write(b"".join(os.fsencode(result.path) + end for result in results))
+        sys.stdout.buffer.write(b"".join(os.fsencode(path) + end for path in paths))
         sys.stdout.flush()
     else:
-        _print_table(results)
+        for number, results in enumerate(searches):
+            if is_list:
+                print(("\n" if number else "") + short_path(results.query["path"] or "stdin"))
+            _print_table(results)
 
 
-def print_json(values: Mapping[str, Any]) -> None:
-    """Print one JSON object."""
+def print_json(values: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
+    """Print one JSON value."""
     print(json.dumps(values, indent=2, ensure_ascii=False))
 
 

@@ -32,8 +32,8 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
     """Write one npy file; a full disk is a NoSpaceError."""
     buffer = io.BytesIO()  # np.save to a file does not say why a write failed
     np.save(buffer, array)
-    with writing(path):
-        path.write_bytes(buffer.getbuffer())
+    with writing(path), buffer.getbuffer() as data:
+        path.write_bytes(data)
 
 
 def read_vectors(path: Path, rows: int) -> NDArray[np.float16]:

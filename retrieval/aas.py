@@ -9,14 +9,15 @@ With ``attn(Q, K, V) = softmax(Q Kᵀ / sqrt(D)) V`` of one self-attention layer
 and, where a mode or model asks for it, a readout r of both outputs: ``cos(vec(r(O_AA)), vec(r(O_AB)))``.
 
 ``vec`` flattens branches, heads, tokens and channels together: ONE cosine a pair, not a mean of cosines.
-Axes are written ``[items, branches, heads, tokens, head_dim]`` everywhere. All arithmetic is float32,
-whatever the inputs' dtype, so a score depends neither on the batch nor on the order of candidates.
+Axes are written ``[items, branches, heads, tokens, head_dim]`` everywhere. All arithmetic is float32 by default,
+whatever the inputs' dtype, so a score depends neither on the batch nor on the order of candidates. A GPU may be given
+float16 for its attention (its sums are float32 there); outputs are always compared in float32.
 
 Keys and values may have a token count of their own (DiffSim-C: 16 image tokens). Not handled here: masks, and items of
 different token counts (the index refuses to mix those).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -57,8 +58,14 @@ class QKV:
     def __len__(self) -> int:
         return int(self.q.shape[0])
 
-    def __getitem__(self, items: slice) -> "QKV":
+    def __getitem__(self, items: slice | Tensor) -> "QKV":
         return QKV(self.q[items], self.k[items], self.v[items])
+
+    @classmethod
+    def cat(cls, parts: Sequence["QKV"]) -> "QKV":
+        """Return the items of all ``parts``."""
+        q, k, v = (torch.cat([getattr(part, name) for part in parts]) for name in ("q", "k", "v"))
+        return cls(q, k, v)
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "QKV":
         """Return the tensors on ``device``, cast to ``dtype`` where one is given."""
@@ -73,6 +80,7 @@ def aligned_attention_scores(
     query_output: Tensor | None = None,
     candidate_outputs: Tensor | None = None,
     readout: AnyReadout = LINEAR,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Score one query against many candidates.
 
@@ -84,6 +92,7 @@ def aligned_attention_scores(
         query_output: ``attention_output`` of the query with itself, where the caller has it already.
         candidate_outputs: likewise of every candidate with itself.
         readout: how the outputs are read before they are compared.
+        dtype: of the attention's arithmetic; outputs are read and compared in float32.
 
     Returns:
         float32 ``[candidates]``.
@@ -95,37 +104,40 @@ def aligned_attention_scores(
     _check(query, candidates, similarity, directions)
     scores = []
     if directions != "candidate_to_query":
-        own = attention_output(query.q, query.k, query.v) if query_output is None else query_output
-        cross = attention_output(query.q.expand_as(candidates.q), candidates.k, candidates.v)
+        own = attention_output(query.q, query.k, query.v, dtype) if query_output is None else query_output
+        cross = attention_output(query.q.expand_as(candidates.q), candidates.k, candidates.v, dtype)
         crossed = read(cross, readout)
         scores.append(compare(read(own, readout).expand_as(crossed), crossed, similarity))
     if directions != "query_to_candidate":
         theirs = candidate_outputs
-        own = attention_output(candidates.q, candidates.k, candidates.v) if theirs is None else theirs
-        cross = attention_output(candidates.q, query.k.expand_as(candidates.k), query.v.expand_as(candidates.v))
+        own = attention_output(candidates.q, candidates.k, candidates.v, dtype) if theirs is None else theirs
+        cross = attention_output(candidates.q, query.k.expand_as(candidates.k), query.v.expand_as(candidates.v), dtype)
         scores.append(compare(read(own, readout), read(cross, readout), similarity))
     return torch.stack(scores).mean(dim=0)
 
 
-def attention_output(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Compute ``softmax(q kᵀ / sqrt(head_dim)) v`` in float32.
+def attention_output(q: Tensor, k: Tensor, v: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Compute ``softmax(q kᵀ / sqrt(head_dim)) v``.
 
     Args:
         q: ``[items, branches, heads, tokens, head_dim]``.
         k: the shape of ``q`` but for its own tokens.
         v: the shape of ``k`` but for its own head_dim; a single head is used by all heads of ``q``.
+        dtype: of the arithmetic and of the result.
 
     Returns:
-        float32, the shape of ``q`` with the head_dim of ``v``: the layer's output before its output projection.
+        The shape of ``q`` with the head_dim of ``v``: the layer's output before its output projection.
     """
-    # Items and branches become one axis: with 5-D inputs torch leaves its fused kernel (over 4 times slower).
-    q4, k4, v4 = (t.flatten(0, 1).float() for t in (q, k, v))
-    v4 = v4.expand(-1, q4.shape[1], -1, -1)
+    v = v.expand(-1, -1, q.shape[2], -1, -1)
+    # Branches and heads become one axis: with 5-D inputs torch leaves its fused kernel (over 4 times slower). Items
+    # stay an axis of their own, so that one item expanded to many is never copied.
+    q4, k4, v4 = (t.flatten(1, 2).to(dtype) for t in (q, k, v))
     return scaled_dot_product_attention(q4, k4, v4).reshape(*q.shape[:-1], v.shape[-1])
 
 
 def read(output: Tensor, readout: AnyReadout) -> Tensor:
-    """Read an output elementwise (see :class:`retrieval.vocabulary.Readout`), or by a function."""
+    """Read an output, as float32, elementwise (see :class:`retrieval.vocabulary.Readout`), or by a function."""
+    output = output.float()
     if not isinstance(readout, Readout):
         return readout(output)
     return (output.clamp_min(0) + readout.floor).sqrt() if readout.root else output

@@ -25,24 +25,21 @@ def search(gallery: Path, index: Path, sheet: Path) -> None:
 
     engine = Engine.open(index)
     query = gallery / QUERY
-    found = [engine.search(query, mode, k=NEIGHBOURS, exclude_query=True) for mode in engine.modes]
-    write_results_sheet(sheet, found, query, heading=f"{QUERY} among {len(engine)} pictures, embedded model")
+    found = [(query, engine.search(query, mode, k=NEIGHBOURS, exclude_query=True)) for mode in engine.modes]
+    write_results_sheet(sheet, found, heading=f"{QUERY} among {len(engine)} pictures, embedded model")
     print(f"drew the neighbours in every mode: {sheet}")
 
 
 def pictures(gallery: Path, index: Path, folder: Path) -> None:
     """Draw the README's pictures, FOLDER/MODE.jpg: what a few queries find in every mode."""
     from retrieval.engine import Engine
-    from retrieval.sheet import write_sheet
-    from retrieval.show import sheet_rows
+    from retrieval.show import write_results_sheet
 
     engine = Engine.open(index)
+    queries = [gallery / name for name in README_QUERIES]
     for mode in engine.modes:
-        rows = []
-        for name in README_QUERIES:
-            found = engine.search(gallery / name, mode, k=NEIGHBOURS, exclude_query=True)
-            rows += sheet_rows([found], gallery / name)
-        write_sheet(folder / f"{mode}.jpg", rows)
+        found = engine.search_many(queries, mode, k=NEIGHBOURS, exclude_query=True)
+        write_results_sheet(folder / f"{mode}.jpg", list(found))
 
 
 def main() -> None:

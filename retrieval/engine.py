@@ -5,46 +5,44 @@ are lacking, and orders them by the exact DiffSim score. An engine sees the gene
 and is safe in many threads.
 """
 
-import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
-from time import perf_counter
 from typing import Any, Unpack
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from PIL import Image
 
 from index_store.cache import TensorCache
 from index_store.codecs import find_codec
 from index_store.pull import existing_root
 from index_store.reader import IndexReader
-from retrieval.aas import QKV, aligned_attention_scores, higher_is_closer
+from retrieval.aas import QKV, aligned_attention_scores
 from retrieval.backbones import describe_extractor
-from retrieval.candidates import CandidatePicker, Ranking
+from retrieval.candidates import CandidatePicker
 from retrieval.device import choose_device
-from retrieval.errors import UsageError
-from retrieval.hot import HotRows, HotTier
-from retrieval.images import decode_bytes, from_array, read_image, to_rgb
+from retrieval.errors import ImageError, UsageError
+from retrieval.hot import HotRows, HotTier, kept_bytes, kept_dtype
 from retrieval.lookup import locate_image
 from retrieval.models import Encoded, Models, Prepared, Stored, load_models
 from retrieval.modes import Need
+from retrieval.neighbours import nearest
 from retrieval.on_demand import CandidateScorer, Machinery, OnComputed, Scored, search_notes
 from retrieval.overview import about_index, describe_index
 from retrieval.pace import batch_size, workers
 from retrieval.plan import check_fingerprint, lacks_modes, stored_recipe
-from retrieval.rerank import Restore, closest_first
-from retrieval.results import Result, Results
+from retrieval.queries import ImageInput, LoadedQuery, load_query
+from retrieval.results import Results
+from retrieval.scoring import Restore
 from retrieval.settings import BuildSettings, EngineSettings, ModelSettings, SearchChoices, SearchSettings
+from retrieval.stages import SharedTiming
 from retrieval.stored import restorer
 from retrieval.vocabulary import Role
 
-ImageInput = str | Path | bytes | Image.Image | NDArray[Any]
-"""A path, a file's bytes, a PIL image, or a uint8 array ``[H, W, 3]``."""
+QUERIES_AT_ONCE = 16  # that share what is read of their candidates
+
+OnUnusable = Callable[[ImageInput, ImageError], None]
+"""Told of a query that is no usable image."""
 
 
 class Engine:
@@ -57,7 +55,8 @@ class Engine:
         self._recipe = stored_recipe(reader, reader.layout.root)
         self._picker = CandidatePicker(reader, describe_extractor(self._recipe.settings.model).modes)
         self._cache = TensorCache(reader.layout, settings.max_cache)
-        self._hot = HotTier(settings.memory)
+        self._device = choose_device(settings.device)
+        self._hot = HotTier(kept_bytes(self._device) if settings.memory is None else settings.memory)
         self._restorers: dict[str, Restore] = {}
         self._loading, self._encoding = threading.RLock(), threading.Lock()
 
@@ -101,52 +100,100 @@ class Engine:
             IndexIncompatibleError: the index was not built for this mode, or its models are not those found here.
             ImageError: the query is no usable image.
         """
-        wanted = SearchSettings(**choices)
-        chosen = self._mode(mode)
-        start = perf_counter()
-        image, about = self._load_image(query)
-        need = Need((chosen,) if wanted.rerank else (), tuple(self._models.embedders))
-        prepared = self._models.prepare(image, need)
-        vectors = self._encode(prepared, "query", Need(encoders=need.encoders)).vectors
-        timing = {"embed": 1e3 * (perf_counter() - start)}
-        start = perf_counter()
-        ranking = self._picker.pick(vectors, chosen, wanted)
-        timing["coarse"] = 1e3 * (perf_counter() - start)
-        scored = None
+        return next(self.search_many([query], mode, on_computed, **choices))[1]
+
+    def search_many(
+        self,
+        queries: Iterable[ImageInput],
+        mode: str | None = None,
+        on_computed: OnComputed = lambda done, total: None,
+        on_unusable: OnUnusable | None = None,
+        **choices: Unpack[SearchChoices],
+    ) -> Iterator[tuple[ImageInput, Results]]:
+        """Yield every query with its nearest neighbours, in the order given; see :meth:`search`.
+
+        What several of a few queries have in common is read and computed once; results are those of single searches.
+
+        Args:
+            queries: taken some at a time, as results are.
+            mode: one of :attr:`modes`.
+            on_computed: as for a single search, for some queries at a time.
+            on_unusable: told of queries that are no usable images, which then have no results; by default the first
+                of them is an ImageError.
+            **choices: as for a single search.
+        """
+        wanted, chosen = SearchSettings(**choices), self._mode(mode)
+
+        def searches() -> Iterator[tuple[ImageInput, Results]]:
+            remaining = iter(queries)
+            while some := list(islice(remaining, QUERIES_AT_ONCE)):
+                loaded = list(self._load(some, on_unusable))
+                if loaded:
+                    found = self._search([query for _, query in loaded], chosen, wanted, on_computed)
+                    yield from zip((query for query, _ in loaded), found, strict=True)
+
+        return searches()
+
+    def _load(
+        self, queries: Sequence[ImageInput], on_unusable: OnUnusable | None
+    ) -> Iterator[tuple[ImageInput, LoadedQuery]]:
+        for query in queries:
+            try:
+                yield query, load_query(query, self._models.rules)
+            except ImageError as error:
+                if on_unusable is None:
+                    raise
+                on_unusable(query, error)
+
+    def _search(
+        self, queries: Sequence[LoadedQuery], mode: str, wanted: SearchSettings, on_computed: OnComputed
+    ) -> list[Results]:
+        """Search for some queries at once; what they spent together is shared out evenly."""
+        timing = SharedTiming(len(queries))
+        with timing.of("embed"):
+            need = Need((mode,) if wanted.rerank else (), tuple(self._models.embedders))
+            prepared = [self._models.prepare(query.image, need) for query in queries]
+            vectors = self._encode(prepared, "query", Need(encoders=need.encoders)).vectors
+        with timing.of("coarse"):
+            each = [{name: found[n : n + 1] for name, found in vectors.items()} for n in range(len(queries))]
+            rankings = [self._picker.pick(mine, mode, wanted) for mine in each]
+        scored: Sequence[Scored | None] = [None] * len(queries)
         if wanted.rerank:
-            scorer = self._scorer(chosen, wanted)
-            scorer.begin(ranking.rows)  # reads while the query's tensors are computed
-            start = perf_counter()
-            tensors = self._tensors(prepared, "query", chosen)
-            timing["embed"] += 1e3 * (perf_counter() - start)
-            scored = scorer.score(tensors, ranking.rows, on_computed)
-            timing |= scored.timing_ms
-        return Results(
-            results=self._results(ranking, scored, wanted, about.get("sha256", "")),
-            query=about,
-            mode=chosen,
-            index=about_index(self._reader, self._recipe),
-            timing_ms=timing,
-            notes=self._notes(chosen, scored),
-            computed=0 if scored is None else scored.computed,
-            cached=0 if scored is None else scored.cached,
-            left_out=0 if scored is None else scored.left_out,
-        )
+            rows = [ranking.rows for ranking in rankings]
+            scorer = self._scorer(mode, wanted)
+            scorer.begin(rows)  # reads while the queries' tensors are computed
+            with timing.of("embed"):
+                tensors = self._tensors(prepared, "query", mode)
+            scored = scorer.score([tensors[n : n + 1] for n in range(len(queries))], rows, on_computed)
+        about = about_index(self._reader, self._recipe)
+        return [
+            Results(
+                results=nearest(self._reader, ranking, mine, wanted, query.about.get("sha256", "")),
+                query=query.about,
+                mode=mode,
+                index=about,
+                timing_ms={**timing.ms, **({} if mine is None else mine.timing_ms)},
+                notes=self._notes(mode, mine),
+                computed=0 if mine is None else mine.computed,
+                cached=0 if mine is None else mine.cached,
+                left_out=0 if mine is None else mine.left_out,
+            )
+            for query, ranking, mine in zip(queries, rankings, scored, strict=True)
+        ]
 
     def _scorer(self, mode: str, wanted: SearchSettings) -> CandidateScorer:
-        run = BuildSettings(device=self._settings.device)
-        size = batch_size(self._recipe.settings.model, run)
         hot = None if wanted.exhaustive else self._hot_rows(mode)  # all images would drive out those in use
-        machinery = Machinery(self._models, self._encode_candidates, self._restore(mode), hot, size, workers(run))
+        restore, threads = self._restore(mode), workers(BuildSettings())
+        machinery = Machinery(
+            self._models, self._encode_candidates, restore, self._device, hot, self._batch_size, threads
+        )
         readout = self._models.readout(mode)
         return CandidateScorer(self._reader, self._cache, machinery, mode, wanted.similarity, readout)
 
     def _hot_rows(self, mode: str) -> HotRows | None:
-        if not self._settings.memory:
+        if not self._hot.budget:
             return None
-        # What a codec makes of layer inputs is more than float16 can say.
-        hidden = find_codec(self._recipe.settings.codec).hidden
-        return HotRows(self._hot, mode, torch.float32 if hidden else torch.float16)
+        return HotRows(self._hot, mode, kept_dtype(self._device, find_codec(self._recipe.settings.codec).hidden))
 
     def _encode_candidates(self, batch: Sequence[Prepared], need: Need) -> Stored:
         with self._encoding:
@@ -157,8 +204,8 @@ class Engine:
         chosen = self._mode(mode)
         pair: tuple[tuple[ImageInput, Role], ...] = ((first, "query"), (second, "gallery"))
         query, candidate = (
-            self._tensors(self._models.prepare(self._load_image(image)[0], Need((chosen,))), role, chosen)
-            for image, role in pair
+            self._tensors([self._models.prepare(each.image, Need((chosen,)))], role, chosen)
+            for each, role in ((load_query(image, self._models.rules), role) for image, role in pair)
         )
         readout = self._models.readout(chosen)
         return float(aligned_attention_scores(query, candidate, readout=readout)[0])
@@ -187,26 +234,16 @@ class Engine:
             raise UsageError(f"unknown mode '{name}'; this index has: {', '.join(self.modes)}")
         raise lacks_modes(self._reader, [name])
 
-    def _load_image(self, query: ImageInput) -> tuple[Image.Image, dict[str, Any]]:
-        rules = self._models.rules
-        if isinstance(query, bytes):
-            image, (width, height) = decode_bytes(query, "the query", rules)
-            digest = hashlib.sha256(query).hexdigest()
-            return image, {"path": None, "width": width, "height": height, "sha256": digest}
-        if isinstance(query, str | Path):
-            image, facts = read_image(Path(query), rules)
-            size = {"width": facts.width, "height": facts.height}
-            return image, {"path": str(Path(query).absolute()), **size, "sha256": facts.sha256}
-        picture = query if isinstance(query, Image.Image) else from_array(query, "the query")
-        image = to_rgb(picture, rules.alpha)
-        return image, {"path": None, "width": image.width, "height": image.height}
-
-    def _encode(self, prepared: Prepared, role: Role, need: Need) -> Encoded:
+    def _encode(self, prepared: Sequence[Prepared], role: Role, need: Need) -> Encoded:
         with self._encoding:  # layers are read by hooks on the one network: one pass at a time
-            return self._models.encode([prepared], role, need)
+            return self._models.encode_in_batches(prepared, role, need, self._batch_size)
 
-    def _tensors(self, prepared: Prepared, role: Role, mode: str) -> QKV:
-        return self._encode(prepared, role, Need((mode,))).tensors[mode].to(choose_device(self._settings.device))
+    def _tensors(self, prepared: Sequence[Prepared], role: Role, mode: str) -> QKV:
+        return self._encode(prepared, role, Need((mode,))).tensors[mode].to(self._device)
+
+    @cached_property
+    def _batch_size(self) -> int:
+        return batch_size(self._recipe.settings.model, BuildSettings(device=self._settings.device))
 
     @cached_property
     def _models(self) -> Models:
@@ -224,7 +261,7 @@ class Engine:
 
     def _model_settings(self) -> ModelSettings:
         stored, here = self._recipe.settings, self._settings
-        on_cpu = choose_device(here.device).type == "cpu"
+        on_cpu = self._device.type == "cpu"
         folders = {name: here.encoders.get(name, folder) for name, folder in (stored.encoders or {}).items()}
         return replace(
             stored,
@@ -236,49 +273,11 @@ class Engine:
     def _restore(self, mode: str) -> Restore:
         with self._loading:
             if mode not in self._restorers:
-                device = choose_device(self._settings.device)
-                self._restorers[mode] = restorer(self._reader, find_codec(self._recipe.settings.codec), mode, device)
+                codec = find_codec(self._recipe.settings.codec)
+                self._restorers[mode] = restorer(self._reader, codec, mode, self._device)
             return self._restorers[mode]
-
-    def _results(
-        self, ranking: Ranking, scored: Scored | None, wanted: SearchSettings, query_sha256: str
-    ) -> tuple[Result, ...]:
-        rows = ranking.rows
-        order = np.arange(len(rows))
-        scores = None if scored is None else scored.scores
-        if scored is not None:
-            order = closest_first(scored.scores, self._reader.ids[rows], wanted.similarity)
-            order = order[scored.is_scored[order]]
-        keys = ranking.similarities if scores is None else scores
-        if wanted.min_score is not None and keys is not None:
-            closer = higher_is_closer(wanted.similarity) or scores is None
-            order = order[keys[order] >= wanted.min_score] if closer else order[keys[order] <= wanted.min_score]
-        spare = 16 if wanted.exclude_query else 0  # copies of the query's file that may have to be left out
-        found: list[Result] = []
-        items = self._reader.items(rows[order[: wanted.k + spare]])
-        for position, item in zip(order.tolist(), items, strict=False):
-            if len(found) == wanted.k:
-                break
-            if wanted.exclude_query and item.sha256 == query_sha256:
-                continue
-            found.append(
-                Result(
-                    rank=len(found) + 1,
-                    id=item.id,
-                    path=item.uri,
-                    score=None if scores is None else float(scores[position]),
-                    coarse_score=_known(ranking.similarities, position),
-                    coarse_rank=None if wanted.exhaustive or ranking.similarities is None else position + 1,
-                    sha256=item.sha256,
-                )
-            )
-        return tuple(found)
 
     def _notes(self, mode: str, scored: Scored | None) -> tuple[str, ...]:
         warning = describe_extractor(self._recipe.settings.model).warnings.get(mode)
         root = self._reader.layout.root
         return (*((warning,) if warning else ()), *search_notes(root, mode, scored, self._picker.without_vector(mode)))
-
-
-def _known(similarities: NDArray[np.float32] | None, position: int) -> float | None:
-    return None if similarities is None or np.isnan(similarities[position]) else float(similarities[position])

@@ -13,6 +13,25 @@ import torch
 from torch import Tensor
 
 from retrieval.aas import QKV
+from retrieval.arithmetic import ARITHMETIC
+from retrieval.device import available_memory
+
+CPU_BYTES = 1 << 30
+GPU_SHARE = 0.25  # of what is free when an engine opens: its models come later
+
+
+def kept_bytes(device: torch.device) -> int:
+    """Return how much of ``device``'s memory candidates may take, unless a user says so."""
+    free = available_memory(device) if device.type == "cuda" else None
+    return CPU_BYTES if free is None else int(GPU_SHARE * free)
+
+
+def kept_dtype(device: torch.device, hidden: bool) -> torch.dtype:
+    """Return the dtype in which a scoring on ``device`` loses nothing of tensors stored as Q/K/V, or as layer inputs.
+
+    What is made of ``hidden`` layer inputs is more than float16 can say.
+    """
+    return ARITHMETIC[device.type].dtype if hidden else torch.float16
 
 
 @dataclass(frozen=True)
@@ -22,7 +41,7 @@ class HotRow:
     q: Tensor
     k: Tensor
     v: Tensor
-    output: Tensor  # float32
+    output: Tensor  # in the dtype of the device's attention
 
     @property
     def nbytes(self) -> int:
@@ -34,7 +53,8 @@ class HotTier:
     """Least recently used rows out, when ``budget`` bytes are full; safe to use from many threads."""
 
     def __init__(self, budget: int) -> None:
-        self._budget, self._bytes = budget, 0
+        """Take how many bytes may be held; 0: none."""
+        self.budget, self._bytes = budget, 0
         self._rows: OrderedDict[tuple[str, int], HotRow] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -56,19 +76,19 @@ class HotTier:
 
     def put(self, mode: str, row: int, held: HotRow) -> None:
         """Keep a row; one that is larger than the budget is not kept."""
-        if held.nbytes > self._budget:
+        if held.nbytes > self.budget:
             return
         with self._lock:
             older = self._rows.pop((mode, row), None)
             self._bytes += held.nbytes - (0 if older is None else older.nbytes)
             self._rows[mode, row] = held
-            while self._bytes > self._budget:
+            while self._bytes > self.budget:
                 self._bytes -= self._rows.popitem(last=False)[1].nbytes
 
 
 @dataclass(frozen=True)
 class HotRows:
-    """A tier as the re-ranker sees it: rows of one mode, of an index whose stored numbers fit ``dtype`` exactly."""
+    """A tier as the re-ranker sees it: rows of one mode, kept in a ``dtype`` in which scoring loses nothing."""
 
     tier: HotTier
     mode: str
@@ -79,7 +99,7 @@ class HotRows:
         return self.tier.get(self.mode, row)
 
     def put(self, rows: Sequence[int], candidates: QKV, outputs: Tensor) -> None:
-        """Keep ``rows``, whose tensors and own outputs are float32 ``[rows, ...]`` and may be overwritten later."""
+        """Keep ``rows``, whose tensors and own outputs are ``[rows, ...]`` and may be overwritten later."""
         for position, row in enumerate(rows):
             # Copies: a slice would keep the memory of all the rows it was cut from.
             q, k, v = (t[position].to(self.dtype, copy=True) for t in (candidates.q, candidates.k, candidates.v))

@@ -86,6 +86,14 @@ class Models:
             by_target = self.extractor.extract(pixels, list(dict.fromkeys(wanted.values())), role)
         return Encoded(self.embed(batch, need.encoders), {mode: by_target[target] for mode, target in wanted.items()})
 
+    def encode_in_batches(self, images: Sequence[Prepared], role: Role, need: Need, size: int) -> Encoded:
+        """Encode images ``size`` at a time; see :meth:`encode`."""
+        found = [self.encode(images[start : start + size], role, need) for start in range(0, len(images), size)]
+        return Encoded(
+            {name: np.concatenate([each.vectors[name] for each in found]) for name in need.encoders},
+            {mode: QKV.cat([each.tensors[mode] for each in found]) for mode in need.modes},
+        )
+
     def encode_stored(self, batch: Sequence[Prepared], need: Need | None = None) -> Stored:
         """Encode a batch in the gallery's role as the index keeps it; see :meth:`encode`.
 

@@ -12,6 +12,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from index_store.cache import CacheKey, TensorCache
@@ -22,11 +23,12 @@ from retrieval.hot import HotRows
 from retrieval.ingest import Failure, read_batches
 from retrieval.models import Models, Prepared, Stored, tensors_digest
 from retrieval.modes import Need
-from retrieval.rerank import READ_BYTES, Early, ReadRows, Restore, score_rows
+from retrieval.rerank import READ_BYTES, Early, ReadRows, score_rows
+from retrieval.scoring import Restore
 from retrieval.vocabulary import Similarity
 
 Arrays = Mapping[str, NDArray[Any]]
-"""One item's tensors, as the index's codec keeps them."""
+"""Tensors as the index's codec keeps them, of one item or ``[items, ...]``."""
 
 OnComputed = Callable[[int, int], None]
 """Told (done, total) images while a search computes tensors."""
@@ -42,21 +44,22 @@ class Machinery:
     models: Models
     encode: Encode
     restore: Restore  # of the mode
+    device: torch.device  # that scores
     hot: HotRows | None  # the mode's, None: nothing is kept in memory
     batch: int
     workers: int
 
 
-@dataclass
+@dataclass(frozen=True)
 class Scored:
-    """Scores by position among the rows that were asked for, and how they were come by."""
+    """One query's scores by position among the rows that were asked for, and how they were come by."""
 
     scores: NDArray[np.float32]
     is_scored: NDArray[np.bool_]  # False: no tensors could be had, and the score means nothing
     computed: int = 0
     cached: int = 0  # taken from the cache
     unkept: int = 0  # computed, and not to be kept
-    timing_ms: dict[str, float] = field(default_factory=lambda: {"read": 0.0, "rerank": 0.0, "compute": 0.0})
+    timing_ms: Mapping[str, float] = field(default_factory=dict)  # the query's share
 
     @property
     def left_out(self) -> int:
@@ -65,7 +68,7 @@ class Scored:
 
 
 class CandidateScorer:
-    """Scores one query against candidates of one mode; made anew for every search."""
+    """Scores queries against candidates of one mode; made anew for every search."""
 
     def __init__(
         self,
@@ -79,102 +82,120 @@ class CandidateScorer:
         """Take what all candidates have in common."""
         self._reader, self._cache, self._machinery, self._mode = reader, cache, machinery, mode
         self._similarity, self._readout = similarity, readout
-        self._query: QKV
-        self._result: Scored
+        self._queries: Sequence[QKV] = ()
+        self._wanted: list[frozenset[int]] = []  # rows of the index, for every query; likewise their scores
+        self._scores: list[dict[int, float]] = []
+        self._computed: set[int] = set()
+        self._cached: set[int] = set()
+        self._unkept: set[int] = set()
+        self._timing_ms = {"read": 0.0, "rerank": 0.0, "compute": 0.0}
         self._early: Early | None = None
 
     @cached_property
     def _digest(self) -> str:
         return tensors_digest(self._machinery.models.fingerprint(), self._mode)
 
-    def begin(self, rows: NDArray[np.int64]) -> None:
+    def begin(self, rows: Sequence[NDArray[np.int64]]) -> None:
         """Begin to read what :meth:`score` will read first of ``rows``, in another thread."""
         hot = self._machinery.hot
-        stored = rows[self._reader.has_tensors(self._mode)[rows]].tolist()
+        stored, _ = self._by_place(rows)
         cold = stored if hot is None else [row for row in stored if hot.get(row) is None]
         if cold:
             first = cold[: max(1, READ_BYTES // self._reader.row_bytes(self._mode))]
-            self._early = Early.begin(first, partial(self._reader.attention, self._mode))
+            self._early = Early.begin(first, self._read, self._machinery.device)
 
-    def score(self, query: QKV, rows: NDArray[np.int64], on_computed: OnComputed) -> Scored:
-        """Score ``rows`` of the index, int64 ``[candidates]``, against ``query``, one item, float32."""
-        self._query = query
-        self._result = Scored(np.zeros(len(rows), np.float32), np.zeros(len(rows), bool))
-        held = self._reader.has_tensors(self._mode)[rows]
-        stored = np.flatnonzero(held)
-        read = partial(self._reader.attention, self._mode)
-        self._score(stored, rows[stored].tolist(), read, self._machinery.hot, self._early)
-        lacking = np.flatnonzero(~held)
-        items = dict(zip(lacking.tolist(), self._reader.items(rows[lacking]), strict=True))
+    def score(self, queries: Sequence[QKV], rows: Sequence[NDArray[np.int64]], on_computed: OnComputed) -> list[Scored]:
+        """Score each query's ``rows`` of the index, int64 ``[candidates]``, against it, one item, float32."""
+        self._queries, self._wanted = queries, [frozenset(each.tolist()) for each in rows]
+        self._scores = [{} for _ in queries]
+        stored, lacking = self._by_place(rows)
+        self._score(stored, self._read, self._machinery.hot, self._early)
+        items = dict(zip(lacking, self._reader.items(np.array(lacking, np.int64)), strict=True))
         missing = self._score_cached(items)
         if missing:
-            self._compute({position: items[position] for position in missing}, on_computed)
-        return self._result
+            self._compute({row: items[row] for row in missing}, on_computed)
+        return [self._of_query(number, mine.tolist()) for number, mine in enumerate(rows)]
+
+    def _by_place(self, rows: Sequence[NDArray[np.int64]]) -> tuple[list[int], list[int]]:
+        """Return which of all the rows the index holds tensors of, and which it does not, every row once."""
+        every = np.array(list(dict.fromkeys(np.concatenate(rows).tolist())), np.int64)
+        held = self._reader.has_tensors(self._mode)[every]
+        return every[held].tolist(), every[~held].tolist()
+
+    def _read(self, rows: Sequence[int]) -> Arrays:
+        return self._reader.attention(self._mode, rows)
+
+    def _of_query(self, number: int, rows: Sequence[int]) -> Scored:
+        scores, mine = self._scores[number], self._wanted[number]
+        return Scored(
+            np.array([scores.get(row, 0.0) for row in rows], np.float32),
+            np.array([row in scores for row in rows], bool),
+            computed=len(self._computed & mine),
+            cached=len(self._cached & mine),
+            unkept=len(self._unkept & mine),
+            timing_ms={name: spent / len(self._queries) for name, spent in self._timing_ms.items()},
+        )
 
     def _score(
-        self,
-        positions: Sequence[int] | NDArray[np.int64],
-        rows: Sequence[int],
-        read: ReadRows,
-        hot: HotRows | None = None,
-        early: Early | None = None,
+        self, rows: Sequence[int], read: ReadRows, hot: HotRows | None = None, early: Early | None = None
     ) -> None:
-        if not len(rows):
+        if not rows:
             return
-        restore = self._machinery.restore
-        found = score_rows(self._query, rows, read, self._similarity, self._readout, restore, hot, early)
-        self._result.scores[positions], self._result.is_scored[positions] = found.scores, True
-        self._result.timing_ms["read"] += found.read_ms
-        self._result.timing_ms["rerank"] += found.score_ms
+        wanted = [[row for row in rows if row in mine] for mine in self._wanted]
+        how = (self._similarity, self._readout, self._machinery.restore)
+        found = score_rows(self._queries, wanted, read, *how, hot, early)
+        for scores, mine, values in zip(self._scores, wanted, found.scores, strict=True):
+            scores |= zip(mine, values.tolist(), strict=True)
+        self._timing_ms["read"] += found.read_ms
+        self._timing_ms["rerank"] += found.score_ms
 
-    def _score_given(self, positions: Sequence[int], arrays: Sequence[Arrays]) -> None:
-        """Score items whose arrays are at hand, one mapping an item."""
-        stacked = {name: np.stack([each[name] for each in arrays]) for name in arrays[0]}
+    def _score_given(self, given: Mapping[int, Arrays]) -> None:
+        """Score rows whose arrays are at hand."""
+        places = {row: place for place, row in enumerate(given)}
+        first = next(iter(given.values()))
+        stacked = {name: np.stack([each[name] for each in given.values()]) for name in first}
         self._score(
-            positions, range(len(arrays)), lambda rows: {name: array[list(rows)] for name, array in stacked.items()}
+            list(given), lambda rows: {name: array[[places[row] for row in rows]] for name, array in stacked.items()}
         )
 
     def _score_cached(self, items: Mapping[int, Item]) -> list[int]:
-        """Score what the cache holds, some at a time, and return the positions of the rest."""
-        missing: list[int] = []
-        positions: list[int] = []
-        arrays: list[Arrays] = []
+        """Score what the cache holds, some at a time, and return the rows that it lacks."""
+        given: dict[int, Arrays] = {}
         size = 0
-        for position, item in items.items():
+        for row, item in items.items():
             start = perf_counter()
             found = self._cache.get(self._key(item))
-            self._result.timing_ms["read"] += 1e3 * (perf_counter() - start)
+            self._timing_ms["read"] += 1e3 * (perf_counter() - start)
             if found is None:
-                missing.append(position)
                 continue
-            positions.append(position)
-            arrays.append(found)
+            self._cached.add(row)
+            given[row] = found
             size += sum(array.nbytes for array in found.values())
             if size >= READ_BYTES:
-                self._score_given(positions, arrays)
-                positions, arrays, size = [], [], 0
-        if arrays:
-            self._score_given(positions, arrays)
-        self._result.cached = len(items) - len(missing)
-        return missing
+                self._score_given(given)
+                given, size = {}, 0
+        if given:
+            self._score_given(given)
+        return [row for row in items if row not in self._cached]
 
     def _compute(self, items: Mapping[int, Item], on_computed: OnComputed) -> None:
         """Compute, score and keep what nothing holds."""
         on_computed(0, len(items))
         done = 0
-        for positions, arrays, count in self._computed(items):
-            if arrays:
-                self._score_given(positions, arrays)
-                self._result.computed += len(arrays)
+        for given, count in self._batches(items):
+            if given:
+                self._score_given(given)
                 start = perf_counter()
-                kept = [self._cache.put(self._key(items[p]), each) for p, each in zip(positions, arrays, strict=True)]
-                self._result.unkept += kept.count(False) * self._cache.is_wanted
-                self._result.timing_ms["compute"] += 1e3 * (perf_counter() - start)
+                for row, arrays in given.items():
+                    if not self._cache.put(self._key(items[row]), arrays) and self._cache.is_wanted:
+                        self._unkept.add(row)
+                self._computed |= given.keys()
+                self._timing_ms["compute"] += 1e3 * (perf_counter() - start)
             done += count
             on_computed(done, len(items))
 
-    def _computed(self, items: Mapping[int, Item]) -> Iterator[tuple[list[int], list[Arrays], int]]:
-        """Yield batches: positions and arrays of the images that could be used, and how many there were."""
+    def _batches(self, items: Mapping[int, Item]) -> Iterator[tuple[dict[int, Arrays], int]]:
+        """Yield batches: arrays by row of the images that could be used, and how many images there were."""
         machinery, need = self._machinery, Need(modes=(self._mode,))
         order = list(items)
         batches = read_batches(
@@ -187,17 +208,17 @@ class CandidateScorer:
         start = perf_counter()
         for batch in batches:
             now, order = order[: len(batch.files)], order[len(batch.files) :]
-            good = [
-                (position, outcome[1])
-                for position, outcome in zip(now, batch.outcomes, strict=True)
-                if not isinstance(outcome, Failure) and outcome[0].sha256 == items[position].sha256
-            ]
-            arrays: list[Arrays] = []
+            good = {
+                row: outcome[1]
+                for row, outcome in zip(now, batch.outcomes, strict=True)
+                if not isinstance(outcome, Failure) and outcome[0].sha256 == items[row].sha256
+            }
+            given: dict[int, Arrays] = {}
             if good:
-                stored = machinery.encode([prepared for _, prepared in good], need).tensors[self._mode]
-                arrays = [{name: array[n] for name, array in stored.items()} for n in range(len(good))]
-            self._result.timing_ms["compute"] += 1e3 * (perf_counter() - start)
-            yield [position for position, _ in good], arrays, len(now)
+                stored = machinery.encode(list(good.values()), need).tensors[self._mode]
+                given = {row: {name: array[n] for name, array in stored.items()} for n, row in enumerate(good)}
+            self._timing_ms["compute"] += 1e3 * (perf_counter() - start)
+            yield given, len(now)
             start = perf_counter()
 
     def _key(self, item: Item) -> CacheKey:

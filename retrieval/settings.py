@@ -127,7 +127,8 @@ class EngineSettings:
     encoders: Mapping[str, str | None] = field(default_factory=dict)  # likewise, a folder an encoder
     offline: bool = False
     max_cache: int = 2_000_000_000  # bytes of tensors that searches computed and keep; 0: none
-    memory: int = 1 << 30  # bytes of candidates that stay, for later searches, on the device that scores; 0: none
+    # Bytes of candidates that stay, for later searches, on the device that scores; 0: none; None: retrieval.hot says.
+    memory: int | None = None
 
     def __post_init__(self) -> None:
         _at_least(0, max_cache=self.max_cache, memory=self.memory)

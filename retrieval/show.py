@@ -5,19 +5,19 @@ from pathlib import Path
 
 from PIL import Image
 
-from retrieval.engine import ImageInput
 from retrieval.images import DecodeRules, decode_bytes, from_array
+from retrieval.queries import ImageInput
 from retrieval.results import Results
 from retrieval.sheet import SheetCell, SheetRow, write_sheet
 
 
-def write_results_sheet(path: Path, searches: Sequence[Results], query: ImageInput, heading: str = "") -> None:
-    """Draw the results of one query, a row a search, as ``path`` (.png, .jpg, .webp or .html).
+def write_results_sheet(path: Path, searches: Sequence[tuple[ImageInput, Results]], heading: str = "") -> None:
+    """Draw queries and what was found for them, a row a search, as ``path`` (.png, .jpg, .webp or .html).
 
     Raises:
         UsageError: a suffix that no sheet can have.
     """
-    write_sheet(path, sheet_rows(searches, query), heading)
+    write_sheet(path, [row for query, results in searches for row in sheet_rows([results], query)], heading)
 
 
 def sheet_rows(searches: Sequence[Results], query: ImageInput) -> list[SheetRow]:

@@ -1,4 +1,4 @@
-"""The stages of a build, which run at the same time: how fast each of them is, and one batch computed ahead."""
+"""The stages of a build, which run at the same time, and the parts of a search: what each takes."""
 
 import threading
 from collections.abc import Callable, Generator, Iterator
@@ -40,6 +40,21 @@ class StageClock:
                 for stage, threads in self._threads.items()
                 if self._images[stage] and self._seconds[stage]
             }
+
+
+class SharedTiming:
+    """What several queries spend together, as one query's share."""
+
+    def __init__(self, queries: int) -> None:
+        self._queries = queries
+        self.ms: dict[str, float] = {}
+
+    @contextmanager
+    def of(self, part: str) -> Iterator[None]:
+        """Count the time inside as spent on ``part``."""
+        start = perf_counter()
+        yield
+        self.ms[part] = self.ms.get(part, 0.0) + 1e3 * (perf_counter() - start) / self._queries
 
 
 def one_ahead(

@@ -12,7 +12,8 @@ from index_store.projections import write_projection
 from index_store.reader import IndexReader
 from retrieval.models import Models
 from retrieval.projection import load_projection
-from retrieval.rerank import Restore, as_stored
+from retrieval.rerank import as_stored
+from retrieval.scoring import Restore
 
 
 def restorer(reader: IndexReader, codec: Codec, mode: str, device: torch.device) -> Restore:

@@ -5,8 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrieval.aas import QKV, aligned_attention_scores, attention_output
+from retrieval.arithmetic import Arithmetic
 from retrieval.errors import UsageError
+from retrieval.hot import HotRows, HotTier
 from retrieval.rerank import closest_first, score_rows
+from retrieval.vocabulary import LINEAR, Readout
 from tests.reference import diffsim, directed
 
 SHAPES = st.tuples(*(st.integers(1, n) for n in (2, 3, 6, 5)))
@@ -114,13 +117,48 @@ def test_reranking_gives_each_row_its_own_score_in_any_order_and_chunk(rows: lis
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("retrieval.rerank.READ_ROWS", chunk)
-        patch.setattr("retrieval.rerank.STEP_ROWS", step)
-        scored = score_rows(query, rows, read)  # type: ignore[arg-type]
+        scored = score_rows([query], [rows], read, arithmetic=Arithmetic(torch.float32, 8 << 20, step))  # type: ignore[arg-type]
     cached = QKV(*(torch.from_numpy(arrays[name]) for name in "qkv"))
     expected = aligned_attention_scores(query, cached).numpy()[rows]
-    np.testing.assert_allclose(scored.scores, expected, atol=1e-6)
+    np.testing.assert_allclose(scored.scores[0], expected, atol=1e-6)
     assert max(reads) <= chunk
     assert sum(reads) == 20
+
+
+@given(wanted=st.lists(st.lists(st.integers(0, 11), unique=True, max_size=12), min_size=1, max_size=4))
+@settings(max_examples=30, deadline=None)
+def test_queries_that_share_candidates_get_the_scores_of_single_ones_and_read_each_row_once(
+    wanted: list[list[int]],
+) -> None:
+    stored = random_qkv(12, (1, 2, 6, 4), 4)
+    queries = [random_qkv(1, (1, 2, 6, 4), 10 + number) for number in range(len(wanted))]
+    arrays = {name: t.half().numpy() for name, t in (("q", stored.q), ("k", stored.k), ("v", stored.v))}
+    reads: list[int] = []
+
+    def read(rows: list[int]) -> dict[str, np.ndarray]:
+        reads.extend(rows)
+        return {name: array[rows] for name, array in arrays.items()}
+
+    together = score_rows(queries, wanted, read, arithmetic=Arithmetic(torch.float32, 8 << 20, 5))  # type: ignore[arg-type]
+    assert sorted(reads) == sorted({row for rows in wanted for row in rows})
+    for query, rows, scores in zip(queries, wanted, together.scores, strict=True):
+        np.testing.assert_allclose(scores, score_rows([query], [rows], read).scores[0], atol=1e-6)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("readout", [LINEAR, Readout(root=True, floor=1e-5)])
+def test_attention_in_float16_stays_far_below_the_tolerance_of_a_gpu(readout: Readout) -> None:
+    query, stored = random_qkv(1, (2, 4, 64, 40), 3), random_qkv(30, (2, 4, 64, 40), 4)
+    arrays = {name: t.half().numpy() for name, t in (("q", stored.q), ("k", stored.k), ("v", stored.v))}
+
+    def scores(dtype: torch.dtype, hot: HotRows | None = None) -> np.ndarray:
+        how = Arithmetic(dtype, 8 << 20, 7)
+        read = lambda rows: {name: array[list(rows)] for name, array in arrays.items()}  # noqa: E731
+        return score_rows([query], [range(30)], read, readout=readout, hot=hot, arithmetic=how).scores[0]
+
+    exact, hot = scores(torch.float32), HotRows(HotTier(1 << 24), "style", torch.float16)
+    for _ in range(2):  # the second time from memory, where outputs are float16 too
+        halved = scores(torch.float16, hot)
+        assert 0 < np.abs(halved - exact).max() < 2e-4
 
 
 def test_equal_scores_are_ordered_by_id() -> None:

@@ -67,9 +67,9 @@ def test_re_ranking_reads_as_the_mode_says() -> None:
     query, candidates = tensors(1, 1, 1), tensors(9, 1, 2)
     stored = {name: getattr(candidates, name).half().numpy() for name in ("q", "k", "v")}
     halves = QKV(*(torch.from_numpy(stored[name]) for name in ("q", "k", "v")))
-    scored = score_rows(query, range(9), lambda rows: {n: a[list(rows)] for n, a in stored.items()}, readout=ROOT)
+    scored = score_rows([query], [range(9)], lambda rows: {n: a[list(rows)] for n, a in stored.items()}, readout=ROOT)
     whole = aligned_attention_scores(query, halves, readout=ROOT)
-    np.testing.assert_allclose(scored.scores, whole.numpy(), rtol=1e-6)
+    np.testing.assert_allclose(scored.scores[0], whole.numpy(), rtol=1e-6)
     assert not np.allclose(scored.scores, aligned_attention_scores(query, halves).numpy(), rtol=1e-3)
 
 

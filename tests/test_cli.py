@@ -97,6 +97,25 @@ def test_queries_from_stdin_and_from_the_index(desk: Path, gallery: Path) -> Non
     assert "the query" in failed(run("diffsim-search", "-", cwd=desk), 1)
 
 
+def test_several_queries_at_once(desk: Path, gallery: Path, tmp_path: Path) -> None:
+    queries = [query_of(gallery), query_of(gallery, 1, 3)]
+    alone = [json.loads(run("diffsim-search", q, "-k", "3", "--json", cwd=desk).stdout)["results"] for q in queries]
+    drawn = run("diffsim-search", *queries, "-k", "3", "--json", "--sheet", tmp_path / "two.html", cwd=desk)
+    together = json.loads(drawn.stdout)
+    assert [[r["path"] for r in each["results"]] for each in together] == [[r["path"] for r in each] for each in alone]
+    assert (tmp_path / "two.html").read_text().count("<img") == 8
+    lines = [json.loads(line) for line in run("diffsim-search", *queries, "--jsonl", cwd=desk).stdout.splitlines()]
+    assert {line["query"] for line in lines} == {str(query) for query in queries}
+    paths = run("diffsim-search", *queries, "--paths", cwd=desk).stdout.decode().splitlines()
+    assert len(paths) == len(set(paths)) > 10
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    result = run("diffsim-search", broken, queries[0], "-k", "1", cwd=desk)
+    assert result.returncode == 1
+    assert "broken.png" in result.stderr.decode()
+    assert result.stdout.decode().splitlines()[1].split() == ["rank", "score", "path"]
+
+
 def test_sheets_are_drawn(desk: Path, gallery: Path, tmp_path: Path) -> None:
     from PIL import Image
 

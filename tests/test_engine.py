@@ -95,6 +95,34 @@ def test_paths_bytes_pictures_and_arrays_are_one_query(engine: Engine, gallery: 
     assert all(answer == answers[0] for answer in answers)
 
 
+def test_many_queries_get_the_results_of_single_searches(
+    engine: Engine, gallery: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retrieval.engine.QUERIES_AT_ONCE", 3)
+    files = sorted(gallery.rglob("*.png"))[::6]
+    assert len(files) == 7
+    for mode in engine.modes:
+        together = list(engine.search_many(files, mode, candidates=9, k=5))
+        assert [query for query, _ in together] == files
+        for query, found in together:
+            alone = engine.search(query, mode, candidates=9, k=5)
+            assert [r.id for r in found] == [r.id for r in alone]
+            np.testing.assert_allclose([r.score for r in found], [r.score for r in alone], atol=1e-6)
+            assert found.query == alone.query
+
+
+def test_a_query_that_is_no_image_is_told_and_passed_over(engine: Engine, gallery: Path, tmp_path: Path) -> None:
+    good, bad = gallery / STYLES[0] / f"{MOTIFS[0]}.png", tmp_path / "broken.png"
+    bad.write_bytes(b"no image")
+    told: list[object] = []
+    found = list(engine.search_many([bad, good, bad], k=1, on_unusable=lambda query, error: told.append(query)))
+    assert [query for query, _ in found] == [good]
+    assert told == [bad, bad]
+    with pytest.raises(ImageError, match=r"broken\.png"):
+        list(engine.search_many([good, bad]))
+    assert list(engine.search_many([])) == []
+
+
 def test_an_item_is_found_by_id_and_by_the_end_of_its_path(engine: Engine, gallery: Path) -> None:
     name = f"{STYLES[3]}/{MOTIFS[5]}.png"
     path = gallery / name

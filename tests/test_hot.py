@@ -53,10 +53,10 @@ def test_scores_do_not_depend_on_what_is_held(budget: int) -> None:
         reads.append(list(rows))
         return {name: array[rows] for name, array in stored.items()}
 
-    plain = score_rows(query, range(30), read).scores  # type: ignore[arg-type]
+    plain = score_rows([query], [range(30)], read).scores[0]  # type: ignore[arg-type]
     hot = HotRows(HotTier(budget), "style", torch.float16)
     for rows in (range(20), range(29, -1, -1), [3, 28, 7]):
-        found = score_rows(query, list(rows), read, hot=hot).scores  # type: ignore[arg-type]
+        found = score_rows([query], [list(rows)], read, hot=hot).scores[0]  # type: ignore[arg-type]
         np.testing.assert_allclose(found, plain[list(rows)], atol=1e-6)
         assert hot.tier.nbytes <= budget
     if budget == 1 << 20:

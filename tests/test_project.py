@@ -25,6 +25,7 @@ TOUCH_STORE = {
     "lookup",
     "maintenance",
     "models",
+    "neighbours",
     "on_demand",
     "overview",
     "plan",

@@ -77,9 +77,10 @@ def index_recall(
     found = []
     for mode in engine.modes:
         shares: dict[int, list[float]] = {count: [] for count in candidates}
-        for number, path in enumerate(drawn):
-            exact = {r.id for r in engine.search(path, mode, exhaustive=True, k=k, exclude_query=True)}
-            near = [r.id for r in engine.search(path, mode, rerank=False, k=max(candidates), exclude_query=True)]
+        exhaustive = engine.search_many(drawn, mode, exhaustive=True, k=k, exclude_query=True)
+        by_vectors = engine.search_many(drawn, mode, rerank=False, k=max(candidates), exclude_query=True)
+        for number, ((_, all_scored), (_, ranked)) in enumerate(zip(exhaustive, by_vectors, strict=True)):
+            exact, near = {r.id for r in all_scored}, [r.id for r in ranked]
             for count in candidates:
                 shares[count].append(len(exact & set(near[:count])) / max(1, len(exact)))
             progress(f"coarse recall: {mode}", number + 1, len(drawn))

@@ -53,12 +53,12 @@ def rerank_against_published(device: str) -> list[Row]:
         return {name: array[wanted[0] : wanted[-1] + 1] for name, array in stored.items()}
 
     def from_disk() -> object:
-        return score_rows(query, rows, read).scores
+        return score_rows([query], [rows], read).scores[0]
 
     hot = HotRows(HotTier(2 << 30), "style", torch.float16)
 
     def from_memory() -> object:
-        return score_rows(query, rows, read, hot=hot).scores
+        return score_rows([query], [rows], read, hot=hot).scores[0]
 
     def published() -> object:
         return published_loop(query, candidates).cpu().numpy()

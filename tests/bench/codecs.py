@@ -23,7 +23,8 @@ from retrieval.images import DecodeRules, read_image
 from retrieval.models import to_floats
 from retrieval.modes import MINI_MODES, SD15_MODES, Target
 from retrieval.projection import HiddenExtractor, LinearProjection, Projection
-from retrieval.rerank import Restore, as_stored, score_rows
+from retrieval.rerank import as_stored, score_rows
+from retrieval.scoring import Restore
 from retrieval.settings import ModelSettings
 from tests.bench.timing import Row, in_turns
 
@@ -57,7 +58,7 @@ def all_scores(query: QKV, stored: Stored, restore: Restore, target: Target) -> 
     def read(rows: Any) -> Stored:
         return {name: array[rows[0] : rows[-1] + 1] for name, array in stored.items()}
 
-    return score_rows(query, range(count), read, readout=target.readout, restore=restore).scores
+    return score_rows([query], [range(count)], read, readout=target.readout, restore=restore).scores[0]
 
 
 def kendall(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:

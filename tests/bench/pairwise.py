@@ -76,7 +76,7 @@ def pairwise(folder: Path) -> list[Row]:
     rows = list(range(CANDIDATES))
 
     def from_index() -> np.ndarray:
-        return score_rows(query, rows, partial(reader.attention, "style")).scores
+        return score_rows([query], [rows], partial(reader.attention, "style")).scores[0]
 
     def from_files() -> np.ndarray:
         return np.array([published_call(model, files[0], file) for file in files])

@@ -1,0 +1,114 @@
+"""Nothing that runs on a device mixes in tensors of another.
+
+No GPU is needed for that: torch's meta device, which has shapes and no numbers, stands in for one, and every operation
+is watched. What a GPU computes is tested on one: tests/test_gpu.py.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from retrieval.aas import QKV, aligned_attention_scores
+from retrieval.arithmetic import ARITHMETIC
+from retrieval.backbones import describe_extractor, load_extractor, readout_of
+from retrieval.hot import HotRows, HotTier
+from retrieval.projection import HiddenExtractor
+from retrieval.rerank import as_stored
+from retrieval.scoring import Scorer
+from retrieval.settings import ModelSettings
+from retrieval.vocabulary import LINEAR, Readout
+from tests.golden import DATA, GOLDEN, needs_golden
+from tests.test_vit import write_tiny_models
+
+META = torch.device("meta")
+COPIES = ("aten.copy_", "aten._to_copy", "aten.index")  # the index of rows may lie in this machine's memory
+
+
+class OneDevice(TorchDispatchMode):
+    """Fails where an operation takes tensors of two devices; single numbers may lie anywhere."""
+
+    def __torch_dispatch__(
+        self, operation: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor) and leaf.dim()]
+        if not str(operation).startswith(COPIES):
+            assert len({tensor.device for tensor in tensors}) <= 1, f"{operation} on {[t.device for t in tensors]}"
+        if str(operation) == "aten.bincount.default":  # which meta does not know; its length is the least one here
+            return args[0].new_empty(args[2], dtype=torch.int64 if args[1] is None else args[1].dtype)
+        return operation(*args, **(kwargs or {}))
+
+
+def test_the_watch_sees_what_torch_lets_pass() -> None:
+    on_device, on_cpu = torch.empty(3, 4, device=META), torch.empty(3, 4)
+    torch.nn.functional.linear(on_device, on_cpu)
+    with OneDevice(), pytest.raises(AssertionError, match="cpu"):
+        torch.nn.functional.linear(on_device, on_cpu)
+
+
+@pytest.mark.parametrize("readout", [LINEAR, Readout(root=True, floor=1e-5)])
+def test_scoring_stays_on_the_device(readout: Readout) -> None:
+    shape = (2, 4, 16, 8)
+    queries = [QKV(*(torch.empty((1, *shape), device=META) for _ in range(3))) for _ in range(2)]
+    stored = {name: torch.empty((20, *shape), dtype=torch.float16, device=META) for name in "qkv"}
+    rows = list(range(20))
+    takers = {row: {0} if row % 2 else {0, 1} for row in rows}
+    hot = HotRows(HotTier(1 << 30), "style", torch.float16)
+    with OneDevice():
+        scorer = Scorer(queries, takers, "cosine", readout, as_stored, hot, ARITHMETIC["cuda"])
+        scorer.score(rows, stored)
+        held = {row: found for row in rows if (found := hot.get(row)) is not None}
+        scorer.score_held(held)
+    assert len(held) == 20
+    assert {t.device for row in held.values() for t in (row.q, row.k, row.v, row.output)} == {META}
+    assert {row.output.dtype for row in held.values()} == {torch.float16}
+
+
+def stays_on_the_device(settings: ModelSettings) -> None:
+    """Run a model as a GPU would run it, in every mode it has, and score what comes out."""
+    extractor = load_extractor(replace(settings, dtype="float16"), META, offline=True)
+    targets = list(dict.fromkeys(mode.target for mode in describe_extractor(settings.model).modes.values()))
+    pixels = np.stack([extractor.prepare(Image.new("RGB", (40, 30)))] * 2)
+    with OneDevice():
+        tensors = extractor.extract(pixels, targets, "gallery")
+        for target, found in tensors.items():
+            assert {t.device for t in (found.q, found.k, found.v)} == {META}
+            readout = readout_of(extractor, target)
+            scores = aligned_attention_scores(found[:1], found, readout=readout, dtype=torch.float16)
+            assert (scores.device, scores.dtype) == (META, torch.float32)
+        if isinstance(extractor, HiddenExtractor):
+            for target, hidden in extractor.hidden(pixels, targets, "query").items():
+                projected = extractor.projection(target).to(META)(hidden.float())
+                assert projected.q.shape == tensors[target].q.shape
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ModelSettings(model="mini"),
+        ModelSettings(model="mini", weights=str(DATA / "mini_unet")),
+        ModelSettings(model="sd15", weights=str(DATA / "tiny_sd15"), image_size=128),
+        ModelSettings(model="sd15", weights=str(DATA / "tiny_sd15"), image_size=128, branches="cond", noise="shared"),
+    ],
+    ids=lambda settings: f"{settings.model}-{settings.branches}-{Path(settings.weights or 'none').name}",
+)
+def test_models_stay_on_the_device(settings: ModelSettings) -> None:
+    stays_on_the_device(settings)
+
+
+@pytest.mark.parametrize("model", ["clip-aas", "dinov2-aas"])
+def test_vision_transformers_stay_on_the_device(model: str, tmp_path: Path) -> None:
+    write_tiny_models(tmp_path)
+    stays_on_the_device(ModelSettings(model=model, weights=str(tmp_path / model.removesuffix("-aas"))))
+
+
+@needs_golden
+@pytest.mark.parametrize(("model", "folder"), [("diffsim-c", "sd15"), ("diffsim-xl", "sdxl")])
+def test_other_diffusion_models_stay_on_the_device(model: str, folder: str) -> None:
+    stays_on_the_device(ModelSettings(model=model, weights=str(GOLDEN / "tiny" / folder), image_size=128))
