@@ -10,6 +10,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 from retrieval.errors import ImageError, UsageError
 
@@ -36,6 +37,25 @@ _TIFF_TYPE_BYTES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4)
 _BITMAP_HEADER_BYTES = (12, 40, 52, 56, 64, 108, 124)
 
 
+class Paths(Sequence[Path]):
+    """Paths, each made of its name when it is asked for: those of a million files would take a gigabyte."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @overload
+    def __getitem__(self, index: int) -> Path: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "Paths": ...
+
+    def __getitem__(self, index: int | slice) -> "Path | Paths":
+        return Paths(self._names[index]) if isinstance(index, slice) else Path(self._names[index])
+
+
 @dataclass(frozen=True, slots=True)
 class Listing:
     """What was found: ``names`` are absolute paths, sorted by the bytes of their parts, symlinks not resolved.
@@ -49,9 +69,9 @@ class Listing:
     unreadable: tuple[Path, ...] = ()
 
     @property
-    def files(self) -> tuple[Path, ...]:
-        """The images' paths; of a large collection they take a second and a hundred megabytes."""
-        return tuple(map(Path, self.names))
+    def files(self) -> "Paths":
+        """The images' paths."""
+        return Paths(self.names)
 
 
 def find_images(sources: Sequence[Path]) -> Listing:

@@ -10,7 +10,7 @@ from index_store.catalog import Item, Reject
 from index_store.layout import is_index, may_become_index, new_index_path
 from index_store.pull import local_root
 from index_store.reader import IndexReader
-from retrieval.discovery import Listing, find_images, read_bytes
+from retrieval.discovery import Listing, Paths, find_images, read_bytes
 from retrieval.errors import ImageError, UsageError
 
 FileState = tuple[int, int]
@@ -21,7 +21,7 @@ FileState = tuple[int, int]
 class Work:
     """What a build does: compute ``pending`` in this order, and bring the catalogue up to date without computing."""
 
-    pending: tuple[Path, ...] = ()
+    pending: Sequence[Path] = ()
     replaced: Mapping[str, int] = field(default_factory=dict)  # a changed file's path to the id of its old row
     moved: tuple[Item, ...] = ()  # new catalogue rows of items whose file was renamed, or touched and is the same
     vanished: tuple[int, ...] = ()  # ids of items whose file is gone from the sources
@@ -91,7 +91,7 @@ class _Planner:
         self._states: list[FileState] = list(zip(*(column.tolist() for column in reader.file_states()), strict=True))
         self._rejects = {} if retry_rejects else {reject.uri: reject for reject in reader.rejects()}
         self._gone = self._find_gone(sources)
-        self._pending: list[Path] = []
+        self._pending: list[str] = []
         self._replaced: dict[str, int] = {}
         self._moved: list[Item] = []
 
@@ -126,11 +126,11 @@ class _Planner:
         items = dict(zip(known, self._reader.items([self._rows[uri] for uri in known]), strict=True))
         for name, uri, state in doubtful:
             if uri in items:
-                self._changed(Path(name), items[uri], state)
+                self._changed(name, items[uri], state)
             else:
-                self._new(Path(name), uri, state)
+                self._new(name, uri, state)
         return Work(
-            pending=tuple(self._pending),
+            pending=Paths(self._pending),
             replaced=self._replaced,
             moved=tuple(self._moved),
             vanished=tuple(sorted(item.id for items in self._gone.values() for item in items)),
@@ -138,22 +138,22 @@ class _Planner:
             rejected_before=rejected_before,
         )
 
-    def _changed(self, path: Path, item: Item, state: FileState) -> None:
-        if state[0] == item.size and _sha256(path) == item.sha256:
+    def _changed(self, name: str, item: Item, state: FileState) -> None:
+        if state[0] == item.size and _sha256(Path(name)) == item.sha256:
             self._moved.append(replace(item, mtime_ns=state[1]))
         else:
-            self._pending.append(path)
+            self._pending.append(name)
             self._replaced[item.uri] = item.id
 
-    def _new(self, path: Path, uri: str, state: FileState) -> None:
+    def _new(self, name: str, uri: str, state: FileState) -> None:
         alike = self._gone.get(state[0], [])
-        digest = _sha256(path) if alike else None
+        digest = _sha256(Path(name)) if alike else None
         for item in alike:
             if item.sha256 == digest:
                 alike.remove(item)
                 self._moved.append(replace(item, uri=uri, mtime_ns=state[1]))
                 return
-        self._pending.append(path)
+        self._pending.append(name)
 
 
 def _state_then(reject: Reject) -> FileState:
