@@ -24,7 +24,7 @@ def print_plan(plan: "BuildPlan") -> None:
     }
     print("  " + ", ".join(f"{count} {what}" for what, count in counts.items()))
     if plan.estimate is None:
-        print("  no new images to compute" if plan.to_complete else "  nothing to compute")
+        print("  nothing to compute")
         return
     print("  " + describe_estimate(plan.estimate))
     if plan.seconds is not None and plan.seconds_an_image is not None:
@@ -37,10 +37,11 @@ def describe_estimate(estimate: "Estimate") -> str:
     """Return disk and memory in one line."""
     modes = "".join(f"{mode} {human_bytes(size)}, " for mode, size in estimate.bytes_by_mode.items())
     modes += "else " if modes else "vectors and catalogue "
-    line = (
-        f"disk: {human_bytes(estimate.disk_bytes)} for {estimate.images} images ({estimate.codec}; an image: {modes}"
-        f"{human_bytes(estimate.bytes_beside)}), {human_bytes(estimate.free_disk_bytes)} free"
-    )
+    new = f"{estimate.images} images ({estimate.codec}; an image: {modes}{human_bytes(estimate.bytes_beside)})"
+    parts = [new] if estimate.images else []
+    parts += [f"what {estimate.to_complete} images lack"] if estimate.to_complete else []
+    disk, free = human_bytes(estimate.disk_bytes), human_bytes(estimate.free_disk_bytes)
+    line = f"disk: {disk} for {' and '.join(parts)}, {free} free"
     if estimate.local_bytes < estimate.disk_bytes:
         line += f" here, where {human_bytes(estimate.local_bytes)} of it lie at a time"
     if estimate.models_bytes is not None and estimate.batch_bytes:

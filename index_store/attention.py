@@ -43,6 +43,7 @@ class AttentionWriter:
         shard_rows = max(1, min(SHARD_ROWS, SHARD_BYTES // row_bytes))
         self.record = AttentionRecord({name: tuple(row_shapes[name]) for name in dtypes}, shard_rows, codec)
         self.rows = 0
+        self._firsts: dict[int, dict[str, int]] = {}
         self._path = path
         self._waiting: dict[str, list[NDArray[Any]]] = {name: [] for name in dtypes}
         self._arrays = self._create()
@@ -90,6 +91,11 @@ class AttentionWriter:
             self._flush(self._count())
         return self.record
 
+    @property
+    def firsts(self) -> list[dict[str, int]]:
+        """The :func:`row_checksum` of each shard's first row, by array: what tells one shard from another."""
+        return [self._firsts[number] for number in sorted(self._firsts)]
+
     def _flush(self, count: int) -> None:
         import zarr
 
@@ -101,8 +107,15 @@ class AttentionWriter:
                 array.resize((end, *self.record.row_shapes[name]))
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(_shard_bytes(self._waiting[name][:count], self.record.shard_rows))
+        firsts = {name: row_checksum(rows[0]) for name, rows in self._waiting.items()}
+        self._firsts[self.rows // self.record.shard_rows] = firsts
         # Only now, so that a flush that was interrupted can be done again.
         self.rows, self._waiting = end, {name: rows[count:] for name, rows in self._waiting.items()}
+
+
+def row_checksum(row: NDArray[Any]) -> int:
+    """Return the CRC-32C of one row of an array, as it is stored with it."""
+    return int(google_crc32c.value(row.tobytes()))
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,10 @@ class Layout:
         """Return the ids of the older items whose vectors and tensors a segment holds."""
         return self.segment(segment) / "filled.npy"
 
+    def shards(self, segment: str) -> Path:
+        """Return the checksums of the first rows of a segment's shards of tensors."""
+        return self.segment(segment) / "shards.json"
+
     def vectors(self, segment: str, encoder: str) -> Path:
         """Return a segment's vectors of one encoder."""
         return self.segment(segment) / "vectors" / f"{encoder}.npy"

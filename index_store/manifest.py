@@ -91,7 +91,7 @@ def read_current(layout: Layout) -> Generation:
         if name not in _names(layout):
             raise corrupt(layout.current, f"names no generation ('{name[:40]}')")
     except IndexCorruptError as error:
-        names = _names(layout)
+        names = [name for name in _names(layout) if _is_whole(layout, name)]
         hint = f"; to go back to a whole generation, write its name into it: {', '.join(names[-3:])}" if names else ""
         raise IndexCorruptError(f"{error}{hint}") from error
     return read_generation(layout.generations / name)
@@ -99,6 +99,20 @@ def read_current(layout: Layout) -> Generation:
 
 def _names(layout: Layout) -> list[str]:
     return sorted(path.name for path in layout.generations.glob("[0-9]*.json"))
+
+
+def _is_whole(layout: Layout, name: str) -> bool:
+    """Say whether a generation reads back, is not empty, and all files and groups that it names are there still."""
+    try:
+        generation = read_generation(layout.generations / name)
+    except (IndexCorruptError, IndexIncompatibleError):
+        return False
+    paths = [layout.projection(digest) for digest in generation.projections.values()]
+    for segment in generation.segments:
+        paths += [layout.segment(segment.name) / file for file in segment.files]
+        if not layout.remote.exists():  # a mirror holds no tensors
+            paths += [layout.attention(mode, segment.name) for mode in segment.attention]
+    return bool(generation.segments) and all(path.exists() for path in paths)
 
 
 def _encode_current(name: str, mark: str = "") -> bytes:

@@ -157,7 +157,7 @@ class IndexReader:
 
     def stored_vectors(self, encoder: str) -> NDArray[np.float16]:
         """Return the vectors as they are on disk, float16 ``[len(self), dim]``, by row; zeros where one is lacking."""
-        return self._together(np.arange(len(self)), self._vector_parts(encoder))
+        return self._together(np.arange(len(self)), self.vector_parts(encoder))
 
     def _together(self, rows: NDArray[np.int64], parts: Iterable[Part], dim: int = 0) -> NDArray[np.float16]:
         """Return the vectors of ``rows``, ascending, that ``parts`` hold; zeros where they don't."""
@@ -178,7 +178,7 @@ class IndexReader:
         known = np.array([segment.name in record.segments for segment in self.generation.segments], bool)
         places = self._vector_places(encoder)
         rest = np.flatnonzero(~(known[places.segment] & places.held))
-        vectors = normalised(self._together(rest, self._vector_parts(encoder, record.segments), trained.dim))
+        vectors = normalised(self._together(rest, self.vector_parts(encoder, record.segments), trained.dim))
         return GrownIndex(trained, self.ids, rest, vectors)
 
     def train_where_due(self, on_train: Callable[[str], None] = lambda encoder: None) -> None:
@@ -191,15 +191,21 @@ class IndexReader:
             sizes = {self.generation.segments[number].name: len(rows) for number, rows in places.by_segment()}
             if is_due(self.layout, encoder, self._vector_checksums(encoder), sizes):
                 on_train(encoder)
-                read = partial(self._vector_parts, encoder)
+                read = partial(self.vector_parts, encoder)
                 train(self.layout, encoder, read, int(places.held.sum()), self.generation.number)
+
+    def vector_bytes(self, encoder: str) -> int:
+        """Return what a float16 vector for every live item takes, from the files' sizes: a few bytes more at most."""
+        name = _vector_file(encoder)
+        sizes = [s.files[name].size // s.data_rows for s in self.generation.segments if name in s.files and s.data_rows]
+        return len(self) * min(sizes, default=0)
 
     def _vector_checksums(self, encoder: str) -> dict[str, int]:
         name = _vector_file(encoder)
         return {s.name: s.files[name].crc32c for s in self.generation.segments if name in s.files}
 
-    def _vector_parts(self, encoder: str, without: Container[str] = ()) -> Iterator[Part]:
-        """Read the live items' vectors of one segment after the other."""
+    def vector_parts(self, encoder: str, without: Container[str] = ()) -> Iterator[Part]:
+        """Read the live items' vectors of one segment after the other, so that never more of them are in memory."""
         places = self._vector_places(encoder)
         for number, rows in places.by_segment():
             segment = self.generation.segments[number]

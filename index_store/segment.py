@@ -1,5 +1,6 @@
 """Write one segment: catalogue, vectors and tensors of a run of images, durable before it is named anywhere."""
 
+import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -126,6 +127,10 @@ class SegmentWriter:
         for encoder, batches in self._vectors.items():
             write_vectors(layout.vectors(name, encoder), batches)
         attention = {mode: writer.close() for mode, writer in self._attention.items()}
+        if attention:
+            firsts = {mode: writer.firsts for mode, writer in self._attention.items()}
+            with writing(layout.shards(name)):
+                layout.shards(name).write_text(json.dumps(firsts))
         folder = layout.segment(name)
         with writing(folder):
             for tree in (folder, *(layout.attention(mode, name) for mode in attention)):

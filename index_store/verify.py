@@ -1,14 +1,15 @@
 """Read an index back and say, file by file, what is wrong; and take out what is damaged."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from index_store.attention import RowPlace, read_rows
+from index_store.attention import RowPlace, read_rows, row_checksum
 from index_store.catalog import ITEM_SCHEMA, REJECT_SCHEMA, read_ids, read_table
 from index_store.coarse import read_vectors
 from index_store.codecs import all_finite
-from index_store.durable import check_file
+from index_store.durable import check_file, corrupt, decode_or_corrupt
 from index_store.errors import IndexStoreError
 from index_store.layout import Layout
 from index_store.manifest import Generation, SegmentRecord, read_current, read_generation
@@ -105,6 +106,7 @@ def _segment_damage(layout: Layout, segment: SegmentRecord, tombstones: frozense
     live = [row for row in range(segment.data_rows) if ids[row] not in tombstones]
     for mode in segment.attention:
         yield from _attention_damage(layout, segment, mode, live)
+    yield from _exchanged(layout, segment, live)
 
 
 def _attention_damage(layout: Layout, segment: SegmentRecord, mode: str, live: list[int]) -> Iterator[Damage]:
@@ -121,6 +123,26 @@ def _attention_damage(layout: Layout, segment: SegmentRecord, mode: str, live: l
                 messages.setdefault(problem, []).append(place.row)
     for message, rows in messages.items():
         yield Damage(f"{message} ({len(rows)} images of mode {mode})", segment.name, tuple(rows))
+
+
+def _exchanged(layout: Layout, segment: SegmentRecord, live: list[int]) -> Iterator[Damage]:
+    """Find whole shards that are others than were written there, by their first rows: every row's checksum matches."""
+    path = layout.shards(segment.name)
+    if path.name not in segment.files:  # an index of an older version
+        return
+    for mode, shards in decode_or_corrupt(path, json.loads).items():
+        group, record = layout.attention(mode, segment.name), segment.attention[mode]
+        for number, firsts in enumerate(shards):
+            start = number * record.shard_rows
+            try:
+                found = read_rows([RowPlace(group, record, start)])
+            except IndexStoreError:
+                continue  # has been told, unless the row is of no item
+            wrong = ", ".join(name for name, rows in found.items() if row_checksum(rows[0]) != firsts[name])
+            rows = tuple(row for row in live if start <= row < start + record.shard_rows)
+            if wrong and rows:
+                error = corrupt(group, f"holds another shard in the place of shard {number} of {wrong}")
+                yield Damage(f"{error} ({len(rows)} images of mode {mode})", segment.name, rows)
 
 
 def _problem(places: list[RowPlace]) -> str | None:

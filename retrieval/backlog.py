@@ -1,6 +1,6 @@
 """What the items of an index lack of its modes' tensors and its encoders' vectors, and in which order they get it."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from retrieval.errors import UsageError
 from retrieval.images import read_image
 from retrieval.lookup import locate_image
 from retrieval.models import Models
-from retrieval.modes import Need
+from retrieval.modes import Need, Target
 from retrieval.settings import NEWEST
 from retrieval.work import state_of
 
@@ -29,19 +29,30 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Copy:
+    """Items that lack tensors of ``mode`` and have those of ``source``, a mode of the same target: they are equal."""
+
+    mode: str
+    source: str
+    rows: NDArray[np.int64]  # of the reader
+
+
+@dataclass(frozen=True)
 class Backlog:
-    """All that is to be computed for items that are in the index already."""
+    """All that items which are in the index already are to get."""
 
     jobs: tuple[Job, ...] = ()
+    copies: tuple[Copy, ...] = ()
     unavailable: int = 0  # items that lack something and whose file is gone, or has another size
 
     def __len__(self) -> int:
-        return sum(len(job.items) for job in self.jobs)
+        return sum(len(job.items) for job in self.jobs) + sum(len(copy.rows) for copy in self.copies)
 
 
 def find_backlog(
     reader: IndexReader,
     wanted: Need,
+    targets: Mapping[str, Target],
     rows: NDArray[np.int64] | None = None,
     without: Collection[int] = (),
     moved: Sequence[Item] = (),
@@ -51,14 +62,18 @@ def find_backlog(
     Args:
         reader: the index.
         wanted: what every item is to have.
+        targets: what each mode reads, the index's own and those that are added to it.
         rows: the order in which items get it; by default that of their ids. Items that lack the same come together.
         without: ids that don't count.
         moved: items whose files are elsewhere by now.
     """
     order = np.arange(len(reader)) if rows is None else rows
     held = [reader.has_tensors(mode) for mode in wanted.modes] + [reader.has_vector(name) for name in wanted.encoders]
-    lacks = np.array([~each for each in held], bool).reshape(len(held), len(reader)).T[order]
-    counted = lacks.any(axis=1) & ~np.isin(reader.ids[order], np.array(sorted(without), np.int64))
+    counts = ~np.isin(reader.ids, np.array(sorted(without), np.int64))
+    lacks = ~np.array(held, bool).reshape(len(held), len(reader)) & counts
+    copies = _take_copies(reader, wanted, targets, lacks)
+    lacks = lacks.T[order]
+    counted = lacks.any(axis=1)
     groups: dict[bytes, list[Item]] = {}
     unavailable = 0
     new = {item.id: item for item in moved}
@@ -69,7 +84,21 @@ def find_backlog(
         else:
             unavailable += 1
     jobs = tuple(Job(_need(wanted, np.frombuffer(lack, bool)), tuple(items)) for lack, items in groups.items())
-    return Backlog(jobs, unavailable)
+    return Backlog(jobs, copies, unavailable)
+
+
+def _take_copies(
+    reader: IndexReader, wanted: Need, targets: Mapping[str, Target], lacks: NDArray[np.bool_]
+) -> tuple[Copy, ...]:
+    """Find what can be copied, and strike it out of ``lacks`` ``[modes and encoders, items]``."""
+    copies: list[Copy] = []
+    for mode, lack in zip(wanted.modes, lacks, strict=False):
+        for source in reader.generation.modes:
+            if source != mode and targets[source] == targets[mode]:
+                rows = np.flatnonzero(lack & reader.has_tensors(source))
+                lack[rows] = False
+                copies += [Copy(mode, source, rows)] if len(rows) else []
+    return tuple(copies)
 
 
 def _need(wanted: Need, lack: NDArray[np.bool_]) -> Need:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Unpack
 
-from index_store.catalog import Item, Reject
+from index_store.catalog import Reject
 from index_store.codecs import find_codec
 from index_store.layout import Layout
 from index_store.lock import writer_lock
@@ -24,10 +24,9 @@ from retrieval.backbones import describe_extractor
 from retrieval.backlog import Backlog, coverage, find_backlog
 from retrieval.commits import Commits
 from retrieval.discovery import Listing
-from retrieval.estimate import check_estimate, estimate_build
+from retrieval.estimate import Load, check_estimate, estimate_load
 from retrieval.events import BuildEvent, BuildReport
 from retrieval.fill import Filled, Filler
-from retrieval.images import FileFacts
 from retrieval.ingest import Failure, FileBatch, read_batches
 from retrieval.models import Models, Stored, load_models
 from retrieval.modes import Need
@@ -37,7 +36,7 @@ from retrieval.settings import BuildSettings, ModelChoices
 from retrieval.stages import COMPUTE, WRITE, StageClock, one_ahead
 from retrieval.stored import lacks_projections, with_projections
 from retrieval.version import CREATED_BY
-from retrieval.work import Work, find_sources, plan_work, uri_of
+from retrieval.work import Work, find_sources, item_of, plan_work, uri_of
 
 
 def build_index(
@@ -116,7 +115,9 @@ class _Builder:
         else:
             self._recipe = continued_recipe(self._reader, self._root, modes, choices, self._run)
             gone = {*self._work.vanished, *self._work.replaced.values()}
-            self._backlog = find_backlog(self._reader, self._recipe.wanted, without=gone, moved=self._work.moved)
+            wanted, targets = self._recipe.wanted, self._recipe.targets
+            self._backlog = find_backlog(self._reader, wanted, targets, without=gone, moved=self._work.moved)
+            self._filled = Filled(0, self._backlog.unavailable)
         chosen = self._recipe.chosen
         self._total = len(self._work.pending) + len(self._backlog)
         self._emit(BuildEvent("planned", self._plan_in_words(), total=self._total))
@@ -165,10 +166,10 @@ class _Builder:
         self._emit(BuildEvent("loaded"))
 
     def _check_room(self) -> None:
-        if self._work.pending:
-            modes, images = self._recipe.wanted.modes, len(self._work.pending)
-            estimate = estimate_build(self._models, self._recipe.settings, self._run, self._root, images, modes)
-            self._emit(BuildEvent("estimate", total=estimate.images, estimate=estimate))
+        if self._total:
+            load = Load(len(self._work.pending), self._recipe.wanted.modes, self._backlog)
+            estimate = estimate_load(self._models, self._recipe.settings, self._run, self._root, load)
+            self._emit(BuildEvent("estimate", total=self._total, estimate=estimate))
             check_estimate(estimate, self._root)
 
     def _go_on(self, generation: Generation) -> Commits:
@@ -176,7 +177,7 @@ class _Builder:
         return Commits(self._layout, generation, codec, self._run, self._sources, self._tell_commit)
 
     def run(self) -> None:
-        """Commit what needs no computing, then compute and commit all that is pending, then what items lack."""
+        """Commit what needs no computing, then all that is pending, then what items lack."""
         self._commit_moves()
         settings = self._recipe.settings
         size = batch_size(settings.model, self._run)
@@ -189,9 +190,10 @@ class _Builder:
             self._commits.run(computed, self._add, self._grow)
         if self._backlog:
             # Read again: files may have been renamed or have changed since the backlog was counted.
-            self._backlog = find_backlog(IndexReader(self._root), self._recipe.wanted)
-            filler = Filler(self._layout, self._models, self._run, size, self._commits, self._tell_filled)
-            self._filled = filler.run(self._backlog.jobs)
+            reader = IndexReader(self._root)
+            self._backlog = find_backlog(reader, self._recipe.wanted, self._recipe.targets)
+            filler = Filler(self._models, self._run, size, self._commits, self._tell_filled)
+            self._filled = filler.run(reader, self._backlog)
 
     def _commit_moves(self) -> None:
         """Commit renamed, touched and vanished files: their vectors and tensors stay, or no longer count."""
@@ -222,19 +224,13 @@ class _Builder:
         both = zip(batch.files, batch.outcomes, strict=True)
         rejects = [_reject(path, outcome) for path, outcome in both if isinstance(outcome, Failure)]
         facts = [outcome[0] for outcome in batch.outcomes if not isinstance(outcome, Failure)]
-        items = self._items(facts, self._commits.generation.next_id + segment.items)
+        items = [item_of(f, n) for n, f in enumerate(facts, self._commits.generation.next_id + segment.items)]
         with self._clock.working(WRITE, len(items)):
             segment.append(items, rejects, stored.vectors, stored.tensors)
         self._added += len(items)
         self._done += len(batch.files)
         self._rejected += len(rejects)
         self._tell_batch()
-
-    def _items(self, facts: Sequence[FileFacts], first_id: int) -> list[Item]:
-        return [
-            Item(first_id + n, uri_of(f.path), f.size, f.mtime_ns, f.sha256, f.width, f.height)
-            for n, f in enumerate(facts)
-        ]
 
     def _grow(self, segment: SegmentWriter, record: SegmentRecord) -> Generation:
         replaced = [self._work.replaced[uri] for uri in segment.uris if uri in self._work.replaced]
@@ -277,7 +273,7 @@ class _Builder:
             passed_over=self._listing.passed_over,
             unreadable_folders=tuple(unreadable),
             completed=self._filled.items,
-            incomplete=self._backlog.unavailable + self._filled.unavailable,
+            incomplete=self._filled.unavailable,
             coverage=coverage(reader),
             speeds=self._clock.speeds(),
         )

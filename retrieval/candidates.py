@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from index_store.coarse import CoarseIndex
-from index_store.grown import GrownIndex
 from index_store.reader import IndexReader
 from retrieval.coarse import fuse_rankings
+from retrieval.device_coarse import CoarseStage, open_stage
 from retrieval.errors import UsageError
 from retrieval.modes import Mode
 from retrieval.settings import SearchSettings
@@ -29,10 +29,10 @@ class Ranking:
 class CandidatePicker:
     """The coarse stage of one opened index; safe in many threads."""
 
-    def __init__(self, reader: IndexReader, modes: Mapping[str, Mode]) -> None:
-        """Take an index and the table of its model's modes; vectors are read at the first search that needs them."""
-        self._reader, self._modes = reader, modes
-        self._indexes: dict[str, CoarseIndex | GrownIndex] = {}
+    def __init__(self, reader: IndexReader, modes: Mapping[str, Mode], device: torch.device) -> None:
+        """Take an index, its model's modes, and where scores are computed; vectors are read at the first search."""
+        self._reader, self._modes, self._device = reader, modes, device
+        self._indexes: dict[str, CoarseStage] = {}
         self._chosen: dict[str, tuple[str, ...]] = {}
         self._lacking: dict[str, int] = {}
         self._loading = threading.Lock()
@@ -81,8 +81,8 @@ class CandidatePicker:
     def _is_usable(self, encoder: str) -> bool:
         return not len(self._reader) or bool(self._reader.has_vector(encoder).any())
 
-    def _index(self, encoder: str) -> CoarseIndex | GrownIndex:
+    def _index(self, encoder: str) -> CoarseStage:
         with self._loading:
             if encoder not in self._indexes:
-                self._indexes[encoder] = self._reader.coarse_index(encoder)
+                self._indexes[encoder] = open_stage(self._reader, encoder, self._device)
             return self._indexes[encoder]

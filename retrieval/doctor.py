@@ -49,7 +49,8 @@ def examine(folder: Path) -> list[Finding]:
         _faiss(),
         _obstore(),
         _torchvision(),
-        *(_weights(known[name]) for name in known if name in WEIGHT_FILES or not known[name].download_mb),
+        *(_weights(name, known[name]) for name in known if name in WEIGHT_FILES or not known[name].download_mb),
+        *_parts(),
         _disk(folder),
     ]
 
@@ -114,13 +115,24 @@ def _torchvision() -> Finding:
     return Finding("torchvision", "ok", found)
 
 
-def _weights(description: Description) -> Finding:
+def _parts() -> list[Finding]:
+    """Look for what models need of other repositories than their own."""
+    from retrieval.backbones.diffsim_c import ADAPTER, ENCODER, IP_ADAPTER
+    from retrieval.backbones.dit import VAE
+
+    return [
+        _weights("diffsim-c, beside those of sd15", IP_ADAPTER, ADAPTER, f"{ENCODER}/model.safetensors"),
+        _weights("the VAE of dit-256 and dit-512", VAE, "diffusion_pytorch_model.safetensors"),
+    ]
+
+
+def _weights(whose: str, description: Description, *files: str) -> Finding:
     from retrieval.backbones.weights import is_cached
 
-    what = f"weights of {description.name}"
+    what = f"weights of {whose}"
     if not description.download_mb:
         return Finding(what, "ok", "none needed, or in the package")
-    if is_cached(description, WEIGHT_FILES[description.name]):
+    if all(is_cached(description, file) for file in files or [WEIGHT_FILES[description.name]]):
         return Finding(what, "ok", f"cached: {description.repo} at {description.revision[:12]}")
     size = f"{description.download_mb} MB are downloaded when first needed"
     return Finding(what, "note", f"not cached; {size}, or name a local folder ({description.licence})")

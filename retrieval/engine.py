@@ -53,9 +53,10 @@ class Engine:
         self._reader = reader
         self._settings = settings
         self._recipe = stored_recipe(reader, reader.layout.root)
-        self._picker = CandidatePicker(reader, describe_extractor(self._recipe.settings.model).modes)
-        self._cache = TensorCache(reader.layout, settings.max_cache)
         self._device = choose_device(settings.device)
+        modes = describe_extractor(self._recipe.settings.model).modes
+        self._picker = CandidatePicker(reader, modes, self._device)
+        self._cache = TensorCache(reader.layout, settings.max_cache)
         self._hot = HotTier(kept_bytes(self._device) if settings.memory is None else settings.memory)
         self._restorers: dict[str, Restore] = {}
         self._loading, self._encoding = threading.RLock(), threading.Lock()

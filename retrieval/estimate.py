@@ -1,8 +1,9 @@
-"""What a build takes, before it computes anything: bytes on disk exactly, from the tensors' shapes; memory roughly."""
+"""What a build or a fill takes, before it computes: bytes on disk exactly, from the tensors' shapes; memory roughly."""
 
 import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,19 +14,31 @@ from index_store.codecs import CODECS, Arrays
 from index_store.layout import is_index
 from index_store.mirror import held_locally
 from retrieval.backbones import describe_extractor
+from retrieval.backlog import Backlog
 from retrieval.device import available_memory, choose_device, resident_memory
 from retrieval.errors import NoSpaceError
 from retrieval.events import Estimate
 from retrieval.models import Models, Prepared, to_floats
+from retrieval.modes import Need
 from retrieval.pace import batch_size
 from retrieval.projection import HiddenExtractor
 from retrieval.settings import BuildSettings, ModelSettings
 
 LIBRARIES_BYTES = 300_000_000  # of memory: Python, torch and what else a build loads, about
 CATALOGUE_BYTES = 300  # a row of the catalogue and its share of everything else, about
+LESS_TO_COMPLETE = "add or fill fewer modes (--modes), or let searches compute what they need (--attention lazy)"
 
 Sizes = Mapping[str, Mapping[str, int]]
 """Bytes of one image's tensors, by codec and mode; codecs that the model can't serve are left out."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is to be computed."""
+
+    images: int  # new and changed ones
+    modes: tuple[str, ...]  # whose tensors they get
+    backlog: Backlog = field(default_factory=Backlog)
 
 
 @dataclass(frozen=True)
@@ -33,8 +46,23 @@ class Room:
     """How one image's bytes depend on what is chosen."""
 
     tensors: Sizes
-    beside: int  # vectors and catalogue
+    vectors: Mapping[str, int]  # by encoder
     projections: Mapping[str, tuple[str, int]]  # by mode: its name, which modes may share, and its bytes
+
+    @property
+    def beside(self) -> int:
+        """Bytes of one image's vectors and its row of the catalogue."""
+        return sum(self.vectors.values()) + CATALOGUE_BYTES
+
+    def completing(self, codec: str, backlog: Backlog, held: Callable[[int], int]) -> int:
+        """Return the bytes that items lack; of so many images those of ``held`` lie on the disk at a time."""
+        parts = [(len(job.items), job.need) for job in backlog.jobs]
+        parts += [(len(copy.rows), Need((copy.mode,))) for copy in backlog.copies]
+        tensors = self.tensors[codec]
+        return sum(
+            held(images) * (sum(tensors[mode] for mode in need.modes) + sum(self.vectors[e] for e in need.encoders))
+            for images, need in parts
+        )
 
     def total(self, codec: str, modes: tuple[str, ...], images: int) -> int:
         """Return the bytes that ``images`` take, projections included."""
@@ -46,11 +74,10 @@ def measure_room(models: Models) -> Room:
     """Find one image's bytes by codec and mode; the attention network is not run where it says its shapes."""
     models.projections()  # a codec that the model can't serve is told here
     blank = models.prepare(Image.new("RGB", (64, 64)))
-    vectors = models.embed([blank])
-    beside = sum(2 * vector.size for vector in vectors.values()) + CATALOGUE_BYTES
+    vectors = {name: 2 * vector.size for name, vector in models.embed([blank]).items()}
     extractor = models.extractor
     if not isinstance(extractor, HiddenExtractor):
-        return Room(_sizes_of_qkv(models, blank), beside, {})
+        return Room(_sizes_of_qkv(models, blank), vectors, {})
     hidden: dict[str, Arrays] = {}
     plain: dict[str, Arrays] = {}
     projections: dict[str, tuple[str, int]] = {}
@@ -63,7 +90,7 @@ def measure_room(models: Models) -> Room:
         name: {mode: codec.bytes_of(arrays) for mode, arrays in (hidden if codec.hidden else plain).items()}
         for name, codec in CODECS.items()
     }
-    return Room(sizes, beside, projections)
+    return Room(sizes, vectors, projections)
 
 
 def _sizes_of_qkv(models: Models, blank: Prepared) -> Sizes:
@@ -72,38 +99,36 @@ def _sizes_of_qkv(models: Models, blank: Prepared) -> Sizes:
     return {codec.name: {mode: codec.bytes_of(to_floats(qkv)) for mode, qkv in tensors.items()} for codec in plain}
 
 
-def estimate_build(
-    models: Models,
-    settings: ModelSettings,
-    run: BuildSettings,
-    root: Path,
-    images: int,
-    modes: tuple[str, ...] | None = None,
-) -> Estimate:
-    """Estimate a build of ``images`` for ``modes`` (all by default); nothing of them has been computed.
+def estimate_load(models: Models, settings: ModelSettings, run: BuildSettings, root: Path, load: Load) -> Estimate:
+    """Estimate what ``load`` takes, nothing of which has been computed.
 
     Where an index is at ``root``, its codec and modes are settled, and the advice is about another one.
     """
-    room, codec = measure_room(models), models.codec.name
-    modes = tuple(models.targets) if modes is None else modes
+    room, codec, modes = measure_room(models), models.codec.name, load.modes
     batch = batch_size(settings.model, run)
-    local = held_locally(root, images, run.segment_rows)
-    needed = room.total(codec, modes, local)
+    held = partial(held_locally, root, segment_rows=run.segment_rows)
+    local = held(load.images)
+    needed = room.total(codec, modes, local) + room.completing(codec, load.backlog, held)
     free = shutil.disk_usage(_existing(root)).free
     device = choose_device(run.device)
+    advice = ""
+    if needed > free:
+        fits_alone = load.backlog and room.total(codec, modes, local) <= free
+        advice = LESS_TO_COMPLETE if fits_alone else _advice(room, codec, modes, local, free, is_index(root))
     return Estimate(
-        images=images,
+        images=load.images,
         codec=codec,
         bytes_by_mode={mode: room.tensors[codec][mode] for mode in modes},
         bytes_beside=room.beside,
-        disk_bytes=room.total(codec, modes, images),
+        to_complete=len(load.backlog),
+        disk_bytes=room.total(codec, modes, load.images) + room.completing(codec, load.backlog, int),
         local_bytes=needed,
         free_disk_bytes=free,
         models_bytes=models_memory(models, device),
         batch=batch,
         batch_bytes=batch * working_bytes(settings, device),
         free_memory_bytes=available_memory(device),
-        advice="" if needed <= free else _advice(room, codec, modes, local, free, is_index(root)),
+        advice=advice,
     )
 
 
@@ -140,8 +165,9 @@ def check_estimate(estimate: Estimate, root: Path) -> None:
         NoSpaceError: the message says what would fit.
     """
     if estimate.local_bytes > estimate.free_disk_bytes:
+        an_image = estimate.disk_bytes / (estimate.images + estimate.to_complete) / 1e6
         raise NoSpaceError(
-            f"{root} would grow by {_size(estimate.local_bytes)} ({estimate.bytes_an_image / 1e6:.2f} MB an image) and "
+            f"{root} would grow by {_size(estimate.local_bytes)} ({an_image:.2f} MB an image) and "
             f"{_size(estimate.free_disk_bytes)} are free; {estimate.advice}"
         )
     free = estimate.free_memory_bytes

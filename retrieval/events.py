@@ -8,11 +8,12 @@ from typing import Any, Literal
 class Estimate:
     """What a build takes: bytes on disk from the tensors' shapes, memory about; no image has been computed."""
 
-    images: int
+    images: int  # new and changed ones
     codec: str
     bytes_by_mode: dict[str, int]  # of one image's tensors
     bytes_beside: int  # of one image's vectors and catalogue row, about
-    disk_bytes: int  # of all images
+    to_complete: int  # images that are in the index already and get what they lack
+    disk_bytes: int  # of all of these
     local_bytes: int  # of these, what this machine's disk must hold: all, or a segment of an index in an object store
     free_disk_bytes: int
     models_bytes: int | None  # memory of this process with its models, about; None: the system does not say
@@ -23,7 +24,7 @@ class Estimate:
 
     @property
     def bytes_an_image(self) -> int:
-        """All of one image."""
+        """All of one new image."""
         return sum(self.bytes_by_mode.values()) + self.bytes_beside
 
 
@@ -42,7 +43,7 @@ class BuildPlan:
     unchanged: int
     rejected_before: int  # files that were rejected and have not changed since
     passed_over: int  # files whose names are no image's
-    estimate: Estimate | None = None  # of new and changed images; None: there are none
+    estimate: Estimate | None = None  # None: there is nothing to compute
     to_complete: int = 0  # items that lack vectors or tensors which they are to have
     seconds_an_image: float | None = None  # of the images that were computed to measure it
     seconds: float | None = None  # all of them, about
@@ -105,7 +106,7 @@ class FillReport:
     model: str
     modes: tuple[str, ...]  # that were to be filled
     items: int  # in the index
-    completed: int  # items that got what they lacked by computing it
+    completed: int  # items that got what they lacked, computed or copied from a mode that reads the same
     adopted: int  # tensors that searches had computed and left in the cache
     incomplete: int  # items that lack something still: their files are gone, or have changed
     coverage: dict[str, int]  # by mode, items whose tensors are in the index now

@@ -1,38 +1,41 @@
-"""Fill an index: compute the tensors and vectors that its items lack, and commit them segment after segment.
+"""Fill an index: compute, or copy, the tensors and vectors that its items lack; commit them segment after segment.
 
 What is committed stays, whenever a fill is stopped; the next one goes on with what is still lacking. Nothing that is
 in the index already is computed again, and a file that is no longer what was indexed is left alone.
 """
 
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from index_store.cache import CacheKey, TensorCache
 from index_store.catalog import Item
 from index_store.layout import Layout, require_index
 from index_store.lock import writer_lock
 from index_store.manifest import Generation, SegmentRecord
-from index_store.mirror import held_locally, index_name
+from index_store.mirror import index_name
 from index_store.pull import existing_root
 from index_store.reader import IndexReader
 from index_store.segment import SegmentWriter, clear_uncommitted, drop_expired
 from retrieval.backbones import describe_extractor
-from retrieval.backlog import Job, check_order, coverage, find_backlog, in_order
+from retrieval.backlog import Backlog, Copy, Job, check_order, coverage, find_backlog, in_order
 from retrieval.commits import Commits
+from retrieval.estimate import Load, check_estimate, estimate_load
 from retrieval.events import BuildEvent, FillReport
 from retrieval.ingest import Failure, FileBatch, read_batches
 from retrieval.models import Models, load_models, tensors_digest
 from retrieval.modes import Need, choose_modes
 from retrieval.pace import batch_size, workers
 from retrieval.plan import check_fingerprint, continued_recipe, lacks_modes
-from retrieval.room import check_disk, stored_bytes
 from retrieval.settings import NEWEST, BuildSettings, ModelChoices
 from retrieval.work import uri_of
 
-ADOPTED_ROWS = 16  # taken from the cache at a time
+COPIED_ROWS = 16  # taken from the cache, or from another mode, at a time
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,10 @@ class Filled:
 
 
 class Filler:
-    """Computes what items lack, under the writer's lock."""
+    """Gives items what they lack, under the writer's lock."""
 
     def __init__(
         self,
-        layout: Layout,
         models: Models,
         run: BuildSettings,
         batch: int,
@@ -56,38 +58,44 @@ class Filler:
         on_batch: Callable[[int], None],
     ) -> None:
         """Take loaded models; ``on_batch`` is told how many items each batch dealt with."""
-        self._layout, self._models, self._run, self._batch = layout, models, run, batch
+        self._models, self._run, self._batch = models, run, batch
         self._commits, self._on_batch = commits, on_batch
-        self._filled = Filled()
-        self._fits = False
+        self._completed: set[int] = set()
+        self._unavailable = 0
 
-    def run(self, jobs: Sequence[Job]) -> Filled:
-        """Do ``jobs``, one after the other."""
-        for job in jobs:
+    def run(self, reader: IndexReader, backlog: Backlog) -> Filled:
+        """Do what ``reader`` was found to lack: copy what can be copied, then compute the jobs one after the other."""
+        for copy in backlog.copies:
+            self._copy(reader, copy)
+        for job in backlog.jobs:
             prepare = partial(self._models.prepare, need=job.need)
             files = [Path(item.uri) for item in job.items]
             batches = read_batches(files, self._batch, workers(self._run), self._models.rules, prepare)
-            self._fits = False
             self._commits.run(batches, partial(self._add, job, {item.uri: item for item in job.items}), self._grow)
-        return self._filled
+        return Filled(len(self._completed), backlog.unavailable + self._unavailable)
+
+    def _copy(self, reader: IndexReader, copy: Copy) -> None:
+        """Commit stored tensors once more under another mode's name: their files need not be there any more."""
+
+        def add(rows: NDArray[np.int64], segment: SegmentWriter) -> None:
+            segment.fill(reader.ids[rows].tolist(), {}, {copy.mode: reader.attention(copy.source, rows.tolist())})
+            self._completed.update(reader.ids[rows].tolist())
+            self._on_batch(len(rows))
+
+        self._commits.run(_few(copy.rows), add, self._grow)
 
     def adopt(self, cache: TensorCache, mode: str, digest: str, ids: Sequence[int]) -> int:
         """Commit what searches have left of ``mode`` in the cache for ``ids``; return how many items that were."""
-        keys = [CacheKey(mode, digest, number) for number in ids]
         taken: list[CacheKey] = []
 
-        def batches() -> Generator[list[CacheKey], None, None]:
-            for start in range(0, len(keys), ADOPTED_ROWS):
-                yield keys[start : start + ADOPTED_ROWS]
-
-        def add(batch: Iterable[CacheKey], segment: SegmentWriter) -> None:
-            for key in batch:
+        def add(batch: NDArray[np.int64], segment: SegmentWriter) -> None:
+            for key in (CacheKey(mode, digest, number) for number in batch.tolist()):
                 found = cache.get(key)
                 if found is not None:
                     segment.fill([key.id], {}, {mode: {name: array[None] for name, array in found.items()}})
                     taken.append(key)
 
-        self._commits.run(batches(), add, self._grow)
+        self._commits.run(_few(np.array(ids, np.int64)), add, self._grow)
         for key in taken:
             cache.drop(key)
         return len(taken)
@@ -100,17 +108,19 @@ class Filler:
         ]
         if good:
             stored = self._models.encode_stored([prepared for _, prepared in good], job.need)
-            if not self._fits:
-                images = held_locally(self._layout.root, len(job.items), self._run.segment_rows)
-                check_disk(self._layout.root, stored_bytes(stored) // len(good), images)
-                self._fits = True
             segment.fill([item.id for item, _ in good], stored.vectors, stored.tensors)
-        lost = len(batch.files) - len(good)
-        self._filled = Filled(self._filled.items + len(good), self._filled.unavailable + lost)
+        self._completed.update(item.id for item, _ in good)
+        self._unavailable += len(batch.files) - len(good)
         self._on_batch(len(batch.files))
 
     def _grow(self, segment: SegmentWriter, record: SegmentRecord) -> Generation:
         return replace(self._commits.generation, segments=(*self._commits.generation.segments, record))
+
+
+def _few(numbers: NDArray[np.int64]) -> Generator[NDArray[np.int64], None, None]:
+    """Yield ``numbers`` a few at a time, as many as there is memory for their items' tensors."""
+    for start in range(0, len(numbers), COPIED_ROWS):
+        yield numbers[start : start + COPIED_ROWS]
 
 
 def fill_index(
@@ -163,29 +173,31 @@ def _fill(
     choices: ModelChoices = {} if weights is None else {"weights": weights}
     recipe = continued_recipe(reader, layout.root, None, choices, run)
     wanted = Need(_modes(reader, recipe.settings.model, modes), tuple(recipe.settings.encoders or {}))
-    planned = find_backlog(reader, wanted)
+    planned = find_backlog(reader, wanted, recipe.targets)
     on_event(BuildEvent("planned", f"{len(planned)} images to complete", total=len(planned)))
     adopted, filled = 0, Filled(0, planned.unavailable)
-    if planned.jobs or planned.unavailable:
+    if planned or planned.unavailable:
         on_event(BuildEvent("model", f"{recipe.chosen.name} ({recipe.chosen.why})"))
         models = load_models(recipe.settings, recipe.targets, run.device, run.offline)
         fingerprint = models.fingerprint()
         check_fingerprint(generation.fingerprint, fingerprint, layout.root)
+        estimate = estimate_load(models, recipe.settings, run, layout.root, Load(0, (), planned))
+        on_event(BuildEvent("estimate", total=len(planned), estimate=estimate))
+        check_estimate(estimate, layout.root)
         on_event(BuildEvent("loaded"))
         progress = _Progress(on_event)
         commits = Commits(layout, generation, recipe.settings.codec, run, (), progress.committed)
         size = batch_size(recipe.settings.model, run)
-        filler = Filler(layout, models, run, size, commits, progress.advance)
+        filler = Filler(models, run, size, commits, progress.advance)
         cache = TensorCache(layout, budget=0)
         for mode in wanted.modes:
             digest = tensors_digest(fingerprint, mode)
             lacking = set(reader.ids[~reader.has_tensors(mode)].tolist())
             adopted += filler.adopt(cache, mode, digest, sorted(lacking & cache.ids(mode, digest)))
         reader = IndexReader(layout.root)
-        backlog = find_backlog(reader, wanted, in_order(reader, order, models))
+        backlog = find_backlog(reader, wanted, recipe.targets, in_order(reader, order, models))
         progress.total = len(backlog)
-        done = filler.run(backlog.jobs)
-        filled = Filled(done.items, done.unavailable + backlog.unavailable)
+        filled = filler.run(reader, backlog)
         reader = IndexReader(layout.root)
         reader.train_where_due(lambda encoder: on_event(BuildEvent("training", encoder, total=len(reader))))
     return FillReport(

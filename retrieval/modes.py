@@ -14,6 +14,7 @@ from retrieval.errors import UsageError
 from retrieval.vocabulary import LINEAR, Readout
 
 LAST_STEP = 1001
+SDXL_LAST_STEP = 1000  # Euler's list has no repeat: what a target calls timestep 101 is 100 to SD-XL's network
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Any
 from index_store.cache import cache_size
 from index_store.mirror import index_name
 from index_store.reader import IndexReader
+from retrieval.backbones import describe_extractor
 from retrieval.backlog import coverage
 from retrieval.plan import Recipe
 
@@ -24,6 +25,7 @@ def about_index(reader: IndexReader, recipe: Recipe) -> dict[str, Any]:
 def describe_index(reader: IndexReader, recipe: Recipe) -> dict[str, Any]:
     """Return everything that ``diffsim-index info`` shows."""
     generation, rejects = reader.generation, reader.rejects()
+    last_step = describe_extractor(recipe.settings.model).last_step
     return {
         "schema": 1,
         **about_index(reader, recipe),
@@ -32,7 +34,7 @@ def describe_index(reader: IndexReader, recipe: Recipe) -> dict[str, Any]:
         "format_version": generation.format_version,
         "codec": recipe.settings.codec,
         "modes": {
-            mode: {"layer": t.layer, "timestep": t.timestep, "denoising_step": t.denoising_step}
+            mode: {"layer": t.layer, "timestep": last_step - t.denoising_step, "denoising_step": t.denoising_step}
             for mode, t in recipe.targets.items()
         },
         "encoders": list(generation.encoders),

@@ -12,6 +12,7 @@ from index_store.pull import local_root
 from index_store.reader import IndexReader
 from retrieval.discovery import Listing, Paths, find_images, read_bytes
 from retrieval.errors import ImageError, UsageError
+from retrieval.images import FileFacts
 
 FileState = tuple[int, int]
 """Size in bytes and mtime_ns; (-1, -1) where the file is not to be had."""
@@ -33,6 +34,11 @@ def uri_of(path: str | Path) -> str:
     """Return the path as the catalogue holds it; bytes that are no UTF-8 are spelled out (such files are rejected)."""
     name = os.fspath(path)
     return name if name.isascii() else os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def item_of(facts: FileFacts, number: int) -> Item:
+    """Return the catalogue's row of a file that was read, with the id ``number``."""
+    return Item(number, uri_of(facts.path), facts.size, facts.mtime_ns, facts.sha256, facts.width, facts.height)
 
 
 def state_of(path: str | Path) -> FileState:

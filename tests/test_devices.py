@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 from retrieval.aas import QKV, aligned_attention_scores
 from retrieval.arithmetic import ARITHMETIC
 from retrieval.backbones import describe_extractor, load_extractor, readout_of
+from retrieval.device_coarse import DeviceIndex
 from retrieval.hot import HotRows, HotTier
 from retrieval.projection import HiddenExtractor
 from retrieval.rerank import as_stored
@@ -50,6 +51,17 @@ def test_the_watch_sees_what_torch_lets_pass() -> None:
     torch.nn.functional.linear(on_device, on_cpu)
     with OneDevice(), pytest.raises(AssertionError, match="cpu"):
         torch.nn.functional.linear(on_device, on_cpu)
+
+
+def test_the_coarse_stage_stays_on_the_device_until_it_has_chosen() -> None:
+    parts = [(np.arange(start, start + 50), np.ones((50, 16), np.float16)) for start in (0, 50)]
+    query = np.ones(16, np.float32)
+    with OneDevice():
+        index = DeviceIndex(parts, 100, META)
+        with pytest.raises(NotImplementedError, match="out of meta tensor"):
+            index.search(query, 5)
+        with pytest.raises(NotImplementedError, match="out of meta tensor"):
+            index.similarities(query, np.arange(3))
 
 
 @pytest.mark.parametrize("readout", [LINEAR, Readout(root=True, floor=1e-5)])

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from retrieval import doctor
+from retrieval.backbones.diffsim_c import ADAPTER, ENCODER, IP_ADAPTER
 
 
 def by_name(folder: Path) -> dict[str, doctor.Finding]:
@@ -17,6 +18,20 @@ def test_a_sound_installation_has_no_problem(tmp_path: Path) -> None:
     assert found["weights of mini"].state == "ok"
     assert "MB/s" in found["disk"].detail
     assert not list(tmp_path.iterdir())
+
+
+def test_the_adapter_of_diffsim_c_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its two files count, in the hub's cache as the hub lays it out; one of them is not enough."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    revision = tmp_path / "models--h94--IP-Adapter" / "snapshots" / IP_ADAPTER.revision
+    for file in (f"{ENCODER}/model.safetensors", ADAPTER):
+        found = by_name(tmp_path)["weights of diffsim-c, beside those of sd15"]
+        assert found.state == "note"
+        assert "2626 MB" in found.detail
+        (revision / file).parent.mkdir(parents=True, exist_ok=True)
+        (revision / file).touch()
+    found = by_name(tmp_path)["weights of diffsim-c, beside those of sd15"]
+    assert (found.state, found.detail) == ("ok", f"cached: h94/IP-Adapter at {IP_ADAPTER.revision[:12]}")
 
 
 def test_two_flavours_of_faiss_are_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from retrieval import build_index
 from retrieval.backbones import load_extractor
 from retrieval.dry_run import plan_build
 from retrieval.errors import IndexIncompatibleError, NoSpaceError, UsageError
-from retrieval.estimate import CATALOGUE_BYTES, estimate_build, measure_room, weights_bytes
+from retrieval.estimate import CATALOGUE_BYTES, Load, estimate_load, measure_room, weights_bytes
 from retrieval.events import BuildEvent
 from retrieval.models import load_models
 from retrieval.modes import MINI_MODES, Target, at_step
@@ -150,6 +150,47 @@ def test_an_index_is_not_told_to_change_its_codec(tmp_path: Path, free_disk: Shr
     assert disk(tmp_path / "x.diffsim") == before
 
 
+def test_what_items_lack_is_estimated_and_timed_beforehand(tmp_path: Path, free_disk: Shrink) -> None:
+    """A mode for six items, and one new image."""
+    photos, index = tmp_path / "photos", tmp_path / "x.diffsim"
+    one_image = 2 * 3 * 192  # bytes of float16 q, k and v
+    with tiny_model():
+        paint(photos, range(6))
+        build_index(
+            photos, index, model="mini", modes=["style"], encoders={"descriptor": None, "subject": None}, run=RUN
+        )
+        before = disk(tmp_path)
+        plan = plan_build(photos, index, modes=["instance"], run=RUN)
+        assert plan.estimate is not None
+        assert (plan.new, plan.to_complete, plan.estimate.images, plan.estimate.to_complete) == (0, 6, 0, 6)
+        assert plan.estimate.disk_bytes == 6 * one_image
+        assert plan.seconds == pytest.approx(6 * (plan.seconds_an_image or 0))
+        assert plan.seconds
+        paint(photos, ["new.png"])
+        both = plan_build(photos, index, modes=["instance"], run=RUN)
+        assert both.estimate is not None
+        new = 2 * one_image + 2 * 2 * 48 + CATALOGUE_BYTES
+        assert both.estimate.disk_bytes == 6 * one_image + new
+        (photos / "new.png").unlink()
+        assert disk(index) == [entry for entry in before if entry[0].startswith(str(index) + "/")]
+        free_disk(6 * one_image - 1)
+        with pytest.raises(NoSpaceError, match=r"would grow by 0.0 MB \(0.00 MB an image\).*; add or fill fewer modes"):
+            build_index(photos, index, modes=["instance"], run=RUN)
+        assert read_current(Layout(index)).modes == ("style",)
+        free_disk(6 * one_image)
+        assert build_index(photos, index, modes=["instance"], run=RUN).completed == 6
+
+
+def test_what_is_copied_takes_room_and_no_time(tmp_path: Path) -> None:
+    photos, index = tmp_path / "photos", tmp_path / "x.diffsim"
+    paint(photos, range(3))
+    with tiny_model():
+        build_index(photos, index, model="sd15", encoders={}, modes=["style"], run=RUN)
+        plan = plan_build(photos, index, modes=["lowlevel"], run=RUN)
+        assert plan.estimate is not None
+        assert (plan.to_complete, plan.estimate.disk_bytes, plan.seconds) == (3, 3 * 2 * 3 * 192, None)
+
+
 def test_weights_count_before_they_are_read() -> None:
     extractor = load_sd15()
     assert weights_bytes(extractor) > sum(tensor.nbytes for tensor in extractor.network.parameters()) > 0
@@ -160,7 +201,7 @@ def test_a_batch_that_memory_cannot_hold_is_refused(tmp_path: Path, monkeypatch:
     paint(tmp_path / "photos", range(2))
     settings = ModelSettings(model="mini", image_size=144)
     models = load_tiny(settings, {"style": MINI_MODES["style"].target}, "cpu", True)
-    needed = estimate_build(models, settings, RUN, tmp_path, 2).batch_bytes
+    needed = estimate_load(models, settings, RUN, tmp_path, Load(2, ("style",))).batch_bytes
     assert needed > 0
     monkeypatch.setattr("retrieval.estimate.available_memory", lambda device: needed - 1)
     with tiny_model(), pytest.raises(NoSpaceError, match=r"a batch of 2 images needs .*--batch-size 1 would fit"):

@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from index_store import segment as segment_module
 from index_store.layout import Layout
-from index_store.manifest import read_current
+from index_store.manifest import commit, read_current
 from index_store.reader import IndexReader
 from retrieval.build import build_index
 from retrieval.engine import Engine
@@ -231,6 +231,82 @@ def test_damage_is_found_taken_out_and_computed_again(built: tuple[Path, Path], 
     assert report.added == lost
     again = Contents.of(index)
     assert sorted(again.tensors["style/k"]) == sorted(whole.tensors["style/k"])
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "lost"),
+    [
+        ("000002.zarr/q/c/0", "000002.zarr/q/c/1", 4),
+        ("000002.zarr/q/c/1", "000003.zarr/q/c/1", 4),
+        ("000002.zarr/q/c/0", "000002.zarr/v/c/0", 2),
+        ("000002.zarr", "000003.zarr", 8),
+    ],
+)
+def test_shards_that_changed_places_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one: str, other: str, lost: int
+) -> None:
+    """Every row of them matches its own checksum."""
+    monkeypatch.setattr("index_store.attention.SHARD_ROWS", 2)
+    folder, index = tmp_path / "images", tmp_path / "images.diffsim"
+    paint(folder, range(10))
+    update(folder, index)
+    whole = Contents.of(index)
+    paths = [index / "attention" / "style" / name for name in (one, other)]
+    paths[0].rename(tmp_path / "aside")
+    paths[1].rename(paths[0])
+    (tmp_path / "aside").rename(paths[1])
+    found = verify(index)
+    assert sum(len(damage.rows) for damage in found) == lost
+    assert all("holds another shard in the place of shard" in damage.what for damage in found)
+    repair(index)
+    assert verify(index) == []
+    assert update(folder, index).added == lost
+    assert sorted(Contents.of(index).tensors["style/q"]) == sorted(whole.tensors["style/q"])
+
+
+def test_an_index_whose_shards_were_not_noted_is_verified_as_before(built: tuple[Path, Path]) -> None:
+    """As version 0.1.0 was at first: without the file."""
+    _, index = built
+    generation = read_current(Layout(index))
+    segments = []
+    for segment in generation.segments:
+        Layout(index).shards(segment.name).unlink()
+        files = {name: record for name, record in segment.files.items() if name != "shards.json"}
+        segments.append(replace(segment, files=files))
+    commit(Layout(index), replace(generation, segments=tuple(segments)), "tests")
+    assert verify(index) == []
+    assert compact(index).items == 10
+    assert verify(index) == []
+
+
+def test_where_current_is_lost_only_generations_that_are_still_whole_are_offered(built: tuple[Path, Path]) -> None:
+    folder, index = built
+    layout = Layout(index)
+
+    def offered() -> list[str]:
+        kept = layout.current.read_bytes()
+        layout.current.unlink()
+        with pytest.raises(IndexCorruptError, match="is missing") as caught:
+            Engine.open(index)
+        names = str(caught.value).partition("write its name into it: ")[2]
+        for name in names.split(", ") if names else []:
+            layout.current.write_text(name)
+            assert verify(index) == []
+        layout.current.write_bytes(kept)
+        return names.split(", ") if names else []
+
+    assert offered() == ["000002.json", "000003.json", "000004.json"]
+    compact(index)
+    assert offered() == ["000003.json", "000004.json", "000005.json"], "the old segments are kept for a day"
+    paint(folder / "a", ["new.png"])
+    update(folder, index)
+    compact(index, now=True)
+    newest = read_current(layout).number
+    assert offered() == [f"{newest:06d}.json"], "the first is empty: a build after it would clear all away"
+    layout.generation(newest - 1).write_text("{}")
+    assert offered() == [f"{newest:06d}.json"]
+    shutil.rmtree(next((index / "attention" / "style").iterdir()))
+    assert offered() == []
 
 
 def test_a_missing_shard_costs_its_rows_and_no_more(built: tuple[Path, Path]) -> None:

@@ -68,6 +68,28 @@ def test_a_search_with_diffsim_c_sdxl_and_dit_gives_the_metrics_scores(tmp_path:
     check_scores("diffsim-xl", "semantic", tmp_path / "xl.diffsim", weights=str(tiny / "sdxl"), image_size=128)
 
 
+@needs_golden
+def test_info_shows_the_timestep_that_the_network_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from diffusers import UNet2DConditionModel
+
+    told: list[float] = []
+    plain = UNet2DConditionModel.forward
+
+    def forward(self: Any, sample: Any, timestep: Any, *args: Any, **rest: Any) -> Any:
+        told.append(float(timestep))
+        return plain(self, sample, timestep, *args, **rest)
+
+    monkeypatch.setattr(UNet2DConditionModel, "forward", forward)
+    for model, weights in (("diffsim-xl", "sdxl"), ("sd15", "sd15")):
+        folder, given = str(GOLDEN / "tiny" / weights), {"encoders": {}, "image_size": 128}
+        build_index(
+            PICTURES / NAMES[0], tmp_path / model, modes=["style"], run=CPU, model=model, weights=folder, **given
+        )  # type: ignore[arg-type]
+        shown = Engine.open(tmp_path / model).info()["modes"]["style"]
+        assert {told.pop() for _ in told[:]} == {shown["timestep"]}
+        assert shown == {"layer": "U_0", "timestep": 100 if weights == "sdxl" else 101, "denoising_step": 900}
+
+
 def test_a_search_with_dit_gives_the_metrics_scores(tmp_path: Path) -> None:
     import torch
     from diffusers import DiTTransformer2DModel

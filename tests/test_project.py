@@ -17,6 +17,7 @@ TOUCH_STORE = {
     "build",
     "candidates",
     "commits",
+    "device_coarse",
     "dry_run",
     "engine",
     "errors",

@@ -19,8 +19,10 @@ from retrieval.modes import (
     DIFFSIM_C_MODES,
     DINOV2_MODES,
     DIT_MODES,
+    LAST_STEP,
     MINI_MODES,
     SD15_MODES,
+    SDXL_LAST_STEP,
     SDXL_MODES,
     Mode,
     Target,
@@ -110,6 +112,7 @@ class ExtractorDescription(Description):
     image_size: int  # pixels a side; 0: what the weights say
     noise: NoiseRule
     default_modes: tuple[str, ...] = DEFAULT_MODES
+    last_step: int = LAST_STEP  # the network's timestep is this minus the denoising step
     draft: bool = False  # decode JPEGs at a reduced scale: for models whose cost is near the decoder's
     batch_sizes: tuple[int, int] = (1, 16)  # images a batch on a CPU, on an accelerator
     working_mb: int = 0  # memory that computing an image takes beside the weights, float32, about; 0: not measured
@@ -220,6 +223,7 @@ EXTRACTORS: dict[str, ExtractorDescription] = {
         repo="stabilityai/stable-diffusion-xl-base-1.0",
         revision="462165984030d82259a11f4367a4eed129e94a7b",
         modes=SDXL_MODES,
+        last_step=SDXL_LAST_STEP,
         image_size=512,
         noise="pairwise",
         batch_sizes=(1, 8),

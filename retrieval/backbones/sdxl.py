@@ -28,7 +28,7 @@ from retrieval.backbones.weights import (
 from retrieval.device import choose_dtype, dtype_name, place
 from retrieval.errors import ModelError, UsageError
 from retrieval.images import resize_square
-from retrieval.modes import Target
+from retrieval.modes import SDXL_LAST_STEP, Target
 from retrieval.noise import draws_for
 from retrieval.settings import ModelSettings
 from retrieval.vocabulary import Role
@@ -158,7 +158,9 @@ class StableDiffusionXL(LayerInputs):
         condition = {"text_embeds": self._pooled.repeat(images, 1), "time_ids": sizes.repeat(images * branches, 1)}
         context = self._context.repeat(images, 1, 1)
         return capture_branches(
-            run=lambda: self._unet(sample, STEPS - step, encoder_hidden_states=context, added_cond_kwargs=condition),
+            run=lambda: self._unet(
+                sample, SDXL_LAST_STEP - step, encoder_hidden_states=context, added_cond_kwargs=condition
+            ),
             layers=modules,
             shape=(images, branches),
         )

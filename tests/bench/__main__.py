@@ -24,7 +24,7 @@ from retrieval.aas import QKV
 from retrieval.gallery import gallery
 from retrieval.hot import HotRows, HotTier
 from retrieval.rerank import score_rows
-from tests.bench import build_cost
+from tests.bench import build_cost, coarse
 from tests.bench.codecs import add_data_option, codec_rows
 from tests.bench.gpu import gpu_rows
 from tests.bench.growth import growth
@@ -185,6 +185,7 @@ def main() -> None:
         rows = rerank_against_published(asked.device) + build_and_search(asked.device, scratch)
         rows += pairwise(scratch) + reads(scratch) + growth(scratch)
         rows += sizes(scratch, asked.device) + scale(asked.items, scratch)
+        rows += run_apart(coarse.measure, asked.device)
         rows += gpu_rows(scratch, weights, asked.device) if on_gpu else []
         rows += real_size(asked.device, weights, scratch) + build_cost_rows(asked.device, weights) if weights else []
         rows += codec_rows(asked.device, asked.data, weights)
