@@ -1,11 +1,12 @@
 """Write and read the tensor cache: a Zarr v3 group of the arrays that the codec names, ``[rows, ...]`` each.
 
-One image is one uncompressed inner chunk with its CRC-32C; a shard holds many. zarr-python writes; any Zarr v3
-library can read. Reading here takes another way, since an uncompressed chunk is a byte range of its shard: it reads
-those bytes directly, several rows at once, checks them, and so can never take a missing shard for zeros.
+One image is one uncompressed inner chunk with its CRC-32C; a shard holds many. Any Zarr v3 library can read that, and
+zarr-python writes what describes the arrays. Shards are written and read here, since an uncompressed chunk is a byte
+range of its shard: a tenth of the time, no row is left out because it is all zeros, and a missing shard can never be
+taken for zeros.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from index_store.codecs import DEFAULT_CODEC, Codec, find_codec
+from index_store.codecs import DEFAULT_CODEC, Codec, all_finite, find_codec
 from index_store.durable import corrupt, reading, writing
 from index_store.errors import DiffSimError, IndexIncompatibleError
 from index_store.manifest import AttentionRecord
@@ -26,6 +27,7 @@ Tensors = Mapping[str, NDArray[Any]]
 
 SHARD_BYTES = 16 << 20  # an array's shard, at most; nine of them wait in memory in a build of three modes
 SHARD_ROWS = 256
+TASKS_A_THREAD = 4
 _CRC_BYTES = 4
 _ENTRY = np.dtype([("offset", "<u8"), ("size", "<u8")])
 
@@ -74,7 +76,7 @@ class AttentionWriter:
             expected = (count, *self.record.row_shapes[name])
             if rows.shape != expected or rows.dtype != dtype:
                 raise ValueError(f"{name}: {dtype} of shape {expected} expected, got {rows.dtype} of {rows.shape}")
-            if not np.isfinite(rows).all():
+            if not all_finite(rows):
                 raise DiffSimError(f"the model's {name} tensors do not fit {dtype.name} (infinite or not a number)")
             waiting.extend(rows)
         while self._count() >= self.record.shard_rows:
@@ -100,9 +102,11 @@ class AttentionWriter:
         end = self.rows + count
         for name, array in self._arrays.items():
             assert isinstance(array, zarr.Array)
+            path = Path(_shard_path(self._path, name, self.rows // self.record.shard_rows, self.record))
             with writing(self._path):
                 array.resize((end, *self.record.row_shapes[name]))
-                array[self.rows : end] = np.stack(self._waiting[name][:count])
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(_shard_bytes(self._waiting[name][:count], self.record.shard_rows))
         firsts = {name: row_checksum(rows[0]) for name, rows in self._waiting.items()}
         self._firsts[self.rows // self.record.shard_rows] = firsts
         # Only now, so that a flush that was interrupted can be done again.
@@ -137,20 +141,18 @@ def read_rows(places: Iterable[RowPlace]) -> dict[str, NDArray[Any]]:
         ValueError: no place was given, or their shapes or codecs differ.
     """
     wanted = list(places)
-    kinds = [(place.record.codec, place.record.row_shapes) for place in wanted]
+    records = {id(place.record): place.record for place in wanted}  # few: rows of a segment share one
+    kinds = [(record.codec, record.row_shapes) for record in records.values()]
     if not wanted or any(kind != kinds[0] for kind in kinds):
         raise ValueError("places of rows of one shape and codec are needed, at least one")
     codec, shapes = stored_codec(wanted[0]), wanted[0].record.row_shapes
     result = {a.name: np.empty((len(wanted), *shapes[a.name]), a.dtype) for a in codec.arrays}
-    shards: dict[Path, _ShardRows] = {}
-    for position, place in enumerate(wanted):
-        for name, target in result.items():
-            path = _shard_path(place, name)
-            shards.setdefault(path, _ShardRows(path, place.root, place.record.shard_rows, target, [])).rows.append(
-                (position, place.row)
-            )
-    with ThreadPoolExecutor(shards_at_once(wanted[0].root)) as pool:
-        for _ in pool.map(_read_shard, shards.values()):
+    shards = _by_shard(wanted, result)
+    at_once = shards_at_once(wanted[0].root)
+    # A few tasks a thread: one a shard would cost more than reading a row of a small model.
+    tasks = min(len(shards), TASKS_A_THREAD * at_once)
+    with ThreadPoolExecutor(at_once) as pool:
+        for _ in pool.map(_read_shards, (shards[number::tasks] for number in range(tasks))):
             pass
     return result
 
@@ -167,16 +169,51 @@ def stored_codec(place: RowPlace) -> Codec:
 class _ShardRows:
     """The rows wanted of one shard, and where they go."""
 
-    path: Path
+    path: str
     root: Path
     shard_rows: int
     target: NDArray[Any]
-    rows: list[tuple[int, int]]  # place in the target, row of the group
+    positions: Sequence[int]  # in the target
+    rows: Sequence[int]  # of the group
 
 
-def _shard_path(place: RowPlace, name: str) -> Path:
-    inner = "0/" * len(place.record.row_shapes[name])
-    return place.group / name / "c" / f"{place.row // place.record.shard_rows}" / inner
+def _by_shard(places: Sequence[RowPlace], targets: Mapping[str, NDArray[Any]]) -> list[_ShardRows]:
+    positions: dict[tuple[Path, int], list[int]] = {}
+    for position, place in enumerate(places):
+        positions.setdefault((place.group, place.row // place.record.shard_rows), []).append(position)
+    shards = []
+    for (group, number), here in positions.items():
+        record, root, rows = places[here[0]].record, places[here[0]].root, [places[position].row for position in here]
+        for name, target in targets.items():
+            path = _shard_path(group, name, number, record)
+            shards.append(_ShardRows(path, root, record.shard_rows, target, here, rows))
+    return shards
+
+
+def _shard_path(group: Path, name: str, number: int, record: AttentionRecord) -> str:
+    return f"{group}/{name}/c/{number}" + "/0" * len(record.row_shapes[name])
+
+
+def _shard_bytes(rows: Sequence[NDArray[Any]], shard_rows: int) -> memoryview:
+    """Return a shard of ``rows``: each with its checksum, one after the other, and the index behind them."""
+    size = rows[0].nbytes
+    end = len(rows) * (size + _CRC_BYTES)
+    shard = np.empty(end + shard_rows * _ENTRY.itemsize + _CRC_BYTES, np.uint8)
+    body = shard[:end].reshape(len(rows), -1)
+    for into, row in zip(body, rows, strict=True):
+        into[:size] = np.ascontiguousarray(row).reshape(-1).view(np.uint8)
+        into[size:] = np.frombuffer(_crc_of(into[:size]), np.uint8)
+    entries = np.full(shard_rows, np.iinfo("<u8").max, _ENTRY)  # of rows that there are not
+    entries["offset"][: len(rows)] = np.arange(len(rows)) * body.shape[1]
+    entries["size"][: len(rows)] = body.shape[1]
+    index = entries.tobytes()
+    shard[end:] = np.frombuffer(index + _crc_of(index), np.uint8)
+    return shard.data
+
+
+def _read_shards(shards: Iterable[_ShardRows]) -> None:
+    for shard in shards:
+        _read_shard(shard)
 
 
 def _read_shard(wanted: _ShardRows) -> None:
@@ -185,13 +222,17 @@ def _read_shard(wanted: _ShardRows) -> None:
         shard = open_shard(wanted.path, wanted.root)
     with shard, reading(shard.name):
         entries, end = _shard_index(shard, wanted.shard_rows)
-        offsets = [_offset(shard, entries[row % wanted.shard_rows], end, wanted.target[0]) for _, row in wanted.rows]
         # Into the very place where the rows are wanted: copies cost as much as the reading.
-        rows = [wanted.target[position].reshape(-1).view(np.uint8) for position, _ in wanted.rows]
+        rows = [wanted.target[position].reshape(-1).view(np.uint8) for position in wanted.positions]
+        size = rows[0].nbytes + _CRC_BYTES
+        found: list[tuple[int, int]] = entries[[row % wanted.shard_rows for row in wanted.rows]].tolist()
+        if any(stored != size or offset + size > end for offset, stored in found):
+            raise corrupt(shard.name, "lacks a row, or holds one of another size")
         checksums = np.empty((len(rows), _CRC_BYTES), np.uint8)
-        for number, count in enumerate(shard.fill(offsets, list(zip(rows, checksums, strict=True)))):
-            row, checksum = rows[number], int.from_bytes(checksums[number].tobytes(), "little")
-            if count != row.nbytes + _CRC_BYTES or int(google_crc32c.value(row)) != checksum:
+        buffers = list(zip(rows, checksums, strict=True))
+        counts = shard.fill([offset for offset, _ in found], buffers)
+        for count, (row, checksum) in zip(counts, buffers, strict=True):
+            if count != size or _crc_of(row) != checksum.tobytes():
                 raise corrupt(shard.name, "holds a row whose checksum does not match")
 
 
@@ -199,17 +240,10 @@ def _shard_index(shard: Shard, shard_rows: int) -> tuple[NDArray[np.void], int]:
     """Return the shard's index and where it begins, that is where the rows end."""
     length = shard_rows * _ENTRY.itemsize + _CRC_BYTES
     data, start = shard.tail(length)
-    if len(data) != length or not _crc_matches(data):
+    if len(data) != length or _crc_of(data[:-_CRC_BYTES]) != data[-_CRC_BYTES:]:
         raise corrupt(shard.name, "is truncated or its index is damaged")
     return np.frombuffer(data[:-_CRC_BYTES], _ENTRY), start
 
 
-def _offset(shard: Shard, entry: np.void, end: int, row: NDArray[Any]) -> int:
-    expected = row.nbytes + _CRC_BYTES
-    if int(entry["size"]) != expected or int(entry["offset"]) + expected > end:
-        raise corrupt(shard.name, "lacks a row, or holds one of another size")
-    return int(entry["offset"])
-
-
-def _crc_matches(data: bytes) -> bool:
-    return int(google_crc32c.value(data[:-_CRC_BYTES])) == int.from_bytes(data[-_CRC_BYTES:], "little")
+def _crc_of(data: bytes | NDArray[np.uint8]) -> bytes:
+    return int(google_crc32c.value(data)).to_bytes(_CRC_BYTES, "little")

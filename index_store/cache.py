@@ -14,12 +14,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+from index_store.durable import files_below
 from index_store.layout import Layout
 
 FULL_SHARE = 0.9  # of the budget that making room leaves, so that not every file makes room anew
@@ -42,10 +43,9 @@ class CacheKey:
     id: int
 
 
-@dataclass(frozen=True)
-class _Entry:
+class _Entry(NamedTuple):
     last_used_ns: int
-    path: Path
+    path: str
     size: int  # bytes
 
 
@@ -111,10 +111,11 @@ class TensorCache:
             return False
         with self._room:
             if self._bytes is None or self._bytes + size > self._budget:
-                entries = sorted(_entries(self._root), key=lambda entry: (entry.last_used_ns, entry.path))
+                entries = list(_entries(self._root))
                 self._bytes = sum(entry.size for entry in entries)
                 target = min(self._budget - size, int(FULL_SHARE * self._budget))
                 if self._bytes + size > self._budget:
+                    entries.sort()
                     self._evict(entries, target)
             self._bytes += size
         return True
@@ -125,7 +126,7 @@ class TensorCache:
             if self._bytes <= target:
                 break
             with suppress(OSError):
-                entry.path.unlink()
+                os.unlink(entry.path)
             self._bytes -= entry.size
 
 
@@ -137,15 +138,13 @@ def cache_size(layout: Layout) -> tuple[int, int]:
 
 def _entries(root: Path) -> Iterator[_Entry]:
     """Yield every file of the cache, and remove what killed processes left unfinished."""
-    for folder, _, names in os.walk(root):
-        for name in names:
-            path = Path(folder, name)
+    for path, status in files_below(root):
+        name = os.path.basename(path)
+        if name.startswith(_UNFINISHED) and time.time() - status.st_mtime > ORPHAN_SECONDS:
             with suppress(OSError):  # another process may have taken it out
-                status = path.stat()
-                if name.startswith(_UNFINISHED) and time.time() - status.st_mtime > ORPHAN_SECONDS:
-                    path.unlink()
-                else:
-                    yield _Entry(status.st_mtime_ns, path, status.st_size)
+                os.unlink(path)
+        else:
+            yield _Entry(status.st_mtime_ns, path, status.st_size)
 
 
 def _encode(key: CacheKey, arrays: Arrays) -> bytes:

@@ -53,9 +53,17 @@ def to_float16(name: str, floats: NDArray[Any]) -> NDArray[np.float16]:
     """Return ``floats`` as float16; infinity or worse is a DiffSimError, since a score of it would be none."""
     with np.errstate(over="ignore"):  # what overflows is found below
         halves = np.asarray(floats, dtype="<f2")
-    if not np.isfinite(halves).all():
+    if not all_finite(halves):
         raise DiffSimError(f"the model's {name} tensors do not fit float16 (infinite or not a number)")
     return halves
+
+
+def all_finite(array: NDArray[Any]) -> bool:
+    """Say whether no number of ``array`` is infinite or none."""
+    if array.dtype != np.float16:
+        return bool(np.isfinite(array).all())
+    exponent = np.uint16(0x7C00)  # all ones in such numbers; numpy's own look at float16 takes five times as long
+    return not ((np.ascontiguousarray(array).view(np.uint16) & exponent) == exponent).any()
 
 
 def _halves(floats: Arrays) -> dict[str, NDArray[Any]]:

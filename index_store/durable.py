@@ -3,7 +3,7 @@
 import errno
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -99,6 +99,19 @@ def fsync_tree(root: Path) -> None:
         for name in names:
             _fsync(os.path.join(folder, name))
         fsync_folder(Path(folder))
+
+
+def files_below(root: str | Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the path and status of every regular file below ``root``; what vanishes meanwhile is passed over."""
+    waiting = [os.fspath(root)]
+    while waiting:
+        with suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                with suppress(OSError):
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                    elif entry.is_file():
+                        yield entry.path, entry.stat()
 
 
 def fsync_folder(folder: Path) -> None:

@@ -57,3 +57,11 @@ def find_places(
             live = ids[rows] == wanted  # an item may have been removed since
             places.segment[rows[live]], places.row[rows[live]] = number, np.flatnonzero(live)
     return places
+
+
+def is_among(ids: Ids, known: Ids) -> NDArray[np.bool_]:
+    """Say of every id whether it is among ``known``, which ascend; not np.isin, which would sort them each time."""
+    if not len(known):
+        return np.zeros(len(ids), bool)
+    found: NDArray[np.bool_] = known[np.minimum(np.searchsorted(known, ids), len(known) - 1)] == ids
+    return found

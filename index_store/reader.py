@@ -11,16 +11,26 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from index_store.attention import RowPlace, read_rows
-from index_store.catalog import ITEM_SCHEMA, REJECT_SCHEMA, Item, Reject, items_of, read_ids, read_table, rejects_of
+from index_store.catalog import (
+    ITEM_SCHEMA,
+    REJECT_SCHEMA,
+    Item,
+    Reject,
+    items_of,
+    read_ids,
+    read_table,
+    rejects_of,
+    write_items,
+)
 from index_store.coarse import CoarseIndex, normalised, read_vectors
 from index_store.codecs import DEFAULT_CODEC, find_codec
-from index_store.durable import check_file, corrupt
+from index_store.durable import check_file, corrupt, files_below
 from index_store.errors import IndexCorruptError
 from index_store.grown import GrownIndex
 from index_store.layout import Layout
-from index_store.manifest import Generation, SegmentRecord, read_current
+from index_store.manifest import AttentionRecord, Generation, SegmentRecord, read_current
 from index_store.mirror import find_mirror
-from index_store.places import Places, find_places
+from index_store.places import Places, find_places, is_among
 from index_store.projections import read_projection
 from index_store.trained import Part, is_due, open_trained, train
 
@@ -40,12 +50,12 @@ class IndexReader:
         """
         self.layout = Layout(root)
         self.generation = generation or read_current(self.layout)
-        buried = np.array(self.generation.tombstones, np.int64)
+        buried = np.sort(np.array(self.generation.tombstones, np.int64))
         self._live: list[NDArray[np.bool_]] = []
         kept = [ITEM_SCHEMA.empty_table()]
         for segment in self.generation.segments:  # a million rows are read here: no copy that need not be
             table = self._table(segment, "items")
-            live = ~np.isin(table["id"].to_numpy(), buried)
+            live = ~is_among(table["id"].to_numpy(), buried)
             self._live.append(live)
             kept.append(table if live.all() else table.filter(pa.array(live)))
         self._catalog = self._with_moves(pa.concat_tables(kept).combine_chunks())
@@ -54,6 +64,7 @@ class IndexReader:
         rows = [np.flatnonzero(live) for live in self._live]
         self._row_in_segment = np.concatenate(rows) if rows else np.empty(0, np.int64)
         self._places: dict[str, Places] = {}
+        self._groups: dict[tuple[str, int], tuple[Path, AttentionRecord]] = {}  # by mode and number of the segment
 
     def _with_moves(self, catalog: pa.Table) -> pa.Table:
         """Replace the rows of items that were given new ones since, the newest last."""
@@ -97,6 +108,19 @@ class IndexReader:
         table = self._catalog if rows is None else self._catalog.take(pa.array(np.asarray(rows, np.int64)))
         return items_of(table)
 
+    def uris(self) -> list[str]:
+        """Return the items' paths, by row."""
+        uris: list[str] = self._catalog["uri"].to_pylist()
+        return uris
+
+    def file_states(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the sizes in bytes of the items' files and their times of change in ns, by row."""
+        return self._catalog["size"].to_numpy(), self._catalog["mtime_ns"].to_numpy()
+
+    def export_items(self, path: Path) -> None:
+        """Write the catalogue of the live items as one Parquet file."""
+        write_items(path, self._catalog)
+
     def find(self, column: str, value: str | int) -> list[int]:
         """Return the rows whose ``column`` equals ``value``."""
         matches = pc.equal(self._catalog[column], value)
@@ -110,8 +134,11 @@ class IndexReader:
     def rejects(self) -> list[Reject]:
         """Return the images that could not be used, the newest word on each; those indexed since are left out."""
         found = rejects_of(self._table(segment, "rejects") for segment in self.generation.segments)
-        indexed = set(self._catalog["uri"].to_pylist())
-        return [reject for reject in found if reject.uri not in indexed]
+        if not found:
+            return []
+        rejected = pa.array([reject.uri for reject in found], pa.string())
+        indexed = pc.is_in(rejected, value_set=self._catalog["uri"].combine_chunks()).to_pylist()
+        return [reject for reject, is_item in zip(found, indexed, strict=True) if not is_item]
 
     def has_tensors(self, mode: str) -> NDArray[np.bool_]:
         """Say of every row whether its tensors of ``mode`` are stored, bool ``[len(self)]``."""
@@ -229,8 +256,10 @@ class IndexReader:
         number = int(places.segment[row])
         if number < 0:
             raise ValueError(f"item {self.ids[row]} has no tensors of mode {mode}")
-        segment = self.generation.segments[number]
-        return RowPlace(self.layout.attention(mode, segment.name), segment.attention[mode], int(places.row[row]))
+        if (mode, number) not in self._groups:
+            segment = self.generation.segments[number]
+            self._groups[mode, number] = self.layout.attention(mode, segment.name), segment.attention[mode]
+        return RowPlace(*self._groups[mode, number], int(places.row[row]))
 
     def _tensor_places(self, mode: str) -> Places:
         return self._places_of(f"mode {mode}", lambda segment: mode in segment.attention)
@@ -263,16 +292,9 @@ class IndexReader:
         mirror = find_mirror(self.layout)
         if mirror is not None:
             return {name: sum(entry.size for entry in mirror.store.list(tree)) for name, tree in trees.items()}
-        return {name: sum(map(_size, (self.layout.root / tree).rglob("*"))) for name, tree in trees.items()}
+        roots = {name: self.layout.root / tree for name, tree in trees.items()}
+        return {name: sum(status.st_size for _, status in files_below(root)) for name, root in roots.items()}
 
 
 def _vector_file(encoder: str) -> str:
     return f"vectors/{encoder}.npy"
-
-
-def _size(path: Path) -> int:
-    """Return a file's bytes; 0 for a folder, and for what a writer has just cleared away."""
-    try:
-        return path.stat().st_size if path.is_file() else 0
-    except FileNotFoundError:
-        return 0

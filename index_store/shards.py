@@ -38,8 +38,8 @@ class Shard(Protocol):
 
 
 class _FileShard:
-    def __init__(self, path: Path) -> None:
-        self.name = str(path)
+    def __init__(self, path: str) -> None:
+        self.name = path
         self._descriptor = os.open(path, os.O_RDONLY)
 
     def tail(self, length: int) -> tuple[bytes, int]:
@@ -98,7 +98,7 @@ def forget_tails() -> None:
     _tail.cache_clear()
 
 
-def open_shard(path: Path, root: Path) -> Shard:
+def open_shard(path: str, root: Path) -> Shard:
     """Open the shard at ``path`` in the index at ``root``.
 
     Raises:
@@ -110,7 +110,7 @@ def open_shard(path: Path, root: Path) -> Shard:
         mirror = find_mirror(Layout(root))
         if mirror is None:
             raise
-        return _RemoteShard(mirror.store, path.relative_to(root).as_posix())
+        return _RemoteShard(mirror.store, Path(path).relative_to(root).as_posix())
 
 
 def shards_at_once(root: Path) -> int:

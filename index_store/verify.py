@@ -5,18 +5,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from index_store.attention import RowPlace, read_rows, row_checksum
 from index_store.catalog import ITEM_SCHEMA, REJECT_SCHEMA, read_ids, read_table
 from index_store.coarse import read_vectors
+from index_store.codecs import all_finite
 from index_store.durable import check_file, corrupt, decode_or_corrupt
 from index_store.errors import IndexStoreError
 from index_store.layout import Layout
 from index_store.manifest import Generation, SegmentRecord, read_current, read_generation
 from index_store.projections import read_projection
-
-ROWS_AT_A_TIME = 64
 
 
 @dataclass(frozen=True)
@@ -48,8 +45,9 @@ def find_damage(root: Path) -> Iterator[Damage]:
             read_projection(layout, digest)
         except IndexStoreError as error:
             yield Damage(f"{error} (mode {mode})", projection=mode)
+    tombstones = frozenset(generation.tombstones)
     for segment in generation.segments:
-        yield from _segment_damage(layout, segment, frozenset(generation.tombstones))
+        yield from _segment_damage(layout, segment, tombstones)
 
 
 def whole_generation(layout: Layout) -> Generation | None:
@@ -115,8 +113,8 @@ def _attention_damage(layout: Layout, segment: SegmentRecord, mode: str, live: l
     group, record = layout.attention(mode, segment.name), segment.attention[mode]
     places = [RowPlace(group, record, row) for row in live]
     messages: dict[str, list[int]] = {}
-    for start in range(0, len(places), ROWS_AT_A_TIME):
-        batch = places[start : start + ROWS_AT_A_TIME]
+    for start in range(0, len(places), record.shard_rows):
+        batch = places[start : start + record.shard_rows]
         if _problem(batch) is None:
             continue
         for place in batch:  # rare, so a second look at each row costs little
@@ -152,6 +150,6 @@ def _problem(places: list[RowPlace]) -> str | None:
         tensors = read_rows(places)
     except IndexStoreError as error:
         return str(error)
-    if not all(np.isfinite(array).all() for array in tensors.values()):
+    if not all(all_finite(array) for array in tensors.values()):
         return f"{places[0].group} holds numbers that are none"
     return None

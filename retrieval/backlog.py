@@ -128,14 +128,14 @@ def in_order(reader: IndexReader, order: Sequence[str], models: Models) -> NDArr
     ``newest`` and ``oldest`` go by the files' time of change, ``path`` by name. ``like:QUERY`` puts first what is most
     alike by the mean cosine over the index's encoders; of several pictures, the likest counts.
     """
-    items = reader.items()
     if order[0].startswith(LIKE):
         likeness = np.max([_likeness(reader, word.removeprefix(LIKE), models) for word in order], axis=0)
         rows = np.lexsort((np.arange(len(reader)), -likeness))
     elif order[0] == PATH:
-        rows = np.array(sorted(range(len(items)), key=lambda row: items[row].uri), np.int64)
+        uris = reader.uris()
+        rows = np.array(sorted(range(len(uris)), key=uris.__getitem__), np.int64)
     else:
-        times = np.array([item.mtime_ns for item in items], np.int64)
+        _, times = reader.file_states()
         rows = np.argsort(times if order[0] == OLDEST else -times, kind="stable")
     return rows.astype(np.int64)
 

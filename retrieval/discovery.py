@@ -10,6 +10,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 from retrieval.errors import ImageError, UsageError
 
@@ -21,6 +22,7 @@ IMAGE_SUFFIXES: frozenset[str] = frozenset(
 )
 """Endings (lower case) of the file names that are taken for images."""
 
+_ENDINGS = tuple(IMAGE_SUFFIXES)
 _INDEX_SUFFIX = ".diffsim"
 # No known format holds an image of a sensible size in more bytes than this, so no such file is read.
 _MAX_FILE_BYTES = 2**32
@@ -35,17 +37,41 @@ _TIFF_TYPE_BYTES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4)
 _BITMAP_HEADER_BYTES = (12, 40, 52, 56, 64, 108, 124)
 
 
+class Paths(Sequence[Path]):
+    """Paths, each made of its name when it is asked for: those of a million files would take a gigabyte."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @overload
+    def __getitem__(self, index: int) -> Path: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "Paths": ...
+
+    def __getitem__(self, index: int | slice) -> "Path | Paths":
+        return Paths(self._names[index]) if isinstance(index, slice) else Path(self._names[index])
+
+
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What was found: ``files`` are absolute, sorted by the bytes of their parts, symlinks not resolved.
+    """What was found: ``names`` are absolute paths, sorted by the bytes of their parts, symlinks not resolved.
 
     ``passed_over`` counts regular files that are hidden or whose name is no image's; ``unreadable`` are the
     folders that could not be listed (in full), sorted as the files are.
     """
 
-    files: tuple[Path, ...]
+    names: tuple[str, ...]
     passed_over: int
     unreadable: tuple[Path, ...] = ()
+
+    @property
+    def files(self) -> "Paths":
+        """The images' paths."""
+        return Paths(self.names)
 
 
 def find_images(sources: Sequence[Path]) -> Listing:
@@ -66,13 +92,13 @@ def find_images(sources: Sequence[Path]) -> Listing:
             if not _has_image_name(path.name):
                 known = ", ".join(sorted(IMAGE_SUFFIXES))
                 raise UsageError(f"{source} is not an image file: its name must end in one of {known}")
-            walk.files.add(path)
+            walk.names.add(str(path))
         elif _is_index(path):
             raise UsageError(f"{source} is an index, not a folder of images")
         else:
             walk.put_off(0, path)
     walk.run()
-    return Listing(tuple(sorted(walk.files, key=_order)), walk.passed_over, tuple(sorted(walk.unreadable, key=_order)))
+    return Listing(tuple(sorted(walk.names, key=_order)), walk.passed_over, tuple(sorted(walk.unreadable, key=_order)))
 
 
 def read_bytes(path: Path) -> tuple[bytes, int]:
@@ -178,10 +204,10 @@ class _Walk:
     """One walk over folders. Those behind fewer symlinks come first, so that a real path wins over a link."""
 
     def __init__(self) -> None:
-        self.files: set[Path] = set()
+        self.names: set[str] = set()
         self.passed_over = 0
         self.unreadable: set[Path] = set()
-        self._waiting: list[tuple[int, list[bytes], Path]] = []
+        self._waiting: list[tuple[int, bytes, Path]] = []
         self._seen: set[tuple[int, int]] = set()
 
     def put_off(self, links: int, folder: Path) -> None:
@@ -214,7 +240,7 @@ class _Walk:
             if not hidden and not _is_index(entry.path):
                 self.put_off(links + entry.is_symlink(), Path(entry.path))
         elif not hidden and _has_image_name(entry.name):
-            self.files.add(Path(entry.path))
+            self.names.add(entry.path)
         elif regular:
             self.passed_over += 1
 
@@ -225,12 +251,15 @@ def _is_index(folder: str | Path) -> bool:
 
 
 def _has_image_name(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+    return name.lstrip(".").lower().endswith(_ENDINGS)  # .jpg alone is a name without an ending
 
 
-def _order(path: Path) -> list[bytes]:
-    """Return the key to sort by: bytes, as a locale or a file system may order names in its own way."""
-    return [os.fsencode(part) for part in path.parts]
+def _order(path: str | Path) -> bytes:
+    """Return the key to sort by: bytes, as a locale or a file system may order names in its own way.
+
+    A folder's files come before those of a folder whose name begins with the first one's: no name holds a zero byte.
+    """
+    return os.fsencode(path).replace(os.fsencode(os.sep), b"\0")
 
 
 def _absolute(source: Path) -> Path:

@@ -221,7 +221,7 @@ class Engine:
 
     def paths(self) -> list[str]:
         """Return the indexed images' paths, in the order of their ids."""
-        return [item.uri for item in self._reader.items()]
+        return self._reader.uris()
 
     def info(self) -> dict[str, Any]:
         """Return what the index is, as JSON values."""

@@ -62,14 +62,15 @@ def read_batches(
                 return Failure(error, size, mtime_ns)
             return facts, prepare(image)
 
-    chunks = [tuple(files[start : start + batch_size]) for start in range(0, len(files), batch_size)]
+    starts = range(0, len(files), batch_size)
     waiting: deque[tuple[tuple[Path, ...], list[Future[Outcome]]]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         try:
-            for number, chunk in enumerate(chunks):
-                for ahead in chunks[number + len(waiting) : number + 1 + BATCHES_AHEAD]:
+            for number in range(len(starts)):
+                for start in starts[number + len(waiting) : number + 1 + BATCHES_AHEAD]:
+                    ahead = tuple(files[start : start + batch_size])
                     waiting.append((ahead, [pool.submit(load, path) for path in ahead]))
-                _, futures = waiting.popleft()
+                chunk, futures = waiting.popleft()
                 yield FileBatch(chunk, tuple(future.result() for future in futures))
         finally:
             for _, futures in waiting:

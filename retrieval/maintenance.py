@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index_store.catalog import ITEM_SCHEMA, Item, write_rows
+from index_store.catalog import Item
 from index_store.coarse import write_array
 from index_store.durable import writing
 from index_store.layout import Layout
@@ -27,7 +27,7 @@ from retrieval.modes import Need
 from retrieval.version import CREATED_BY
 
 COMPACT_ROWS = 4096  # images a segment after compaction
-COPY_ROWS = 64
+COPY_ROWS = 256  # at a time, and never more than a shard holds: so memory is bounded in bytes
 
 Progress = Callable[[int, int], None]
 """Told (done, total) now and then."""
@@ -72,7 +72,7 @@ def _matching(reader: IndexReader, pattern: str) -> list[Item]:
         rows = reader.find("id", int(pattern[3:]))
     elif any(character in pattern for character in "*?["):
         absolute = str(Path(pattern).absolute())
-        return _some([item for item in reader.items() if fnmatchcase(item.uri, absolute)], pattern, reader)
+        rows = [row for row, uri in enumerate(reader.uris()) if fnmatchcase(uri, absolute)]
     else:
         rows = reader.find("uri", str(Path(pattern).absolute())) or reader.find_suffix(pattern)
     return _some(reader.items(rows), pattern, reader)
@@ -118,12 +118,14 @@ def _rewrite(layout: Layout, reader: IndexReader, on_progress: Progress) -> Iter
     """
     number = reader.generation.number + 1
     vectors = {encoder: reader.stored_vectors(encoder) for encoder in reader.generation.encoders}
+    records = (record for segment in reader.generation.segments for record in segment.attention.values())
+    at_a_time = min((record.shard_rows for record in records), default=COPY_ROWS)
     starts = range(0, len(reader), COMPACT_ROWS) if len(reader) else [0]
     for count, start in enumerate(starts):
         rows = np.arange(start, min(start + COMPACT_ROWS, len(reader)))
         whole, parts = _split(reader, rows)
         writer = SegmentWriter(layout, segment_name(layout, f"{number:06d}-{count:03d}"), reader.codec)
-        for some in _few(rows):
+        for some in _few(rows, at_a_time):
             items = reader.items(some)
             writer.append(items, [], {e: vectors[e][some] for e in whole.encoders}, _tensors(reader, whole, some))
             on_progress(int(some[-1]) + 1, len(reader))
@@ -133,14 +135,14 @@ def _rewrite(layout: Layout, reader: IndexReader, on_progress: Progress) -> Iter
         for part, (need, held) in enumerate(parts):
             name = segment_name(layout, f"{number:06d}-{count:03d}-{part:02d}")
             filled = SegmentWriter(layout, name, reader.codec)
-            for some in _few(held):
+            for some in _few(held, at_a_time):
                 ids = reader.ids[some].tolist()
                 filled.fill(ids, {e: vectors[e][some] for e in need.encoders}, _tensors(reader, need, some))
             yield filled
 
 
-def _few(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    return (rows[first : first + COPY_ROWS] for first in range(0, len(rows), COPY_ROWS))
+def _few(rows: NDArray[np.int64], count: int) -> Iterator[NDArray[np.int64]]:
+    return (rows[first : first + count] for first in range(0, len(rows), count))
 
 
 def _tensors(reader: IndexReader, need: Need, rows: NDArray[np.int64]) -> dict[str, dict[str, NDArray[Any]]]:
@@ -192,7 +194,7 @@ def export(index: str | Path, folder: Path) -> Change:
         raise UsageError(f"{folder} is not empty; name another folder")
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        write_rows(folder / "items.parquet", reader.items(), ITEM_SCHEMA)
+        reader.export_items(folder / "items.parquet")
         for encoder in reader.generation.encoders:
             write_array(folder / f"{encoder}.npy", reader.vectors(encoder))
     return Change(str(index), len(reader))

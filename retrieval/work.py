@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from index_store.catalog import Item
+from index_store.catalog import Item, Reject
 from index_store.layout import is_index, may_become_index, new_index_path
 from index_store.pull import local_root
 from index_store.reader import IndexReader
-from retrieval.discovery import Listing, find_images, read_bytes
+from retrieval.discovery import Listing, Paths, find_images, read_bytes
 from retrieval.errors import ImageError, UsageError
 from retrieval.images import FileFacts
 
@@ -22,7 +22,7 @@ FileState = tuple[int, int]
 class Work:
     """What a build does: compute ``pending`` in this order, and bring the catalogue up to date without computing."""
 
-    pending: tuple[Path, ...] = ()
+    pending: Sequence[Path] = ()
     replaced: Mapping[str, int] = field(default_factory=dict)  # a changed file's path to the id of its old row
     moved: tuple[Item, ...] = ()  # new catalogue rows of items whose file was renamed, or touched and is the same
     vanished: tuple[int, ...] = ()  # ids of items whose file is gone from the sources
@@ -30,9 +30,10 @@ class Work:
     rejected_before: int = 0
 
 
-def uri_of(path: Path) -> str:
+def uri_of(path: str | Path) -> str:
     """Return the path as the catalogue holds it; bytes that are no UTF-8 are spelled out (such files are rejected)."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    name = os.fspath(path)
+    return name if name.isascii() else os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def item_of(facts: FileFacts, number: int) -> Item:
@@ -40,10 +41,10 @@ def item_of(facts: FileFacts, number: int) -> Item:
     return Item(number, uri_of(facts.path), facts.size, facts.mtime_ns, facts.sha256, facts.width, facts.height)
 
 
-def state_of(path: Path) -> FileState:
+def state_of(path: str | Path) -> FileState:
     """Return the file's state now."""
     try:
-        stat = path.stat()
+        stat = os.stat(path)
     except OSError:
         return -1, -1
     return stat.st_size, stat.st_mtime_ns
@@ -68,7 +69,7 @@ def find_sources(
 
 def check_sources(listing: Listing, sources: Sequence[Path]) -> None:
     """Raise a UsageError when there is not one image to index."""
-    if not listing.files:
+    if not listing.names:
         names = ", ".join(str(source) for source in sources)
         passed = f" ({listing.passed_over} files there have names of no image)" if listing.passed_over else ""
         raise UsageError(f"no images in {names}{passed}")
@@ -88,61 +89,91 @@ def plan_work(
 
 
 class _Planner:
+    """Works on columns of the catalogue: most items are as they were, and need no object of their own."""
+
     def __init__(self, listing: Listing, sources: Sequence[Path], reader: IndexReader, retry_rejects: bool) -> None:
-        self._listing = listing
-        self._items = {item.uri: item for item in reader.items()}
+        self._listing, self._reader = listing, reader
+        self._rows = {uri: row for row, uri in enumerate(reader.uris())}
+        self._states: list[FileState] = list(zip(*(column.tolist() for column in reader.file_states()), strict=True))
         self._rejects = {} if retry_rejects else {reject.uri: reject for reject in reader.rejects()}
-        listed = {uri_of(path) for path in listing.files}
-        gone = [item for uri, item in self._items.items() if uri not in listed and self._is_below(uri, sources)]
-        self._gone: dict[int, list[Item]] = {}  # by size, the one thing that a renamed file shows at once
-        for item in gone:
-            self._gone.setdefault(item.size, []).append(item)
-        self._pending: list[Path] = []
+        self._gone = self._find_gone(sources)
+        self._pending: list[str] = []
         self._replaced: dict[str, int] = {}
         self._moved: list[Item] = []
-        self._unchanged = self._rejected_before = 0
 
-    def _is_below(self, uri: str, sources: Sequence[Path]) -> bool:
-        path = Path(uri)
-        hidden = any(path.is_relative_to(folder) for folder in self._listing.unreadable)
-        return not hidden and any(path.is_relative_to(os.path.abspath(source)) for source in sources)
+    def _find_gone(self, sources: Sequence[Path]) -> dict[int, list[Item]]:
+        """Return the items that are not listed though they should be, by size: so much a renamed file shows at once."""
+        listed = {uri_of(name) for name in self._listing.names}
+        hidden = tuple(map(_below, self._listing.unreadable))
+        searched = tuple(_below(os.path.abspath(source)) for source in sources)
+        gone = [
+            row
+            for uri, row in self._rows.items()
+            if uri not in listed and _is_in(uri, searched) and not _is_in(uri, hidden)
+        ]
+        found: dict[int, list[Item]] = {}
+        for item in self._reader.items(gone):
+            found.setdefault(item.size, []).append(item)
+        return found
 
     def plan(self) -> Work:
-        for path in self._listing.files:
-            uri, state = uri_of(path), state_of(path)
-            if uri in self._items:
-                self._known(path, self._items[uri], state)
-            elif uri in self._rejects and state == (self._rejects[uri].size, self._rejects[uri].mtime_ns):
-                self._rejected_before += 1
+        doubtful: list[tuple[str, str, FileState]] = []
+        unchanged = rejected_before = 0
+        for name in self._listing.names:
+            uri, state = uri_of(name), state_of(name)
+            row = self._rows.get(uri)
+            if row is not None and state == self._states[row]:
+                unchanged += 1
+            elif row is None and uri in self._rejects and state == _state_then(self._rejects[uri]):
+                rejected_before += 1
             else:
-                self._new(path, uri, state)
+                doubtful.append((name, uri, state))
+        known = [uri for _, uri, _ in doubtful if uri in self._rows]
+        items = dict(zip(known, self._reader.items([self._rows[uri] for uri in known]), strict=True))
+        for name, uri, state in doubtful:
+            if uri in items:
+                self._changed(name, items[uri], state)
+            else:
+                self._new(name, uri, state)
         return Work(
-            pending=tuple(self._pending),
+            pending=Paths(self._pending),
             replaced=self._replaced,
             moved=tuple(self._moved),
             vanished=tuple(sorted(item.id for items in self._gone.values() for item in items)),
-            unchanged=self._unchanged,
-            rejected_before=self._rejected_before,
+            unchanged=unchanged,
+            rejected_before=rejected_before,
         )
 
-    def _known(self, path: Path, item: Item, state: FileState) -> None:
-        if state == (item.size, item.mtime_ns):
-            self._unchanged += 1
-        elif state[0] == item.size and _sha256(path) == item.sha256:
+    def _changed(self, name: str, item: Item, state: FileState) -> None:
+        if state[0] == item.size and _sha256(Path(name)) == item.sha256:
             self._moved.append(replace(item, mtime_ns=state[1]))
         else:
-            self._pending.append(path)
+            self._pending.append(name)
             self._replaced[item.uri] = item.id
 
-    def _new(self, path: Path, uri: str, state: FileState) -> None:
+    def _new(self, name: str, uri: str, state: FileState) -> None:
         alike = self._gone.get(state[0], [])
-        digest = _sha256(path) if alike else None
+        digest = _sha256(Path(name)) if alike else None
         for item in alike:
             if item.sha256 == digest:
                 alike.remove(item)
                 self._moved.append(replace(item, uri=uri, mtime_ns=state[1]))
                 return
-        self._pending.append(path)
+        self._pending.append(name)
+
+
+def _state_then(reject: Reject) -> FileState:
+    return reject.size, reject.mtime_ns
+
+
+def _below(path: str | Path) -> str:
+    """Return how the names of all that lies below ``path`` begin."""
+    return os.path.join(uri_of(path), "")
+
+
+def _is_in(uri: str, folders: tuple[str, ...]) -> bool:
+    """Say whether ``uri`` is one of these, or below one."""
+    return os.path.join(uri, "").startswith(folders)
 
 
 def _sha256(path: Path) -> str | None:

@@ -75,6 +75,27 @@ def test_what_was_written_is_read_here_and_by_zarr(tmp_path: Path, batches: list
     assert -(-sum(batches) // SHARD_ROWS) == len(list((tmp_path / "g.zarr" / "q" / "c").iterdir()))
 
 
+@pytest.mark.parametrize("count", [1, SHARD_ROWS, SHARD_ROWS + 1])
+def test_shards_are_those_that_zarr_writes(tmp_path: Path, count: int) -> None:
+    tensors = random_rows(count)
+    write(tmp_path / "ours.zarr", tensors, [count])
+    shutil.copytree(tmp_path / "ours.zarr", tmp_path / "theirs.zarr")
+    for name in ARRAYS:
+        shutil.rmtree(tmp_path / "theirs.zarr" / name / "c")
+        theirs = zarr.open_array(tmp_path / "theirs.zarr" / name, mode="r+")
+        theirs[...] = tensors[name]
+    for path in sorted((tmp_path / "theirs.zarr").rglob("*")):
+        ours = tmp_path / "ours.zarr" / path.relative_to(tmp_path / "theirs.zarr")
+        assert path.is_dir() or ours.read_bytes() == path.read_bytes()
+
+
+def test_rows_of_zeros_are_rows(tmp_path: Path) -> None:
+    """zarr-python leaves them out of a shard, and what is not there can't be told from what was lost."""
+    tensors = {name: np.zeros_like(rows) for name, rows in random_rows(SHARD_ROWS + 1).items()}
+    record = write(tmp_path / "g.zarr", tensors, [SHARD_ROWS + 1])
+    assert_same(read(tmp_path / "g.zarr", record, range(SHARD_ROWS + 1)), tensors)
+
+
 @settings(max_examples=60, deadline=None)
 @given(rows=st.lists(st.integers(0, 7), min_size=1, max_size=20))
 def test_rows_are_read_in_any_order_with_duplicates(tmp_path_factory: pytest.TempPathFactory, rows: list[int]) -> None:

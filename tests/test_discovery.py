@@ -89,6 +89,13 @@ def test_sources_that_make_no_sense(tmp_path: Path) -> None:
         find_images([tmp_path / "zero\0byte"])
 
 
+def test_a_folder_comes_before_those_whose_names_begin_with_its_own(tmp_path: Path) -> None:
+    make(tmp_path, "a!/x.jpg", "a/x.jpg", "a/b/x.jpg", "a.jpg", "aé/x.jpg", "ab.jpg")
+    listing = find_images([tmp_path])
+    assert names(listing, tmp_path) == ["a/b/x.jpg", "a/x.jpg", "a!/x.jpg", "a.jpg", "ab.jpg", "aé/x.jpg"]
+    assert list(listing.files) == sorted(listing.files, key=lambda path: [os.fsencode(part) for part in path.parts])
+
+
 def test_each_file_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path, "a.jpg", "sub/b.jpg", "sub/notes.txt")
     monkeypatch.chdir(tmp_path)

@@ -98,6 +98,15 @@ def test_only_what_lies_below_the_sources_can_vanish(built: tuple[Path, Path], t
     assert {str(folder), str(tmp_path / "other")} == set(sources)
 
 
+def test_a_folder_is_not_below_one_whose_name_begins_its_own(built: tuple[Path, Path]) -> None:
+    folder, index = built
+    paint(folder / "a b", [30])
+    update(folder, index)
+    shutil.rmtree(folder / "a b")
+    assert update(folder / "a", index).removed == 0
+    assert update(folder, index).removed == 1
+
+
 def test_what_an_unreadable_folder_hides_does_not_vanish(
     built: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,7 +117,7 @@ def test_what_an_unreadable_folder_hides_does_not_vanish(
 
     def half_blind(sources: list[Path]) -> Listing:
         seen = find_images(sources)
-        kept = tuple(path for path in seen.files if path.parent.name != "b")
+        kept = tuple(name for name in seen.names if Path(name).parent.name != "b")
         return Listing(kept, seen.passed_over, (folder / "b",))
 
     monkeypatch.setattr(work, "find_images", half_blind)

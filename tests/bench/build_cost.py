@@ -20,6 +20,7 @@ from retrieval.backbones import Pixels, load_extractor
 from retrieval.backbones.sd15 import StableDiffusion15
 from retrieval.modes import DEFAULT_MODES, SD15_MODES, Target
 from retrieval.settings import ModelSettings
+from tests.bench.timing import finish
 
 
 def published_pass(model: StableDiffusion15, pixels: Pixels, target: Target) -> object:
@@ -45,8 +46,10 @@ def measure(model: StableDiffusion15, rounds: int = 2) -> dict[str, float]:
     seconds: dict[str, list[float]] = {"ours": [], "published": []}
     for _ in range(rounds):
         for name, run in (("ours", ours), ("published", published)):
+            finish()
             start = time.perf_counter()
             run()
+            finish()
             seconds[name].append(time.perf_counter() - start)
     return {
         "tflop": flops["ours"] / 1e12,

@@ -1,11 +1,11 @@
-"""How a build and a search grow with the number of images: the embedded model on so many small JPEG files."""
+"""How the memory of a build grows with the number of images: the embedded model on so many small JPEG files."""
 
 import shutil
 from pathlib import Path
 
 from PIL import Image
 
-from retrieval import BuildSettings, Engine, build_index
+from retrieval import BuildSettings, Engine, EngineSettings, build_index
 from retrieval.gallery import gallery
 from tests.bench.scale import run_apart
 from tests.bench.timing import Row, in_turns, peak_memory
@@ -22,7 +22,7 @@ def build(images: Path, index: Path) -> tuple[float, float]:
 
 def warm_search(index: Path, query: Path) -> float:
     """Return the median milliseconds of a search of 200 candidates in a process that has searched before."""
-    engine = Engine.open(index)
+    engine = Engine.open(index, EngineSettings(device="cpu"))
     return in_turns({"search": lambda: engine.search(query, candidates=200)}, rounds=5)["search"]
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import torch
 
 from index_store.coarse import import_faiss, normalised, read_vectors
 from index_store.layout import Layout
@@ -40,7 +41,6 @@ def write(root: Path, items: int, segment_rows: int, structured: bool) -> float:
 
 def measure(root: Path) -> dict[str, float]:
     """Open the index as a search does, search it, and compare with exact search; figures by name."""
-    import_faiss().omp_set_num_threads(1)
     before = peak_memory()
     start = time.perf_counter()
     reader = IndexReader(root)
@@ -86,9 +86,14 @@ def _exact(reader: IndexReader, queries: np.ndarray) -> list[np.ndarray]:
 
 
 def run_apart(function: Callable[..., T], *arguments: object) -> T:
-    """Call ``function`` in a new process and return what it returns."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+    """Call ``function`` in a new process, with one thread of arithmetic, and return what it returns."""
+    with multiprocessing.get_context("spawn").Pool(1, _one_thread) as pool:
         return pool.apply(function, arguments)
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+    import_faiss().omp_set_num_threads(1)
 
 
 def main() -> None:

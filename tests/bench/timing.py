@@ -1,11 +1,19 @@
-"""Time variants in turns; peak memory."""
+"""Time variants in turns; peak memory. A GPU's work is waited for before a clock is read."""
 
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 Row = tuple[str, str, str]  # what, figure, note
+
+
+def finish() -> None:
+    """Wait until the GPU has done all that it was given; where none is in use, do nothing."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def in_turns(variants: dict[str, Callable[[], object]], rounds: int = 7) -> dict[str, float]:
@@ -13,8 +21,10 @@ def in_turns(variants: dict[str, Callable[[], object]], rounds: int = 7) -> dict
     times: dict[str, list[float]] = {name: [] for name in variants}
     for number in range(rounds + 1):
         for name, variant in variants.items():
+            finish()
             start = time.perf_counter()
             variant()
+            finish()
             if number:  # the first round warms up
                 times[name].append(1e3 * (time.perf_counter() - start))
     return {name: statistics.median(values) for name, values in times.items()}
@@ -25,3 +35,8 @@ def peak_memory() -> int:
     # Not getrusage: its figure of a new process begins with that of the process which started it.
     lines = Path("/proc/self/status").read_text("ascii").splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+
+
+def device_peak(device: str) -> int:
+    """Return the most bytes of its own memory that a GPU ever gave this process; 0 for the CPU."""
+    return torch.cuda.max_memory_allocated(device) if device.startswith("cuda") else 0

@@ -1,0 +1,98 @@
+"""An index of many items with tensors, made of a real one of a few: quick to write, and real in every other respect.
+
+A few images are drawn and indexed with the embedded model. Every further item is one of them again: its file is a hard
+link, its vector lies near the first one's, its tensors are the first one's with the tokens in another order. Segments
+are written and committed as a build does it.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from index_store.catalog import Item
+from index_store.layout import Layout
+from index_store.manifest import commit
+from index_store.reader import IndexReader
+from index_store.segment import SegmentWriter
+from retrieval import BuildSettings, build_index
+from retrieval.gallery import gallery
+
+DRAWN = 128
+NEW = 100
+SIDE = 256
+MODE = "style"
+SEGMENT_ROWS = BuildSettings().segment_rows
+BATCH = 256
+NEARNESS = 0.3  # length of the noise on a vector of length 1
+CPU = BuildSettings(device="cpu")
+
+
+def write(folder: Path, items: int) -> Path:
+    """Make ``folder/photos``, ``folder/new`` (100 images that the index lacks) and the index of so many items."""
+    photos, index = folder / "photos", folder / "photos.diffsim"
+    drawn = _draw(photos / "000000", DRAWN)
+    _mirror(drawn, folder / "new")
+    build_index(photos, index, model="mini", modes=[MODE], run=CPU)
+    reader = IndexReader(index)
+    (encoder,) = reader.generation.encoders
+    vectors, tensors = reader.vectors(encoder), reader.attention(MODE, range(len(drawn)))
+    known, generation = reader.items(), reader.generation
+    generator = np.random.default_rng(0)
+    while generation.next_id < items:
+        count = min(SEGMENT_ROWS, items - generation.next_id)
+        writer = SegmentWriter(Layout(index), f"{generation.number + 1:06d}", reader.codec)
+        for start in range(0, count, BATCH):
+            ids = range(generation.next_id + start, generation.next_id + min(start + BATCH, count))
+            chosen = generator.integers(0, len(drawn), len(ids))
+            rows = [_linked(photos, number, known[like]) for number, like in zip(ids, chosen.tolist(), strict=True)]
+            near = vectors[chosen] + NEARNESS * _directions(generator, len(ids), vectors.shape[1])
+            writer.append(rows, [], {encoder: near}, {MODE: _shuffled(tensors, chosen, generator)})
+        grown = replace(generation, segments=(*generation.segments, writer.finish()))
+        generation = commit(Layout(index), replace(grown, next_id=generation.next_id + count), "tests")
+    IndexReader(index).train_where_due()
+    return index
+
+
+def _draw(folder: Path, count: int) -> list[Path]:
+    folder.mkdir(parents=True)
+    paths = [folder / f"{number:06d}.jpg" for number in range(count)]
+    for path, drawn in zip(paths, gallery(SIDE), strict=False):
+        Image.fromarray(drawn.pixels).save(path)
+    return paths
+
+
+def _mirror(drawn: list[Path], folder: Path) -> None:
+    """Write other images, of a kind with those that were drawn."""
+    folder.mkdir()
+    for path in drawn[:NEW]:
+        with Image.open(path) as image:
+            image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / path.name)
+
+
+def _linked(photos: Path, number: int, like: Item) -> Item:
+    """Put the file of another item in ``photos`` under a name of its own, a thousand a folder."""
+    path = photos / f"{1 + number // 1000:06d}" / f"{number:09d}.jpg"
+    path.parent.mkdir(exist_ok=True)
+    os.link(like.uri, path)
+    return replace(like, id=number, uri=str(path))
+
+
+def _directions(generator: np.random.Generator, count: int, dim: int) -> NDArray[np.float32]:
+    noise = generator.standard_normal((count, dim), dtype=np.float32)
+    unit: NDArray[np.float32] = noise / np.linalg.norm(noise, axis=1, keepdims=True)
+    return unit
+
+
+def _shuffled(
+    tensors: Mapping[str, NDArray[Any]], chosen: NDArray[np.int64], generator: np.random.Generator
+) -> dict[str, NDArray[Any]]:
+    """Return the tensors of ``chosen`` with the tokens of every item in an order of its own."""
+    order = generator.permuted(np.tile(np.arange(tensors["q"].shape[-2]), (len(chosen), 1)), axis=1)
+    tokens = order[:, None, None, :, None]
+    return {name: np.take_along_axis(array[chosen], tokens, axis=-2) for name, array in tensors.items()}

@@ -1,0 +1,139 @@
+"""How an index with tensors behaves as it grows: opening, searching, keeping it up to date, looking after it.
+
+The indexes are those of :mod:`tests.bench.enlarged`. Everything is measured in a process of its own.
+"""
+
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import TypeVar
+
+from retrieval import BuildSettings, Engine, EngineSettings, build_index
+from retrieval.maintenance import compact, verify
+from retrieval.settings import DeviceName
+from tests.bench import enlarged
+from tests.bench.reads import forget
+from tests.bench.scale import run_apart
+from tests.bench.timing import Row, finish, peak_memory
+
+SIZES = (1_000, 10_000, 100_000)
+EXHAUSTIVE = 10_000  # images at most
+SEARCHES = 11
+CANDIDATES = 200
+PARTS = ("embed", "coarse", "read", "rerank")
+
+Figures = dict[str, float]
+T = TypeVar("T")
+
+
+def timed(run: Callable[[], T]) -> tuple[float, T]:
+    """Return the seconds that ``run`` takes, and what it returns."""
+    start = time.perf_counter()
+    result = run()
+    finish()
+    return time.perf_counter() - start, result
+
+
+def searching(index: Path, queries: Sequence[Path], device: DeviceName) -> Figures:
+    """Open an index and search it, with nothing kept in memory between two searches; times in seconds."""
+    opening, engine = timed(lambda: Engine.open(index, EngineSettings(device=device, memory=0)))
+    pictures = cycle(queries)
+    first, _ = timed(lambda: engine.search(next(pictures), candidates=CANDIDATES))
+    before = _bytes_read()
+    warm = [timed(lambda: engine.search(next(pictures), candidates=CANDIDATES)) for _ in range(SEARCHES)]
+    read = (_bytes_read() - before) / SEARCHES
+    cold = []
+    for _ in range(SEARCHES // 2):
+        forget(index / "attention")
+        cold.append(timed(lambda: engine.search(next(pictures), candidates=CANDIDATES))[0])
+    parts = {name: statistics.median(found.timing_ms[name] for _, found in warm) / 1e3 for name in PARTS}
+    return {
+        "open": opening,
+        "first": first,
+        "warm": statistics.median(seconds for seconds, _ in warm),
+        "cold": statistics.median(cold),
+        "bytes": read,
+        "peak": peak_memory(),
+        **parts,
+    }
+
+
+def _bytes_read() -> int:
+    """Return how many bytes this process has read from files so far, from the page cache or not (Linux)."""
+    lines = Path("/proc/self/io").read_text("ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("rchar:"))
+
+
+def exhaustive(index: Path, query: Path, device: DeviceName) -> float:
+    """Return the images a second that an exhaustive search scores, in a process that has searched before."""
+    engine = Engine.open(index, EngineSettings(device=device))
+    engine.search(query)
+    seconds, _ = timed(lambda: engine.search(query, exhaustive=True))
+    return len(engine) / seconds
+
+
+def updating(source: Path, index: Path, new: int, device: DeviceName) -> Figures:
+    """Bring an index up to date with a folder that has so many images that it lacks."""
+    seconds, report = timed(lambda: build_index(source, index, run=BuildSettings(device=device)))
+    assert report.added == new
+    return {"seconds": seconds, "peak": peak_memory()}
+
+
+def verifying(index: Path) -> float:
+    """Return the seconds that reading everything back takes."""
+    seconds, damages = timed(lambda: verify(index))
+    assert not damages
+    return seconds
+
+
+def compacting(index: Path) -> float:
+    """Return the seconds of merging all segments."""
+    return timed(lambda: compact(index, now=True))[0]
+
+
+def measure(folder: Path, items: int, device: DeviceName) -> Figures:
+    """Write an index of so many items into ``folder``, and measure it."""
+    index = run_apart(enlarged.write, folder, items)
+    new = sorted((folder / "new").iterdir())
+    found: Figures = run_apart(searching, index, new, device)
+    if items <= EXHAUSTIVE:
+        found["exhaustive"] = run_apart(exhaustive, index, new[0], device)
+    unchanged = run_apart(updating, folder / "photos", index, 0, device)
+    found |= {"unchanged": unchanged["seconds"], "unchanged_peak": unchanged["peak"]}
+    found["verify"] = run_apart(verifying, index)
+    found["add"] = run_apart(updating, folder / "new", index, len(new), device)["seconds"]
+    found["compact"] = run_apart(compacting, index)
+    return found
+
+
+def sizes(folder: Path, device: DeviceName, wanted: Sequence[int] = SIZES) -> list[Row]:
+    """Measure an index of each size; one row a figure."""
+    found = []
+    for items in wanted:
+        place = folder / f"grown-{items}"
+        found.append(measure(place, items, device))
+        shutil.rmtree(place)
+
+    def row(what: str, name: str, unit: str, scale: float, digits: int, note: str = "") -> Row:
+        figures = ", ".join(f"{scale * each[name]:.{digits}f}" for each in found if name in each)
+        return what, f"{figures} {unit}", note
+
+    names = ", ".join(f"{items // 1000}k" if items >= 1000 else str(items) for items in wanted)
+    parts = ", ".join(f"{name} {1e3 * found[-1][name]:.0f}" for name in PARTS)
+    return [
+        row(f"mini, {names} images with tensors of one mode: open", "open", "ms", 1e3, 0),
+        row("  first search of a process", "first", "ms", 1e3, 0, "loads model and coarse stage"),
+        row("  a search with 200 candidates", "warm", "ms", 1e3, 0, f"the last: {parts}; nothing kept in memory"),
+        row("  the same, no tensors in the page cache", "cold", "ms", 1e3, 0),
+        row("  bytes read by a search", "bytes", "MB", 1e-6, 1),
+        row("  peak memory of a process that searches", "peak", "MB", 1e-6, 0),
+        row("  exhaustive search", "exhaustive", "images/s", 1, 0, f"up to {EXHAUSTIVE} images"),
+        row("  build with nothing new", "unchanged", "s", 1, 2),
+        row("    its peak memory", "unchanged_peak", "MB", 1e-6, 0),
+        row("  build with 100 new images", "add", "s", 1, 1),
+        row("  verify", "verify", "s", 1, 1),
+        row("  compact", "compact", "s", 1, 1),
+    ]

@@ -1,0 +1,65 @@
+"""The benchmarks themselves, at sizes that take no time: what they build must be what they say."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from index_store.reader import IndexReader
+from retrieval import Engine, EngineSettings
+from tests.bench import enlarged, gpu, sizes
+from tests.bench.gpu import build_speed, draw_photos, scores
+from tests.bench.timing import device_peak
+
+TINY = Path(__file__).parent / "data" / "tiny_sd15"
+ITEMS = 150
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    def here(function: Callable[..., Any], *arguments: object) -> Any:
+        return function(*arguments)
+
+    monkeypatch.setattr(enlarged, "DRAWN", 5)
+    monkeypatch.setattr(enlarged, "SEGMENT_ROWS", 60)
+    monkeypatch.setattr(enlarged, "SIDE", 64)
+    monkeypatch.setattr(sizes, "run_apart", here)
+
+
+@pytest.mark.usefixtures("few")
+def test_an_enlarged_index_is_real(tmp_path: Path) -> None:
+    index = enlarged.write(tmp_path, ITEMS)
+    reader = IndexReader(index)
+    assert [segment.rows for segment in reader.generation.segments] == [5, 60, 60, 25]
+    assert all(Path(item.uri).stat().st_mtime_ns == item.mtime_ns for item in reader.items())
+    tensors = reader.attention(enlarged.MODE, range(ITEMS))
+    assert len({row.tobytes() for row in tensors["v"]}) == ITEMS
+    query = tmp_path / "photos" / "000000" / "000003.jpg"
+    results = Engine.open(index, EngineSettings(device="cpu")).search(query, exhaustive=True).results
+    twins = {item.id for item in reader.items() if item.sha256 == results[0].sha256}
+    assert results[0].id == 3
+    assert len(twins) > 5
+    assert {result.id for result in results} <= twins  # shuffled tokens, the same picture
+
+
+@pytest.mark.usefixtures("few")
+def test_every_figure_of_an_index_is_measured(tmp_path: Path) -> None:
+    rows = sizes.sizes(tmp_path, "cpu", (ITEMS,))
+    figures = {what.strip(): float(figure.split()[0]) for what, figure, _ in rows}
+    assert all(value >= 0 for value in figures.values())
+    read = figures["bytes read by a search"] * 1e6
+    assert read == pytest.approx(ITEMS * 3 * 2 * 36 * 214, rel=0.3)  # 150 candidates: q, k and v in float16
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_runs_on_a_gpu_runs_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "COMPARED", 1)
+    photos = draw_photos(tmp_path / "photos", 1)
+    speed, stages = build_speed(photos, TINY, "cpu", "float32")
+    assert speed > 0
+    assert {"decode", "compute", "write"} <= set(stages)
+    exact, rounded = (scores(TINY, "cpu", dtype) for dtype in ("float32", "bfloat16"))
+    assert exact == pytest.approx(rounded, abs=2e-2)
+    assert exact != rounded
+    assert device_peak("cpu") == 0
