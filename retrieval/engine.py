@@ -32,8 +32,8 @@ from retrieval.overview import about_index, describe_index
 from retrieval.pace import batch_size, workers
 from retrieval.plan import check_fingerprint, lacks_modes, stored_recipe
 from retrieval.queries import ImageInput, LoadedQuery, load_query
+from retrieval.rerank import Restore
 from retrieval.results import Results
-from retrieval.scoring import Restore
 from retrieval.settings import BuildSettings, EngineSettings, ModelSettings, SearchChoices, SearchSettings
 from retrieval.stages import SharedTiming
 from retrieval.stored import restorer

@@ -23,8 +23,7 @@ from retrieval.hot import HotRows
 from retrieval.ingest import Failure, read_batches
 from retrieval.models import Models, Prepared, Stored, tensors_digest
 from retrieval.modes import Need
-from retrieval.rerank import READ_BYTES, Early, ReadRows, score_rows
-from retrieval.scoring import Restore
+from retrieval.rerank import READ_BYTES, Early, ReadRows, Restore, score_rows
 from retrieval.vocabulary import Similarity
 
 Arrays = Mapping[str, NDArray[Any]]

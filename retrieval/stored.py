@@ -12,8 +12,7 @@ from index_store.projections import write_projection
 from index_store.reader import IndexReader
 from retrieval.models import Models
 from retrieval.projection import load_projection
-from retrieval.rerank import as_stored
-from retrieval.scoring import Restore
+from retrieval.rerank import Restore, as_stored
 
 
 def restorer(reader: IndexReader, codec: Codec, mode: str, device: torch.device) -> Restore:

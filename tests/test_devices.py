@@ -21,8 +21,7 @@ from retrieval.backbones import describe_extractor, load_extractor, readout_of
 from retrieval.device_coarse import DeviceIndex
 from retrieval.hot import HotRows, HotTier
 from retrieval.projection import HiddenExtractor
-from retrieval.rerank import as_stored
-from retrieval.scoring import Scorer
+from retrieval.rerank import Scorer, as_stored
 from retrieval.settings import ModelSettings
 from retrieval.vocabulary import LINEAR, Readout
 from tests.golden import DATA, GOLDEN, needs_golden

@@ -23,8 +23,7 @@ from retrieval.images import DecodeRules, read_image
 from retrieval.models import to_floats
 from retrieval.modes import MINI_MODES, SD15_MODES, Target
 from retrieval.projection import HiddenExtractor, LinearProjection, Projection
-from retrieval.rerank import as_stored, score_rows
-from retrieval.scoring import Restore
+from retrieval.rerank import Restore, as_stored, score_rows
 from retrieval.settings import ModelSettings
 from tests.bench.timing import Row, in_turns
 
