@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -186,29 +186,51 @@ def main() -> None:
     add_data_option(parser)
     parser.add_argument("--items", type=int, default=1_000_000, help="random vectors of the coarse stage's part")
     asked = parser.parse_args()
+    if asked.sd15 and not (asked.sd15 / "unet").is_dir():
+        parser.error(f"{asked.sd15} holds no Stable Diffusion 1.5; tests/real_size.py writes a random one")
     torch.set_num_threads(1)
     asked.folder.mkdir(parents=True, exist_ok=True)
     on_gpu = asked.device == "cuda"
     name = torch.cuda.get_device_name() if on_gpu else platform.processor() or platform.machine()
+    head = f"torch {torch.__version__} on {name}, device {asked.device}, one thread"
+    rows: list[Row] = []
     with tempfile.TemporaryDirectory() as temporary:
-        scratch = Path(temporary)
-        weights = asked.sd15 or (random_weights(scratch) if on_gpu else None)
-        rows = rerank_against_published(asked.device) + build_and_search(asked.device, scratch)
-        rows += pairwise(scratch) + reads(scratch) + growth(scratch)
-        rows += sizes(scratch, asked.device) + scale(asked.items, scratch)
-        rows += run_apart(coarse.measure, asked.device)
-        rows += gpu_rows(scratch, weights, asked.device) if on_gpu else []
-        rows += real_size(asked.device, weights, scratch) + build_cost_rows(asked.device, weights) if weights else []
-        rows += codec_rows(asked.device, asked.data, weights)
+        for part in parts(asked, Path(temporary)):
+            rows += part()
+            save(asked.folder, head, rows)  # what was measured outlives what fails after it
     on_device = f"{device_peak(asked.device) / 1e9:.1f} GB of the device's own" if on_gpu else ""
     rows.append(("peak memory of this run", f"{peak_memory() / 1e9:.1f} GB", on_device))
-    head = f"torch {torch.__version__} on {name}, device {asked.device}, one thread"
-    table = "\n".join(
-        [f"{head}\n", "| what | figure | |", "|---|---|---|", *(f"| {a} | {b} | {c} |" for a, b, c in rows)]
-    )
-    (asked.folder / "bench.md").write_text(table + "\n")
-    (asked.folder / "bench.json").write_text(json.dumps({"on": head, "rows": rows}, indent=1))
-    print(table)
+    print(save(asked.folder, head, rows))
+
+
+def parts(asked: argparse.Namespace, scratch: Path) -> list[Callable[[], list[Row]]]:
+    """Return what there is to measure, one after the other."""
+    device, on_gpu = asked.device, asked.device == "cuda"
+    weights = asked.sd15 or (random_weights(scratch) if on_gpu else None)
+    found: list[Callable[[], list[Row]]] = [
+        lambda: rerank_against_published(device),
+        lambda: build_and_search(device, scratch),
+        lambda: pairwise(scratch),
+        lambda: reads(scratch),
+        lambda: growth(scratch),
+        lambda: sizes(scratch, device),
+        lambda: scale(asked.items, scratch),
+        lambda: run_apart(coarse.measure, device),
+    ]
+    if on_gpu:
+        found.append(lambda: gpu_rows(scratch, weights, device))
+    if weights:
+        found += [lambda: real_size(device, weights, scratch), lambda: build_cost_rows(device, weights)]
+    return [*found, lambda: codec_rows(device, asked.data, weights)]
+
+
+def save(folder: Path, head: str, rows: Sequence[Row]) -> str:
+    """Write FOLDER/bench.md and bench.json, and return the table."""
+    lines = [f"{head}\n", "| what | figure | |", "|---|---|---|", *(f"| {a} | {b} | {c} |" for a, b, c in rows)]
+    table = "\n".join(lines)
+    (folder / "bench.md").write_text(table + "\n")
+    (folder / "bench.json").write_text(json.dumps({"on": head, "rows": rows}, indent=1))
+    return table
 
 
 if __name__ == "__main__":
