@@ -28,6 +28,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from retrieval.errors import UsageError
 from retrieval.vocabulary import LINEAR, Directions, Readout, Similarity
 
+LONG = 8192  # numbers: on a CPU a call a row is then faster than one for all, which writes the products down
+
 AnyReadout = Readout | Callable[[Tensor], Tensor]
 """How outputs are read before they are compared: elementwise, or by a function of float32
 ``[items, branches, heads, tokens, head_dim]`` such as an output projection."""
@@ -106,8 +108,7 @@ def aligned_attention_scores(
     if directions != "candidate_to_query":
         own = attention_output(query.q, query.k, query.v, dtype) if query_output is None else query_output
         cross = attention_output(query.q.expand_as(candidates.q), candidates.k, candidates.v, dtype)
-        crossed = read(cross, readout)
-        scores.append(compare(read(own, readout).expand_as(crossed), crossed, similarity))
+        scores.append(compare(read(own, readout), read(cross, readout), similarity))
     if directions != "query_to_candidate":
         theirs = candidate_outputs
         own = attention_output(candidates.q, candidates.k, candidates.v, dtype) if theirs is None else theirs
@@ -144,13 +145,22 @@ def read(output: Tensor, readout: AnyReadout) -> Tensor:
 
 
 def compare(own: Tensor, cross: Tensor, similarity: Similarity) -> Tensor:
-    """Compare own and cross outputs, each ``[items, ...]``, as one vector an item; float32 ``[items]``."""
+    """Compare own and cross outputs, each ``[items, ...]``, as one vector an item; float32 ``[items]``.
+
+    One item's own output may serve all of the cross outputs.
+    """
     own, cross = own.flatten(1), cross.flatten(1)
     if similarity == "mse":
         return (own - cross).square().mean(dim=1)
-    dot = (own * cross).sum(dim=1)
-    norms = own.square().sum(dim=1) * cross.square().sum(dim=1)
-    return dot / norms.sqrt().clamp_min(torch.finfo(torch.float32).tiny)
+    norms = _dot(own, own) * _dot(cross, cross)
+    return _dot(own, cross) / norms.sqrt().clamp_min(torch.finfo(torch.float32).tiny)
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """Return the inner products ``[rows]`` of the rows of ``a`` (one of which may serve all) and ``b``."""
+    if b.device.type == "cpu" and b.shape[1] >= LONG:
+        return torch.stack([torch.dot(x, y) for x, y in zip(a.expand_as(b), b, strict=True)])
+    return (a * b).sum(dim=1)
 
 
 def higher_is_closer(similarity: Similarity) -> bool:

@@ -207,6 +207,8 @@ class Scorer:
 
     def _gathered(self, name: str, step: Sequence[HotRow]) -> Tensor:
         parts: list[Tensor] = [getattr(row, name) for row in step]
+        if len(parts) == 1 and parts[0].dtype == self._dtype:
+            return parts[0][None]
         buffer = self._buffer(f"held {name}", parts[0].shape, self._dtype)[: len(parts)]
         if parts[0].dtype == buffer.dtype:
             return torch.stack(parts, out=buffer)  # one call for all: on a GPU each costs some microseconds

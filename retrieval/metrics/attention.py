@@ -55,7 +55,7 @@ def _score_chunk(query: Features, chunk: Features, how: Comparison) -> Tensor:
     scores = []
     if how.directions != "candidate_to_query":
         cross = read(attention_output(_repeated(query["q"], items), chunk["k"], chunk["v"]), how.readout)
-        scores.append(compare(query["own"].float().expand_as(cross), cross, how.similarity))
+        scores.append(compare(query["own"].float(), cross, how.similarity))
     if how.directions != "query_to_candidate":
         cross = attention_output(chunk["q"], _repeated(query["k"], items), _repeated(query["v"], items))
         cross = read(cross, how.readout)

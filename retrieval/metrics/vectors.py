@@ -63,9 +63,7 @@ class FlatMetric(Metric):
     def score(self, query: Features, gallery: Features) -> NDArray[np.float32]:
         """See :class:`retrieval.metrics.Metric`."""
         others = gallery["vector"].float()
-        scores: NDArray[np.float32] = compare(
-            query["vector"].float().expand_as(others), others, self._similarity
-        ).numpy()
+        scores: NDArray[np.float32] = compare(query["vector"].float(), others, self._similarity).numpy()
         return scores
 
 
