@@ -53,6 +53,7 @@ def test_every_figure_of_an_index_is_measured(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_what_runs_on_a_gpu_runs_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "COMPARED", 1)
     photos = draw_photos(tmp_path / "photos", 1)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from retrieval import Engine
 from retrieval.gallery import MOTIFS, STYLES
 
 BIN = Path(sys.executable).parent
@@ -97,23 +98,23 @@ def test_queries_from_stdin_and_from_the_index(desk: Path, gallery: Path) -> Non
     assert "the query" in failed(run("diffsim-search", "-", cwd=desk), 1)
 
 
-def test_several_queries_at_once(desk: Path, gallery: Path, tmp_path: Path) -> None:
-    queries = [query_of(gallery), query_of(gallery, 1, 3)]
-    alone = [json.loads(run("diffsim-search", q, "-k", "3", "--json", cwd=desk).stdout)["results"] for q in queries]
-    drawn = run("diffsim-search", *queries, "-k", "3", "--json", "--sheet", tmp_path / "two.html", cwd=desk)
-    together = json.loads(drawn.stdout)
-    assert [[r["path"] for r in each["results"]] for each in together] == [[r["path"] for r in each] for each in alone]
-    assert (tmp_path / "two.html").read_text().count("<img") == 8
-    lines = [json.loads(line) for line in run("diffsim-search", *queries, "--jsonl", cwd=desk).stdout.splitlines()]
-    assert {line["query"] for line in lines} == {str(query) for query in queries}
-    paths = run("diffsim-search", *queries, "--paths", cwd=desk).stdout.decode().splitlines()
-    assert len(paths) == len(set(paths)) > 10
-    broken = tmp_path / "broken.png"
+def test_several_queries_at_once(desk: Path, gallery: Path, index: Path, tmp_path: Path) -> None:
+    queries, broken, sheet = [query_of(gallery), query_of(gallery, 1, 3)], tmp_path / "broken.png", tmp_path / "s.html"
     broken.write_bytes(b"no image")
-    result = run("diffsim-search", broken, queries[0], "-k", "1", cwd=desk)
+    engine = Engine.open(index)
+    alone = [[result.path for result in engine.search(query, k=3)] for query in queries]
+    asked = ("diffsim-search", queries[0], broken, queries[1], "-k", "3")
+    result = run(*asked, "--json", "--sheet", sheet, cwd=desk)
+    assert [[found["path"] for found in each["results"]] for each in json.loads(result.stdout)] == alone
     assert result.returncode == 1
     assert "broken.png" in result.stderr.decode()
-    assert result.stdout.decode().splitlines()[1].split() == ["rank", "score", "path"]
+    assert sheet.read_text().count("<img") == 8
+    lines = [json.loads(line) for line in run(*asked, "--jsonl", cwd=desk).stdout.splitlines()]
+    assert [(line["query"], line["path"]) for line in lines] == [
+        (str(query), path) for query, paths in zip(queries, alone, strict=True) for path in paths
+    ]
+    paths = run(*asked, "--paths", cwd=desk).stdout.decode().splitlines()
+    assert paths == list(dict.fromkeys(alone[0] + alone[1]))
 
 
 def test_sheets_are_drawn(desk: Path, gallery: Path, tmp_path: Path) -> None:
