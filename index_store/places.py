@@ -1,6 +1,6 @@
 """Where each live item's data lie: in its own segment, in one that was filled later, or nowhere."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,3 +65,9 @@ def is_among(ids: Ids, known: Ids) -> NDArray[np.bool_]:
         return np.zeros(len(ids), bool)
     found: NDArray[np.bool_] = known[np.minimum(np.searchsorted(known, ids), len(known) - 1)] == ids
     return found
+
+
+def few(numbers: Ids, count: int) -> Generator[Ids, None, None]:
+    """Yield ``numbers``, ids or rows, ``count`` at a time: as many as there is memory for their items' tensors."""
+    for start in range(0, len(numbers), count):
+        yield numbers[start : start + count]

@@ -160,12 +160,11 @@ class Engine:
             rankings = [self._picker.pick(mine, mode, wanted) for mine in each]
         scored: Sequence[Scored | None] = [None] * len(queries)
         if wanted.rerank:
-            rows = [ranking.rows for ranking in rankings]
             scorer = self._scorer(mode, wanted)
-            scorer.begin(rows)  # reads while the queries' tensors are computed
+            scorer.begin([ranking.rows for ranking in rankings])  # reads while the queries' tensors are computed
             with timing.of("embed"):
                 tensors = self._tensors(prepared, "query", mode)
-            scored = scorer.score([tensors[n : n + 1] for n in range(len(queries))], rows, on_computed)
+            scored = scorer.score([tensors[n : n + 1] for n in range(len(queries))], on_computed)
         about = about_index(self._reader, self._recipe)
         return [
             Results(
@@ -185,9 +184,7 @@ class Engine:
     def _scorer(self, mode: str, wanted: SearchSettings) -> CandidateScorer:
         hot = None if wanted.exhaustive else self._hot_rows(mode)  # all images would drive out those in use
         restore, threads = self._restore(mode), workers(BuildSettings())
-        machinery = Machinery(
-            self._models, self._encode_candidates, restore, self._device, hot, self._batch_size, threads
-        )
+        machinery = Machinery(self._models, self._encode_candidates, restore, hot, self._batch_size, threads)
         readout = self._models.readout(mode)
         return CandidateScorer(self._reader, self._cache, machinery, mode, wanted.similarity, readout)
 

@@ -5,7 +5,7 @@ in the index already is computed again, and a file that is no longer what was in
 """
 
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from index_store.layout import Layout, require_index
 from index_store.lock import writer_lock
 from index_store.manifest import Generation, SegmentRecord
 from index_store.mirror import index_name
+from index_store.places import few
 from index_store.pull import existing_root
 from index_store.reader import IndexReader
 from index_store.segment import SegmentWriter, clear_uncommitted, drop_expired
@@ -86,7 +87,7 @@ class Filler:
             self._completed.update(reader.ids[rows].tolist())
             self._on_batch(len(rows))
 
-        self._commits.run(_few(copy.rows), add, self._grow)
+        self._commits.run(few(copy.rows, COPIED_ROWS), add, self._grow)
 
     def adopt(self, cache: TensorCache, mode: str, digest: str, ids: Sequence[int]) -> int:
         """Commit what searches have left of ``mode`` in the cache for ``ids``; return how many items that were."""
@@ -99,7 +100,7 @@ class Filler:
                     segment.fill([key.id], {}, {mode: {name: array[None] for name, array in found.items()}})
                     taken.append(key)
 
-        self._commits.run(_few(np.array(ids, np.int64)), add, self._grow)
+        self._commits.run(few(np.array(ids, np.int64), COPIED_ROWS), add, self._grow)
         for key in taken:
             cache.drop(key)
         return len(taken)
@@ -126,12 +127,6 @@ def _unchanged(batch: FileBatch, items: Mapping[str, Item]) -> list[tuple[Item, 
         for path, outcome in zip(batch.files, batch.outcomes, strict=True)
         if not isinstance(outcome, Failure) and outcome[0].sha256 == items[uri_of(path)].sha256
     ]
-
-
-def _few(numbers: NDArray[np.int64]) -> Generator[NDArray[np.int64], None, None]:
-    """Yield ``numbers`` a few at a time, as many as there is memory for their items' tensors."""
-    for start in range(0, len(numbers), COPIED_ROWS):
-        yield numbers[start : start + COPIED_ROWS]
 
 
 def fill_index(

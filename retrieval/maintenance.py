@@ -18,6 +18,7 @@ from index_store.layout import Layout
 from index_store.lock import writer_lock
 from index_store.manifest import commit
 from index_store.mirror import segment_name
+from index_store.places import few
 from index_store.pull import existing_root
 from index_store.reader import IndexReader
 from index_store.segment import READER_GRACE, SegmentWriter, clear_uncommitted, drop_expired, retire
@@ -125,7 +126,7 @@ def _rewrite(layout: Layout, reader: IndexReader, on_progress: Progress) -> Iter
         rows = np.arange(start, min(start + COMPACT_ROWS, len(reader)))
         whole, parts = _split(reader, rows)
         writer = SegmentWriter(layout, segment_name(layout, f"{number:06d}-{count:03d}"), reader.codec)
-        for some in _few(rows, at_a_time):
+        for some in few(rows, at_a_time):
             items = reader.items(some)
             writer.append(items, [], {e: vectors[e][some] for e in whole.encoders}, _tensors(reader, whole, some))
             on_progress(int(some[-1]) + 1, len(reader))
@@ -135,14 +136,10 @@ def _rewrite(layout: Layout, reader: IndexReader, on_progress: Progress) -> Iter
         for part, (need, held) in enumerate(parts):
             name = segment_name(layout, f"{number:06d}-{count:03d}-{part:02d}")
             filled = SegmentWriter(layout, name, reader.codec)
-            for some in _few(held, at_a_time):
+            for some in few(held, at_a_time):
                 ids = reader.ids[some].tolist()
                 filled.fill(ids, {e: vectors[e][some] for e in need.encoders}, _tensors(reader, need, some))
             yield filled
-
-
-def _few(rows: NDArray[np.int64], count: int) -> Iterator[NDArray[np.int64]]:
-    return (rows[first : first + count] for first in range(0, len(rows), count))
 
 
 def _tensors(reader: IndexReader, need: Need, rows: NDArray[np.int64]) -> dict[str, dict[str, NDArray[Any]]]:

@@ -12,7 +12,6 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from index_store.cache import CacheKey, TensorCache
@@ -43,7 +42,6 @@ class Machinery:
     models: Models
     encode: Encode
     restore: Restore  # of the mode
-    device: torch.device  # that scores
     hot: HotRows | None  # the mode's, None: nothing is kept in memory
     batch: int
     workers: int
@@ -67,7 +65,7 @@ class Scored:
 
 
 class CandidateScorer:
-    """Scores queries against candidates of one mode; made anew for every search."""
+    """Scores queries against candidates of one mode; made anew for every search: :meth:`begin`, then :meth:`score`."""
 
     def __init__(
         self,
@@ -82,8 +80,11 @@ class CandidateScorer:
         self._reader, self._cache, self._machinery, self._mode = reader, cache, machinery, mode
         self._similarity, self._readout = similarity, readout
         self._queries: Sequence[QKV] = ()
-        self._wanted: list[frozenset[int]] = []  # rows of the index, for every query; likewise their scores
-        self._scores: list[dict[int, float]] = []
+        self._rows: Sequence[NDArray[np.int64]] = ()  # of the index, for every query
+        self._wanted: list[frozenset[int]] = []  # the same
+        self._scores: list[dict[int, float]] = []  # likewise, by row
+        self._stored: list[int] = []  # of all the rows, each once, those that the index holds tensors of ...
+        self._lacking: list[int] = []  # ... and those that it does not
         self._computed: set[int] = set()
         self._cached: set[int] = set()
         self._unkept: set[int] = set()
@@ -95,31 +96,26 @@ class CandidateScorer:
         return tensors_digest(self._machinery.models.fingerprint(), self._mode)
 
     def begin(self, rows: Sequence[NDArray[np.int64]]) -> None:
-        """Begin to read what :meth:`score` will read first of ``rows``, in another thread."""
+        """Take each query's rows of the index, int64 ``[candidates]``, and begin to read them in another thread."""
+        self._rows, self._wanted = rows, [frozenset(each.tolist()) for each in rows]
+        every = np.array(list(dict.fromkeys(np.concatenate(rows).tolist())), np.int64)
+        held = self._reader.has_tensors(self._mode)[every]
+        self._stored, self._lacking = every[held].tolist(), every[~held].tolist()
         hot = self._machinery.hot
-        stored, _ = self._by_place(rows)
-        cold = stored if hot is None else [row for row in stored if hot.get(row) is None]
+        cold = self._stored if hot is None else [row for row in self._stored if hot.get(row) is None]
         if cold:
             first = cold[: max(1, READ_BYTES // self._reader.row_bytes(self._mode))]
-            self._early = Early.begin(first, self._read, self._machinery.device)
+            self._early = Early.begin(first, self._read, self._machinery.models.device)
 
-    def score(self, queries: Sequence[QKV], rows: Sequence[NDArray[np.int64]], on_computed: OnComputed) -> list[Scored]:
-        """Score each query's ``rows`` of the index, int64 ``[candidates]``, against it, one item, float32."""
-        self._queries, self._wanted = queries, [frozenset(each.tolist()) for each in rows]
-        self._scores = [{} for _ in queries]
-        stored, lacking = self._by_place(rows)
-        self._score(stored, self._read, self._machinery.hot, self._early)
-        items = dict(zip(lacking, self._reader.items(np.array(lacking, np.int64)), strict=True))
+    def score(self, queries: Sequence[QKV], on_computed: OnComputed) -> list[Scored]:
+        """Score the rows that were begun with against their queries, one item each, float32."""
+        self._queries, self._scores = queries, [{} for _ in queries]
+        self._score(self._stored, self._read, self._machinery.hot, self._early)
+        items = dict(zip(self._lacking, self._reader.items(self._lacking), strict=True))
         missing = self._score_cached(items)
         if missing:
             self._compute({row: items[row] for row in missing}, on_computed)
-        return [self._of_query(number, mine.tolist()) for number, mine in enumerate(rows)]
-
-    def _by_place(self, rows: Sequence[NDArray[np.int64]]) -> tuple[list[int], list[int]]:
-        """Return which of all the rows the index holds tensors of, and which it does not, every row once."""
-        every = np.array(list(dict.fromkeys(np.concatenate(rows).tolist())), np.int64)
-        held = self._reader.has_tensors(self._mode)[every]
-        return every[held].tolist(), every[~held].tolist()
+        return [self._of_query(number, mine.tolist()) for number, mine in enumerate(self._rows)]
 
     def _read(self, rows: Sequence[int]) -> Arrays:
         return self._reader.attention(self._mode, rows)

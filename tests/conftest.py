@@ -1,6 +1,8 @@
 """Fixtures for every test: no network but loopback, one thread, a small indexed gallery."""
 
+import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,3 +53,13 @@ def index(gallery: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("index") / "gallery.diffsim"
     build_index(gallery, path, model="mini")
     return path
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every model is the tiny one, and nothing is flushed: no test of it is about a power failure."""
+    from tests.tiny import tiny_model
+
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    with tiny_model():
+        yield

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,17 +19,13 @@ from retrieval.events import BuildEvent, BuildReport, FillReport
 from retrieval.fill import fill_index
 from retrieval.maintenance import compact, export, remove_items, repair, verify
 from retrieval.models import Models
-from tests.tiny import RUN, Contents, flip_bit, paint, tiny_model
+from tests.tiny import RUN, Contents, flip_bit, paint
 
 LAZY = replace(RUN, attention="lazy")
 BOTH = ["style", "instance"]
 
 
-@pytest.fixture(autouse=True)
-def _tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # no test here is about a power failure
-    with tiny_model():
-        yield
+pytestmark = pytest.mark.usefixtures("tiny")
 
 
 @pytest.fixture

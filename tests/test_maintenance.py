@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -28,12 +27,7 @@ from retrieval.fill import fill_index
 from retrieval.maintenance import compact, export, remove_items, repair, verify
 from tests.tiny import RUN, Contents, paint, tiny_model
 
-
-@pytest.fixture(autouse=True)
-def _tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # no test here is about a power failure
-    with tiny_model():
-        yield
+pytestmark = pytest.mark.usefixtures("tiny")
 
 
 @pytest.fixture

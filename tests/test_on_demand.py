@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -21,18 +20,14 @@ from retrieval.fill import fill_index
 from retrieval.models import Models
 from retrieval.results import Results
 from retrieval.settings import BuildSettings, EngineSettings, parse_bytes
-from tests.tiny import RUN, Contents, flip_bit, paint, tiny_model
+from tests.tiny import RUN, Contents, flip_bit, paint
 
 LAZY = replace(RUN, attention="lazy")
 MODES = ["style", "instance"]
 COUNT = 10
 
 
-@pytest.fixture(autouse=True)
-def _tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # no test here is about a power failure
-    with tiny_model():
-        yield
+pytestmark = pytest.mark.usefixtures("tiny")
 
 
 @pytest.fixture
