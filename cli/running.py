@@ -25,9 +25,13 @@ def run(app: typer.Typer) -> NoReturn:
     except DiffSimError as error:
         say(f"error: {error}")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:  # typer turns the first into the second
+        if isinstance(end, SystemExit) and end.code != INTERRUPTED:
+            raise
         say("stopped")
-        sys.exit(INTERRUPTED)
+        # Not sys.exit: Python would wait for the batch that a thread is still computing, which may take minutes.
+        sys.stdout.flush()
+        os._exit(INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output has gone (`| head`). Python would complain again while it shuts down.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -108,9 +108,10 @@ class IndexReader:
         table = self._catalog if rows is None else self._catalog.take(pa.array(np.asarray(rows, np.int64)))
         return items_of(table)
 
-    def uris(self) -> list[str]:
-        """Return the items' paths, by row."""
-        uris: list[str] = self._catalog["uri"].to_pylist()
+    def uris(self, rows: NDArray[np.int64] | None = None) -> list[str]:
+        """Return the items' paths, by row; those of ``rows`` in that order, where they are given."""
+        column = self._catalog["uri"]
+        uris: list[str] = (column if rows is None else column.take(pa.array(rows))).to_pylist()
         return uris
 
     def file_states(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Unpack
@@ -10,7 +10,7 @@ from typing import Unpack
 from index_store.layout import Layout
 from index_store.mirror import index_name
 from index_store.reader import IndexReader
-from retrieval.backlog import Backlog, find_backlog
+from retrieval.backlog import Backlog, find_backlog, items_of
 from retrieval.build import was_committed
 from retrieval.estimate import Load, estimate_load
 from retrieval.events import BuildPlan
@@ -69,25 +69,39 @@ def plan_build(
         grown_fingerprint(reader.generation.fingerprint, models.fingerprint(), root)
     load = Load(len(work.pending), recipe.wanted.modes, backlog)
     estimate = estimate_load(models, recipe.settings, run, root, load)
-    parts = [(recipe.wanted, work.pending), *((job.need, [Path(i.uri) for i in job.items]) for job in backlog.jobs)]
-    seconds, images = _seconds(models, parts, batch_size(recipe.settings, run), run)
+    batch = batch_size(recipe.settings, run)
+    timed = TIMED_BATCHES * batch
+    parts = [_Part(recipe.wanted, work.pending[:timed], len(work.pending))]
+    if reader is not None:
+        moved = {item.id: item for item in work.moved}
+        for job in backlog.jobs:
+            first = [Path(item.uri) for item in items_of(reader, job.rows[:timed], moved)]
+            parts.append(_Part(job.need, first, len(job.rows)))
+    seconds, images = _seconds(models, parts, batch, run)
     if not images:
         return replace(plan, estimate=estimate)
     return replace(plan, estimate=estimate, seconds_an_image=seconds / images, seconds=seconds)
 
 
-def _seconds(
-    models: Models, parts: Iterable[tuple[Need, Sequence[Path]]], batch: int, run: BuildSettings
-) -> tuple[float, int]:
+@dataclass(frozen=True)
+class _Part:
+    """Images that need the same."""
+
+    need: Need
+    first: Sequence[Path]  # those that are timed
+    images: int
+
+
+def _seconds(models: Models, parts: Iterable[_Part], batch: int, run: BuildSettings) -> tuple[float, int]:
     """Time the first batches of every part; return the seconds that all of them take, and their images.
 
     A part none of whose first images can be used is left out.
     """
     seconds, images = 0.0, 0
-    for need, files in parts:
-        pace = _seconds_an_image(models, need, files[: TIMED_BATCHES * batch], batch, run)
+    for part in parts:
+        pace = _seconds_an_image(models, part.need, part.first, batch, run)
         if pace is not None:
-            seconds, images = seconds + pace * len(files), images + len(files)
+            seconds, images = seconds + pace * part.images, images + part.images
     return seconds, images
 
 

@@ -55,7 +55,7 @@ class Room:
 
     def completing(self, codec: str, backlog: Backlog, held: Callable[[int], int]) -> int:
         """Return the bytes that items lack; of so many images those of ``held`` lie on the disk at a time."""
-        parts = [(len(job.items), job.need) for job in backlog.jobs]
+        parts = [(len(job.rows), job.need) for job in backlog.jobs]
         parts += [(len(copy.rows), Need((copy.mode,))) for copy in backlog.copies]
         tensors = self.tensors[codec]
         return sum(
