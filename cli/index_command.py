@@ -1,6 +1,7 @@
 """``diffsim-index``: make, update and inspect indexes."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -9,10 +10,10 @@ import typer
 from cli import options
 from cli.output import human_bytes, print_json, short_path
 from cli.plan import print_plan
-from cli.progress import Bar, BuildProgress
+from cli.progress import IMAGES, BuildProgress, TaskProgress
 from cli.reports import print_build, print_fill, print_info
-from cli.running import run, say, speaker, work_offline
-from index_store.layout import INDEX_VARIABLE, find_index
+from cli.running import run, say, speaker, stopping, work_offline
+from index_store.layout import INDEX_VARIABLE, find_index, new_index_path
 from retrieval.errors import NoSpaceError
 from retrieval.settings import NEWEST, BuildSettings, parse_encoders, parse_names
 
@@ -102,7 +103,8 @@ def build(
         return
     from retrieval.build import build_index
 
-    with BuildProgress(quiet=quiet, bar=not no_progress) as progress:
+    progress = BuildProgress(quiet=quiet, bar=not no_progress)
+    with stopping(lambda: progress.kept(asked["index"] or new_index_path(sources, Path()))), progress:
         report = build_index(sources, on_event=progress.tell, **asked)
     if as_json:
         print_json(report.to_dict())
@@ -148,9 +150,11 @@ def fill(
     work_offline(offline)
     from retrieval.fill import fill_index
 
-    with BuildProgress(quiet=quiet, bar=not no_progress, what="filling") as progress:
+    place = find_index(index, os.environ, Path.cwd())
+    progress = BuildProgress(quiet=quiet, bar=not no_progress, what="filling")
+    with stopping(lambda: progress.kept(place)), progress:
         report = fill_index(
-            find_index(index, os.environ, Path.cwd()),
+            place,
             modes=None if modes is None else parse_names(modes),
             order=order,
             weights=None if weights is None else str(weights),
@@ -210,8 +214,8 @@ def compact(
     """Merge an index's segments into few and leave removed images out."""
     from retrieval.maintenance import compact as compact_index
 
-    with Bar("copying", wanted=not quiet) as progress:
-        change = compact_index(find_index(index, os.environ, Path.cwd()), now, progress.show)
+    with TaskProgress(quiet, counted=IMAGES) as progress:
+        change = compact_index(find_index(index, os.environ, Path.cwd()), now, partial(progress.show, "copying"))
     if as_json:
         print_json(change.to_dict())
         return

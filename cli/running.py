@@ -4,14 +4,28 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
 
 import typer
 
 from retrieval.errors import DiffSimError
 
 INTERRUPTED = 130
+
+
+class Stopped(BaseException):
+    """What a command raises in the place of KeyboardInterrupt where it can say what is kept; see :func:`stopping`."""
+
+
+@contextmanager
+def stopping(what_is_kept: Callable[[], str]) -> Iterator[None]:
+    """Say on Ctrl-C, after "stopped", what of the work inside is kept; an empty text says nothing."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        raise Stopped(what_is_kept()) from interrupt
 
 
 def run(app: typer.Typer) -> NoReturn:
@@ -21,21 +35,49 @@ def run(app: typer.Typer) -> NoReturn:
     """
     _quiet_libraries()
     try:
-        app(standalone_mode=True)
+        code = app(standalone_mode=False)
     except DiffSimError as error:
         say(f"error: {error}")
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, SystemExit) as end:  # typer turns the first into the second
-        if isinstance(end, SystemExit) and end.code != INTERRUPTED:
-            raise
-        say("stopped")
-        # Not sys.exit: Python would wait for the batch that a thread is still computing, which may take minutes.
-        sys.stdout.flush()
-        os._exit(INTERRUPTED)
+    except PermissionError as error:
+        say(f"error: {error.filename or 'a file'} may not be read or written by this user; change its permissions")
+        sys.exit(DiffSimError.exit_code)
+    except Stopped as end:
+        _stop(str(end))
+    except KeyboardInterrupt:  # before typer was at work
+        _stop("")
     except BrokenPipeError:
         # The reader of our output has gone (`| head`). Python would complain again while it shuts down.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(0)
+        sys.exit(0)
+    except Exception as error:
+        sys.exit(_wrong_usage(error))
+    if code == INTERRUPTED:  # typer turns KeyboardInterrupt into this
+        _stop("")
+    sys.exit(code)
+
+
+def _stop(kept: str) -> NoReturn:
+    say(f"stopped: {kept}" if kept else "stopped")
+    # Not sys.exit: Python would wait for the batch that a thread is still computing, which may take minutes.
+    sys.stdout.flush()
+    os._exit(INTERRUPTED)
+
+
+def _wrong_usage(error: Exception) -> int:
+    """Say what is wrong with the words of a command, as other errors are said; raise what is something else."""
+    shown: Any = error
+    message = getattr(error, "format_message", None)
+    if message is None:  # none of click's errors, which typer keeps in a place of its own
+        raise error
+    if type(error).__name__ == "NoArgsIsHelpError":
+        shown.show()
+    else:
+        text = message().strip().rstrip(".?").replace(". Did", "; did").replace("Value error, ", "")
+        context = getattr(error, "ctx", None)
+        see = f"; see: {context.command_path} --help" if context is not None else ""
+        say(f"error: {text[:1].lower()}{text[1:]}{see}")
+    return int(shown.exit_code)
 
 
 def say(line: str) -> None:

@@ -16,11 +16,12 @@ coco.diffsim/
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from index_store.errors import IndexNotFoundError, UsageError
+from index_store.errors import IndexNotFoundError, IndexStoreError, UsageError
 from index_store.objects import is_url, parse_url
 
 SUFFIX = ".diffsim"
@@ -111,19 +112,43 @@ class Layout:
 def may_become_index(path: Path) -> bool:
     """Say whether an index may be made at ``path``: nothing is there, or nothing but what an index holds."""
     ours = {"CURRENT", "LOCK", "REMOTE", "generations", "items", "attention", "projections", "derived", "cache"}
-    return not path.exists() or (path.is_dir() and all(entry.name in ours for entry in path.iterdir()))
+    with _looking_into(path):
+        return not path.exists() or (path.is_dir() and all(entry.name in ours for entry in path.iterdir()))
 
 
 def is_index(path: Path) -> bool:
-    """Say whether ``path`` looks like an index (readable or not)."""
+    """Say whether ``path`` looks like an index, damaged or not.
+
+    Raises:
+        IndexStoreError: this user may not look into it.
+    """
     layout = Layout(path)
-    return layout.current.exists() or layout.generations.is_dir()
+    with _looking_into(path):
+        return layout.current.exists() or layout.generations.is_dir()
+
+
+def _may_be_index(path: Path) -> bool:
+    """Say whether ``path`` looks like an index, or can't be looked into: then it is for the user to say."""
+    try:
+        return is_index(path)
+    except IndexStoreError:
+        return True
+
+
+@contextmanager
+def _looking_into(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except PermissionError as error:
+        raise IndexStoreError(
+            f"{path} may not be read by this user; change its permissions, or name another index"
+        ) from error
 
 
 def require_index(path: Path) -> Path:
     """Return ``path``, or raise IndexNotFoundError where there is no index."""
     if not is_index(path):
-        what = "is no index" if path.exists() else "does not exist"
+        what = "is no index" if os.path.exists(path) else "does not exist"
         raise IndexNotFoundError(f"{path} {what}; make one with: diffsim-index build FOLDER --index {path}")
     return path
 
@@ -151,7 +176,7 @@ def find_index(named: str | Path | None, environment: Mapping[str, str], folder:
     given = named or environment.get(INDEX_VARIABLE)
     if given:
         return parse_url(str(given)) if is_url(str(given)) else require_index(Path(given))
-    found = sorted(path for path in folder.glob(f"*{SUFFIX}") if is_index(path))
+    found = sorted(path for path in folder.glob(f"*{SUFFIX}") if _may_be_index(path))
     if not found:
         raise IndexNotFoundError(
             f"no index in {folder}; make one with: diffsim-index build FOLDER, or name one with --index"
