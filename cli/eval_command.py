@@ -9,12 +9,13 @@ import typer
 
 from cli import eval_options as opt
 from cli import options
+from cli.eval_coarse import coarse
 from cli.eval_pictures import pictures
-from cli.eval_running import chosen_metrics, folder_of, load_all, place_of, weights_by_metric
+from cli.eval_running import chosen_metrics, folder_of, kept_in, load_all, place_of, weights_by_metric
 from cli.eval_tune import tuning
 from cli.output import print_json
 from cli.progress import TaskProgress
-from cli.running import run, speaker, work_offline
+from cli.running import run, say, speaker, stopping, work_offline
 from retrieval.metrics import METRICS, MetricSettings
 from retrieval.settings import EngineSettings
 
@@ -28,6 +29,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(pictures)
+app.add_typer(coarse)
 app.add_typer(tuning)
 DEFAULTS = MetricSettings()
 DEVICE = EngineSettings().device
@@ -100,10 +102,10 @@ def score(
         layer, step, None, image_size, similarity, "both", parity, branches, noise, seed, prompt, dtype
     )
     settings = replace(settings, masks=folder_of(masks))
-    loaded = load_all(names, settings, weights_by_metric(weights, names), device, offline)
     from retrieval.images import DecodeRules, read_image
 
     a, b = (read_image(path, DecodeRules(alpha=alpha))[0] for path in (first, second))
+    loaded = load_all(names, settings, weights_by_metric(weights, names), device, offline)
     for each in loaded.values():
         each.need_scores()
     found = {
@@ -161,18 +163,19 @@ def bench(
     )
     settings = replace(settings, masks=folder_of(masks))
     from retrieval.evaluation.benches import BenchOptions
-    from retrieval.evaluation.report import as_markdown, to_dict, write_report
+    from retrieval.evaluation.report import as_markdown, check_report, to_dict, write_report
     from retrieval.evaluation.run import Run, check_vote, run_bench
     from retrieval.images import DecodeRules
 
-    _check_reports(out)
+    for file in out or []:
+        check_report(file)  # told before the work, not after it
     if ensemble:
         check_vote(len(names))
     chosen = BenchOptions(variant, seed, triplets, originals)
     published = _published_settings(bench, settings)
     loaded = load_all(names, settings, weights_by_metric(weights, names), device, offline, published)
     found: list[Measurement] = []
-    with TaskProgress(quiet=quiet, bar=not no_progress) as progress:
+    with stopping(lambda: kept_in(cache)), TaskProgress(quiet, not no_progress) as progress:
         work = Run(
             metrics=loaded,
             options=chosen,
@@ -192,15 +195,6 @@ def bench(
         print(as_markdown(found), end="")
     for file in out or []:
         speaker(quiet)(f"written: {file}")
-
-
-def _check_reports(files: Sequence[Path] | None) -> None:
-    from retrieval.errors import UsageError
-    from retrieval.evaluation.report import SUFFIXES
-
-    for file in files or []:
-        if file.suffix.lower() not in SUFFIXES:  # told before the work, not after it
-            raise UsageError(f"{file.name}: a report's name must end in one of {', '.join(SUFFIXES)}")
 
 
 def _published_settings(bench: str, settings: MetricSettings) -> dict[str, dict[str, Any]]:
@@ -227,9 +221,13 @@ def _trec_writer(folder: Path) -> Any:
 @app.command()
 def table(reports: opt.Reports = None) -> None:
     """Print the paper's table, with the numbers of REPORT.json beside its own."""
-    from retrieval.evaluation.report import beside_published, read_report
+    from retrieval.evaluation.report import beside_published, not_in_table, read_report
 
-    print(beside_published([row for file in reports or [] for row in read_report(file)]), end="")
+    rows = [row for file in reports or [] for row in read_report(file)]
+    print(beside_published(rows), end="")
+    left_out = not_in_table(rows)
+    if left_out:
+        say(f"left out, since the paper's table has no column for it: {', '.join(left_out)}")
 
 
 def main() -> NoReturn:

@@ -74,14 +74,24 @@ Steps = Annotated[str, typer.Option("--steps", metavar="NUMBERS", help="Denoisin
 ImageSizes = Annotated[
     str | None, typer.Option("--image-sizes", metavar="NUMBERS", help=f"Resolutions to sweep: 512,768. {_OWN}")
 ]
-Encoder = Annotated[
-    str, typer.Option("--encoder", metavar="NAME[=DIR]", help="Of a folder: clip, dinov2 or descriptor.")
+CoarseEncoder = Annotated[
+    str | None,
+    typer.Option(
+        "--encoder",
+        metavar="NAME[=DIR]",
+        help="Of a folder: clip, dinov2, subject, descriptor. (default: descriptor)",
+    ),
 ]
+QuerySeed = Annotated[int, typer.Option("--seed", help="Of an index: which of its images are drawn as queries.")]
 QueryCount = Annotated[int, typer.Option("--queries", min=1, help="Of an index: so many of its images are queries.")]
 CandidateCounts = Annotated[str, typer.Option("--candidates", metavar="NUMBERS", help="Numbers of candidates.")]
 CsvOut = Annotated[Path | None, typer.Option("--csv", help="Also write the numbers as FILE.csv, .json or .md.")]
 
 # Of tune.
+Encoder = Annotated[
+    str,
+    typer.Option("--encoder", metavar="NAME[=DIR]", help="What is tuned: clip or dinov2, of the weights in DIR."),
+]
 TuneTriplets = Annotated[
     Path, typer.Option("--triplets", metavar="FILE.csv", help="NIGHTS's data.csv, or reference,nearer,farther.")
 ]

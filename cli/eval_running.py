@@ -33,6 +33,11 @@ def folder_of(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
 
+def kept_in(cache: Path | None) -> str:
+    """Say what a stop leaves of a run that keeps its features in ``cache``."""
+    return "" if cache is None else f"what was computed is kept in {cache}; the same command goes on"
+
+
 def numbers_of(text: str) -> list[int]:
     """Read ``500,750`` as whole numbers above 0; anything else is a UsageError."""
     parts = parse_names(text)

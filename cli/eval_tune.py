@@ -37,19 +37,18 @@ def tune(
     from retrieval.backbones import load_embedder
     from retrieval.backbones.vit import ViTEmbedder
     from retrieval.device import choose_device
-    from retrieval.errors import UsageError
-    from retrieval.evaluation.tune import TuneSettings, read_tuning_triplets
+    from retrieval.evaluation.tune import TuneSettings, check_tunable, read_tuning_triplets
     from retrieval.evaluation.tune import tune as fit
 
     settings = TuneSettings(
         rank=rank, alpha=2 * rank, learning_rate=learning_rate, batch_size=batch_size, epochs=epochs, seed=seed
     )
-    train, held_out = read_tuning_triplets(triplets, seed)
     name, _, home = encoder.partition("=")
+    check_tunable(name)
+    train, held_out = read_tuning_triplets(triplets, seed)
     embedder = load_embedder(name, Path(home) if home else None, choose_device(device), offline)
-    if not isinstance(embedder, ViTEmbedder):
-        raise UsageError(f"{name} has no weights to tune; clip and dinov2 have")
-    with TaskProgress(quiet=quiet, bar=True) as progress:
+    assert isinstance(embedder, ViTEmbedder)
+    with TaskProgress(quiet) as progress:
         tuned = fit(embedder, train, held_out, out, settings, progress.show)
     if as_json:
         print_json(asdict(tuned))

@@ -125,7 +125,7 @@ class BuildProgress(_Shown):
 
     def _tell_batch(self, event: "BuildEvent") -> None:
         spent = time.monotonic() - self._began
-        speed, left = pace(event.done, spent), (event.total - event.done) * spent / event.done
+        speed, left = pace(event.done, spent), max(0, event.total - event.done) * spent / event.done
         if self._progress is not None:
             held_up = slowest(event.speeds)
             what = self._what + (f" ({held_up} is slowest)" if held_up else "")

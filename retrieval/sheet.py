@@ -13,8 +13,9 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from retrieval.errors import DiffSimError, ImageError, NoSpaceError, UsageError
 from retrieval.images import DecodeRules, read_image, to_rgb
+from retrieval.writable import check_writable
 
-__all__ = ["SheetCell", "SheetRow", "Thumbnails", "contact_sheet", "printable", "write_sheet"]
+__all__ = ["SheetCell", "SheetRow", "Thumbnails", "check_sheet", "contact_sheet", "printable", "write_sheet"]
 
 # The format by suffix, and the longest side in pixels that it can hold.
 _PICTURES = {".png": ("PNG", 2**31), ".jpg": ("JPEG", 65535), ".jpeg": ("JPEG", 65535), ".webp": ("WEBP", 16383)}
@@ -203,20 +204,25 @@ def write_sheet(path: Path, rows: Sequence[SheetRow], heading: str = "") -> None
     The folder is made if need be, and an older file is replaced only by a complete new one. Raises
     UsageError for another suffix, DiffSimError if the file can't be written.
     """
-    suffix = path.suffix.lower()
-    if suffix in _PAGES:
+    check_sheet(path)
+    if path.suffix.lower() in _PAGES:
         from retrieval.sheet_html import html_page
 
         data = html_page(rows, heading).encode()
-    elif suffix in _PICTURES:
-        data = _encoded(contact_sheet(rows, heading), path)
     else:
-        raise UsageError(f"a sheet can't be written as {path.name!r}: its name must end in one of {_ACCEPTED}")
+        data = _encoded(contact_sheet(rows, heading), path)
     try:
         _replace(path, data)
     except OSError as error:
         kind = NoSpaceError if error.errno in (errno.ENOSPC, errno.EDQUOT) else DiffSimError
         raise kind(f"the sheet {path} can't be written: {error.strerror or error}") from error
+
+
+def check_sheet(path: Path) -> None:
+    """Raise, before any work, what :func:`write_sheet` would raise after it."""
+    if path.suffix.lower() not in (*_PAGES, *_PICTURES):
+        raise UsageError(f"a sheet can't be written as {path.name!r}: its name must end in one of {_ACCEPTED}")
+    check_writable(path)
 
 
 def _encoded(sheet: Image.Image, path: Path) -> bytes:

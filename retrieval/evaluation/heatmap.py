@@ -6,6 +6,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from retrieval.errors import DiffSimError, UsageError
+from retrieval.writable import check_writable
 
 _CELL, _ROW, _TOP, _MARGIN = 92, 44, 92, 20
 _PALE, _DARK = (247, 243, 235), (24, 78, 119)
@@ -65,13 +66,19 @@ def write_heatmap(path: Path, picture: Image.Image) -> None:
         UsageError: another suffix.
         DiffSimError: the file can't be written.
     """
-    if path.suffix.lower() != ".png":
-        raise UsageError(f"{path.name}: a heat map's name must end in .png")
+    check_heatmap(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         picture.save(path, "PNG")
     except OSError as error:
         raise DiffSimError(f"{path} can't be written: {error.strerror or error}") from error
+
+
+def check_heatmap(path: Path) -> None:
+    """Raise, before any work, what :func:`write_heatmap` would raise after it."""
+    if path.suffix.lower() != ".png":
+        raise UsageError(f"{path.name}: a heat map's name must end in .png")
+    check_writable(path)
 
 
 def _mix(share: float) -> tuple[int, int, int]:

@@ -15,6 +15,7 @@ from retrieval.evaluation.measure import Measurement, Ranking
 from retrieval.evaluation.published import COLUMNS, PUBLISHED
 from retrieval.metrics import METRICS
 from retrieval.version import CREATED_BY
+from retrieval.writable import check_writable
 
 SCHEMA = 1
 SUFFIXES = (".csv", ".json", ".md")
@@ -27,11 +28,16 @@ def write_report(path: Path, measurements: Sequence[Measurement]) -> None:
         UsageError: another suffix.
         DiffSimError: the file can't be written.
     """
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise UsageError(f"{path.name}: a report's name must end in one of {', '.join(SUFFIXES)}")
-    text = {".csv": as_csv, ".json": as_json, ".md": as_markdown}[suffix](measurements)
+    check_report(path)
+    text = {".csv": as_csv, ".json": as_json, ".md": as_markdown}[path.suffix.lower()](measurements)
     write_text(path, text)
+
+
+def check_report(path: Path) -> None:
+    """Raise, before any work, what :func:`write_report` would raise after it."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"{path.name}: a report's name must end in one of {', '.join(SUFFIXES)}")
+    check_writable(path)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -103,7 +109,7 @@ def beside_published(measurements: Sequence[Measurement]) -> str:
     for m in measurements:
         known = METRICS.get(m.metric)
         bench = BENCHES.get(m.bench)
-        if m.measure == "triplet accuracy" and not m.part and bench is not None:
+        if m.measure == "triplet accuracy" and not m.part and bench is not None and bench.column:
             mine[known.published_as if known and known.published_as else m.metric, bench.column] = 100 * m.value
     others = [row for row, _ in mine if row not in PUBLISHED]
     lines = ["| metric (paper / here) | " + " | ".join(COLUMNS) + " |", "|---|" + "---:|" * len(COLUMNS)]
@@ -115,6 +121,12 @@ def beside_published(measurements: Sequence[Measurement]) -> str:
             cells.append(shown if ours is None else f"{shown} / {ours:.2f}")
         lines.append(f"| {row} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def not_in_table(measurements: Sequence[Measurement]) -> list[str]:
+    """Name the benchmarks whose numbers :func:`beside_published` has no column for."""
+    columns = {name for name, bench in BENCHES.items() if bench.column}
+    return list(dict.fromkeys(m.bench for m in measurements if m.bench not in columns))
 
 
 def trec_run(metric: str, rankings: Sequence[Ranking], root: Path) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retrieval.backbones import Pixels
+from retrieval.backbones import Pixels, describe_embedder
 from retrieval.backbones.vit import ViTEmbedder
 from retrieval.errors import DependencyError, UsageError
 from retrieval.evaluation.nights import read_nights
@@ -61,6 +61,12 @@ class Tuned:
     trained: int  # triplets that were learnt from
     parameters: int  # trainable numbers
     losses: tuple[float, ...]  # the mean of each epoch
+
+
+def check_tunable(encoder: str) -> None:
+    """Raise a UsageError unless ``encoder`` has weights to tune."""
+    if describe_embedder(encoder).loader.partition(":")[0] != ViTEmbedder.__module__:
+        raise UsageError(f"{encoder} has no weights to tune; clip and dinov2 have")
 
 
 def tune(
