@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from retrieval.errors import UsageError
+from retrieval.errors import DiffSimError, UsageError
 
 if TYPE_CHECKING:
     from retrieval.results import Results
+
+    Answer = tuple[Any, Results | DiffSimError]
+    """A query, and what was found for it or why nothing could be."""
 
 Form = Literal["table", "json", "jsonl", "paths", "null"]
 
@@ -24,30 +27,42 @@ def choose_form(*, as_json: bool, as_jsonl: bool, paths: bool, null: bool) -> Fo
     return chosen[0] if chosen else "table"
 
 
-def print_results(searches: "Sequence[Results]", form: Form, is_list: bool = False) -> None:
+def print_results(answers: "Sequence[Answer]", form: Form, is_list: bool = False) -> None:
     """Print what searches found; ``is_list`` says that several were asked for, however many there are.
 
     Paths are absolute but in the table, where those below the working directory are shortened. Of several searches
-    JSON is a list, a JSON line names its query, and paths are given once each.
+    JSON is a list, in which a query that failed has an ``error``; a JSON line names its query, and paths are given
+    once each.
     """
+    found = [given for _, given in answers if not isinstance(given, DiffSimError)]
     if form == "json":
-        print_json([results.to_dict() for results in searches] if is_list else searches[0].to_dict())
+        each = [_as_json(query, given, is_list) for query, given in answers]
+        print_json(each if is_list else each[0])
     elif form == "jsonl":
-        for results in searches:
+        for results in found:
+            whole = results.to_dict()
             asked = {"query": results.query["path"]} if is_list else {}
-            for record in results.to_dict()["results"]:
-                print(json.dumps({**asked, **record}, ensure_ascii=False))
+            for record in whole["results"]:
+                line = {"schema": whole["schema"], **asked, "mode": results.mode, **record}
+                print(json.dumps(line, ensure_ascii=False))
     elif form in ("paths", "null"):
         end = b"\0" if form == "null" else b"\n"
-        paths = dict.fromkeys(result.path for results in searches for result in results)
+        paths = dict.fromkeys(result.path for results in found for result in results)
         # Bytes, not text: a path that no encoding can print must still reach xargs.
         sys.stdout.buffer.write(b"".join(os.fsencode(path) + end for path in paths))
         sys.stdout.flush()
     else:
-        for number, results in enumerate(searches):
+        for number, results in enumerate(found):
             if is_list:
                 print(("\n" if number else "") + short_path(results.query["path"] or "stdin"))
             _print_table(results)
+
+
+def _as_json(query: Any, given: "Results | DiffSimError", is_list: bool) -> dict[str, Any]:
+    if isinstance(given, DiffSimError):
+        return {"schema": 1, "query": {"path": str(query)}, "error": str(given), "kind": given.kind}
+    # Queries are searched some at a time: what they spent is shared out evenly.
+    return {**given.to_dict(), **({"timing_ms_is": "mean of queries searched together"} if is_list else {})}
 
 
 def print_json(values: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
@@ -56,7 +71,7 @@ def print_json(values: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
 
 
 def _print_table(results: "Results") -> None:
-    print("rank   score  path")
+    print(f"rank  {'coarse' if results.is_coarse else ' score'}  path")
     for result in results:
         print(f"{result.rank:4d}  {result.shown_score:6.4f}  {short_path(result.path)}")
 

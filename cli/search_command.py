@@ -11,14 +11,16 @@ import typer
 from cli import options
 from cli.output import Form, choose_form, print_results
 from cli.progress import TaskProgress
-from cli.running import run, say, speaker, work_offline
+from cli.running import run, say, speaker, stopping, work_offline
 from index_store.layout import find_index
-from retrieval.errors import DiffSimError
+from retrieval.errors import DiffSimError, UsageError
 from retrieval.settings import EngineSettings, SearchSettings, parse_bytes, parse_encoders
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cli.output import Answer
+    from retrieval.engine import Engine
     from retrieval.queries import ImageInput
     from retrieval.results import Results
 
@@ -54,6 +56,8 @@ def search(
 ) -> None:
     """Return the neighbours of images: in their style, of the same thing, or about the same."""
     form = choose_form(as_json=as_json, as_jsonl=as_jsonl, paths=paths, null=null)
+    if queries.count(STDIN) > 1:
+        raise UsageError(f"{STDIN} (stdin) may be given once")
     work_offline(offline)
     place = find_index(index, os.environ, Path.cwd())
     from retrieval.engine import Engine
@@ -66,17 +70,21 @@ def search(
         max_cache=HERE.max_cache if max_cache is None else parse_bytes(max_cache),
         memory=0 if len(queries) == 1 else None,  # this process ends with the search
     )
+    if sheet is not None:
+        from retrieval.sheet import check_sheet
+
+        check_sheet(sheet)
     engine = Engine.open(place, settings)
-    images = [sys.stdin.buffer.read() if query == STDIN else engine.locate(query) for query in queries]
-    found: list[tuple[ImageInput, Results]] = []
-    unusable: list[ImageInput] = []
+    answers = _Answers(queries)
     try:
-        with TaskProgress(quiet=quiet, bar=True) as progress:
+        answers.locate(engine)
+        state = "searching" if len(queries) == 1 else f"searching with {len(queries)} queries"
+        with stopping(answers.kept), TaskProgress(quiet, state=state) as progress:
             searches = engine.search_many(
-                images,
+                answers.images,
                 mode,
                 partial(progress.show, "computing candidates"),
-                partial(_pass_over, unusable) if len(images) > 1 else None,
+                answers.pass_over if answers.are_several else None,
                 k=k,
                 candidates=candidates,
                 exhaustive=exhaustive,
@@ -86,32 +94,73 @@ def search(
                 exclude_query=exclude_query,
             )
             for image, results in searches:
-                found.append((image, results))
-                if len(images) > 1:
-                    progress.show("searching", len(found) + len(unusable), len(images))
+                answers.take(image, results)
+                if answers.are_several:
+                    progress.show("searching", len(answers.given), len(queries))
     finally:
-        _print(found, form, is_list=len(images) > 1)
+        answers.print(form)
     if sheet is not None:
-        from retrieval.show import write_results_sheet
-
-        write_results_sheet(sheet, found)
-        speaker(quiet)(f"drawn: {sheet}")
-    if unusable:
+        _draw(sheet, answers.found, quiet)
+    if answers.are_several and len(answers.found) < len(queries):
         raise typer.Exit(1)
 
 
-def _pass_over(unusable: "list[ImageInput]", image: "ImageInput", error: DiffSimError) -> None:
-    unusable.append(image)
-    say(f"error: {error}")
+class _Answers:
+    """The queries in the order they were asked, and what became of each: results, or an error."""
+
+    def __init__(self, queries: "Sequence[str]") -> None:
+        self.queries = queries
+        self.are_several = len(queries) > 1
+        self.images: list[ImageInput] = []
+        self.given: dict[int, Answer] = {}  # by the query's position
+        self._positions: dict[int, int] = {}  # by the image's identity: the same file may be asked for twice
+
+    def locate(self, engine: "Engine") -> None:
+        """Find out which image each query means; of several, one that means none is passed over."""
+        for position, query in enumerate(self.queries):
+            try:
+                image = sys.stdin.buffer.read() if query == STDIN else Path(engine.locate(query))
+            except UsageError as error:
+                if not self.are_several:
+                    raise
+                self._fail(position, error)
+            else:
+                self._positions[id(image)] = position
+                self.images.append(image)
+
+    def pass_over(self, image: "ImageInput", error: DiffSimError) -> None:
+        self._fail(self._positions[id(image)], error)
+
+    def _fail(self, position: int, error: DiffSimError) -> None:
+        self.given[position] = (self.queries[position], error)
+        say(f"error: {error}")
+
+    def take(self, image: "ImageInput", results: "Results") -> None:
+        self.given[self._positions[id(image)]] = (image, results)
+
+    @property
+    def found(self) -> "list[tuple[ImageInput, Results]]":
+        """Queries with their results, without those that failed."""
+        in_order = (self.given[position] for position in sorted(self.given))
+        return [(image, given) for image, given in in_order if not isinstance(given, DiffSimError)]
+
+    def kept(self) -> str:
+        return f"{len(self.given)} of {len(self.queries)} queries are answered" if self.are_several else ""
+
+    def print(self, form: Form) -> None:
+        """Print what was found, also by searches that were stopped."""
+        if not self.given:
+            return
+        for note in dict.fromkeys(note for _, results in self.found for note in results.notes):
+            say(f"note: {note}")
+        print_results([self.given[position] for position in sorted(self.given)], form, self.are_several)
 
 
-def _print(found: "Sequence[tuple[ImageInput, Results]]", form: Form, is_list: bool) -> None:
-    """Print what was found, also by searches that were stopped."""
-    if not found:
-        return
-    for note in dict.fromkeys(note for _, results in found for note in results.notes):
-        say(f"note: {note}")
-    print_results([results for _, results in found], form, is_list)
+def _draw(sheet: Path, found: "Sequence[tuple[ImageInput, Results]]", quiet: bool) -> None:
+    from retrieval.show import write_results_sheet
+
+    left_out = write_results_sheet(sheet, found)
+    speaker(quiet)(f"drawn: {sheet}" + (f", without the {left_out} farthest neighbours" if left_out else ""))
 
 
 def main() -> NoReturn:

@@ -60,14 +60,23 @@ class Results:
     def __iter__(self) -> Iterator[Result]:
         return iter(self.results)
 
+    @property
+    def is_coarse(self) -> bool:
+        """Whether these are ranked by the coarse stage alone; False where nothing was found."""
+        return any(result.score is None for result in self.results)
+
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values: the fields by name, and ``{"schema": 1}``."""
+        """Return plain values: the fields by name, ``{"schema": 1}``, and the sum of the times as ``total``.
+
+        Of queries that were searched together (:meth:`retrieval.Engine.search_many`), times are means.
+        """
+        timing = {**self.timing_ms, "total": sum(self.timing_ms.values())}
         return {
             "schema": SCHEMA,
             "index": dict(self.index),
             "query": dict(self.query),
             "mode": self.mode,
-            "timing_ms": {name: round(value, 2) for name, value in self.timing_ms.items()},
+            "timing_ms": {name: round(value, 2) for name, value in timing.items()},
             "computed": self.computed,
             "cached": self.cached,
             "left_out": self.left_out,

@@ -6,12 +6,12 @@ import os
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 from retrieval.errors import DiffSimError, ImageError, NoSpaceError, UsageError
+from retrieval.fonts import Font, drawable, own_font
 from retrieval.images import DecodeRules, read_image, to_rgb
 from retrieval.writable import check_writable
 
@@ -25,8 +25,6 @@ _ACCEPTED = ", ".join((*_PICTURES, *_PAGES))
 _WHITE, _MAT, _LINE = (255, 255, 255), (242, 243, 246), (222, 225, 231)
 _INK, _GREY, _ACCENT = (26, 29, 38), (118, 123, 137), (214, 58, 84)
 _MOST_COLUMNS, _MARGIN, _GAP, _ASIDE = 10, 28, 14, 44
-
-_Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ class _Sheet:
     def __init__(self, rows: Sequence[SheetRow], heading: str, cell: int) -> None:
         self.rows, self.heading, self.cell, self.thumbnails = rows, printable(heading), cell, Thumbnails(cell)
         self.text, self.small, self.title, self.large = (
-            _font(max(9, round(cell * share))) for share in (0.085, 0.064, 0.115, 0.15)
+            own_font(max(9, round(cell * share))) for share in (0.085, 0.064, 0.115, 0.15)
         )
         self.columns = _columns([len(row.neighbours) for row in rows])
         self.first = _MARGIN + cell + _ASIDE  # where the neighbours begin
@@ -158,9 +156,10 @@ class _Sheet:
         self._write(x, below + round(0.115 * side), printable(cell.note), self.small, _GREY, side)
 
     def _write(
-        self, x: float, y: float, text: str, font: _Font, fill: tuple[int, int, int], room: float, right: bool = False
+        self, x: float, y: float, text: str, font: Font, fill: tuple[int, int, int], room: float, right: bool = False
     ) -> int:
         # Returns the width taken; text of any length and any script must fit without an error.
+        text, font = drawable(text, font)
         text = _shortened(text, font, room)
         taken = font.getlength(text)
         self.pencil.text((x + (room - taken if right else 0), y), text, font=font, fill=fill)
@@ -175,12 +174,7 @@ def _columns(counts: Sequence[int]) -> int:
     return min((10, 9, 8), key=lambda columns: sum(-count % columns for count in counts))
 
 
-@lru_cache(maxsize=16)
-def _font(size: int) -> _Font:
-    return ImageFont.load_default(size=size)
-
-
-def _shortened(text: str, font: _Font, room: float) -> str:
+def _shortened(text: str, font: Font, room: float) -> str:
     """Leave out the middle of ``text``, as little of it as makes it fit ``room`` pixels."""
     text = text if len(text) <= 512 else f"{text[:256]}{text[-256:]}"
     if font.getlength(text) <= room:

@@ -20,6 +20,9 @@ def draw_figure(folder: Path, queries: Sequence[Path], out: Path, run: Run, k: i
     items = list(find_images([folder]).files)
     if len(items) < 2:
         raise UsageError(f"a figure needs two images or more, and {folder} holds {len(items) or 'none'}")
+    for query in queries:
+        if not query.is_file():
+            raise UsageError(f"query {query}: no such file: check the path")
     asked = [query.resolve() for query in queries] or _spread(items)
     found = {name: _nearest(name, asked, items, run, k) for name in run.metrics}
     rows = [
@@ -31,7 +34,8 @@ def draw_figure(folder: Path, queries: Sequence[Path], out: Path, run: Run, k: i
         for query in asked
         for name in run.metrics
     ]
-    write_sheet(out, rows, f"nearest {k} of {len(items)} images in {folder.resolve().name}")
+    most = max(len(row.neighbours) for row in rows)
+    write_sheet(out, rows, f"nearest {most} of {len(items)} images in {folder.resolve().name}")
 
 
 def _nearest(
