@@ -102,11 +102,12 @@ def score(
         layer, step, None, image_size, similarity, "both", parity, branches, noise, seed, prompt, dtype
     )
     settings = replace(settings, masks=folder_of(masks))
+    folders = weights_by_metric(weights, names)
     from retrieval.images import DecodeRules
     from retrieval.queries import read_named
 
     a, b = (read_named(path, DecodeRules(alpha=alpha))[0] for path in (first, second))
-    loaded = load_all(names, settings, weights_by_metric(weights, names), device, offline)
+    loaded = load_all(names, settings, folders, device, offline)
     for each in loaded.values():
         each.need_scores()
     found = {

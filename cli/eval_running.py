@@ -5,9 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cli.running import say
 from retrieval.errors import UsageError
-from retrieval.metrics import Metric, MetricSettings, describe_metric, load_metric
+from retrieval.metrics import Metric, MetricSettings, describe_metric, load_metric, unused_settings
 from retrieval.settings import parse_names
+
+_OPTIONS = {"denoising_step": "--step"}  # of settings whose option is called otherwise
 
 
 def chosen_metrics(texts: Sequence[str]) -> list[str]:
@@ -84,6 +87,8 @@ def load_all(
         own = replace(settings, **{**folder, **(published or {}).get(name, {})})
         return load_metric(name, own, place, offline)
 
+    for field in sorted(set.intersection(*(unused_settings(name, settings) for name in names))):
+        say(f"note: {_OPTIONS.get(field, f'--{field}')} changes nothing of {', '.join(names)}")
     for name in names:
         members = describe_metric(name).members
         if members:

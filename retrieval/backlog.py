@@ -132,10 +132,13 @@ def check_order(order: Sequence[str]) -> None:
     """Raise a UsageError unless ``order`` is one of the known ones, or names pictures: ``like:QUERY``, any number."""
     known = [word for word in order if word in (NEWEST, OLDEST, PATH)]
     pictures = [word for word in order if word.startswith(LIKE) and word != LIKE]
-    if len(order) != max(1, len(pictures)) or len(known) + len(pictures) != len(order):
+    unknown = [word for word in order if word not in known and word not in pictures]
+    if unknown or not order:
         raise UsageError(
-            f"unknown order '{' '.join(order)}'; known: newest, oldest, path, or like:QUERY (several times if need be)"
+            f"unknown order '{' '.join(unknown)}'; known: newest, oldest, path, like:QUERY (repeatable)"
         )
+    if known and len(order) > 1:
+        raise UsageError(f"several orders ({', '.join(order)}): give one; only like:QUERY may be repeated")
 
 
 def in_order(reader: IndexReader, order: Sequence[str], models: Models) -> NDArray[np.int64]:

@@ -49,12 +49,7 @@ def compile_models(models: Models, batch: int, backend: str = "inductor") -> Mod
         UsageError: the model has no network that could be compiled.
         DependencyError: this machine lacks a compiler; the message says what to install.
     """
-    extractor = models.extractor
-    if not isinstance(extractor, Compilable):
-        name = models.extractor.fingerprint()["name"]
-        raise UsageError(
-            f"model {name} has nothing to compile; leave --compile out (it serves sd15, diffsim-xl and dit)"
-        )
+    extractor = compilable(models)
     read = {extractor.attention(target.layer) for target in models.targets.values()}
     for network in extractor.networks():
         for region in regions(network, read):
@@ -68,6 +63,16 @@ def compile_models(models: Models, batch: int, backend: str = "inductor") -> Mod
     except dynamo.exc.TorchDynamoException as error:
         raise DependencyError(_what_is_missing(error)) from error
     return fixed
+
+
+def compilable(models: Models) -> Compilable:
+    """Return the extractor whose networks can be compiled, or raise a UsageError where there are none."""
+    if not isinstance(models.extractor, Compilable):
+        name = models.extractor.fingerprint()["name"]
+        raise UsageError(
+            f"model {name} has nothing to compile; leave --compile out (it serves sd15, diffsim-xl and dit)"
+        )
+    return models.extractor
 
 
 def regions(network: nn.Module, read: Collection[nn.Module]) -> Iterator[nn.Module]:

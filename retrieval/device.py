@@ -30,7 +30,8 @@ def choose_device(name: str) -> "torch.device":
     if kind == "auto":
         return torch.device(next(d for d in ("cuda", "mps", "cpu") if has[d]))
     if not has[kind]:
-        raise UsageError(f"device '{name}' was asked for, but torch {torch.__version__} finds none on this machine")
+        found = f"torch {torch.__version__} finds none on this machine"
+        raise UsageError(f"device '{name}' was asked for, but {found}; use --device cpu, or auto")
     return torch.device(kind, int(number)) if number.isdecimal() else torch.device(kind)
 
 

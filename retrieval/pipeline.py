@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from retrieval.compiled import compile_models
+from retrieval.compiled import compilable, compile_models
 from retrieval.events import BuildEvent
 from retrieval.ingest import FileBatch, read_batches
 from retrieval.models import Models, Pending, Prepared
@@ -40,6 +40,7 @@ class Pipeline:
         """
         size = run.batch_size or 1
         if run.compile and need.modes:
+            compilable(models)  # refused before it is announced
             emit(BuildEvent("compiling", f"for batches of {size}"))
             models = compile_models(models, size)
         return cls(models, size, workers(run), clock)

@@ -48,9 +48,22 @@ def new_recipe(modes: Sequence[str] | None, choices: ModelChoices, run: BuildSet
     find_codec(asked.codec)
     chosen = choose_model(asked, run.device, run.offline)
     description = describe_extractor(chosen.name)
-    wanted = choose_modes(description.modes, modes or description.default_modes)
-    settings = resolve(replace(asked, model=chosen.name), wanted, run.device)
+    wanted = choose_modes(description.modes, description.default_modes if modes is None else modes)
+    used, chosen = _without_unused(choices, chosen, asked.weights)
+    settings = resolve(ModelSettings(**{**used, "model": chosen.name}), wanted, run.device)
+    if "dtype" in description.unused_with(asked.weights):
+        settings = replace(settings, dtype="float32")  # whatever the device's own is: the index is the same
     return Recipe(settings, {mode.name: mode.target for mode in wanted}, chosen, run.attention or "eager")
+
+
+def _without_unused(
+    choices: ModelChoices, chosen: ChosenModel, weights: str | None
+) -> tuple[dict[str, Any], ChosenModel]:
+    """Leave out the choices that change nothing of the model, so that they are no part of the index; and say so."""
+    unused = describe_extractor(chosen.name).unused_with(weights)
+    used = {name: value for name, value in choices.items() if name not in unused}
+    needless = ", ".join(f"--{name}" for name in choices if name in unused)
+    return used, replace(chosen, why=f"{chosen.why}; {needless} changes nothing of it") if needless else chosen
 
 
 def stored_recipe(reader: IndexReader, root: Path) -> Recipe:
@@ -78,9 +91,11 @@ def continued_recipe(
     stored = stored_recipe(reader, root)
     find_codec(choices.get("codec", stored.settings.codec))
     table = describe_extractor(stored.settings.model).modes
-    added = [mode for mode in choose_modes(table, modes or stored.targets) if mode.name not in stored.targets]
+    wanted = stored.targets if modes is None else modes
+    added = [mode for mode in choose_modes(table, wanted) if mode.name not in stored.targets]
     targets = {**stored.targets, **{mode.name: mode.target for mode in added}}
-    given: Any = {key: value for key, value in choices.items() if not (key == "model" and value == "auto")}
+    given, chosen = _without_unused(choices, stored.chosen, stored.settings.weights)
+    given = {key: value for key, value in given.items() if not (key == "model" and value == "auto")}
     given["encoders"] = _grown_encoders(stored.settings.encoders or {}, choices, added, root)
     asked = ModelSettings(**{**stored.settings.to_json(), **given})
     asked = resolve(asked, choose_modes(table, targets), run.device)
@@ -89,7 +104,8 @@ def continued_recipe(
     found = [line for line in found if not line.startswith(("weights:", "encoders."))]
     if found:
         raise _made_otherwise(root, "; ".join(found))
-    return replace(stored, settings=asked, targets=targets, attention=run.attention or stored.attention)
+    attention = run.attention or stored.attention
+    return replace(stored, settings=asked, targets=targets, attention=attention, chosen=chosen)
 
 
 def _grown_encoders(

@@ -1,5 +1,6 @@
 """What a score depends on, and what a build may choose: every default of the project lives here, once."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -19,6 +20,7 @@ from retrieval.vocabulary import (
 
 PUBLISHED_SEED = 2334
 PUBLISHED_PROMPT = "High quality image"
+MOST_WORKERS = 256
 NEWEST = "newest"  # the order in which a fill goes on, unless another is named
 
 
@@ -40,6 +42,9 @@ class ModelSettings:
     # name -> local folder, or None for the hub or for a folder of that name beside `weights`.
     # None as a whole: the encoders that the modes name.
     encoders: Mapping[str, str | None] | None = None
+
+    def __post_init__(self) -> None:
+        at_least(1, image_size=self.image_size)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for the index's settings."""
@@ -84,7 +89,17 @@ class BuildSettings:
     compile: bool = False  # torch.compile for the networks that read attention: minutes before the first image
 
     def __post_init__(self) -> None:
-        _at_least(1, batch_size=self.batch_size, workers=self.workers, segment_rows=self.segment_rows)
+        at_least(1, batch_size=self.batch_size, workers=self.workers, segment_rows=self.segment_rows)
+        at_least(0, commit_seconds=self.commit_seconds)
+        if (self.workers or 0) > MOST_WORKERS:
+            raise UsageError(
+                f"workers must be at most {MOST_WORKERS}, not {self.workers}: they are threads that decode"
+            )
+        if (self.batch_size or 0) > self.segment_rows:
+            raise UsageError(
+                f"batch size {self.batch_size} is more than the {self.segment_rows} images of one commit: choose less, "
+                "or more of these with --segment-rows"
+            )
 
 
 @dataclass(frozen=True)
@@ -100,7 +115,9 @@ class SearchSettings:
     exclude_query: bool = False  # leave out results whose file has the query's bytes
 
     def __post_init__(self) -> None:
-        _at_least(1, k=self.k, candidates=self.candidates)
+        at_least(1, k=self.k, candidates=self.candidates)
+        if self.min_score is not None and math.isnan(self.min_score):
+            raise UsageError("min score must be a number, not nan")
         if self.exhaustive and not self.rerank:
             raise UsageError("exhaustive scoring and the bare coarse ranking exclude each other: choose one")
         if self.similarity not in get_args(Similarity):
@@ -132,12 +149,13 @@ class EngineSettings:
     memory: int | None = None
 
     def __post_init__(self) -> None:
-        _at_least(0, max_cache=self.max_cache, memory=self.memory)
+        at_least(0, max_cache=self.max_cache, memory=self.memory)
 
 
-def _at_least(least: int, **values: int | None) -> None:
+def at_least(least: int, **values: float | None) -> None:
+    """Raise a UsageError that names the first of ``values`` below ``least``, or no number; None is left alone."""
     for name, value in values.items():
-        if value is not None and value < least:
+        if value is not None and not value >= least:
             raise UsageError(f"{name.replace('_', ' ')} must be at least {least}, not {value}")
 
 

@@ -8,6 +8,7 @@ from time import perf_counter
 from typing import TypeVar
 
 DECODE, COMPUTE, WRITE = "decode", "compute", "write"
+LEAST_SECONDS = 0.05  # of work, before a stage's speed is told
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
@@ -37,12 +38,15 @@ class StageClock:
             self._images[stage] += images
 
     def speeds(self) -> dict[str, float]:
-        """Return images a second by stage, as if the others never kept it waiting; stages without work are left out."""
+        """Return images a second by stage, as if the others never kept it waiting.
+
+        Stages that have not worked for :data:`LEAST_SECONDS` are left out: what that says is noise.
+        """
         with self._lock:
             return {
                 stage: self._images[stage] * threads / self._seconds[stage]
                 for stage, threads in self._threads.items()
-                if self._images[stage] and self._seconds[stage]
+                if self._images[stage] and self._seconds[stage] >= LEAST_SECONDS
             }
 
 

@@ -171,8 +171,8 @@ def test_bad_requests_end_in_one_sentence(desk: Path, gallery: Path, index: Path
     assert "auto, sd15, mini" in failed(run(*build, gallery, "--model", "sd3", "-i", "n.diffsim", cwd=tmp_path), 2)
     assert "unknown mode 'stile'" in failed(run("diffsim-search", query, "-m", "stile", cwd=desk), 2)
     assert "no such file" in failed(run("diffsim-search", "nothing.jpg", cwd=desk), 2)
-    message = failed(run(*build, gallery, "-i", index, "--seed", "7", cwd=tmp_path), 3)
-    assert "seed: 2334 in the index, 7 asked for" in message
+    message = failed(run(*build, gallery, "-i", index, "--image-size", "96", cwd=tmp_path), 3)
+    assert "image_size: 144 in the index, 96 asked for" in message
     assert "--index" in message
 
 

@@ -136,7 +136,8 @@ def indexes(tmp_path_factory: pytest.TempPathFactory, gallery: Path) -> dict[str
     found = {}
     for codec in CODECS:
         found[codec] = folder / f"{codec}.diffsim"
-        build_index(gallery, found[codec], model="mini", modes=MODES, codec=codec, run=replace(RUN, batch_size=16))
+        run = replace(RUN, batch_size=16, segment_rows=16)
+        build_index(gallery, found[codec], model="mini", modes=MODES, codec=codec, run=run)
     return found
 
 

@@ -82,7 +82,7 @@ def test_bench_of_the_paper_takes_its_data_by_option(evaluate, tmp_path: Path) -
 def test_wrong_requests_are_one_sentence(evaluate, gallery: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     assert "known: diffsim-s, mini" in evaluate("score", "a", "b", "-m", "diffsim").failure(2)
     assert "unknown benchmark 'cifar'" in evaluate("bench", "cifar", gallery, "-m", "mini").failure(2)
-    assert "does not exist" in evaluate("score", "a.png", "b.png", "-m", "mini").failure(1)
+    assert "a.png: no such file" in evaluate("score", "a.png", "b.png", "-m", "mini").failure(1)
     assert "x does not exist: one folder a group is expected there" in evaluate(
         "bench", "sref", "--data", tmp_path / "x", "-m", "mini"
     ).failure(2)

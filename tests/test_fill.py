@@ -131,7 +131,7 @@ def test_an_index_without_a_coarse_stage_stays_without_when_a_mode_is_added(phot
 def test_an_addition_that_is_refused_leaves_no_trace(photos: Path, index: Path) -> None:
     build(photos, index, ["style"])
     before = read_current(Layout(index))
-    for wrong in ({"modes": ["stile"]}, {"modes": ["instance"], "seed": 7}, {"encoders": {"sift": None}}):
+    for wrong in ({"modes": ["stile"]}, {"modes": ["instance"], "image_size": 64}, {"encoders": {"sift": None}}):
         with pytest.raises((UsageError, IndexIncompatibleError)):
             build(photos, index, **wrong)
         assert read_current(Layout(index)) == before
@@ -333,7 +333,7 @@ def filled_order(
 @pytest.mark.parametrize("order", [["newer"], ["newest", "path"], ["like:"], ["newest", "like:x.png"], []])
 def test_orders_that_make_no_sense_are_refused(photos: Path, index: Path, order: list[str]) -> None:
     build(photos, index, ["style"], LAZY)
-    with pytest.raises(UsageError, match="known: newest, oldest, path, or like:QUERY"):
+    with pytest.raises(UsageError, match="like:QUERY"):
         fill(index, order=order)
 
 

@@ -85,7 +85,7 @@ def test_no_optimisation_changes_a_result(gallery: Path, tmp_path: Path, codec: 
 
     plain = results("plain", BuildSettings(batch_size=1, workers=1), EngineSettings(memory=0), threads=1)
     variants = {
-        "batch": (BuildSettings(batch_size=7, workers=3, segment_rows=5), EngineSettings(memory=0), 1),
+        "batch": (BuildSettings(batch_size=7, workers=3, segment_rows=7), EngineSettings(memory=0), 1),
         "memory": (BuildSettings(batch_size=16), EngineSettings(), 2),
         "tight": (BuildSettings(batch_size=3), EngineSettings(memory=200_000), 1),
     }

@@ -13,6 +13,7 @@ from PIL import Image
 
 from retrieval import sheet as module
 from retrieval.errors import DiffSimError, NoSpaceError, UsageError
+from retrieval.fonts import own_font
 from retrieval.images import DecodeRules, read_image
 from retrieval.sheet import SheetCell, SheetRow, Thumbnails, contact_sheet, printable, write_sheet
 from retrieval.sheet_html import html_page
@@ -137,7 +138,7 @@ def test_any_text_can_be_drawn(text: str) -> None:
 
 
 def test_names_are_shortened_in_the_middle() -> None:
-    font = module._font(12)
+    font = own_font(12)
     short = module._shortened("a_very_long_folder_name/and_a_file.png", font, 120)
     assert font.getlength(short) <= 120
     assert short.startswith("a_very")

@@ -76,3 +76,5 @@ def test_speeds_count_work_and_not_waiting(monkeypatch: pytest.MonkeyPatch) -> N
         pass
     assert clock.speeds() == {DECODE: 20.0, COMPUTE: 10.0}
     assert WRITE not in clock.speeds()
+    clock.add(WRITE, 1000, 1e-3)
+    assert WRITE not in clock.speeds(), "a millisecond says nothing of a speed"

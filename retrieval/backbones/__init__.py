@@ -118,6 +118,11 @@ class ExtractorDescription(Description):
     working_mb: int = 0  # memory that computing an image takes beside the weights, float32, about; 0: not measured
     float32_vae: bool = False  # whether the VAE, which takes most of it, is float32 whatever the dtype
     warnings: Mapping[str, str] = field(default_factory=dict)  # what a user of a mode must know, one line
+    unused: tuple[str, ...] = ()  # fields of ModelSettings that change nothing; see :meth:`unused_with`
+
+    def unused_with(self, weights: str | None) -> tuple[str, ...]:
+        """Return the settings that change nothing; a network that was named in place of no weights may use all."""
+        return () if weights is not None and not self.download_mb else self.unused
 
 
 WORKING_MB = 660  # of the VAE's encoder at 512 px, which all diffusion models here share, and which takes the most
@@ -155,6 +160,9 @@ _DINOV2 = Description(
 )
 
 
+_OF_DIFFUSION = ("branches", "noise", "seed", "prompt", "dtype")  # what has no network, or no noise, knows none
+
+
 def _vision_transformer(name: str, title: str, of: Description, modes: Mapping[str, Mode]) -> ExtractorDescription:
     # No style mode: at the last layer the paper has 71 and 78 % there, and it does not say which layer gives its 95 %.
     return ExtractorDescription(
@@ -170,6 +178,7 @@ def _vision_transformer(name: str, title: str, of: Description, modes: Mapping[s
         noise="shared",
         default_modes=("semantic",),
         batch_sizes=(16, 64),
+        unused=_OF_DIFFUSION,
     )
 
 
@@ -205,6 +214,7 @@ EXTRACTORS: dict[str, ExtractorDescription] = {
         draft=True,
         batch_sizes=(16, 64),
         working_mb=4,
+        unused=_OF_DIFFUSION,
         warnings={"semantic": "mini matches colour, texture and layout, not meaning; use --model sd15 for meaning"},
     ),
     "clip-aas": _vision_transformer("clip-aas", "AAS on CLIP ViT-B/32", _CLIP, CLIP_MODES),

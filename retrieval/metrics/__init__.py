@@ -6,13 +6,14 @@ metric's own module, and torch, are imported when it is loaded.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, cast, get_args
 
 from retrieval.backbones import EMBEDDERS, EXTRACTORS, Description
 from retrieval.errors import UsageError
-from retrieval.settings import PUBLISHED_PROMPT, PUBLISHED_SEED
+from retrieval.modes import LAST_STEP
+from retrieval.settings import PUBLISHED_PROMPT, PUBLISHED_SEED, at_least
 from retrieval.vocabulary import Branches, Directions, DtypeName, NoiseRule, Parity, Role, Similarity
 
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ class MetricSettings:
             value = getattr(self, name)
             if value not in get_args(words):
                 raise UsageError(f"unknown {name} '{value}'; known: {', '.join(get_args(words))}")
+        at_least(1, image_size=self.image_size, denoising_step=self.denoising_step)
+        if (self.denoising_step or 0) >= LAST_STEP:
+            raise UsageError(f"denoising step must be at most {LAST_STEP - 1}, not {self.denoising_step}")
 
 
 class Metric(ABC):
@@ -208,6 +212,19 @@ def indexed_by(name: str) -> str:
         able = ", ".join(other.name for other in METRICS.values() if other.loader == AAS)
         raise UsageError(f"metric '{name}' can't be indexed, since it is not made of attention; these can: {able}")
     return entry.extractor
+
+
+def unused_settings(name: str, settings: MetricSettings) -> set[str]:
+    """Return the fields of ``settings`` that differ from their defaults and change nothing of the metric ``name``."""
+    entry = describe_metric(name)
+    plain = MetricSettings()
+    chosen = {each.name for each in fields(plain) if getattr(settings, each.name) != getattr(plain, each.name)}
+    if entry.members:
+        return set.intersection(*(unused_settings(member, settings) for member in entry.members))
+    if not entry.extractor:
+        return chosen & {"layer", "denoising_step", "branches", "noise", "prompt"}
+    unused = set(EXTRACTORS[entry.extractor].unused_with(settings.weights))
+    return chosen & (unused | ({"denoising_step"} if not entry.denoising_step and "layer" not in chosen else set()))
 
 
 def chosen_model(model: str | None, metric: str | None) -> str | None:
