@@ -110,8 +110,7 @@ class IndexReader:
 
     def uris(self, rows: NDArray[np.int64] | None = None) -> list[str]:
         """Return the items' paths, by row; those of ``rows`` in that order, where they are given."""
-        column = self._catalog["uri"]
-        uris: list[str] = (column if rows is None else column.take(pa.array(rows))).to_pylist()
+        uris: list[str] = (self._catalog if rows is None else self._catalog.take(pa.array(rows)))["uri"].to_pylist()
         return uris
 
     def file_states(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
