@@ -16,22 +16,29 @@ DEFAULT_DTYPES: dict[str, str] = {"cpu": "float32", "cuda": "float16", "mps": "f
 
 
 def choose_device(name: str) -> "torch.device":
-    """Return the device called ``name``; ``auto`` takes cuda, then mps, then the CPU.
+    """Return the device called ``name``; ``auto`` takes cuda, then mps, then the CPU. ``cuda:1`` is the second GPU.
 
     Raises:
         UsageError: an unknown name, or a device that this machine lacks.
     """
     import torch
 
-    kind, _, number = name.partition(":")
-    if kind not in get_args(DeviceName):
-        raise UsageError(f"unknown device '{name}'; known: {', '.join(get_args(DeviceName))}")
-    has = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    kind, colon, number = name.partition(":")
+    if kind not in get_args(DeviceName) or (colon and (kind == "auto" or not number.isdecimal())):
+        raise UsageError(f"unknown device '{name}'; known: {', '.join(get_args(DeviceName))}, and numbers as in cuda:0")
+    has = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
+        "mps": int(torch.backends.mps.is_available()),
+    }
     if kind == "auto":
         return torch.device(next(d for d in ("cuda", "mps", "cpu") if has[d]))
     if not has[kind]:
         raise UsageError(f"device '{name}' was asked for, but torch {torch.__version__} finds none on this machine")
-    return torch.device(kind, int(number)) if number.isdecimal() else torch.device(kind)
+    if colon and int(number) >= has[kind]:
+        there = ", ".join(f"{kind}:{n}" for n in range(has[kind]))
+        raise UsageError(f"device '{name}' was asked for, but torch {torch.__version__} finds only {there}")
+    return torch.device(kind, int(number)) if colon else torch.device(kind)
 
 
 def choose_dtype(name: str, device: "torch.device") -> "torch.dtype":

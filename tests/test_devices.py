@@ -18,7 +18,9 @@ from torch.utils._pytree import tree_leaves
 from retrieval.aas import QKV, aligned_attention_scores
 from retrieval.arithmetic import ARITHMETIC
 from retrieval.backbones import describe_extractor, load_extractor, readout_of
+from retrieval.device import choose_device
 from retrieval.device_coarse import DeviceIndex
+from retrieval.errors import UsageError
 from retrieval.hot import HotRows, HotTier
 from retrieval.projection import HiddenExtractor
 from retrieval.rerank import Scorer, as_stored
@@ -123,3 +125,19 @@ def test_vision_transformers_stay_on_the_device(model: str, tmp_path: Path) -> N
 @pytest.mark.parametrize(("model", "folder"), [("diffsim-c", "sd15"), ("diffsim-xl", "sdxl")])
 def test_other_diffusion_models_stay_on_the_device(model: str, folder: str) -> None:
     stays_on_the_device(ModelSettings(model=model, weights=str(GOLDEN / "tiny" / folder), image_size=128))
+
+
+def test_a_device_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [choose_device(name) for name in ("cuda", "cuda:1", "cpu", "cpu:0")] == [
+        *(torch.device("cuda"), torch.device("cuda", 1), torch.device("cpu"), torch.device("cpu", 0)),
+    ]
+    for name in ("cuda:abc", "cuda:", "cuda:-1", "cuda:1.0", "auto:0", "tpu"):
+        with pytest.raises(UsageError, match=f"unknown device '{name}'; known: auto, cpu, cuda, mps"):
+            choose_device(name)
+    with pytest.raises(UsageError, match="'cuda:2' was asked for, but torch .* finds only cuda:0, cuda:1"):
+        choose_device("cuda:2")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UsageError, match="finds none"):
+        choose_device("cuda:0")
