@@ -136,7 +136,7 @@ def test_a_device_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> 
     for name in ("cuda:abc", "cuda:", "cuda:-1", "cuda:1.0", "auto:0", "tpu"):
         with pytest.raises(UsageError, match=f"unknown device '{name}'; known: auto, cpu, cuda, mps"):
             choose_device(name)
-    with pytest.raises(UsageError, match="'cuda:2' was asked for, but torch .* finds only cuda:0, cuda:1"):
+    with pytest.raises(UsageError, match=r"'cuda:2' was asked for, but torch .* finds only cuda:0, cuda:1"):
         choose_device("cuda:2")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UsageError, match="finds none"):
