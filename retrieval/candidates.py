@@ -23,7 +23,8 @@ class Ranking:
     """Candidates before the exact scores: rows, best first, with the coarse stage's word where there is one."""
 
     rows: NDArray[np.int64]
-    similarities: NDArray[np.float32] | None  # mean cosine over the encoders; NaN: the image has no vector
+    # Mean cosine over the encoders; NaN: the image has no vector, which only an exhaustive search lets pass.
+    similarities: NDArray[np.float32] | None
 
 
 class CandidatePicker:
@@ -72,7 +73,7 @@ class CandidatePicker:
         return tuple(name for name in preferred if name in has) or tuple(has)
 
     def without_vector(self, mode: str) -> int:
-        """Return how many images lack a vector of the encoders that pick a mode's candidates."""
+        """Return how many images lack a vector of any of the encoders that pick a mode's candidates."""
         if mode not in self._lacking:
             held = [self._reader.has_vector(name) for name in self.encoders(mode)]
             self._lacking[mode] = int((~np.all(held, axis=0)).sum()) if held else 0

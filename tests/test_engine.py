@@ -110,6 +110,22 @@ def test_leaving_the_query_out_is_searching_an_index_without_its_copies(tmp_path
     assert len(results("with", {"k": 40})) == len(others)
 
 
+@pytest.mark.usefixtures("tiny")
+def test_an_image_without_a_vector_is_found_exhaustively_alone(tmp_path: Path) -> None:
+    """Its file was out of reach when the encoder of another mode was added."""
+    query = paint(tmp_path / "photos", range(6))[2]
+    index = tmp_path / "t.diffsim"
+    build_index(tmp_path / "photos", index, run=RUN, modes=["style"])
+    away = (tmp_path / "photos").rename(tmp_path / "away")
+    here = paint(tmp_path / "other", ["new.png"])[0]
+    build_index(tmp_path / "other", index, run=RUN, modes=["instance"])
+    found = Engine.open(index).search(away / query.name, "instance", rerank=False, k=7)
+    assert [result.path for result in found] == [str(here)]
+    assert "6 images lack a vector of the coarse stage, and only --exhaustive" in found.notes[0]
+    away.rename(tmp_path / "photos")
+    assert len(Engine.open(index).search(query, "instance", exhaustive=True, k=7)) == 7
+
+
 def test_paths_bytes_pictures_and_arrays_are_one_query(engine: Engine, gallery: Path) -> None:
     path = gallery / STYLES[0] / f"{MOTIFS[4]}.png"
     picture = Image.open(path)
