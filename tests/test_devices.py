@@ -25,6 +25,7 @@ from retrieval.hot import HotRows, HotTier
 from retrieval.projection import HiddenExtractor
 from retrieval.rerank import Scorer, as_stored
 from retrieval.settings import ModelSettings
+from retrieval.transfer import to_device
 from retrieval.vocabulary import LINEAR, Readout
 from tests.golden import DATA, GOLDEN, needs_golden
 from tests.test_vit import write_tiny_models
@@ -66,12 +67,20 @@ def test_the_coarse_stage_stays_on_the_device_until_it_has_chosen() -> None:
 
 
 @pytest.mark.parametrize("readout", [LINEAR, Readout(root=True, floor=1e-5)])
-def test_scoring_stays_on_the_device(readout: Readout) -> None:
+def test_scoring_stays_on_the_device(readout: Readout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what says which query wants which rows goes up once a step, as copies do that wait for nothing."""
+    uploads: list[int] = []
+
+    def counted(array: Any, device: torch.device) -> torch.Tensor:
+        uploads.append(len(array))
+        return to_device(array, device)
+
+    monkeypatch.setattr("retrieval.rerank.to_device", counted)
     shape = (2, 4, 16, 8)
-    queries = [QKV(*(torch.empty((1, *shape), device=META) for _ in range(3))) for _ in range(2)]
+    queries = [QKV(*(torch.empty((1, *shape), device=META) for _ in range(3))) for _ in range(3)]
     stored = {name: torch.empty((20, *shape), dtype=torch.float16, device=META) for name in "qkv"}
     rows = list(range(20))
-    takers = {row: {0} if row % 2 else {0, 1} for row in rows}
+    takers = {row: {0} if row % 2 else {0, 1, 2} for row in rows}
     hot = HotRows(HotTier(1 << 30), "style", torch.float16)
     with OneDevice():
         scorer = Scorer(queries, takers, "cosine", readout, as_stored, hot, ARITHMETIC["cuda"])
@@ -79,6 +88,7 @@ def test_scoring_stays_on_the_device(readout: Readout) -> None:
         held = {row: found for row in rows if (found := hot.get(row)) is not None}
         scorer.score_held(held)
     assert len(held) == 20
+    assert uploads == [20, 20]  # two queries' ten of twenty rows, stored and held
     assert {t.device for row in held.values() for t in (row.q, row.k, row.v, row.output)} == {META}
     assert {row.output.dtype for row in held.values()} == {torch.float16}
 
