@@ -95,6 +95,14 @@ def available_memory(device: "torch.device | None" = None) -> int | None:
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
 
 
+def is_memory_full(error: RuntimeError) -> bool:
+    """Say whether torch could not get the memory that it needs, on whatever device."""
+    import torch
+
+    # A CPU's allocator has no type of its own.
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 @contextmanager
 def told_of_memory(images: int, device: "torch.device") -> Iterator[None]:
     """Say what helps where the memory of ``device`` does not hold ``images`` that are computed at a time.
@@ -102,12 +110,10 @@ def told_of_memory(images: int, device: "torch.device") -> Iterator[None]:
     Raises:
         MemoryFullError: torch could not get the memory that the work inside needs.
     """
-    import torch
-
     try:
         yield
-    except RuntimeError as error:  # torch.OutOfMemoryError is one; a CPU's allocator has no type of its own
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+    except RuntimeError as error:
+        if not is_memory_full(error):
             raise
         free = available_memory(device)
         left = "" if free is None else f" ({free / 1e9:.1f} GB are free)"
