@@ -49,7 +49,7 @@ def test_an_enlarged_index_is_real(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("few")
 def test_every_figure_of_an_index_is_measured(tmp_path: Path) -> None:
     rows = sizes.sizes(tmp_path, "cpu", (ITEMS,))
-    figures = {what.strip(): float(figure.split()[0]) for what, figure, _ in rows}
+    figures = {what.strip(): float(figure.split()[0]) for what, figure, _ in rows if figure != reads.NOT_MEASURED}
     assert all(value >= 0 for value in figures.values())
     read = figures["bytes read by a search"] * 1e6
     assert read == pytest.approx(ITEMS * 3 * 2 * 36 * 214, rel=0.3)  # 150 candidates: q, k and v in float16
@@ -85,7 +85,7 @@ def test_attention_is_counted_on_any_device() -> None:
 
 
 def test_an_image_is_counted_on_shapes_as_on_numbers() -> None:
-    settings = ModelSettings(model="sd15", weights=str(TINY), image_size=128, dtype="float32")
+    settings = ModelSettings(model="sd15", weights=str(TINY), image_size=64, dtype="float32")
     found = [
         build_cost.count(load_extractor(settings, torch.device(device), offline=True)) for device in ("cpu", "meta")
     ]
@@ -97,3 +97,18 @@ def test_an_image_takes_less_than_half_of_the_published_operations() -> None:
     assert found["published_tflop"] == pytest.approx(8.17, abs=0.01)
     assert found["tflop"] == pytest.approx(3.48, abs=0.01)
     assert found["flop_share"] < 0.45
+
+
+def test_cold_reads_are_measured_where_files_can_leave_the_memory(tmp_path: Path) -> None:
+    mounts = f"/dev/a / ext4 rw 0 0\ntmpfs {tmp_path} tmpfs rw 0 0\n/dev/b {tmp_path}/disk xfs rw 0 0\n"
+    assert not reads.can_forget(tmp_path / "x.diffsim", mounts)
+    assert reads.can_forget(tmp_path / "disk" / "x.diffsim", mounts)
+    assert reads.can_forget(tmp_path.parent, mounts)
+    assert isinstance(reads.can_forget(tmp_path), bool)
+
+
+@pytest.mark.usefixtures("few")
+def test_what_can_not_be_measured_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sizes, "can_forget", lambda folder: False)
+    found = {what.strip(): (figure, note) for what, figure, note in sizes.sizes(tmp_path, "cpu", (ITEMS,))}
+    assert found["the same, no tensors in the page cache"] == (reads.NOT_MEASURED, reads.IN_MEMORY)
