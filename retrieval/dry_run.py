@@ -12,6 +12,7 @@ from index_store.mirror import index_name
 from index_store.reader import IndexReader
 from retrieval.backlog import Backlog, find_backlog
 from retrieval.build import was_committed
+from retrieval.compiled import compile_models
 from retrieval.estimate import Load, estimate_load
 from retrieval.events import BuildPlan
 from retrieval.ingest import Failure, read_batches
@@ -36,7 +37,7 @@ def plan_build(
     """Say what :func:`retrieval.build.build_index` would do with the same arguments; a few images are computed for it.
 
     Raises:
-        UsageError, IndexIncompatibleError, IndexCorruptError, ModelError: as the build would.
+        UsageError, IndexIncompatibleError, IndexCorruptError, ModelError, DependencyError: as the build would.
     """
     paths, listing, root = find_sources(sources, index)
     run = run or BuildSettings()
@@ -69,6 +70,8 @@ def plan_build(
         grown_fingerprint(reader.generation.fingerprint, models.fingerprint(), root)
     load = Load(len(work.pending), recipe.wanted.modes, backlog)
     estimate = estimate_load(models, recipe.settings, run, root, load)
+    if run.compile and recipe.wanted.modes:  # what is timed is what the build would run
+        models = compile_models(models, batch_size(recipe.settings, run))
     parts = [(recipe.wanted, work.pending), *((job.need, [Path(i.uri) for i in job.items]) for job in backlog.jobs)]
     seconds, images = _seconds(models, parts, batch_size(recipe.settings, run), run)
     if not images:
