@@ -20,14 +20,19 @@ def run(app: typer.Typer) -> NoReturn:
     Errors raised on purpose are for the user and get no traceback; anything else is a bug and shows where it is.
     """
     _quiet_libraries()
+    _wait_without_spinning()
     try:
         app(standalone_mode=True)
     except DiffSimError as error:
         say(f"error: {error}")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:  # typer turns the first into the second
+        if isinstance(end, SystemExit) and end.code != INTERRUPTED:
+            raise
         say("stopped")
-        sys.exit(INTERRUPTED)
+        # Not sys.exit: Python would wait for the batch that a thread is still computing, which may take minutes.
+        sys.stdout.flush()
+        os._exit(INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output has gone (`| head`). Python would complain again while it shuts down.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -73,3 +78,9 @@ def _quiet_libraries() -> None:
     # A model's tied or unused tensors are no news to a user; what can't be loaded is an error of ours.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+
+
+def _wait_without_spinning() -> None:
+    # Read by OpenMP when torch is imported. Its threads wait for each other in a loop otherwise, and keep the core from
+    # the one that is waited for where anything else runs: a search of 60 ms took 3 s beside two busy processes.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -9,6 +9,7 @@ taken for zeros.
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from index_store.codecs import DEFAULT_CODEC, Codec, all_finite, find_codec
+from index_store.background import BackgroundFiles
+from index_store.codecs import DEFAULT_CODEC, Codec, find_codec
 from index_store.durable import corrupt, reading, writing
 from index_store.errors import DiffSimError, IndexIncompatibleError
 from index_store.manifest import AttentionRecord
@@ -33,10 +35,26 @@ _ENTRY = np.dtype([("offset", "<u8"), ("size", "<u8")])
 
 
 class AttentionWriter:
-    """Append rows of one mode to a new group; whole shards reach the disk as they fill, the rest at :meth:`close`."""
+    """Append rows of one mode to a new group; whole shards reach the disk as they fill, the rest at :meth:`close`.
 
-    def __init__(self, path: Path, row_shapes: Mapping[str, tuple[int, ...]], codec: str = DEFAULT_CODEC) -> None:
-        """Create the group at ``path``; ``row_shapes`` gives the shape of one row of each array of ``codec``."""
+    Shards are put together, written and flushed in threads of their own (:class:`BackgroundFiles`).
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        row_shapes: Mapping[str, tuple[int, ...]],
+        codec: str = DEFAULT_CODEC,
+        files: BackgroundFiles | None = None,
+    ) -> None:
+        """Create the group at ``path``.
+
+        Args:
+            path: a folder that is not there yet.
+            row_shapes: the shape of one row of each array of ``codec``.
+            codec: a name in :data:`index_store.codecs.CODECS`.
+            files: shared with other writers, so that they bound each other; by default its own.
+        """
         self._codec = find_codec(codec)
         dtypes = {array.name: np.dtype(array.dtype) for array in self._codec.arrays}
         row_bytes = max(int(np.prod(row_shapes[name])) * dtype.itemsize for name, dtype in dtypes.items())
@@ -44,11 +62,11 @@ class AttentionWriter:
         self.record = AttentionRecord({name: tuple(row_shapes[name]) for name in dtypes}, shard_rows, codec)
         self.rows = 0
         self._firsts: dict[int, dict[str, int]] = {}
-        self._path = path
+        self._path, self._files = path, files or BackgroundFiles()
         self._waiting: dict[str, list[NDArray[Any]]] = {name: [] for name in dtypes}
         self._arrays = self._create()
 
-    def _create(self) -> dict[str, "object"]:
+    def _create(self) -> dict[str, object]:
         import zarr
         from zarr.codecs import Crc32cCodec
 
@@ -69,15 +87,20 @@ class AttentionWriter:
             }
 
     def append(self, tensors: Tensors) -> None:
-        """Append encoded rows; a number that is none is an error, since a score of it would be none."""
+        """Append rows that the codec encoded, which made sure that all their numbers are finite.
+
+        The arrays must not be changed afterwards.
+
+        Raises:
+            ValueError: another shape or dtype than the group's.
+            DiffSimError: rows that were appended before could not be written.
+        """
         count = len(next(iter(tensors.values())))
         for name, waiting in self._waiting.items():
             rows, dtype = tensors[name], self._codec.dtype_of(name)
             expected = (count, *self.record.row_shapes[name])
             if rows.shape != expected or rows.dtype != dtype:
                 raise ValueError(f"{name}: {dtype} of shape {expected} expected, got {rows.dtype} of {rows.shape}")
-            if not all_finite(rows):
-                raise DiffSimError(f"the model's {name} tensors do not fit {dtype.name} (infinite or not a number)")
             waiting.extend(rows)
         while self._count() >= self.record.shard_rows:
             self._flush(self.record.shard_rows)
@@ -86,9 +109,19 @@ class AttentionWriter:
         return len(next(iter(self._waiting.values())))
 
     def close(self) -> AttentionRecord:
-        """Write what waits and return the record for the generation."""
+        """Write what waits, wait until all is written and flushed, and return the record for the generation.
+
+        Where this was interrupted, it can be called again.
+        """
+        import zarr
+
         if self._count():
             self._flush(self._count())
+        self._files.finish()
+        with writing(self._path):
+            for name, array in self._arrays.items():
+                assert isinstance(array, zarr.Array)
+                array.resize((self.rows, *self.record.row_shapes[name]))
         return self.record
 
     @property
@@ -97,20 +130,14 @@ class AttentionWriter:
         return [self._firsts[number] for number in sorted(self._firsts)]
 
     def _flush(self, count: int) -> None:
-        import zarr
-
-        end = self.rows + count
-        for name, array in self._arrays.items():
-            assert isinstance(array, zarr.Array)
-            path = Path(_shard_path(self._path, name, self.rows // self.record.shard_rows, self.record))
-            with writing(self._path):
-                array.resize((end, *self.record.row_shapes[name]))
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(_shard_bytes(self._waiting[name][:count], self.record.shard_rows))
-        firsts = {name: row_checksum(rows[0]) for name, rows in self._waiting.items()}
-        self._firsts[self.rows // self.record.shard_rows] = firsts
-        # Only now, so that a flush that was interrupted can be done again.
-        self.rows, self._waiting = end, {name: rows[count:] for name, rows in self._waiting.items()}
+        number = self.rows // self.record.shard_rows
+        for name, rows in self._waiting.items():
+            path = Path(_shard_path(self._path, name, number, self.record))
+            self._files.write(path, partial(_shard_bytes, rows[:count], self.record.shard_rows))
+        self._firsts[number] = {name: row_checksum(rows[0]) for name, rows in self._waiting.items()}
+        # Only now, so that a flush that was interrupted can be done again: twice the same bytes do no harm.
+        self.rows += count
+        self._waiting = {name: rows[count:] for name, rows in self._waiting.items()}
 
 
 def row_checksum(row: NDArray[Any]) -> int:

@@ -115,8 +115,9 @@ class TensorCache:
                 self._bytes = sum(entry.size for entry in entries)
                 target = min(self._budget - size, int(FULL_SHARE * self._budget))
                 if self._bytes + size > self._budget:
-                    entries.sort()
-                    self._evict(entries, target)
+                    # Not what another process is writing just now: it would never appear.
+                    finished = (entry for entry in entries if not os.path.basename(entry.path).startswith(_UNFINISHED))
+                    self._evict(sorted(finished), target)
             self._bytes += size
         return True
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from index_store.attention import AttentionWriter, Tensors
+from index_store.background import BackgroundFiles
 from index_store.catalog import ITEM_SCHEMA, REJECT_SCHEMA, Item, Reject, write_ids, write_rows
 from index_store.coarse import Vectors, write_vectors
 from index_store.codecs import DEFAULT_CODEC
@@ -29,6 +30,7 @@ class SegmentWriter:
         self._filled: list[int] = []
         self._vectors: dict[str, list[Vectors]] = {}
         self._attention: dict[str, AttentionWriter] = {}
+        self._files = BackgroundFiles()
         self._appending = False
         self._record: SegmentRecord | None = None
         with writing(layout.segment(name)):
@@ -96,7 +98,7 @@ class SegmentWriter:
             if mode not in self._attention:
                 path = self._layout.attention(mode, self._name)
                 shapes = {name: array.shape[1:] for name, array in rows.items()}
-                self._attention[mode] = AttentionWriter(path, shapes, self._codec)
+                self._attention[mode] = AttentionWriter(path, shapes, self._codec, self._files)
             self._attention[mode].append(rows)
         for encoder, batch in vectors.items():
             self._vectors.setdefault(encoder, []).append(batch)
@@ -148,6 +150,7 @@ class SegmentWriter:
         A finished segment stays, since a generation may name it.
         """
         if self._record is None:
+            self._files.drop()
             remove_segment(self._layout, self._name)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index_store.catalog import Item
+from index_store.places import few
 from index_store.reader import IndexReader
 from retrieval.errors import UsageError
 from retrieval.images import read_image
@@ -18,6 +19,7 @@ from retrieval.settings import NEWEST
 from retrieval.work import state_of
 
 OLDEST, PATH, LIKE = "oldest", "path", "like:"
+LOOKED_AT = 4096  # items at a time: objects for a million at once would take a gigabyte
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Job:
     """Items that lack the same, in the order in which they are to get it."""
 
     need: Need
-    items: tuple[Item, ...]
+    rows: NDArray[np.int64]  # of the reader
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Backlog:
     unavailable: int = 0  # items that lack something and whose file is gone, or has another size
 
     def __len__(self) -> int:
-        return sum(len(job.items) for job in self.jobs) + sum(len(copy.rows) for copy in self.copies)
+        return sum(len(job.rows) for job in self.jobs) + sum(len(copy.rows) for copy in self.copies)
 
 
 def find_backlog(
@@ -74,17 +76,31 @@ def find_backlog(
     copies = _take_copies(reader, wanted, targets, lacks)
     lacks = lacks.T[order]
     counted = lacks.any(axis=1)
-    groups: dict[bytes, list[Item]] = {}
-    unavailable = 0
-    new = {item.id: item for item in moved}
-    for old, lack in zip(reader.items(order[counted]), lacks[counted], strict=True):
-        item = new.get(old.id, old)
-        if state_of(Path(item.uri))[0] == item.size:
-            groups.setdefault(lack.tobytes(), []).append(item)
-        else:
-            unavailable += 1
-    jobs = tuple(Job(_need(wanted, np.frombuffer(lack, bool)), tuple(items)) for lack, items in groups.items())
-    return Backlog(jobs, copies, unavailable)
+    order, lacks = order[counted], lacks[counted]
+    there = _have_files(reader, order, {item.id: item for item in moved})
+    jobs = tuple(
+        Job(_need(wanted, lack), order[there & (lacks == lack).all(axis=1)]) for lack in _distinct(lacks[there])
+    )
+    return Backlog(jobs, copies, int((~there).sum()))
+
+
+def items_of(reader: IndexReader, rows: NDArray[np.int64], moved: Mapping[int, Item]) -> list[Item]:
+    """Return the items of ``rows``, as they are in ``moved`` where their id is there."""
+    return [moved.get(item.id, item) for item in reader.items(rows)]
+
+
+def _have_files(reader: IndexReader, rows: NDArray[np.int64], moved: Mapping[int, Item]) -> NDArray[np.bool_]:
+    """Say of ``rows`` whether the file is there and has its size; its bytes are compared when it is read."""
+    items = (item for some in few(rows, LOOKED_AT) for item in items_of(reader, some, moved))
+    return np.fromiter((state_of(Path(item.uri))[0] == item.size for item in items), bool, len(rows))
+
+
+def _distinct(lacks: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return every row once, in the order of their first appearance."""
+    if not len(lacks):
+        return lacks
+    _, firsts = np.unique(lacks, axis=0, return_index=True)
+    return lacks[np.sort(firsts)]
 
 
 def _take_copies(

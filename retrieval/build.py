@@ -177,7 +177,7 @@ class _Builder:
 
     def _go_on(self, generation: Generation) -> Commits:
         codec = self._recipe.settings.codec
-        return Commits(self._layout, generation, codec, self._run, self._sources, self._tell_commit)
+        return Commits(self._layout, generation, codec, self._run, self._sources, self._clock, self._tell_commit)
 
     def run(self) -> None:
         """Commit what needs no computing, then all that is pending, then what items lack."""

@@ -11,6 +11,7 @@ from index_store.mirror import segment_name
 from index_store.segment import SegmentWriter
 from retrieval.errors import NoSpaceError
 from retrieval.settings import BuildSettings
+from retrieval.stages import WRITE, StageClock
 from retrieval.version import CREATED_BY
 
 _Batch = TypeVar("_Batch")
@@ -29,12 +30,16 @@ class Commits:
         codec: str,
         run: BuildSettings,
         sources: Sequence[str],
+        clock: StageClock,
         on_commit: Callable[[], None],
     ) -> None:
-        """Go on from ``generation``; every commit notes ``sources``, and ``on_commit`` is told of every segment."""
+        """Go on from ``generation``.
+
+        Every commit notes ``sources`` and counts as writing by ``clock``; ``on_commit`` is told of every segment.
+        """
         self.generation = generation
         self._layout, self._codec, self._run = layout, codec, run
-        self._sources, self._on_commit = sources, on_commit
+        self._sources, self._clock, self._on_commit = sources, clock, on_commit
         self._segment: SegmentWriter | None = None
         self._opened = 0.0
 
@@ -91,8 +96,9 @@ class Commits:
             segment.discard()
             self._segment = None
             return
-        record = segment.finish()
-        if record not in self.generation.segments[-1:]:  # else it was interrupted just after the commit
-            self.store(grow(segment, record))
+        with self._clock.working(WRITE, 0):  # its images were counted as they were appended
+            record = segment.finish()
+            if record not in self.generation.segments[-1:]:  # else it was interrupted just after the commit
+                self.store(grow(segment, record))
         self._segment = None
         self._on_commit()

@@ -1,19 +1,23 @@
 """Say what a build would do and take, and write nothing."""
 
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Unpack
 
+import numpy as np
+
+from index_store.catalog import Item
 from index_store.layout import Layout
 from index_store.mirror import index_name
 from index_store.reader import IndexReader
-from retrieval.backlog import Backlog, find_backlog
+from retrieval.backlog import Backlog, find_backlog, items_of
 from retrieval.build import was_committed
 from retrieval.compiled import compile_models
-from retrieval.estimate import Load, estimate_load
+from retrieval.estimate import Load, disk_problem, estimate_load, memory_problem
 from retrieval.events import BuildPlan
 from retrieval.ingest import Failure, read_batches
 from retrieval.models import Models, load_models
@@ -23,7 +27,8 @@ from retrieval.plan import continued_recipe, grown_fingerprint, new_recipe
 from retrieval.settings import BuildSettings, ModelChoices
 from retrieval.work import find_sources, plan_work
 
-TIMED_BATCHES = 2  # the first warms up
+TIMED_SECONDS = 2.0  # at least two batches, the first of which warms up
+TIMED_BATCHES = 20  # at most
 
 
 def plan_build(
@@ -70,41 +75,64 @@ def plan_build(
         grown_fingerprint(reader.generation.fingerprint, models.fingerprint(), root)
     load = Load(len(work.pending), recipe.wanted.modes, backlog)
     estimate = estimate_load(models, recipe.settings, run, root, load)
+    plan = replace(plan, estimate=estimate, problem=disk_problem(estimate, root) or memory_problem(estimate))
+    if memory_problem(estimate):
+        return plan  # timing it would end this machine
+    batch = batch_size(recipe.settings, run)
     if run.compile and recipe.wanted.modes:  # what is timed is what the build would run
-        models = compile_models(models, batch_size(recipe.settings, run))
-    parts = [(recipe.wanted, work.pending), *((job.need, [Path(i.uri) for i in job.items]) for job in backlog.jobs)]
-    seconds, images = _seconds(models, parts, batch_size(recipe.settings, run), run)
-    if not images:
-        return replace(plan, estimate=estimate)
-    return replace(plan, estimate=estimate, seconds_an_image=seconds / images, seconds=seconds)
+        models = compile_models(models, batch)
+    parts = [_Part(recipe.wanted, work.pending[: TIMED_BATCHES * batch], len(work.pending))]
+    if reader is not None:
+        parts += _to_complete(reader, backlog, {item.id: item for item in work.moved}, batch)
+    seconds, images = _seconds(models, parts, batch, run)
+    return replace(plan, seconds_an_image=seconds / images, seconds=seconds) if images else plan
 
 
-def _seconds(
-    models: Models, parts: Iterable[tuple[Need, Sequence[Path]]], batch: int, run: BuildSettings
-) -> tuple[float, int]:
+@dataclass(frozen=True)
+class _Part:
+    """Images that need the same."""
+
+    need: Need
+    first: Sequence[Path]  # those that are timed
+    images: int
+
+
+def _to_complete(reader: IndexReader, backlog: Backlog, moved: Mapping[int, Item], batch: int) -> Iterator[_Part]:
+    for job in backlog.jobs:
+        first = [Path(item.uri) for item in items_of(reader, job.rows[: TIMED_BATCHES * batch], moved)]
+        yield _Part(job.need, first, len(job.rows))
+
+
+def _seconds(models: Models, parts: Iterable[_Part], batch: int, run: BuildSettings) -> tuple[float, int]:
     """Time the first batches of every part; return the seconds that all of them take, and their images.
 
     A part none of whose first images can be used is left out.
     """
     seconds, images = 0.0, 0
-    for need, files in parts:
-        pace = _seconds_an_image(models, need, files[: TIMED_BATCHES * batch], batch, run)
+    for part in parts:
+        pace = _seconds_an_image(models, part.need, part.first, batch, run)
         if pace is not None:
-            seconds, images = seconds + pace * len(files), images + len(files)
+            seconds, images = seconds + pace * part.images, images + part.images
     return seconds, images
 
 
 def _seconds_an_image(
     models: Models, need: Need, files: Sequence[Path], batch: int, run: BuildSettings
 ) -> float | None:
-    """Compute ``files`` and return the last batch's time a file; None where no image of them can be used."""
-    pace = None
+    """Compute some of ``files`` and return the time a file; None where no image of them can be used.
+
+    The first batch, which warms up, counts only where it is the only one.
+    """
+    paces: list[float] = []
     batches = read_batches(files, batch, workers(run), models.rules, partial(models.prepare, need=need))
-    start = time.perf_counter()
-    for found in batches:
-        good = [outcome[1] for outcome in found.outcomes if not isinstance(outcome, Failure)]
-        if good:
-            models.encode_stored(good, need)
-            pace = (time.perf_counter() - start) / len(found.files)
-        start = time.perf_counter()
-    return pace
+    begun = start = time.perf_counter()
+    with closing(batches):
+        for found in batches:
+            good = [outcome[1] for outcome in found.outcomes if not isinstance(outcome, Failure)]
+            if good:
+                models.encode_stored(good, need)
+                paces.append((time.perf_counter() - start) / len(found.files))
+            start = time.perf_counter()
+            if len(paces) > 1 and start - begun > TIMED_SECONDS:
+                break
+    return float(np.median(paces[1:] or paces)) if paces else None

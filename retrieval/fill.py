@@ -5,16 +5,15 @@ in the index already is computed again, and a file that is no longer what was in
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index_store.cache import CacheKey, TensorCache
-from index_store.catalog import Item
 from index_store.layout import Layout, require_index
 from index_store.lock import writer_lock
 from index_store.manifest import Generation, SegmentRecord
@@ -24,8 +23,9 @@ from index_store.pull import existing_root
 from index_store.reader import IndexReader
 from index_store.segment import SegmentWriter, clear_uncommitted, drop_expired
 from retrieval.backbones import describe_extractor
-from retrieval.backlog import Backlog, Copy, check_order, coverage, find_backlog, in_order
+from retrieval.backlog import Backlog, Copy, Job, check_order, coverage, find_backlog, in_order
 from retrieval.commits import Commits
+from retrieval.discovery import Paths
 from retrieval.estimate import Load, check_estimate, estimate_load
 from retrieval.events import BuildEvent, FillReport
 from retrieval.ingest import Failure, FileBatch
@@ -36,7 +36,6 @@ from retrieval.pipeline import Pipeline
 from retrieval.plan import check_fingerprint, continued_recipe, lacks_modes
 from retrieval.settings import NEWEST, BuildSettings, ModelChoices
 from retrieval.stages import WRITE, StageClock
-from retrieval.work import uri_of
 
 COPIED_ROWS = 16  # taken from the cache, or from another mode, at a time
 
@@ -61,35 +60,58 @@ class Filler:
         """Take a pipeline, and where to write; ``on_batch`` is told how many items each batch dealt with."""
         self._pipeline = pipeline
         self._commits, self._on_batch = commits, on_batch
-        self._completed: set[int] = set()
         self._unavailable = 0
 
     def run(self, reader: IndexReader, backlog: Backlog) -> Filled:
         """Do what ``reader`` was found to lack: copy what can be copied, then compute the jobs one after the other."""
+        completed = np.zeros(len(reader), bool)
         for copy in backlog.copies:
             self._copy(reader, copy)
+            completed[copy.rows] = True
         for job in backlog.jobs:
-            items = {item.uri: item for item in job.items}
+            self._compute(reader, job, completed)
+        return Filled(int(completed.sum()), backlog.unavailable + self._unavailable)
 
-            def usable(batch: FileBatch, items: Mapping[str, Item] = items) -> list[Prepared]:
-                return [prepared for _, prepared in _unchanged(batch, items)]
+    def _compute(self, reader: IndexReader, job: Job, completed: NDArray[np.bool_]) -> None:
+        """Compute what the rows of ``job`` lack; those that have it then are marked in ``completed``."""
+        batches = few(job.rows, self._pipeline.batch)
+        under_way: deque[list[int]] = deque()  # by batch, the rows whose file is still what was indexed
 
-            files = [Path(item.uri) for item in job.items]
-            computed = self._pipeline.run(files, job.need, usable, self._commits.leaves_room)
-            self._commits.run(computed, partial(self._add, items), self._grow)
-        return Filled(len(self._completed), backlog.unavailable + self._unavailable)
+        def usable(batch: FileBatch) -> list[Prepared]:
+            rows = next(batches)
+            known = zip(rows.tolist(), reader.items(rows), batch.outcomes, strict=True)
+            same = [
+                (row, outcome[1])
+                for row, item, outcome in known
+                if not isinstance(outcome, Failure) and outcome[0].sha256 == item.sha256
+            ]
+            under_way.append([row for row, _ in same])
+            return [prepared for _, prepared in same]
+
+        def add(computed: tuple[FileBatch, Pending], segment: SegmentWriter) -> None:
+            batch, pending = computed
+            rows = under_way.popleft()
+            if rows:
+                with self._pipeline.clock.working(WRITE, len(rows)):
+                    stored = pending.stored()
+                    segment.fill(reader.ids[rows].tolist(), stored.vectors, stored.tensors)
+            completed[rows] = True
+            self._unavailable += len(batch.files) - len(rows)
+            self._on_batch(len(batch.files))
+
+        files = Paths(reader.uris(job.rows))
+        self._commits.run(self._pipeline.run(files, job.need, usable, self._commits.leaves_room), add, self._grow)
 
     def _copy(self, reader: IndexReader, copy: Copy) -> None:
         """Commit stored tensors once more under another mode's name: their files need not be there any more."""
 
         def add(rows: NDArray[np.int64], segment: SegmentWriter) -> None:
             segment.fill(reader.ids[rows].tolist(), {}, {copy.mode: reader.attention(copy.source, rows.tolist())})
-            self._completed.update(reader.ids[rows].tolist())
             self._on_batch(len(rows))
 
         self._commits.run(few(copy.rows, COPIED_ROWS), add, self._grow)
 
-    def adopt(self, cache: TensorCache, mode: str, digest: str, ids: Sequence[int]) -> int:
+    def adopt(self, cache: TensorCache, mode: str, digest: str, ids: NDArray[np.int64]) -> int:
         """Commit what searches have left of ``mode`` in the cache for ``ids``; return how many items that were."""
         taken: list[CacheKey] = []
 
@@ -100,33 +122,13 @@ class Filler:
                     segment.fill([key.id], {}, {mode: {name: array[None] for name, array in found.items()}})
                     taken.append(key)
 
-        self._commits.run(few(np.array(ids, np.int64), COPIED_ROWS), add, self._grow)
+        self._commits.run(few(ids, COPIED_ROWS), add, self._grow)
         for key in taken:
             cache.drop(key)
         return len(taken)
 
-    def _add(self, items: Mapping[str, Item], computed: tuple[FileBatch, Pending], segment: SegmentWriter) -> None:
-        batch, pending = computed
-        good = [item.id for item, _ in _unchanged(batch, items)]
-        if good:
-            with self._pipeline.clock.working(WRITE, len(good)):
-                stored = pending.stored()
-                segment.fill(good, stored.vectors, stored.tensors)
-        self._completed.update(good)
-        self._unavailable += len(batch.files) - len(good)
-        self._on_batch(len(batch.files))
-
     def _grow(self, segment: SegmentWriter, record: SegmentRecord) -> Generation:
         return replace(self._commits.generation, segments=(*self._commits.generation.segments, record))
-
-
-def _unchanged(batch: FileBatch, items: Mapping[str, Item]) -> list[tuple[Item, Prepared]]:
-    """Return those of a batch whose file is still what was indexed, in their order."""
-    return [
-        (items[uri_of(path)], outcome[1])
-        for path, outcome in zip(batch.files, batch.outcomes, strict=True)
-        if not isinstance(outcome, Failure) and outcome[0].sha256 == items[uri_of(path)].sha256
-    ]
 
 
 def fill_index(
@@ -187,6 +189,7 @@ def _fill(
         models = load_models(recipe.settings, recipe.targets, run.device, run.offline)
         fingerprint = models.fingerprint()
         check_fingerprint(generation.fingerprint, fingerprint, layout.root)
+        rows = in_order(reader, order, models)  # before anything is committed: it may name a picture that is not there
         run = replace(run, batch_size=batch_size(recipe.settings, run))
         estimate = estimate_load(models, recipe.settings, run, layout.root, Load(0, (), planned))
         on_event(BuildEvent("estimate", total=len(planned), estimate=estimate))
@@ -194,15 +197,16 @@ def _fill(
         pipeline = Pipeline.begin(models, wanted if planned.jobs else Need(), run, clock, on_event)
         on_event(BuildEvent("loaded"))
         progress = _Progress(on_event, clock)
-        commits = Commits(layout, generation, recipe.settings.codec, run, (), progress.committed)
+        commits = Commits(layout, generation, recipe.settings.codec, run, (), clock, progress.committed)
         filler = Filler(pipeline, commits, progress.advance)
         cache = TensorCache(layout, budget=0)
         for mode in wanted.modes:
             digest = tensors_digest(fingerprint, mode)
-            lacking = set(reader.ids[~reader.has_tensors(mode)].tolist())
-            adopted += filler.adopt(cache, mode, digest, sorted(lacking & cache.ids(mode, digest)))
+            lacking = reader.ids[~reader.has_tensors(mode)]
+            cached = np.array(sorted(cache.ids(mode, digest)), np.int64)
+            adopted += filler.adopt(cache, mode, digest, cached[np.isin(cached, lacking)])
         reader = IndexReader(layout.root)
-        backlog = find_backlog(reader, wanted, recipe.targets, in_order(reader, order, models))
+        backlog = find_backlog(reader, wanted, recipe.targets, rows)
         progress.total = len(backlog)
         filled = filler.run(reader, backlog)
         reader = IndexReader(layout.root)

@@ -175,11 +175,11 @@ def test_rows_of_another_shape_are_refused(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ARRAYS)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf], ids=str)
-def test_values_that_are_no_numbers_are_refused(tmp_path: Path, name: str, value: float) -> None:
+def test_values_that_are_no_numbers_are_refused(name: str, value: float) -> None:
     tensors = random_rows(2)
     tensors[name][1, 1, 0, 0, 1] = value
     with pytest.raises(DiffSimError, match=f"{name} tensors do not fit float16"):
-        AttentionWriter(tmp_path / "g.zarr", SHAPES).append(tensors)
+        CODECS["qkv-float16"].encode(tensors)
 
 
 @pytest.mark.parametrize("codec", CODECS)

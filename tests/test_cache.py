@@ -175,4 +175,5 @@ def test_processes_and_threads_share_it_without_a_lock(layout: Layout) -> None:
         answered = mine + waiting.get(timeout=60)
     assert min(answered) > 0
     assert list(layout.cache.rglob(".tmp*")) == []
-    assert cache_size(layout)[1] <= 16 * FILE_BYTES, "each process knows of the others' files when it looks again"
+    # Each knows of the others' files when it looks again, and writes two at most until then: a tenth of its budget.
+    assert cache_size(layout)[1] <= (12 + 3 * 2) * FILE_BYTES

@@ -19,12 +19,15 @@ from retrieval import transfer
 from retrieval.aas import QKV, aligned_attention_scores
 from retrieval.arithmetic import ARITHMETIC
 from retrieval.backbones import describe_extractor, load_extractor, readout_of
+from retrieval.device import choose_device
 from retrieval.device_coarse import DeviceIndex
+from retrieval.errors import UsageError
 from retrieval.hot import HotRows, HotTier
 from retrieval.modes import Target
 from retrieval.projection import HiddenExtractor
 from retrieval.rerank import Scorer, as_stored
 from retrieval.settings import ModelSettings
+from retrieval.transfer import to_device
 from retrieval.vocabulary import LINEAR, Readout
 from tests.golden import DATA, GOLDEN, needs_golden, tiny_dit
 from tests.test_vit import write_tiny_models
@@ -107,12 +110,20 @@ def test_the_coarse_stage_stays_on_the_device_until_it_has_chosen() -> None:
 
 
 @pytest.mark.parametrize("readout", [LINEAR, Readout(root=True, floor=1e-5)])
-def test_scoring_stays_on_the_device(readout: Readout) -> None:
+def test_scoring_stays_on_the_device(readout: Readout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what says which query wants which rows goes up once a step, as copies do that wait for nothing."""
+    uploads: list[int] = []
+
+    def counted(array: Any, device: torch.device) -> torch.Tensor:
+        uploads.append(len(array))
+        return to_device(array, device)
+
+    monkeypatch.setattr("retrieval.rerank.to_device", counted)
     shape = (2, 4, 16, 8)
-    queries = [QKV(*(torch.empty((1, *shape), device=META) for _ in range(3))) for _ in range(2)]
+    queries = [QKV(*(torch.empty((1, *shape), device=META) for _ in range(3))) for _ in range(3)]
     stored = {name: torch.empty((20, *shape), dtype=torch.float16, device=META) for name in "qkv"}
     rows = list(range(20))
-    takers = {row: {0} if row % 2 else {0, 1} for row in rows}
+    takers = {row: {0} if row % 2 else {0, 1, 2} for row in rows}
     hot = HotRows(HotTier(1 << 30), "style", torch.float16)
     with OneDevice():
         scorer = Scorer(queries, takers, "cosine", readout, as_stored, hot, ARITHMETIC["cuda"])
@@ -120,6 +131,7 @@ def test_scoring_stays_on_the_device(readout: Readout) -> None:
         held = {row: found for row in rows if (found := hot.get(row)) is not None}
         scorer.score_held(held)
     assert len(held) == 20
+    assert uploads == [20, 20]  # two queries' ten of twenty rows, stored and held
     assert {t.device for row in held.values() for t in (row.q, row.k, row.v, row.output)} == {META}
     assert {row.output.dtype for row in held.values()} == {torch.float16}
 
@@ -196,3 +208,19 @@ def test_dit_stays_on_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_other_diffusion_models_stay_on_the_device(model: str, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = ModelSettings(model=model, weights=str(GOLDEN / "tiny" / folder), image_size=128)
     stays_on_the_device(settings, monkeypatch)
+
+
+def test_a_device_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [choose_device(name) for name in ("cuda", "cuda:1", "cpu", "cpu:0")] == [
+        *(torch.device("cuda"), torch.device("cuda", 1), torch.device("cpu"), torch.device("cpu", 0)),
+    ]
+    for name in ("cuda:abc", "cuda:", "cuda:-1", "cuda:1.0", "auto:0", "tpu"):
+        with pytest.raises(UsageError, match=f"unknown device '{name}'; known: auto, cpu, cuda, mps"):
+            choose_device(name)
+    with pytest.raises(UsageError, match=r"'cuda:2' was asked for, but torch .* finds only cuda:0, cuda:1"):
+        choose_device("cuda:2")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UsageError, match="finds none"):
+        choose_device("cuda:0")

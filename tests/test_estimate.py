@@ -204,6 +204,11 @@ def test_a_batch_that_memory_cannot_hold_is_refused(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("retrieval.estimate.available_memory", lambda device: 1)
     with tiny_model(), pytest.raises(NoSpaceError, match="choose a smaller --image-size"):
         build_index(tmp_path / "photos", tmp_path / "x.diffsim", model="mini", run=RUN)
+    monkeypatch.setattr("retrieval.dry_run._seconds", None)  # a dry run computes none either
+    with tiny_model():
+        plan = plan_build(tmp_path / "photos", tmp_path / "x.diffsim", model="mini", run=RUN)
+    assert "choose a smaller --image-size" in plan.problem
+    assert not plan.fits
 
 
 def test_a_dry_run_counts_times_and_writes_nothing(tmp_path: Path) -> None:
@@ -252,5 +257,5 @@ def test_the_command_says_what_it_would_do(tmp_path: Path, free_disk: Shrink) ->
     assert told["fits"] is False
     assert told["estimate"]["bytes_by_mode"]["style"] == 46224
     assert "--codec hidden-float16 would fit" in told["estimate"]["advice"]
-    assert "the disk can't hold it: --codec" in CliRunner().invoke(app, words, catch_exceptions=False).stdout
+    assert "and 0.2 MB are free; --codec" in CliRunner().invoke(app, words, catch_exceptions=False).stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos"]

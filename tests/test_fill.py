@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,10 @@ def fill(index: Path, **choices: Any) -> FillReport:
 
 
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, tuple[str, ...], tuple[str, ...]]]:
-    """Note of every batch that is encoded: images, modes, encoders."""
+    """Note of every batch that is encoded from now on: images, modes, encoders."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("compute"):  # of a build that was interrupted
+            thread.join(60)
     batches: list[tuple[int, tuple[str, ...], tuple[str, ...]]] = []
     begin = Models.begin
 

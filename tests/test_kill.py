@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import subprocess
 import sys
 from collections import Counter
@@ -14,7 +15,7 @@ import pytest
 from tests.kill_harness import ADDITION_IMAGES, ADDITION_KILLS, IMAGES, KILLS, SEGMENT
 
 ROOT = Path(__file__).parents[1]
-TIMEOUT = 150
+TIMEOUT = 600  # seconds
 
 pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks and reads /proc"),
@@ -36,8 +37,10 @@ def scenario(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str
 
         def run(name: str) -> dict[str, Any]:
             print(name, file=stdin, flush=True)
+            if not select.select([stdout], [], [], TIMEOUT)[0]:
+                harness.kill()
             answer = stdout.readline()
-            assert answer, "the harness failed; see its traceback on stderr"
+            assert answer, f"the harness failed, see its traceback on stderr; or it took longer than {TIMEOUT} s"
             found: dict[str, Any] = json.loads(answer)
             return found
 

@@ -104,12 +104,12 @@ def test_human_votes_become_triplets(tmp_path: Path) -> None:
     for name, *_ in rows:
         for number, file in enumerate(("ref", "d0", "d1")):
             save(picture((100 * number, 0, 0)), tmp_path / name / f"{file}.jpg")
-    votes = datasets.load_votes(tmp_path)
-    assert votes.triplets.tolist() == [[0, 2, 1], [3, 4, 5]]
-    assert votes.random.tolist() == [False, True]
+    votes = datasets.load_triplets(tmp_path, "votes")
+    assert votes.triplets.tolist() == [[2, 1, 0], [5, 3, 4]]  # files in the order of their names
+    assert votes.unselected.tolist() == [False, True]
     figures = evaluate(votes, lambda images: -np.abs(images.mean((1, 2, 3))[:, None] - images.mean((1, 2, 3))))
     assert figures.triplets == 50  # d0 is nearer in both
-    assert figures.random_triplets == 100
+    assert figures.unselected == 100
 
 
 def test_levels_become_ordered_pairs_within_their_series(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_levels_become_ordered_pairs_within_their_series(tmp_path: Path) -> None
     (tmp_path / "levels.csv").write_text("file,reference,distortion,level\n" + text)
     for number, name in enumerate(["s/ref.jpg", *(line[0] for line in lines)]):
         save(picture((40 * number, 0, 0)), tmp_path / name)
-    levels = datasets.load_levels(tmp_path)
+    levels = datasets.load_triplets(tmp_path, "levels")
     assert len(levels.triplets) == 3  # 1 < 2, 1 < 3, 2 < 3; nothing across series
     assert (
         evaluate(levels, lambda images: -np.abs(images.mean((1, 2, 3))[:, None] - images.mean((1, 2, 3)))).triplets
@@ -127,5 +127,5 @@ def test_levels_become_ordered_pairs_within_their_series(tmp_path: Path) -> None
 
 
 def test_the_table_shows_map_or_triplets() -> None:
-    table = {"groups": {"row": Figures(90.0, 40.0, 50.0)}, "votes": {"row": Figures(77.6, random_triplets=80.0)}}
+    table = {"groups": {"row": Figures(90.0, 40.0, 50.0)}, "votes": {"row": Figures(77.6, unselected=80.0)}}
     assert markdown(table).splitlines()[-1] == "| row | 40.0 | 77.6 |"

@@ -47,7 +47,7 @@ def test_the_next_batch_is_computed_while_one_is_written() -> None:
 
     for number, _ in one_ahead(numbers(3, []), compute, always):
         if number < 2:
-            assert begun[number + 1].wait(5)  # before this one is done with
+            assert begun[number + 1].wait(60)  # before this one is done with
         if number == 0:
             assert not begun[2].is_set()  # never more than one ahead
 

@@ -32,6 +32,7 @@ Variant = Literal["code", "paper"]
 
 IP_PAIRS = (("1.0", "0.6"), ("0.8", "0.4"), ("0.6", "0.3"), ("0.4", "0.35"), ("0.3", "0.2"))
 TID_LEVELS: Mapping[Variant, tuple[int, int]] = {"code": (2, 3), "paper": (1, 5)}
+UNSELECTED = "random (unbiased)"  # the part of the votes that nobody selected
 NIGHTS_SPLIT: Mapping[Variant, str] = {"code": "val", "paper": "test"}
 
 
@@ -181,7 +182,7 @@ def load_votes(folder: Path, options: BenchOptions) -> list[Triplet]:
         if not home.is_dir():
             continue  # a part of the set is still a set: its size is reported
         near = int(row["human"])
-        part = "random (unbiased)" if "random" in row["page_section"].split("|") else "selected by the authors"
+        part = UNSELECTED if "random" in row["page_section"].split("|") else "selected by the authors"
         found.append(Triplet(home / "ref.jpg", home / f"d{near}.jpg", home / f"d{1 - near}.jpg", part))
     if not found:
         raise UsageError(f"{folder}: votes.csv names no folder that is there")

@@ -3,7 +3,6 @@
 A set is read once, at 256 pixels a side. ``grey`` and ``off_centre`` make harder copies of it.
 """
 
-import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from retrieval.evaluation.benches import UNSELECTED, BenchOptions, describe_bench
+from retrieval.evaluation.triplets import Triplet, read_groups
 from retrieval.images import DecodeRules, read_image, resize_square
 from retrieval.mini.measures import Labels
 from retrieval.mini.world import make_groups
@@ -19,7 +20,6 @@ from retrieval.vocabulary import WorldKind
 
 SIZE = 256
 CROP = 0.7  # of the side that an off-centre copy keeps
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 Images = NDArray[np.uint8]
 
@@ -34,51 +34,27 @@ class Groups:
 
 @dataclass(frozen=True)
 class Triplets:
-    """Images, triplets ``[m, 3]`` (query, nearer, farther), and which of them were sampled at random."""
+    """Images, triplets ``[m, 3]`` (query, nearer, farther), and which of them were drawn without a selection."""
 
     images: Images
     triplets: Labels
-    random: NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Levels:
-    """Images and ordered pairs: triplets (reference, lower level, higher level of one series)."""
-
-    images: Images
-    triplets: Labels
+    unselected: NDArray[np.bool_]
 
 
 def load_groups(folder: Path) -> Groups:
     """Read a folder of folders, one a group, in the order of their names."""
-    groups = sorted(path for path in folder.iterdir() if path.is_dir())
-    files = [sorted(f for f in group.rglob("*") if f.suffix.lower() in SUFFIXES) for group in groups]
-    labels = np.repeat(np.arange(len(groups)), [len(f) for f in files])
-    return Groups(read_all(f for group in files for f in group), labels)
+    groups = read_groups(folder)
+    labels = np.repeat(np.arange(len(groups)), [len(paths) for paths in groups.values()])
+    return Groups(read_all(path for paths in groups.values() for path in paths), labels)
 
 
-def load_votes(folder: Path) -> Triplets:
-    """Read human votes: ``votes.csv`` with columns id, page_section, human (0 or 1), and ref, d0, d1 in each folder."""
-    rows = [row for row in _table(folder / "votes.csv") if (folder / row["id"]).is_dir()]
-    files = [folder / row["id"] / f"{name}.jpg" for row in rows for name in ("ref", "d0", "d1")]
-    first = 3 * np.arange(len(rows))
-    human = np.array([int(row["human"]) for row in rows])
-    triplets = np.stack([first, first + 1 + human, first + 2 - human], axis=1)
-    return Triplets(read_all(files), triplets, np.array(["random" in row["page_section"] for row in rows]))
-
-
-def load_levels(folder: Path) -> Levels:
-    """Read distortions: ``levels.csv`` with columns file, reference, distortion, level."""
-    rows = [row for row in _table(folder / "levels.csv") if (folder / row["file"]).exists()]
-    names = sorted({row["file"] for row in rows} | {row["reference"] for row in rows})
-    number = {name: n for n, name in enumerate(names)}
-    triplets = [
-        (number[a["reference"]], number[a["file"]], number[b["file"]])
-        for a in rows
-        for b in rows
-        if (a["reference"], a["distortion"]) == (b["reference"], b["distortion"]) and int(a["level"]) < int(b["level"])
-    ]
-    return Levels(read_all(folder / name for name in names), np.array(triplets, np.int64))
+def load_triplets(folder: Path, bench: str) -> Triplets:
+    """Read a folder of one of ``diffsim-eval``'s benchmarks that are triplets."""
+    found: Sequence[Triplet] = describe_bench(bench).load(folder, BenchOptions())
+    files = [(triplet.reference, triplet.nearer, triplet.farther) for triplet in found]
+    number = {path: n for n, path in enumerate(sorted({path for row in files for path in row}))}
+    triplets = np.array([[number[path] for path in row] for row in files], np.int64)
+    return Triplets(read_all(number), triplets, np.array([triplet.part == UNSELECTED for triplet in found]))
 
 
 def procedural(kind: WorldKind, groups: int, views: int, seed: int) -> Groups:
@@ -111,8 +87,3 @@ def read_all(files: Iterable[Path]) -> Images:
 def resized(images: Images, size: int) -> Images:
     """Resize ``[n, 256, 256, 3]`` as the extractors' ``prepare`` does."""
     return np.stack([resize_square(Image.fromarray(image), size) for image in images])
-
-
-def _table(path: Path) -> Sequence[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))

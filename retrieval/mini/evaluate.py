@@ -20,14 +20,14 @@ from retrieval.backbones import EXTRACTORS, load_embedder
 from retrieval.backbones.mini import MiniExtractor, load_network
 from retrieval.mini import datasets
 from retrieval.mini.baselines import BASELINES
-from retrieval.mini.datasets import Groups, Images, Levels, Triplets
+from retrieval.mini.datasets import Groups, Images, Triplets
 from retrieval.mini.measures import Matrix, measure, triplet_accuracy
 from retrieval.mini.objective import directed
 from retrieval.mini.unet import MiniUNet, UNetShape
 from retrieval.modes import MINI_MODES, Target
 from retrieval.vocabulary import LINEAR, Readout, WorldKind
 
-Loaded = Groups | Triplets | Levels
+Loaded = Groups | Triplets
 Scorer = Callable[[Images], Matrix]
 IMAGE_SIZE = EXTRACTORS["mini"].image_size
 BATCH = 32
@@ -43,6 +43,7 @@ SETS: Mapping[str, str] = {  # and the mode that suits each
     "semantic_coco": "semantic",
     "semantic_imagenet": "semantic",
 }
+TRIPLETS: Mapping[str, str] = {"human_nights": "votes", "lowlevel_live": "levels"}  # sets that are no groups
 UNET_LAYER = {"style": "D_2", "instance": "M", "semantic": "M"}  # those that training aligns, see mini.train
 UNET_TIMESTEP = 50
 WORLDS: tuple[WorldKind, ...] = ("style", "instance", "layout")
@@ -55,7 +56,7 @@ class Figures:
     triplets: float
     mean_average_precision: float | None = None
     top1: float | None = None
-    random_triplets: float | None = None  # of human votes: the rows that were sampled at random
+    unselected: float | None = None  # the triplets of human votes that nobody selected
 
     @property
     def headline(self) -> float:
@@ -68,10 +69,8 @@ def load_sets(folder: Path) -> Iterator[tuple[str, str, Loaded]]:
     for name, mode in SETS.items():
         if not (folder / name).is_dir():
             continue
-        if name == "human_nights":
-            yield name, mode, datasets.load_votes(folder / name)
-        elif name == "lowlevel_live":
-            yield name, mode, datasets.load_levels(folder / name)
+        if name in TRIPLETS:
+            yield name, mode, datasets.load_triplets(folder / name, TRIPLETS[name])
         else:
             groups = datasets.load_groups(folder / name)
             yield name, mode, groups
@@ -149,9 +148,9 @@ def evaluate(loaded: Loaded, score: Scorer) -> Figures:
         found = measure(similarity, loaded.labels)
         return Figures(found.triplets, found.mean_average_precision, found.top1)
     accuracy = triplet_accuracy(similarity, loaded.triplets)
-    if isinstance(loaded, Levels):
+    if not loaded.unselected.any():
         return Figures(accuracy)
-    return Figures(accuracy, random_triplets=triplet_accuracy(similarity, loaded.triplets[loaded.random]))
+    return Figures(accuracy, unselected=triplet_accuracy(similarity, loaded.triplets[loaded.unselected]))
 
 
 def make_extractors(weights: Path | None) -> tuple[MiniExtractor, dict[str, MiniExtractor]]:
