@@ -125,7 +125,7 @@ def test_scoring_stays_on_the_device(readout: Readout, monkeypatch: pytest.Monke
     rows = list(range(20))
     takers = {row: {0} if row % 2 else {0, 1, 2} for row in rows}
     hot = HotRows(HotTier(1 << 30), "style", torch.float16)
-    with OneDevice():
+    with NoWait(monkeypatch):
         scorer = Scorer(queries, takers, "cosine", readout, as_stored, hot, ARITHMETIC["cuda"])
         scorer.score(rows, stored)
         held = {row: found for row in rows if (found := hot.get(row)) is not None}

@@ -12,7 +12,7 @@ from tests.bench.timing import Row, in_turns
 SHAPE = (2, 8, 256, 160)  # one SD 1.5 image, layer U_0: 1.3 MB an array
 IMAGES = 200
 WANTED = 100
-NOT_MEASURED, IN_MEMORY = "not measured", "this file system is in memory; TMPDIR names another place"
+NOT_MEASURED, IN_MEMORY = "not measured", "files are in memory here: set TMPDIR to a folder on a disk"
 
 
 def read_plainly(files: Sequence[tuple[int, Sequence[int]]], size: int) -> None:
