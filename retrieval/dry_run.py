@@ -16,6 +16,7 @@ from index_store.mirror import index_name
 from index_store.reader import IndexReader
 from retrieval.backlog import Backlog, find_backlog, items_of
 from retrieval.build import was_committed
+from retrieval.compiled import compile_models
 from retrieval.estimate import Load, disk_problem, estimate_load, memory_problem
 from retrieval.events import BuildPlan
 from retrieval.ingest import Failure, read_batches
@@ -41,7 +42,7 @@ def plan_build(
     """Say what :func:`retrieval.build.build_index` would do with the same arguments; a few images are computed for it.
 
     Raises:
-        UsageError, IndexIncompatibleError, IndexCorruptError, ModelError: as the build would.
+        UsageError, IndexIncompatibleError, IndexCorruptError, ModelError, DependencyError: as the build would.
     """
     paths, listing, root = find_sources(sources, index)
     run = run or BuildSettings()
@@ -78,6 +79,8 @@ def plan_build(
     if memory_problem(estimate):
         return plan  # timing it would end this machine
     batch = batch_size(recipe.settings, run)
+    if run.compile and recipe.wanted.modes:  # what is timed is what the build would run
+        models = compile_models(models, batch)
     parts = [_Part(recipe.wanted, work.pending[: TIMED_BATCHES * batch], len(work.pending))]
     if reader is not None:
         parts += _to_complete(reader, backlog, {item.id: item for item in work.moved}, batch)
