@@ -43,7 +43,7 @@ def coarse_recall(
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure how many of the exact nearest images the coarse stage lets through.
+    """Measure how many of the exact nearest images the coarse stage lets through, and for how many queries all.
 
     Of an index: its own coarse stage, in all its modes. Of a folder of images: any metric after any encoder.
     """

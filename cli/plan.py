@@ -29,8 +29,8 @@ def print_plan(plan: "BuildPlan") -> None:
     print("  " + describe_estimate(plan.estimate))
     if plan.seconds is not None and plan.seconds_an_image is not None:
         print(f"  time: about {clock(plan.seconds)} ({plan.seconds_an_image:.2g} s an image)")
-    if plan.estimate.advice:
-        print(f"  the disk can't hold it: {plan.estimate.advice}")
+    if plan.problem:
+        print(f"  it does not fit: {plan.problem}")
 
 
 def describe_estimate(estimate: "Estimate") -> str:

@@ -34,6 +34,7 @@ def run(app: typer.Typer) -> NoReturn:
     Errors raised on purpose are for the user and get no traceback; anything else is a bug and shows where it is.
     """
     _quiet_libraries()
+    _wait_without_spinning()
     try:
         code = app(standalone_mode=False)
     except DiffSimError as error:
@@ -119,3 +120,9 @@ def _quiet_libraries() -> None:
     # A model's tied or unused tensors are no news to a user; what can't be loaded is an error of ours.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+
+
+def _wait_without_spinning() -> None:
+    # Read by OpenMP when torch is imported. Its threads wait for each other in a loop otherwise, and keep the core from
+    # the one that is waited for where anything else runs: a search of 60 ms took 3 s beside two busy processes.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -24,7 +24,7 @@ Ranked = tuple[NDArray[np.int64], Floats]
 """Rows, and a number of each."""
 
 _SPARE = 16  # rows compared beyond those wanted, and an eighth of these
-_BLOCK = 65_536  # vectors compared at a time
+_BLOCK = 16_384  # vectors compared at a time
 
 
 def write_vectors(path: Path, batches: Sequence[Vectors]) -> None:
@@ -129,7 +129,7 @@ def exact_nearest(
     Args:
         roughly: the so many largest products and their rows, in any order.
         exactly: the cosines of rows.
-        rows: how many there are.
+        rows: how many there are that have a vector.
         count: how many are wanted.
         error: by how much a product and a cosine can differ; see :func:`rounding`.
     """
@@ -148,11 +148,13 @@ def exact_nearest(
 class CoarseIndex:
     """Exact nearest neighbours by inner product over one encoder's vectors; safe to search from many threads."""
 
-    def __init__(self, vectors: Floats) -> None:
+    def __init__(self, vectors: Floats, held: NDArray[np.bool_] | None = None) -> None:
+        """Take the vectors ``[rows, dim]`` of norm 1, and which rows have one: no search finds the others."""
         self._vectors = vectors
+        self._rows = None if held is None or held.all() else np.flatnonzero(held)  # None: every one has a vector
         faiss = import_faiss()
         self._faiss = faiss.IndexFlatIP(vectors.shape[1])
-        self._faiss.add(np.ascontiguousarray(vectors))
+        self._faiss.add(np.ascontiguousarray(vectors if self._rows is None else vectors[self._rows]))
 
     def __len__(self) -> int:
         return len(self._vectors)
@@ -165,12 +167,12 @@ class CoarseIndex:
     def search(self, query: Floats, count: int) -> Ranked:
         """Return the rows nearest to ``query [dim]`` and their cosines, best first; ties by row, lowest first."""
         scan, exactly = partial(self._scan, query), partial(self.similarities, query)
-        return exact_nearest(scan, exactly, len(self), count, rounding(query))
+        return exact_nearest(scan, exactly, self._faiss.ntotal, count, rounding(query))
 
     def _scan(self, query: Floats, count: int) -> Ranked:
-        products, rows = self._faiss.search(query[None], count)
-        return rows[0].astype(np.int64), products[0]
+        products, places = self._faiss.search(query[None], count)
+        return places[0].astype(np.int64) if self._rows is None else self._rows[places[0]], products[0]
 
     def similarities(self, query: Floats, rows: NDArray[np.int64]) -> Floats:
-        """Return the cosines of ``query [dim]`` with ``rows``, in their order."""
+        """Return the cosines of ``query [dim]`` with ``rows``, in their order; 0 for one without a vector."""
         return cosines_of(self._vectors.__getitem__, rows, query)

@@ -110,8 +110,7 @@ class IndexReader:
 
     def uris(self, rows: NDArray[np.int64] | None = None) -> list[str]:
         """Return the items' paths, by row; those of ``rows`` in that order, where they are given."""
-        column = self._catalog["uri"]
-        uris: list[str] = (column if rows is None else column.take(pa.array(rows))).to_pylist()
+        uris: list[str] = (self._catalog if rows is None else self._catalog.take(pa.array(rows)))["uri"].to_pylist()
         return uris
 
     def file_states(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -174,13 +173,13 @@ class IndexReader:
         buried = np.array(self.generation.tombstones, np.int64)
         opened = open_trained(self.layout, encoder, self._vector_checksums(encoder), buried)
         if opened is None:
-            return CoarseIndex(self.vectors(encoder))
+            return CoarseIndex(self.vectors(encoder), self.has_vector(encoder))
         record, trained = opened
         known = np.array([segment.name in record.segments for segment in self.generation.segments], bool)
         places = self._vector_places(encoder)
-        rest = np.flatnonzero(~(known[places.segment] & places.held))
+        rest = np.flatnonzero(~known[places.segment] & places.held)
         vectors = normalised(self._together(rest, self.vector_parts(encoder, record.segments), trained.dim))
-        return GrownIndex(trained, self.ids, rest, vectors)
+        return GrownIndex(trained, self.ids, places.held, rest, vectors)
 
     def train_where_due(self, on_train: Callable[[str], None] = lambda encoder: None) -> None:
         """Train the coarse stage of every encoder whose trained index is missing or old, where there are many rows.

@@ -3,13 +3,14 @@
 It lies in ``derived/``: nothing depends on it, it may be deleted at any time, and the next build makes it again. Its
 inverted lists hold the stored float16 numbers themselves, so that whatever is probed is scored exactly and costs the
 vectors' own bytes, memory-mapped. How many lists are probed is not guessed: it is measured on items of the index
-against probing all of them, which is the exact answer. Vectors without any structure end at probing all lists.
+against probing all of them, which is the exact answer, for a few numbers of rows that may be wanted; for more than the
+largest of these all lists are probed. Vectors without any structure end at probing all lists.
 """
 
 import json
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,10 @@ from index_store.layout import Layout
 
 TRAINED_FROM = 20_000  # rows; below that an exact scan takes a millisecond or two (DESIGN.md)
 REST = 0.1  # of the rows may be new since the training: they are scanned
-TARGET_RECALL = 0.99  # of the exact nearest RECALL_AT, on the mean of RECALL_QUERIES items
-RECALL_AT = 200
+TARGET_RECALL = 0.99  # of as many exact nearest as are wanted, on the mean of RECALL_QUERIES items
+RECALL_AT = (256, 1024, 4096)  # wanted: it is measured for these; 200 candidates, and some copies that are left out
 RECALL_QUERIES = 32
+_SPARE = 16  # rows taken beyond those wanted, and an eighth: float16 norms vary by 1e-3, and so does the order by them
 _SAMPLE = 64  # training vectors a list
 _ROUNDS = 8  # of k-means
 _BLOCK = 65_536  # rows added at a time
@@ -46,11 +48,17 @@ class TrainedRecord:
     rows: int
     lists: int
     probes: int
-    recall: float  # measured, with so many probes
+    recall: float  # measured, with so many probes, of the first of RECALL_AT
+    more_probes: dict[str, int] = field(default_factory=dict)  # where more are wanted: by how many at most
 
     def to_json(self) -> bytes:
         """Return the file's bytes."""
         return json.dumps(asdict(self), indent=1).encode()
+
+    def probes_for(self, count: int) -> int:
+        """Return how many lists are to be probed for ``count`` rows: all, where that was not measured."""
+        enough = (probes for most, probes in self.more_probes.items() if count <= int(most))
+        return self.probes if count <= RECALL_AT[0] else min(enough, default=self.lists)
 
 
 def train(layout: Layout, encoder: str, parts: ReadParts, rows: int, stamp: int) -> TrainedRecord:
@@ -78,13 +86,15 @@ def train(layout: Layout, encoder: str, parts: ReadParts, rows: int, stamp: int)
         held[name] = checksum
         for start in range(0, len(ids), _BLOCK):
             index.add_with_ids(vectors[start : start + _BLOCK].astype(np.float32), ids[start : start + _BLOCK])
-    probes, recall = _measure(faiss, index, sample[:: max(1, len(sample) // RECALL_QUERIES)][:RECALL_QUERIES], lists)
+    queries = sample[:: max(1, len(sample) // RECALL_QUERIES)][:RECALL_QUERIES]
+    (probes, recall), *more = _measure(faiss, index, queries, lists)
     path = layout.derived / f"{encoder}-{stamp:06d}.faiss"
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         faiss.write_index(index, str(path))
     found = FileRecord.of(path)
-    record = TrainedRecord(path.name, found.size, found.crc32c, held, rows, lists, probes, recall)
+    more_probes = {str(count): each for count, (each, _) in zip(RECALL_AT[1:], more, strict=True)}
+    record = TrainedRecord(path.name, found.size, found.crc32c, held, rows, lists, probes, recall, more_probes)
     atomic_write(layout.trained(encoder), record.to_json())
     for old in layout.derived.glob(f"{encoder}-*.faiss"):
         if old.name != path.name:
@@ -107,21 +117,24 @@ def _sample(parts: ReadParts, rows: int, count: int) -> Floats:
     return np.concatenate(found)
 
 
-def _measure(faiss: Any, index: Any, queries: Floats, lists: int) -> tuple[int, float]:
-    """Return the least number of probes that reaches the target, by doubling, and the recall it has."""
+def _measure(faiss: Any, index: Any, queries: Floats, lists: int) -> list[tuple[int, float]]:
+    """Return for each of RECALL_AT the least number of probes that reaches the target, by doubling, and its recall."""
 
-    def nearest(probes: int) -> NDArray[np.int64]:
-        found: NDArray[np.int64] = index.search(queries, RECALL_AT, params=faiss.SearchParametersIVF(nprobe=probes))[1]
+    def nearest(count: int, probes: int) -> NDArray[np.int64]:
+        found: NDArray[np.int64] = index.search(queries, count, params=faiss.SearchParametersIVF(nprobe=probes))[1]
         return found
 
-    exact, probes = nearest(lists), max(1, lists // 128)
-    while probes < lists:
-        pairs = zip(nearest(probes), exact, strict=True)
-        recall = float(np.mean([len(np.intersect1d(a, b)) / len(b) for a, b in pairs]))
-        if recall >= TARGET_RECALL:
-            return probes, recall
-        probes *= 2
-    return lists, 1.0
+    exact, probes, measured = nearest(min(RECALL_AT[-1], index.ntotal), lists), max(1, lists // 128), []
+    for count in RECALL_AT:
+        recall = 1.0
+        while probes < lists:
+            pairs = zip(nearest(count, probes), exact[:, :count], strict=True)
+            recall = float(np.mean([len(np.intersect1d(a, b)) / len(b) for a, b in pairs]))
+            if recall >= TARGET_RECALL:
+                break
+            probes *= 2
+        measured.append((probes, 1.0 if probes >= lists else recall))
+    return measured
 
 
 class TrainedIndex:
@@ -131,15 +144,24 @@ class TrainedIndex:
         """Open the file of ``record``; searches leave out the ids ``without``."""
         faiss = import_faiss()
         self._dead = faiss.IDSelectorBatch(without)  # must outlive the searches: FAISS holds a bare pointer
-        chosen = faiss.IDSelectorNot(self._dead) if len(without) else None
-        self._options = faiss.SearchParametersIVF(nprobe=record.probes, sel=chosen)
+        self._chosen = faiss.IDSelectorNot(self._dead) if len(without) else None
+        self._options, self._record = faiss.SearchParametersIVF, record
         self._index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
         self._index.set_direct_map_type(faiss.DirectMap.Hashtable)
 
     def search(self, query: Floats, count: int) -> NDArray[np.int64]:
-        """Return up to ``count`` ids nearest to ``query [dim]``, in no order."""
-        ids: NDArray[np.int64] = self._index.search(query[None], count, params=self._options)[1][0]
-        return ids[ids >= 0]
+        """Return at least ``count`` ids nearest to ``query [dim]``, or all that there are, in no order.
+
+        Lists are probed as was measured for so many; where they hold fewer, twice as many lists, in the end all.
+        """
+        taken, probes = count + count // 8 + _SPARE, self._record.probes_for(count)
+        while True:
+            options = self._options(nprobe=probes, sel=self._chosen)
+            ids: NDArray[np.int64] = self._index.search(query[None], taken, params=options)[1][0]
+            ids = ids[ids >= 0]
+            if len(ids) >= count or probes >= self._record.lists:
+                return ids
+            probes *= 2
 
     @property
     def dim(self) -> int:

@@ -158,7 +158,7 @@ def compare(own: Tensor, cross: Tensor, similarity: Similarity) -> Tensor:
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     """Return the inner products ``[rows]`` of the rows of ``a`` (one of which may serve all) and ``b``."""
-    if b.device.type == "cpu" and b.shape[1] >= LONG:
+    if b.device.type == "cpu" and b.shape[1] >= LONG and len(b):
         return torch.stack([torch.dot(x, y) for x, y in zip(a.expand_as(b), b, strict=True)])
     return (a * b).sum(dim=1)
 

@@ -134,9 +134,7 @@ def check_order(order: Sequence[str]) -> None:
     pictures = [word for word in order if word.startswith(LIKE) and word != LIKE]
     unknown = [word for word in order if word not in known and word not in pictures]
     if unknown or not order:
-        raise UsageError(
-            f"unknown order '{' '.join(unknown)}'; known: newest, oldest, path, like:QUERY (repeatable)"
-        )
+        raise UsageError(f"unknown order '{' '.join(unknown)}'; known: newest, oldest, path, like:QUERY (repeatable)")
     if known and len(order) > 1:
         raise UsageError(f"several orders ({', '.join(order)}): give one; only like:QUERY may be repeated")
 

@@ -1,7 +1,7 @@
 """The coarse stage: which images of an index the exact score is to order."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,8 @@ class Ranking:
     """Candidates before the exact scores: rows, best first, with the coarse stage's word where there is one."""
 
     rows: NDArray[np.int64]
-    similarities: NDArray[np.float32] | None  # mean cosine over the encoders; NaN: the image has no vector
+    # Mean cosine over the encoders; NaN: the image has no vector, which only an exhaustive search lets pass.
+    similarities: NDArray[np.float32] | None
 
 
 class CandidatePicker:
@@ -37,12 +38,12 @@ class CandidatePicker:
         self._lacking: dict[str, int] = {}
         self._loading = threading.Lock()
 
-    def pick(self, vectors: Vectors, mode: str, wanted: SearchSettings) -> Ranking:
-        """Return the candidates for a query's ``vectors`` ``[1, dim]``, by encoder."""
+    def pick(self, vectors: Vectors, mode: str, wanted: SearchSettings, without: Sequence[int] = ()) -> Ranking:
+        """Return the candidates for a query's ``vectors`` ``[1, dim]``, by encoder, as if rows ``without`` weren't."""
         encoders = self.encoders(mode)
         if not encoders and not wanted.rerank:
             raise UsageError(f"{self._reader.layout.root} has no coarse stage (it was built with --encoders none)")
-        everything = np.arange(len(self._reader))
+        everything = np.delete(np.arange(len(self._reader)), without)
         if not len(everything) or not encoders:
             return Ranking(everything, None)
         indexes = {name: self._index(name) for name in encoders}
@@ -50,7 +51,7 @@ class CandidatePicker:
             rows = everything
         else:
             count = max(wanted.candidates, wanted.k)
-            rankings = [index.search(vectors[name][0], count)[0] for name, index in indexes.items()]
+            rankings = [_nearest(index, vectors[name][0], count, without) for name, index in indexes.items()]
             rows = fuse_rankings(rankings, count)
         cosines = np.stack([index.similarities(vectors[name][0], rows) for name, index in indexes.items()])
         held = np.stack([self._reader.has_vector(name)[rows] for name in encoders])
@@ -72,7 +73,7 @@ class CandidatePicker:
         return tuple(name for name in preferred if name in has) or tuple(has)
 
     def without_vector(self, mode: str) -> int:
-        """Return how many images lack a vector of the encoders that pick a mode's candidates."""
+        """Return how many images lack a vector of any of the encoders that pick a mode's candidates."""
         if mode not in self._lacking:
             held = [self._reader.has_vector(name) for name in self.encoders(mode)]
             self._lacking[mode] = int((~np.all(held, axis=0)).sum()) if held else 0
@@ -86,3 +87,9 @@ class CandidatePicker:
             if encoder not in self._indexes:
                 self._indexes[encoder] = open_stage(self._reader, encoder, self._device)
             return self._indexes[encoder]
+
+
+def _nearest(index: CoarseStage, query: NDArray[np.float32], count: int, without: Sequence[int]) -> NDArray[np.int64]:
+    """Return the ``count`` rows nearest to ``query [dim]`` that are not ``without``, best first."""
+    rows = index.search(query, count + len(without))[0]
+    return rows[~np.isin(rows, without)][:count] if without else rows

@@ -6,7 +6,7 @@ layer which is read: of Stable Diffusion the VAE's encoder as a whole, and every
 UNet. Shapes are fixed, and a short batch is filled up: another number of images would compile everything again.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -22,7 +22,8 @@ REGIONS = frozenset({"Encoder", "ResnetBlock2D", "Transformer2DModel", "BasicTra
 """Classes of diffusers that are compiled, the outermost first: their `forward` compiles without a break."""
 
 # One code object a class serves all of its blocks, each shape of which counts as a compilation of it; SD 1.5's ResNet
-# blocks have some fifteen. Beyond the limit (8 by default) torch would go on without compiling, and without a word.
+# blocks have some fifteen. Beyond the limit (8 by default) torch would go on without compiling. What is set holds for
+# the thread that sets it, and a build computes in another one than it compiles in: so it is set for every call.
 MOST_SHAPES = 256
 
 
@@ -53,13 +54,13 @@ def compile_models(models: Models, batch: int, backend: str = "inductor") -> Mod
     read = {extractor.attention(target.layer) for target in models.targets.values()}
     for network in extractor.networks():
         for region in regions(network, read):
-            region.compile(dynamic=False, backend=backend)
+            compiled: Any = torch.compile(region.forward, dynamic=False, backend=backend)
+            region.forward = _with_room(compiled)
     fixed = replace(models, fixed_batch=batch)
     blank = models.prepare(Image.new("RGB", (64, 64)), Need(tuple(models.targets)))
     dynamo: Any = torch._dynamo
     try:
-        with dynamo.config.patch(recompile_limit=MOST_SHAPES, accumulated_recompile_limit=4 * MOST_SHAPES):
-            fixed.encode_stored([blank], Need(tuple(models.targets)))
+        fixed.encode_stored([blank], Need(tuple(models.targets)))
     except dynamo.exc.TorchDynamoException as error:
         raise DependencyError(_what_is_missing(error)) from error
     return fixed
@@ -82,6 +83,17 @@ def regions(network: nn.Module, read: Collection[nn.Module]) -> Iterator[nn.Modu
         return
     for child in network.children():
         yield from regions(child, read)
+
+
+def _with_room(compiled: Callable[..., Any]) -> Callable[..., Any]:
+    """Let ``compiled`` be compiled again for something new, such as another number of threads, in any thread."""
+    dynamo: Any = torch._dynamo
+
+    def run(*arguments: Any, **options: Any) -> Any:
+        with dynamo.config.patch(recompile_limit=MOST_SHAPES, accumulated_recompile_limit=4 * MOST_SHAPES):
+            return compiled(*arguments, **options)
+
+    return run
 
 
 def _what_is_missing(error: BaseException) -> str:

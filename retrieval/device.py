@@ -16,23 +16,30 @@ DEFAULT_DTYPES: dict[str, str] = {"cpu": "float32", "cuda": "float16", "mps": "f
 
 
 def choose_device(name: str) -> "torch.device":
-    """Return the device called ``name``; ``auto`` takes cuda, then mps, then the CPU.
+    """Return the device called ``name``; ``auto`` takes cuda, then mps, then the CPU. ``cuda:1`` is the second GPU.
 
     Raises:
         UsageError: an unknown name, or a device that this machine lacks.
     """
     import torch
 
-    kind, _, number = name.partition(":")
-    if kind not in get_args(DeviceName):
-        raise UsageError(f"unknown device '{name}'; known: {', '.join(get_args(DeviceName))}")
-    has = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    kind, colon, number = name.partition(":")
+    if kind not in get_args(DeviceName) or (colon and (kind == "auto" or not number.isdecimal())):
+        raise UsageError(f"unknown device '{name}'; known: {', '.join(get_args(DeviceName))}, and numbers as in cuda:0")
+    has = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
+        "mps": int(torch.backends.mps.is_available()),
+    }
     if kind == "auto":
         return torch.device(next(d for d in ("cuda", "mps", "cpu") if has[d]))
     if not has[kind]:
         found = f"torch {torch.__version__} finds none on this machine"
         raise UsageError(f"device '{name}' was asked for, but {found}; use --device cpu, or auto")
-    return torch.device(kind, int(number)) if number.isdecimal() else torch.device(kind)
+    if colon and int(number) >= has[kind]:
+        there = ", ".join(f"{kind}:{n}" for n in range(has[kind]))
+        raise UsageError(f"device '{name}' was asked for, but torch {torch.__version__} finds only {there}")
+    return torch.device(kind, int(number)) if colon else torch.device(kind)
 
 
 def choose_dtype(name: str, device: "torch.device") -> "torch.dtype":
@@ -89,6 +96,14 @@ def available_memory(device: "torch.device | None" = None) -> int | None:
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
 
 
+def is_memory_full(error: RuntimeError) -> bool:
+    """Say whether torch could not get the memory that it needs, on whatever device."""
+    import torch
+
+    # A CPU's allocator has no type of its own.
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 @contextmanager
 def told_of_memory(images: int, device: "torch.device") -> Iterator[None]:
     """Say what helps where the memory of ``device`` does not hold ``images`` that are computed at a time.
@@ -96,12 +111,10 @@ def told_of_memory(images: int, device: "torch.device") -> Iterator[None]:
     Raises:
         MemoryFullError: torch could not get the memory that the work inside needs.
     """
-    import torch
-
     try:
         yield
-    except RuntimeError as error:  # torch.OutOfMemoryError is one; a CPU's allocator has no type of its own
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+    except RuntimeError as error:
+        if not is_memory_full(error):
             raise
         free = available_memory(device)
         left = "" if free is None else f" ({free / 1e9:.1f} GB are free)"

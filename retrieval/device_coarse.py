@@ -27,7 +27,10 @@ class CoarseStage(Protocol):
     """Nearest neighbours over one encoder's vectors; safe in many threads."""
 
     def search(self, query: Floats, count: int) -> Ranked:
-        """Return the rows nearest to ``query [dim]`` and their cosines, best first; ties by row, lowest first."""
+        """Return the rows nearest to ``query [dim]`` and their cosines, best first; ties by row, lowest first.
+
+        Rows without a vector are not among them.
+        """
         ...
 
     def similarities(self, query: Floats, rows: NDArray[np.int64]) -> Floats:
@@ -60,15 +63,22 @@ class DeviceIndex:
         """Upload the vectors part by part; the host never holds more than one.
 
         Args:
-            parts: rows, and their stored vectors ``[len(rows), dim]``. A row that no part has stays zero.
+            parts: rows, and their stored vectors ``[len(rows), dim]``; each row once. No search finds a row that no
+                part has.
             rows: how many there are.
             device: where they are kept, as float16.
         """
         self._vectors = torch.zeros(rows, 0, dtype=torch.float16, device=device)
+        self._held = 0  # rows that have a vector
+        lacking = torch.ones(rows, dtype=torch.bool, device=device)
         for where, stored in parts:
             if not self._vectors.shape[1]:
                 self._vectors = torch.zeros(rows, stored.shape[1], dtype=torch.float16, device=device)
-            self._vectors[torch.from_numpy(where).to(device)] = torch.from_numpy(stored).to(device)
+            places = torch.from_numpy(where).to(device)
+            self._vectors[places] = torch.from_numpy(stored).to(device)
+            lacking[places] = False
+            self._held += len(where)
+        self._lacking = lacking if self._held < rows else None
         self._block = max(1, SCAN_BYTES // (4 * max(1, self.dim)))
         self._norms = torch.empty(rows, device=device)
         for start in range(0, rows, self._block):
@@ -87,10 +97,10 @@ class DeviceIndex:
     def search(self, query: Floats, count: int) -> Ranked:
         """Return the rows nearest to ``query [dim]`` and their cosines, best first; ties by row, lowest first."""
         products, exactly = self._products(query), partial(self.similarities, query)
-        return exact_nearest(partial(_largest, products), exactly, len(self), count, rounding(query))
+        return exact_nearest(partial(_largest, products), exactly, self._held, count, rounding(query))
 
     def similarities(self, query: Floats, rows: NDArray[np.int64]) -> Floats:
-        """Return the cosines of ``query [dim]`` with ``rows``, in their order."""
+        """Return the cosines of ``query [dim]`` with ``rows``, in their order; 0 for one without a vector."""
         return cosines_of(self._read, rows, query)
 
     def _read(self, rows: NDArray[np.int64]) -> Floats:
@@ -98,14 +108,18 @@ class DeviceIndex:
         return normalised(stored)
 
     def _products(self, query: Floats) -> Tensor:
-        """Return the cosines of ``query [dim]`` with all rows, rounded as the device does, float32 ``[rows]``."""
+        """Return the cosines of ``query [dim]`` with all rows, rounded as the device does, float32 ``[rows]``.
+
+        Rows without a vector come last: theirs is -inf.
+        """
         asked = torch.tensor(query, device=self._vectors.device)
         products = torch.empty_like(self._norms)
         for start in range(0, len(self), self._block):
             stop = start + self._block
             # float16 times float32 is float32, without a copy of the vectors in between.
             torch.sum(self._vectors[start:stop] * asked, dim=1, out=products[start:stop])
-        return products.div_(self._norms)
+        products.div_(self._norms)
+        return products if self._lacking is None else products.masked_fill_(self._lacking, -torch.inf)
 
 
 def _largest(products: Tensor, count: int) -> Ranked:

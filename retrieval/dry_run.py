@@ -1,18 +1,23 @@
 """Say what a build would do and take, and write nothing."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Unpack
 
+import numpy as np
+
+from index_store.catalog import Item
 from index_store.layout import Layout
 from index_store.mirror import index_name
 from index_store.reader import IndexReader
 from retrieval.backlog import Backlog, find_backlog, items_of
 from retrieval.build import was_committed
-from retrieval.estimate import Load, estimate_load
+from retrieval.compiled import compile_models
+from retrieval.estimate import Load, disk_problem, estimate_load, memory_problem
 from retrieval.events import BuildPlan
 from retrieval.ingest import Failure, read_batches
 from retrieval.models import Models, load_models
@@ -22,7 +27,8 @@ from retrieval.plan import continued_recipe, grown_fingerprint, new_recipe
 from retrieval.settings import BuildSettings, ModelChoices
 from retrieval.work import find_sources, plan_work
 
-TIMED_BATCHES = 2  # the first warms up
+TIMED_SECONDS = 2.0  # at least two batches, the first of which warms up
+TIMED_BATCHES = 20  # at most
 
 
 def plan_build(
@@ -36,7 +42,7 @@ def plan_build(
     """Say what :func:`retrieval.build.build_index` would do with the same arguments; a few images are computed for it.
 
     Raises:
-        UsageError, IndexIncompatibleError, IndexCorruptError, ModelError: as the build would.
+        UsageError, IndexIncompatibleError, IndexCorruptError, ModelError, DependencyError: as the build would.
     """
     paths, listing, root = find_sources(sources, index)
     run = run or BuildSettings()
@@ -69,18 +75,17 @@ def plan_build(
         grown_fingerprint(reader.generation.fingerprint, models.fingerprint(), root)
     load = Load(len(work.pending), recipe.wanted.modes, backlog)
     estimate = estimate_load(models, recipe.settings, run, root, load)
+    plan = replace(plan, estimate=estimate, problem=disk_problem(estimate, root) or memory_problem(estimate))
+    if memory_problem(estimate):
+        return plan  # timing it would end this machine
     batch = batch_size(recipe.settings, run)
-    timed = TIMED_BATCHES * batch
-    parts = [_Part(recipe.wanted, work.pending[:timed], len(work.pending))]
+    if run.compile and recipe.wanted.modes:  # what is timed is what the build would run
+        models = compile_models(models, batch)
+    parts = [_Part(recipe.wanted, work.pending[: TIMED_BATCHES * batch], len(work.pending))]
     if reader is not None:
-        moved = {item.id: item for item in work.moved}
-        for job in backlog.jobs:
-            first = [Path(item.uri) for item in items_of(reader, job.rows[:timed], moved)]
-            parts.append(_Part(job.need, first, len(job.rows)))
+        parts += _to_complete(reader, backlog, {item.id: item for item in work.moved}, batch)
     seconds, images = _seconds(models, parts, batch, run)
-    if not images:
-        return replace(plan, estimate=estimate)
-    return replace(plan, estimate=estimate, seconds_an_image=seconds / images, seconds=seconds)
+    return replace(plan, seconds_an_image=seconds / images, seconds=seconds) if images else plan
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,12 @@ class _Part:
     need: Need
     first: Sequence[Path]  # those that are timed
     images: int
+
+
+def _to_complete(reader: IndexReader, backlog: Backlog, moved: Mapping[int, Item], batch: int) -> Iterator[_Part]:
+    for job in backlog.jobs:
+        first = [Path(item.uri) for item in items_of(reader, job.rows[: TIMED_BATCHES * batch], moved)]
+        yield _Part(job.need, first, len(job.rows))
 
 
 def _seconds(models: Models, parts: Iterable[_Part], batch: int, run: BuildSettings) -> tuple[float, int]:
@@ -108,14 +119,20 @@ def _seconds(models: Models, parts: Iterable[_Part], batch: int, run: BuildSetti
 def _seconds_an_image(
     models: Models, need: Need, files: Sequence[Path], batch: int, run: BuildSettings
 ) -> float | None:
-    """Compute ``files`` and return the last batch's time a file; None where no image of them can be used."""
-    pace = None
+    """Compute some of ``files`` and return the time a file; None where no image of them can be used.
+
+    The first batch, which warms up, counts only where it is the only one.
+    """
+    paces: list[float] = []
     batches = read_batches(files, batch, workers(run), models.rules, partial(models.prepare, need=need))
-    start = time.perf_counter()
-    for found in batches:
-        good = [outcome[1] for outcome in found.outcomes if not isinstance(outcome, Failure)]
-        if good:
-            models.encode_stored(good, need)
-            pace = (time.perf_counter() - start) / len(found.files)
-        start = time.perf_counter()
-    return pace
+    begun = start = time.perf_counter()
+    with closing(batches):
+        for found in batches:
+            good = [outcome[1] for outcome in found.outcomes if not isinstance(outcome, Failure)]
+            if good:
+                models.encode_stored(good, need)
+                paces.append((time.perf_counter() - start) / len(found.files))
+            start = time.perf_counter()
+            if len(paces) > 1 and start - begun > TIMED_SECONDS:
+                break
+    return float(np.median(paces[1:] or paces)) if paces else None

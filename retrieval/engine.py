@@ -157,7 +157,10 @@ class Engine:
             vectors = self._encode(prepared, "query", Need(encoders=need.encoders)).vectors
         with timing.of("coarse"):
             each = [{name: found[n : n + 1] for name, found in vectors.items()} for n in range(len(queries))]
-            rankings = [self._picker.pick(mine, mode, wanted) for mine in each]
+            rankings = [
+                self._picker.pick(mine, mode, wanted, self._copies(query) if wanted.exclude_query else ())
+                for query, mine in zip(queries, each, strict=True)
+            ]
         scored: Sequence[Scored | None] = [None] * len(queries)
         if wanted.rerank:
             scorer = self._scorer(mode, wanted)
@@ -168,7 +171,7 @@ class Engine:
         about = about_index(self._reader, self._recipe)
         return [
             Results(
-                results=nearest(self._reader, ranking, mine, wanted, query.about.get("sha256", "")),
+                results=nearest(self._reader, ranking, mine, wanted),
                 query=query.about,
                 mode=mode,
                 index=about,
@@ -180,6 +183,10 @@ class Engine:
             )
             for query, ranking, mine in zip(queries, rankings, scored, strict=True)
         ]
+
+    def _copies(self, query: LoadedQuery) -> list[int]:
+        """Return the rows whose file has the query's bytes."""
+        return self._reader.find("sha256", query.about["sha256"]) if "sha256" in query.about else []
 
     def _scorer(self, mode: str, wanted: SearchSettings) -> CandidateScorer:
         hot = None if wanted.exhaustive else self._hot_rows(mode)  # all images would drive out those in use

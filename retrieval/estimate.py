@@ -104,7 +104,7 @@ def estimate_load(models: Models, settings: ModelSettings, run: BuildSettings, r
     Where an index is at ``root``, its codec and modes are settled, and the advice is about another one.
     """
     room, codec, modes = measure_room(models), models.codec.name, load.modes
-    batch = batch_size(settings, run)
+    batch = min(batch_size(settings, run), max(1, load.images + len(load.backlog)))
     held = partial(held_locally, root, segment_rows=run.segment_rows)
     local = held(load.images)
     needed = room.total(codec, modes, local) + room.completing(codec, load.backlog, held)
@@ -155,21 +155,33 @@ def check_estimate(estimate: Estimate, root: Path) -> None:
     Raises:
         NoSpaceError: the message says what would fit.
     """
-    if estimate.local_bytes > estimate.free_disk_bytes:
-        an_image = estimate.disk_bytes / (estimate.images + estimate.to_complete) / 1e6
-        raise NoSpaceError(
-            f"{root} would grow by {_size(estimate.local_bytes)} ({an_image:.2f} MB an image) and "
-            f"{_size(estimate.free_disk_bytes)} are free; {estimate.advice}"
-        )
+    problem = disk_problem(estimate, root) or memory_problem(estimate)
+    if problem:
+        raise NoSpaceError(problem)
+
+
+def disk_problem(estimate: Estimate, root: Path) -> str:
+    """Say why the disk can't hold it, and what would fit; empty where it can."""
+    if estimate.local_bytes <= estimate.free_disk_bytes:
+        return ""
+    an_image = estimate.disk_bytes / (estimate.images + estimate.to_complete) / 1e6
+    return (
+        f"{root} would grow by {_size(estimate.local_bytes)} ({an_image:.2f} MB an image) and "
+        f"{_size(estimate.free_disk_bytes)} are free; {estimate.advice}"
+    )
+
+
+def memory_problem(estimate: Estimate) -> str:
+    """Say why the memory can't hold a batch, and what would fit; empty where it can, or nobody knows."""
     free = estimate.free_memory_bytes
-    if free is not None and estimate.batch_bytes > free:
-        an_image = estimate.batch_bytes // estimate.batch
-        fitting = free // an_image
-        advice = f"--batch-size {fitting} would fit" if fitting else "choose a smaller --image-size or another model"
-        raise NoSpaceError(
-            f"a batch of {estimate.batch} images needs about {_size(estimate.batch_bytes)} of memory beside the models "
-            f"and {_size(free)} are free; {advice}"
-        )
+    if free is None or estimate.batch_bytes <= free:
+        return ""
+    fitting = free // (estimate.batch_bytes // estimate.batch)
+    advice = f"--batch-size {fitting} would fit" if fitting else "choose a smaller --image-size or another model"
+    return (
+        f"a batch of {estimate.batch} images needs about {_size(estimate.batch_bytes)} of memory beside the models "
+        f"and {_size(free)} are free; {advice}"
+    )
 
 
 def _advice(room: Room, codec: str, modes: tuple[str, ...], images: int, free: int, settled: bool) -> str:

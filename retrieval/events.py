@@ -53,11 +53,12 @@ class BuildPlan:
     to_complete: int = 0  # items that lack vectors or tensors which they are to have
     seconds_an_image: float | None = None  # of the images that were computed to measure it
     seconds: float | None = None  # all of them, about
+    problem: str = ""  # why the disk or the memory can't hold it, and what would fit
 
     @property
     def fits(self) -> bool:
-        """Whether the disk can hold it."""
-        return self.estimate is None or self.estimate.local_bytes <= self.estimate.free_disk_bytes
+        """Whether the disk and the memory can hold it."""
+        return not self.problem
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""

@@ -189,6 +189,7 @@ def _fill(
         models = load_models(recipe.settings, recipe.targets, run.device, run.offline)
         fingerprint = models.fingerprint()
         check_fingerprint(generation.fingerprint, fingerprint, layout.root)
+        rows = in_order(reader, order, models)  # before anything is committed: it may name a picture that is not there
         run = replace(run, batch_size=batch_size(recipe.settings, run))
         estimate = estimate_load(models, recipe.settings, run, layout.root, Load(0, (), planned))
         on_event(BuildEvent("estimate", total=len(planned), estimate=estimate))
@@ -205,7 +206,7 @@ def _fill(
             cached = np.array(sorted(cache.ids(mode, digest)), np.int64)
             adopted += filler.adopt(cache, mode, digest, cached[np.isin(cached, lacking)])
         reader = IndexReader(layout.root)
-        backlog = find_backlog(reader, wanted, recipe.targets, in_order(reader, order, models))
+        backlog = find_backlog(reader, wanted, recipe.targets, rows)
         progress.total = len(backlog)
         filled = filler.run(reader, backlog)
         reader = IndexReader(layout.root)

@@ -14,16 +14,17 @@ from torch import Tensor
 
 from retrieval.aas import QKV
 from retrieval.arithmetic import ARITHMETIC
-from retrieval.device import available_memory
+from retrieval.device import available_memory, is_memory_full
 
-CPU_BYTES = 1 << 30
-GPU_SHARE = 0.25  # of what is free when an engine opens: its models come later
+CPU_BYTES = 2 << 30  # at most: 200 candidates of SD 1.5 take 1.3 GB, 2.1 GB where their layer's inputs are stored
+SHARE = 0.25  # of what is free when an engine opens: its models come later
 
 
 def kept_bytes(device: torch.device) -> int:
     """Return how much of ``device``'s memory candidates may take, unless a user says so."""
-    free = available_memory(device) if device.type == "cuda" else None
-    return CPU_BYTES if free is None else int(GPU_SHARE * free)
+    free = available_memory(device)
+    share = CPU_BYTES if free is None else int(SHARE * free)
+    return share if device.type == "cuda" else min(CPU_BYTES, share)
 
 
 def kept_dtype(device: torch.device, hidden: bool) -> torch.dtype:
@@ -85,6 +86,12 @@ class HotTier:
             while self._bytes > self.budget:
                 self._bytes -= self._rows.popitem(last=False)[1].nbytes
 
+    def shrink(self) -> None:
+        """Let all rows go, and hold half of what they took from now on."""
+        with self._lock:
+            self.budget, self._bytes = self._bytes // 2, 0
+            self._rows.clear()
+
 
 @dataclass(frozen=True)
 class HotRows:
@@ -99,8 +106,16 @@ class HotRows:
         return self.tier.get(self.mode, row)
 
     def put(self, rows: Sequence[int], candidates: QKV, outputs: Tensor) -> None:
-        """Keep ``rows``, whose tensors and own outputs are ``[rows, ...]`` and may be overwritten later."""
-        for position, row in enumerate(rows):
-            # Copies: a slice would keep the memory of all the rows it was cut from.
-            q, k, v = (t[position].to(self.dtype, copy=True) for t in (candidates.q, candidates.k, candidates.v))
-            self.tier.put(self.mode, row, HotRow(q, k, v, outputs[position].clone()))
+        """Keep ``rows``, whose tensors and own outputs are ``[rows, ...]`` and may be overwritten later.
+
+        Where the device's memory is full by now, whoever filled it, less is held: a search needs none of it.
+        """
+        try:
+            for position, row in enumerate(rows):
+                # Copies: a slice would keep the memory of all the rows it was cut from.
+                q, k, v = (t[position].to(self.dtype, copy=True) for t in (candidates.q, candidates.k, candidates.v))
+                self.tier.put(self.mode, row, HotRow(q, k, v, outputs[position].clone()))
+        except RuntimeError as error:
+            if not is_memory_full(error):
+                raise
+            self.tier.shrink()

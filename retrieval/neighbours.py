@@ -11,43 +11,32 @@ from retrieval.rerank import closest_first
 from retrieval.results import Result
 from retrieval.settings import SearchSettings
 
-SPARE = 16  # copies of the query's file that may have to be left out
 
-
-def nearest(
-    reader: IndexReader, ranking: Ranking, scored: Scored | None, wanted: SearchSettings, query_sha256: str
-) -> tuple[Result, ...]:
+def nearest(reader: IndexReader, ranking: Ranking, scored: Scored | None, wanted: SearchSettings) -> tuple[Result, ...]:
     """Return the ``wanted.k`` nearest of the ranked candidates, by their scores or, where there are none, as ranked.
 
     Args:
         reader: the index.
         ranking: what the coarse stage found.
         scored: the exact scores of ``ranking.rows``.
-        wanted: how many, and what is left out.
-        query_sha256: of the query's file, empty where it has none.
+        wanted: how many, and how bad they may be.
     """
-    rows = ranking.rows
     scores = None if scored is None else scored.scores
-    order = _order(reader, ranking, scored, wanted)
-    found: list[Result] = []
-    items = reader.items(rows[order[: wanted.k + (SPARE if wanted.exclude_query else 0)]])
-    for position, item in zip(order.tolist(), items, strict=False):
-        if len(found) == wanted.k:
-            break
-        if wanted.exclude_query and item.sha256 == query_sha256:
-            continue
-        found.append(
-            Result(
-                rank=len(found) + 1,
-                id=item.id,
-                path=item.uri,
-                score=None if scores is None else float(scores[position]),
-                coarse_score=_known(ranking.similarities, position),
-                coarse_rank=None if wanted.exhaustive or ranking.similarities is None else position + 1,
-                sha256=item.sha256,
-            )
+    order = _order(reader, ranking, scored, wanted)[: wanted.k]
+    return tuple(
+        Result(
+            rank=rank,
+            id=item.id,
+            path=item.uri,
+            score=None if scores is None else float(scores[position]),
+            coarse_score=_known(ranking.similarities, position),
+            coarse_rank=None if wanted.exhaustive or ranking.similarities is None else position + 1,
+            sha256=item.sha256,
         )
-    return tuple(found)
+        for rank, (position, item) in enumerate(
+            zip(order.tolist(), reader.items(ranking.rows[order]), strict=True), start=1
+        )
+    )
 
 
 def _order(reader: IndexReader, ranking: Ranking, scored: Scored | None, wanted: SearchSettings) -> NDArray[np.int64]:

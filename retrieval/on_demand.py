@@ -240,7 +240,7 @@ def search_notes(root: Path, mode: str, scored: Scored | None, without_vector: i
         )
     if without_vector:
         notes.append(
-            f"{without_vector} images lack a vector of the coarse stage and are found by --exhaustive only; complete "
-            "them with: diffsim-index fill"
+            f"{without_vector} images lack a vector of the coarse stage, and only --exhaustive is sure to find them; "
+            "complete them with: diffsim-index fill"
         )
     return notes

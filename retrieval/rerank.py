@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate
 from time import perf_counter
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from retrieval.aas import QKV, AnyReadout, aligned_attention_scores, attention_output, higher_is_closer
 from retrieval.arithmetic import ARITHMETIC, Arithmetic
 from retrieval.hot import HotRow, HotRows
-from retrieval.transfer import Upload, begin_upload
+from retrieval.transfer import Upload, begin_upload, to_device
 from retrieval.vocabulary import LINEAR, Similarity
 
 READ_BYTES = 100 << 20  # of stored tensors fetched at a time, one fetch ahead
@@ -183,16 +184,14 @@ class Scorer:
         ]
 
     def _compare(self, rows: Sequence[int], candidates: QKV, outputs: Tensor) -> None:
-        for number, query in enumerate(self._queries):
-            places = [place for place, row in enumerate(rows) if number in self._takers[row]]
-            if not places:
-                continue
+        places = self._places(rows)
+        chosen = self._on_device({number: mine for number, mine in places.items() if len(mine) < len(rows)})
+        for number, mine in places.items():
             some, theirs = candidates, outputs
-            if len(places) < len(rows):
-                chosen = torch.tensor(places, device=self._device)
-                some, theirs = candidates[chosen], outputs[chosen]
+            if number in chosen:
+                some, theirs = candidates[chosen[number]], outputs[chosen[number]]
             scores = aligned_attention_scores(
-                query,
+                self._queries[number],
                 some,
                 self._similarity,
                 query_output=self._own[number],
@@ -200,7 +199,23 @@ class Scorer:
                 readout=self._readout,
                 dtype=self._dtype,
             )
-            self._found[number].append(([rows[place] for place in places], scores))
+            self._found[number].append(([rows[place] for place in mine], scores))
+
+    def _places(self, rows: Sequence[int]) -> dict[int, list[int]]:
+        """Return, by the number of the query, where among ``rows`` those are that it wants, if there are any."""
+        places: dict[int, list[int]] = {}
+        for place, row in enumerate(rows):
+            for number in self._takers[row]:
+                places.setdefault(number, []).append(place)
+        return places
+
+    def _on_device(self, places: Mapping[int, Sequence[int]]) -> dict[int, Tensor]:
+        """Return lists of places as tensors on the device: one upload for all, and no waiting for a GPU."""
+        if not places:
+            return {}
+        together = to_device(np.concatenate([np.array(mine, np.int64) for mine in places.values()]), self._device)
+        ends = list(accumulate(len(mine) for mine in places.values()))
+        return {number: together[end - len(places[number]) : end] for number, end in zip(places, ends, strict=True)}
 
     def _widened(self, name: str, part: Tensor) -> Tensor:
         return self._buffer(name, part.shape[1:], torch.float32)[: len(part)].copy_(part)

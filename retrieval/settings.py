@@ -112,7 +112,7 @@ class SearchSettings:
     rerank: bool = True  # False: the coarse ranking as it is
     similarity: Similarity = "cosine"
     min_score: float | None = None  # leave out results that score worse
-    exclude_query: bool = False  # leave out results whose file has the query's bytes
+    exclude_query: bool = False  # search as if the index held no file of the query's bytes
 
     def __post_init__(self) -> None:
         at_least(1, k=self.k, candidates=self.candidates)

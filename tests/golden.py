@@ -37,3 +37,11 @@ def dinov2_at_98_px(folder: Path) -> Path:
     stated = json.loads(path.read_text()) | {"size": {"shortest_edge": 112}, "crop_size": {"height": 98, "width": 98}}
     path.write_text(json.dumps(stated))
     return folder
+
+
+def tiny_dit(folder: Path) -> Path:
+    """The tiny DiT with the tiny VAE, as people have an original checkpoint: 128 px, layers 0 and 1."""
+    (folder / "vae").symlink_to(GOLDEN / "tiny" / "sd15" / "vae")
+    (folder / "dit.safetensors").symlink_to(GOLDEN / "tiny" / "dit_tiny.safetensors")
+    (folder / "config.json").write_text('{"num_attention_heads": 4}')
+    return folder

@@ -9,7 +9,7 @@ from retrieval.arithmetic import Arithmetic
 from retrieval.errors import UsageError
 from retrieval.hot import HotRows, HotTier
 from retrieval.rerank import closest_first, score_rows
-from retrieval.vocabulary import LINEAR, Readout
+from retrieval.vocabulary import LINEAR, Readout, Similarity
 from tests.reference import diffsim, directed
 
 SHAPES = st.tuples(*(st.integers(1, n) for n in (2, 3, 6, 5)))
@@ -37,6 +37,15 @@ def test_equals_the_formula(shape: tuple[int, ...], items: int, seed: int, simil
     for directions, values in expected.items():
         scores = aligned_attention_scores(query, candidates, similarity, directions)  # type: ignore[arg-type]
         np.testing.assert_allclose(scores.numpy(), values, rtol=2e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "mse"])
+@pytest.mark.parametrize("tokens", [8, 1024])
+def test_no_candidate_has_no_score(tokens: int, similarity: Similarity) -> None:
+    """Also where rows are long enough to be compared one by one."""
+    shape = (1, 1, tokens, 8)
+    scores = aligned_attention_scores(random_qkv(1, shape, 0), random_qkv(0, shape, 1), similarity)
+    assert (scores.shape, scores.dtype) == ((0,), torch.float32)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -227,6 +227,16 @@ def test_a_lazy_index_is_searched_filled_and_given_a_mode(gallery: Path, tmp_pat
     assert "lazy; computed by searches" in about
 
 
+def test_threads_of_a_command_wait_without_spinning() -> None:
+    """Beside another busy process a search takes fifty times as long otherwise; a user's own choice counts."""
+    script = "import os, typer; from cli.running import run; a = typer.Typer(); "
+    script += "a.command()(lambda: print(os.environ['OMP_WAIT_POLICY'], 'torch' in __import__('sys').modules)); run(a)"
+    plain = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    for environment, policy in ((plain, "PASSIVE"), ({**plain, "OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")):
+        told = subprocess.check_output([sys.executable, "-c", script], cwd=ROOT, env=environment, text=True)
+        assert told == f"{policy} False\n", "set before torch is imported, which reads it then"
+
+
 def test_ctrl_c_does_not_wait_for_what_a_thread_still_computes() -> None:
     script = """
         import threading, typer

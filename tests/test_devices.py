@@ -15,20 +15,29 @@ from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from retrieval import transfer
 from retrieval.aas import QKV, aligned_attention_scores
 from retrieval.arithmetic import ARITHMETIC
 from retrieval.backbones import describe_extractor, load_extractor, readout_of
+from retrieval.device import choose_device
 from retrieval.device_coarse import DeviceIndex
+from retrieval.errors import UsageError
 from retrieval.hot import HotRows, HotTier
+from retrieval.modes import Target
 from retrieval.projection import HiddenExtractor
 from retrieval.rerank import Scorer, as_stored
 from retrieval.settings import ModelSettings
+from retrieval.transfer import to_device
 from retrieval.vocabulary import LINEAR, Readout
-from tests.golden import DATA, GOLDEN, needs_golden
+from tests.golden import DATA, GOLDEN, needs_golden, tiny_dit
 from tests.test_vit import write_tiny_models
 
 META = torch.device("meta")
+MINI_UNET = str(DATA / "mini_unet")
 COPIES = ("aten.copy_", "aten._to_copy", "aten.index")  # the index of rows may lie in this machine's memory
+# What a GPU does not begin before it has told this machine how large the result is, or what is in it.
+WAITS = ("item.", "_local_scalar_dense", "is_nonzero", "equal.", "allclose", "bincount", "histc")
+WAITS += ("nonzero", "argwhere", "where.default", "masked_select", "unique", "_unique")
 
 
 class OneDevice(TorchDispatchMode):
@@ -40,9 +49,46 @@ class OneDevice(TorchDispatchMode):
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor) and leaf.dim()]
         if not str(operation).startswith(COPIES):
             assert len({tensor.device for tensor in tensors}) <= 1, f"{operation} on {[t.device for t in tensors]}"
-        if str(operation) == "aten.bincount.default":  # which meta does not know; its length is the least one here
-            return args[0].new_empty(args[2], dtype=torch.int64 if args[1] is None else args[1].dtype)
         return operation(*args, **(kwargs or {}))
+
+
+class NoWait(OneDevice):
+    """Fails too where this machine would wait for a GPU: for what it has computed, or to copy from ordinary memory.
+
+    Copies that :mod:`retrieval.transfer` makes are from pinned memory, beside what the GPU computes.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        self._uploading = False
+        begin, made = transfer.begin_upload, torch.tensor
+
+        def begin_upload(*arguments: Any) -> transfer.Upload:
+            self._uploading = True
+            try:
+                return begin(*arguments)
+            finally:
+                self._uploading = False
+
+        def tensor(*arguments: Any, **options: Any) -> torch.Tensor:  # its copy to a device is hidden from the watch
+            found = made(*arguments, **options)
+            assert found.device != META, "torch.tensor on a device waits"
+            return found
+
+        monkeypatch.setattr(transfer, "begin_upload", begin_upload)
+        monkeypatch.setattr(torch, "tensor", tensor)
+
+    def __torch_dispatch__(
+        self, operation: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name, given = str(operation).removeprefix("aten."), tree_leaves((args, kwargs))
+        tensors = [leaf for leaf in given if isinstance(leaf, torch.Tensor)]
+        if not self._uploading and META in (*given, *(each.device for each in tensors)):
+            assert not name.startswith(WAITS), f"{operation} waits"
+            if name.startswith(("copy_", "_to_copy", "to.", "index")):
+                assert {each.device for each in tensors} == {META}, f"{operation} of ordinary memory waits"
+                assert torch.bool not in {each.dtype for each in tensors[1:]}, f"{operation} by a mask waits"
+        return super().__torch_dispatch__(operation, types, args, kwargs)
 
 
 def test_the_watch_sees_what_torch_lets_pass() -> None:
@@ -64,62 +110,117 @@ def test_the_coarse_stage_stays_on_the_device_until_it_has_chosen() -> None:
 
 
 @pytest.mark.parametrize("readout", [LINEAR, Readout(root=True, floor=1e-5)])
-def test_scoring_stays_on_the_device(readout: Readout) -> None:
+def test_scoring_stays_on_the_device(readout: Readout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what says which query wants which rows goes up once a step, as copies do that wait for nothing."""
+    uploads: list[int] = []
+
+    def counted(array: Any, device: torch.device) -> torch.Tensor:
+        uploads.append(len(array))
+        return to_device(array, device)
+
+    monkeypatch.setattr("retrieval.rerank.to_device", counted)
     shape = (2, 4, 16, 8)
-    queries = [QKV(*(torch.empty((1, *shape), device=META) for _ in range(3))) for _ in range(2)]
+    queries = [QKV(*(torch.empty((1, *shape), device=META) for _ in range(3))) for _ in range(3)]
     stored = {name: torch.empty((20, *shape), dtype=torch.float16, device=META) for name in "qkv"}
     rows = list(range(20))
-    takers = {row: {0} if row % 2 else {0, 1} for row in rows}
+    takers = {row: {0} if row % 2 else {0, 1, 2} for row in rows}
     hot = HotRows(HotTier(1 << 30), "style", torch.float16)
-    with OneDevice():
+    with NoWait(monkeypatch):
         scorer = Scorer(queries, takers, "cosine", readout, as_stored, hot, ARITHMETIC["cuda"])
         scorer.score(rows, stored)
         held = {row: found for row in rows if (found := hot.get(row)) is not None}
         scorer.score_held(held)
     assert len(held) == 20
+    assert uploads == [20, 20]  # two queries' ten of twenty rows, stored and held
     assert {t.device for row in held.values() for t in (row.q, row.k, row.v, row.output)} == {META}
     assert {row.output.dtype for row in held.values()} == {torch.float16}
 
 
-def stays_on_the_device(settings: ModelSettings) -> None:
-    """Run a model as a GPU would run it, in every mode it has, and score what comes out."""
+def test_the_watch_sees_what_a_gpu_would_make_this_machine_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch, there = NoWait(monkeypatch), torch.ones(6, device=META)
+    for waits in (
+        lambda: torch.ones(3).to(META),
+        lambda: torch.tensor(3, device=META),
+        lambda: torch.tensor([3.0, 4.0], device=META),
+        lambda: there[torch.tensor([1, 2])],
+        lambda: there[there > 0],
+        lambda: there.copy_(torch.ones(6)),
+        lambda: there.long().bincount(minlength=3),
+        lambda: float(there[0]),
+    ):
+        for without_gradients in (False, True):  # composite operations are seen in parts, or as they are
+            with pytest.raises(AssertionError, match="waits"), watch, torch.inference_mode(without_gradients):
+                waits()  # type: ignore[no-untyped-call]
+    with watch:
+        assert transfer.to_device(np.ones(3), META).device == META
+
+
+def stays_on_the_device(settings: ModelSettings, monkeypatch: pytest.MonkeyPatch, *targets: Target) -> None:
+    """Run a model as a GPU would run it, in every mode it has or for some targets, and score what comes out."""
     extractor = load_extractor(replace(settings, dtype="float16"), META, offline=True)
-    targets = list(dict.fromkeys(mode.target for mode in describe_extractor(settings.model).modes.values()))
+    modes = describe_extractor(settings.model).modes.values()
+    targets = targets or tuple(dict.fromkeys(mode.target for mode in modes))
     pixels = np.stack([extractor.prepare(Image.new("RGB", (40, 30)))] * 2)
-    with OneDevice():
+    with NoWait(monkeypatch):
         tensors = extractor.extract(pixels, targets, "gallery")
+        hidden = {}
+        if isinstance(extractor, HiddenExtractor) and settings.weights != MINI_UNET:  # its own layers give none
+            hidden = extractor.hidden(pixels, targets, "query")
+    with OneDevice():
         for target, found in tensors.items():
             assert {t.device for t in (found.q, found.k, found.v)} == {META}
             readout = readout_of(extractor, target)
             scores = aligned_attention_scores(found[:1], found, readout=readout, dtype=torch.float16)
             assert (scores.device, scores.dtype) == (META, torch.float32)
-        if isinstance(extractor, HiddenExtractor):
-            for target, hidden in extractor.hidden(pixels, targets, "query").items():
-                projected = extractor.projection(target).to(META)(hidden.float())
-                assert projected.q.shape == tensors[target].q.shape
+        for target, found in hidden.items():
+            projected = extractor.projection(target).to(META)(found.float())
+            assert projected.q.shape == tensors[target].q.shape
 
 
 @pytest.mark.parametrize(
     "settings",
     [
         ModelSettings(model="mini"),
-        ModelSettings(model="mini", weights=str(DATA / "mini_unet")),
+        ModelSettings(model="mini", weights=MINI_UNET),
         ModelSettings(model="sd15", weights=str(DATA / "tiny_sd15"), image_size=128),
         ModelSettings(model="sd15", weights=str(DATA / "tiny_sd15"), image_size=128, branches="cond", noise="shared"),
     ],
     ids=lambda settings: f"{settings.model}-{settings.branches}-{Path(settings.weights or 'none').name}",
 )
-def test_models_stay_on_the_device(settings: ModelSettings) -> None:
-    stays_on_the_device(settings)
+def test_models_stay_on_the_device(settings: ModelSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    stays_on_the_device(settings, monkeypatch, *([Target("U_0", 50)] if settings.weights == MINI_UNET else []))
 
 
 @pytest.mark.parametrize("model", ["clip-aas", "dinov2-aas"])
-def test_vision_transformers_stay_on_the_device(model: str, tmp_path: Path) -> None:
+def test_vision_transformers_stay_on_the_device(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_tiny_models(tmp_path)
-    stays_on_the_device(ModelSettings(model=model, weights=str(tmp_path / model.removesuffix("-aas"))))
+    stays_on_the_device(ModelSettings(model=model, weights=str(tmp_path / model.removesuffix("-aas"))), monkeypatch)
+
+
+@needs_golden
+def test_dit_stays_on_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = ModelSettings(model="dit-256", weights=str(tiny_dit(tmp_path)), image_size=128)
+    stays_on_the_device(settings, monkeypatch, Target("1", 401))
 
 
 @needs_golden
 @pytest.mark.parametrize(("model", "folder"), [("diffsim-c", "sd15"), ("diffsim-xl", "sdxl")])
-def test_other_diffusion_models_stay_on_the_device(model: str, folder: str) -> None:
-    stays_on_the_device(ModelSettings(model=model, weights=str(GOLDEN / "tiny" / folder), image_size=128))
+def test_other_diffusion_models_stay_on_the_device(model: str, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = ModelSettings(model=model, weights=str(GOLDEN / "tiny" / folder), image_size=128)
+    stays_on_the_device(settings, monkeypatch)
+
+
+def test_a_device_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [choose_device(name) for name in ("cuda", "cuda:1", "cpu", "cpu:0")] == [
+        *(torch.device("cuda"), torch.device("cuda", 1), torch.device("cpu"), torch.device("cpu", 0)),
+    ]
+    for name in ("cuda:abc", "cuda:", "cuda:-1", "cuda:1.0", "auto:0", "tpu"):
+        with pytest.raises(UsageError, match=f"unknown device '{name}'; known: auto, cpu, cuda, mps"):
+            choose_device(name)
+    with pytest.raises(UsageError, match=r"'cuda:2' was asked for, but torch .* finds only cuda:0, cuda:1"):
+        choose_device("cuda:2")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UsageError, match="finds none"):
+        choose_device("cuda:0")

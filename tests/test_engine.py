@@ -12,6 +12,8 @@ from PIL import Image
 from retrieval import Engine, EngineSettings, build_index
 from retrieval.errors import ImageError, IndexIncompatibleError, UsageError
 from retrieval.gallery import MOTIFS, STYLES
+from retrieval.settings import SearchChoices
+from tests.tiny import RUN, paint
 
 TINY = Path(__file__).parent / "data" / "tiny_sd15"
 
@@ -87,6 +89,43 @@ def test_a_least_score_and_leaving_the_query_out(engine: Engine, gallery: Path, 
     assert [r.id for r in without] == [r.id for r in everything[1:]]
 
 
+@pytest.mark.usefixtures("tiny")
+def test_leaving_the_query_out_is_searching_an_index_without_its_copies(tmp_path: Path) -> None:
+    """However many copies there are, and however few candidates."""
+    others = paint(tmp_path / "images", range(11))
+    build_index(tmp_path / "images", tmp_path / "without.diffsim", run=RUN)
+    query = paint(tmp_path / "query", ["query.png"])[0]
+    for number in range(31):
+        shutil.copy(query, tmp_path / "images" / f"copy {number}.png")
+    build_index(tmp_path / "images", tmp_path / "with.diffsim", run=RUN)
+    wanted: list[SearchChoices] = [{}, {"exhaustive": True}, {"rerank": False}, {"candidates": 5, "k": 5}]
+
+    def results(name: str, choices: SearchChoices) -> list[tuple[str, float | None, int | None]]:
+        found = Engine.open(tmp_path / f"{name}.diffsim").search(query, exclude_query=True, **choices)
+        return [(result.path, result.shown_score, result.coarse_rank) for result in found]
+
+    for choices in wanted:
+        assert results("with", choices) == results("without", choices)
+        assert len(results("with", choices)) == choices.get("k", 10)
+    assert len(results("with", {"k": 40})) == len(others)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_an_image_without_a_vector_is_found_exhaustively_alone(tmp_path: Path) -> None:
+    """Its file was out of reach when the encoder of another mode was added."""
+    query = paint(tmp_path / "photos", range(6))[2]
+    index = tmp_path / "t.diffsim"
+    build_index(tmp_path / "photos", index, run=RUN, modes=["style"])
+    away = (tmp_path / "photos").rename(tmp_path / "away")
+    here = paint(tmp_path / "other", ["new.png"])[0]
+    build_index(tmp_path / "other", index, run=RUN, modes=["instance"])
+    found = Engine.open(index).search(away / query.name, "instance", rerank=False, k=7)
+    assert [result.path for result in found] == [str(here)]
+    assert "6 images lack a vector of the coarse stage, and only --exhaustive" in found.notes[0]
+    away.rename(tmp_path / "photos")
+    assert len(Engine.open(index).search(query, "instance", exhaustive=True, k=7)) == 7
+
+
 def test_paths_bytes_pictures_and_arrays_are_one_query(engine: Engine, gallery: Path) -> None:
     path = gallery / STYLES[0] / f"{MOTIFS[4]}.png"
     picture = Image.open(path)
@@ -127,7 +166,8 @@ def test_an_item_is_found_by_id_and_by_the_end_of_its_path(engine: Engine, galle
     name = f"{STYLES[3]}/{MOTIFS[5]}.png"
     path = gallery / name
     found = engine.search(path, k=1)[0]
-    assert engine.locate(name) == engine.locate(f"id:{found.id}") == engine.locate(str(path)) or str(path)
+    assert engine.locate(name) == engine.locate(f"id:{found.id}") == path
+    assert engine.locate(str(path)) == str(path)
     with pytest.raises(UsageError, match="fits 5 items"):
         engine.locate(f"{MOTIFS[5]}.png")
     with pytest.raises(UsageError, match="no such file, and no item"):

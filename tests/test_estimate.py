@@ -26,7 +26,7 @@ from retrieval.models import load_models
 from retrieval.modes import MINI_MODES, Target, at_step
 from retrieval.projection import HiddenExtractor, load_projection
 from retrieval.settings import ModelSettings
-from tests.golden import GOLDEN, needs_golden
+from tests.golden import GOLDEN, needs_golden, tiny_dit
 from tests.test_sd15 import TINY
 from tests.test_sd15 import load as load_sd15
 from tests.test_vit import write_tiny_models
@@ -98,12 +98,7 @@ def test_vision_transformers_say_their_shapes_and_project_as_they_do(tmp_path: P
 @needs_golden
 @pytest.mark.parametrize(("model", "layers"), [("diffsim-xl", ["D_0", "M", "U_0"]), ("dit-256", ["0", "1"])])
 def test_larger_models_say_their_shapes(tmp_path: Path, model: str, layers: list[str]) -> None:
-    weights = GOLDEN / "tiny" / "sdxl"
-    if model == "dit-256":
-        weights = tmp_path
-        (tmp_path / "vae").symlink_to(GOLDEN / "tiny" / "sd15" / "vae")
-        (tmp_path / "dit.safetensors").symlink_to(GOLDEN / "tiny" / "dit_tiny.safetensors")
-        (tmp_path / "config.json").write_text('{"num_attention_heads": 4}')
+    weights = tiny_dit(tmp_path) if model == "dit-256" else GOLDEN / "tiny" / "sdxl"
     settings = ModelSettings(model=model, weights=str(weights), image_size=128)
     extractor = load_extractor(settings, torch.device("cpu"), offline=True)
     assert isinstance(extractor, HiddenExtractor)
@@ -209,6 +204,11 @@ def test_a_batch_that_memory_cannot_hold_is_refused(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("retrieval.estimate.available_memory", lambda device: 1)
     with tiny_model(), pytest.raises(NoSpaceError, match="choose a smaller --image-size"):
         build_index(tmp_path / "photos", tmp_path / "x.diffsim", model="mini", run=RUN)
+    monkeypatch.setattr("retrieval.dry_run._seconds", None)  # a dry run computes none either
+    with tiny_model():
+        plan = plan_build(tmp_path / "photos", tmp_path / "x.diffsim", model="mini", run=RUN)
+    assert "choose a smaller --image-size" in plan.problem
+    assert not plan.fits
 
 
 def test_a_dry_run_counts_times_and_writes_nothing(tmp_path: Path) -> None:
@@ -257,5 +257,5 @@ def test_the_command_says_what_it_would_do(tmp_path: Path, free_disk: Shrink) ->
     assert told["fits"] is False
     assert told["estimate"]["bytes_by_mode"]["style"] == 46224
     assert "--codec hidden-float16 would fit" in told["estimate"]["advice"]
-    assert "the disk can't hold it: --codec" in CliRunner().invoke(app, words, catch_exceptions=False).stdout
+    assert "and 0.2 MB are free; --codec" in CliRunner().invoke(app, words, catch_exceptions=False).stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos"]

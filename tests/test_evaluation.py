@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -499,6 +500,19 @@ def test_nights_under_the_prompt_of_each_category(tmp_path: Path) -> None:
         load_metric("mini").prompted(["a", "b"])
 
 
+def assert_recall(found: list[Measurement], k: int) -> None:
+    """At 5, 10 and all 39 candidates: the mean share of the k nearest, then the share of queries with all of them."""
+    counts = (5, 10, 39)
+    names = [f"{name} {count} candidates" for name in (f"top-{k} recall at", f"whole top-{k} at") for count in counts]
+    assert [m.measure for m in found] == names
+    recall, whole = ([m.value for m in part] for part in (found[:3], found[3:]))
+    for shares in (recall, whole):
+        assert shares == sorted(shares)
+        assert shares[-1] == 1.0
+    assert 0.1 < recall[0] < 1.0
+    assert whole[0] < recall[0]
+
+
 def test_coarse_recall_of_an_encoder(gallery: Path) -> None:
     import torch
 
@@ -508,10 +522,7 @@ def test_coarse_recall_of_an_encoder(gallery: Path) -> None:
     encoder = load_embedder("descriptor", None, torch.device("cpu"), offline=True)
     run = Run({"mini": load_metric("mini")})
     found = coarse_recall(gallery, "mini", encoder, [5, 10, 39], run, k=5)
-    shares = [m.value for m in found]
-    assert shares == sorted(shares)
-    assert 0.1 < shares[0] < 1.0
-    assert shares[-1] == 1.0  # all others are candidates
+    assert_recall(found, 5)
     assert found[0].count == 40
 
 
@@ -524,10 +535,28 @@ def test_coarse_recall_of_an_index(index: Path) -> None:
     assert {m.metric for m in found} == set(engine.modes)
     assert {m.count for m in found} == {8}
     for mode in engine.modes:
-        shares = [m.value for m in found if m.metric == mode]
-        assert shares == sorted(shares)
-        assert 0.1 < shares[0] < 1.0
-        assert shares[-1] == 1.0
+        assert_recall([m for m in found if m.metric == mode], 5)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_copies_of_the_query_are_not_what_the_coarse_stage_should_find(tmp_path: Path) -> None:
+    """Of 24 images 20 are one: it has four others to be found. Where there is no other, nothing is to be measured."""
+    from retrieval import Engine, build_index
+    from retrieval.evaluation.coarse_recall import index_recall
+    from tests.tiny import RUN, paint
+
+    only, *_ = paint(tmp_path / "images", range(1))
+    for number in range(19):
+        shutil.copy(only, tmp_path / "images" / f"copy {number}.png")
+    build_index(tmp_path / "images", tmp_path / "t.diffsim", run=RUN, modes=["style"])
+    with pytest.raises(UsageError, match="nothing but copies of one image"):
+        index_recall(Engine.open(tmp_path / "t.diffsim"), [4], k=4)
+    paint(tmp_path / "images", range(1, 5))
+    build_index(tmp_path / "images", tmp_path / "t.diffsim", run=RUN)
+    recall, whole = index_recall(Engine.open(tmp_path / "t.diffsim"), [4], k=4)
+    # For a copy all others are candidates; for one of the four there are as many copies as there is room for.
+    assert recall.count == whole.count == 24
+    assert recall.value >= whole.value >= 20 / 24
 
 
 def test_one_ranking_an_image_and_no_more_encoding_than_needed(grown: Callable[[str], Path]) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from index_store.cache import cache_size
 from index_store.layout import Layout
+from index_store.manifest import read_current
 from index_store.reader import IndexReader
 from retrieval.build import build_index
 from retrieval.engine import Engine
@@ -118,6 +119,10 @@ def test_every_codec_is_computed_on_demand_filled_and_added_to(photos: Path, tmp
             expected = search(indexes["eager"], query, mode).results
             assert search(indexes["grown"], query, mode).results == expected
             assert search(indexes["lazy"], query, mode).results == expected
+    before = read_current(Layout(indexes["lazy"]))
+    with pytest.raises(UsageError, match="no such file"):
+        fill_index(indexes["lazy"], order=["like:nosuch.png"], run=RUN)
+    assert read_current(Layout(indexes["lazy"])) == before, "nothing was taken over yet"
     report = fill_index(indexes["lazy"], run=RUN)
     assert (report.adopted, report.completed) == (2 * COUNT, 0)
     assert Contents.of(indexes["lazy"]).differences(Contents.of(indexes["eager"])) == []

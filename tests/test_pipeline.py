@@ -22,6 +22,7 @@ from retrieval.aas import QKV, aligned_attention_scores
 from retrieval.backbones.capture import capture_inputs
 from retrieval.build import build_index
 from retrieval.compiled import compile_models, regions
+from retrieval.dry_run import plan_build
 from retrieval.errors import MemoryFullError, UsageError
 from retrieval.events import BuildEvent
 from retrieval.fill import fill_index
@@ -29,7 +30,7 @@ from retrieval.models import Models, Prepared, load_models
 from retrieval.modes import SD15_MODES, Need, Target
 from retrieval.pace import USABLE, batch_size, fitting
 from retrieval.settings import BuildSettings, ModelSettings
-from tests.golden import GOLDEN, needs_golden
+from tests.golden import GOLDEN, needs_golden, tiny_dit
 from tests.tiny import RUN, TinyExtractor, paint, tiny_model
 
 ROOT = Path(__file__).parents[1]
@@ -142,6 +143,7 @@ def test_modes_of_one_target_share_one_encoding() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_batches_launched_one_behind_the_other_are_those_of_a_cpu(tmp_path: Path) -> None:
     paint(tmp_path / "photos", range(7))
     found = []
@@ -208,14 +210,37 @@ def test_short_batches_and_other_threads_use_what_was_compiled() -> None:
         capture_inputs(lambda: extractor.hidden(pixels(images[:2]), [Target("D_0", 101)], "gallery"), inner)
 
 
+@pytest.mark.usefixtures("fresh_compiler")
+def test_what_changes_later_is_compiled_too_in_any_thread_and_beyond_torchs_own_limit() -> None:
+    models = sd15(Target("D_0", 101))
+    images, threads, before = prepared(models, 1), torch.get_num_threads(), compiled_graphs()
+    compiled = compile_models(models, 1, backend="eager")
+    each = compiled_graphs() - before
+
+    def compute() -> None:
+        with torch._dynamo.config.patch(recompile_limit=2):  # where torch, left alone, goes on without compiling
+            compiled.encode_stored(images, STYLE)
+
+    try:
+        for number in range(1, 4):
+            torch.set_num_threads(threads + number)  # which compiled code is bound to
+            thread = threading.Thread(target=compute)
+            thread.start()
+            thread.join()
+            assert compiled_graphs() - before == each * (number + 1)
+    finally:
+        torch.set_num_threads(threads)
+
+
 def pixels(images: Sequence[Prepared]) -> Any:
     return np.stack([image["attention"] for image in images])
 
 
 def test_a_model_without_networks_to_compile_is_told_and_leaves_no_trace(tmp_path: Path) -> None:
     paint(tmp_path / "photos", range(1))
-    with pytest.raises(UsageError, match="mini has nothing to compile; leave --compile out"):
-        build_index(tmp_path / "photos", tmp_path / "x.diffsim", model="mini", run=replace(RUN, compile=True))
+    for command in (build_index, plan_build):  # a dry run times what the build would run
+        with pytest.raises(UsageError, match="mini has nothing to compile; leave --compile out"):
+            command(tmp_path / "photos", tmp_path / "x.diffsim", model="mini", run=replace(RUN, compile=True))
     assert not (tmp_path / "x.diffsim").exists()
 
 
@@ -253,6 +278,25 @@ def test_sdxl_compiles_too() -> None:
     found = compile_models(models, 1).encode(images, "gallery", STYLE).tensors["style"]
     torch.testing.assert_close(found.q, plain.q, rtol=0, atol=1e-4)
     torch.testing.assert_close(found.v, plain.v, rtol=0, atol=1e-4)
+
+
+@needs_golden
+@pytest.mark.usefixtures("fresh_compiler")
+def test_dit_compiles_too(tmp_path: Path) -> None:
+    """Traced, but not turned into machine code; its second block is read, and so all others are compiled."""
+    weights = str(tiny_dit(tmp_path))
+    settings = ModelSettings(model="dit-256", weights=weights, image_size=128, noise="pairwise", encoders={})
+    models = load_models(settings, {"style": Target("1", 401)}, "cpu", offline=True)
+    extractor: Any = models.extractor
+    _, network = extractor.networks()
+    others = [block for number, block in enumerate(network.transformer_blocks) if number != 1]
+    assert list(regions(network, {extractor.attention("1")})) == others
+    images = prepared(models, 1)
+    plain, before = models.encode(images, "gallery", STYLE).tensors["style"], compiled_graphs()
+    found = compile_models(models, 2, backend="eager").encode(images, "gallery", STYLE).tensors["style"]
+    assert compiled_graphs() - before == 2, "the VAE's encoder and the first block"
+    for name in "qkv":
+        torch.testing.assert_close(getattr(found, name), getattr(plain, name), rtol=0, atol=1e-4)
 
 
 @pytest.mark.slow

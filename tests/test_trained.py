@@ -1,12 +1,14 @@
 """The coarse stage of large indexes: the same answers as an exact scan, whatever happens to the trained file."""
 
+import json
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from index_store import trained
+from index_store import coarse, trained
 from index_store.coarse import CoarseIndex, import_faiss
 from index_store.grown import GrownIndex
 from index_store.layout import Layout
@@ -35,10 +37,12 @@ def root(tmp_path: Path) -> Path:
 
 def assert_like_a_scan(root: Path, kind: type, encoder: str = ENCODER) -> None:
     reader = IndexReader(root)
-    index, exact = reader.coarse_index(encoder), CoarseIndex(reader.vectors(encoder))
+    held = reader.has_vector(encoder)
+    index, exact = reader.coarse_index(encoder), CoarseIndex(reader.vectors(encoder), held)
     assert type(index) is kind
     assert len(index) == len(exact)
-    for query in reader.vectors(encoder)[reader.has_vector(encoder)][::37]:
+    for query in reader.vectors(encoder)[held][::37]:
+        np.testing.assert_array_equal(np.sort(index.search(query, len(exact))[0]), np.flatnonzero(held))
         rows, cosines = index.search(query, 40)
         wanted, likewise = exact.search(query, 40)
         assert len(np.intersect1d(rows, wanted)) >= 38  # probing is measured to find 99 % of the nearest 200
@@ -59,6 +63,58 @@ def test_a_trained_index_finds_what_a_scan_finds(root: Path) -> None:
     assert record is not None
     assert record.rows == 600
     assert record.recall >= 0.99
+
+
+@pytest.fixture
+def few_probes(root: Path, monkeypatch: pytest.MonkeyPatch) -> IndexReader:
+    """A trained index of which a search for eight rows probes few lists, and which measured 32 rows at most."""
+    monkeypatch.setattr(trained, "RECALL_AT", (8, 32))
+    IndexReader(root).train_where_due()
+    record = trained.read_record(Layout(root), ENCODER)
+    assert record is not None
+    assert record.probes_for(8) <= record.probes_for(9) == record.probes_for(32) < record.lists
+    assert record.probes_for(33) == record.lists
+    return IndexReader(root)
+
+
+def recall(reader: IndexReader, count: int) -> float:
+    index, exact = reader.coarse_index(ENCODER), CoarseIndex(reader.vectors(ENCODER))
+    shares = []
+    for query in reader.vectors(ENCODER)[::13]:
+        rows = index.search(query, count)[0]
+        assert len(rows) == min(count, len(reader))
+        shares.append(len(np.intersect1d(rows, exact.search(query, count)[0])) / len(rows))
+    return float(np.mean(shares))
+
+
+@pytest.mark.parametrize("count", [1, 8, 30, 200, 599, 601])
+def test_as_many_rows_are_found_as_are_wanted(few_probes: IndexReader, count: int) -> None:
+    assert recall(few_probes, count) >= (0.96 if count <= 32 else 1)  # 0.99 on the mean of 32 other items
+
+
+def test_lists_that_hold_too_few_rows_are_not_all_that_is_probed(few_probes: IndexReader) -> None:
+    """What the record says is a measurement: it does not bound what comes back."""
+    layout = few_probes.layout
+    record = trained.read_record(layout, ENCODER)
+    assert record is not None
+    layout.trained(ENCODER).write_bytes(replace(record, probes=1, more_probes={"600": 1}).to_json())
+    assert 0.3 < recall(few_probes, 300) < 1
+    older = json.loads(replace(record, probes=1).to_json())
+    del older["more_probes"]  # as before 256 rows were not all that was measured
+    layout.trained(ENCODER).write_text(json.dumps(older))
+    assert recall(few_probes, 300) == 1
+
+
+def test_all_cosines_need_no_copy_of_all_vectors(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coarse, "_BLOCK", 60)
+    IndexReader(root).train_where_due()
+    reader = IndexReader(root)
+    index, query = reader.coarse_index(ENCODER), reader.vectors(ENCODER)[7]
+    tracemalloc.start()
+    index.similarities(query, np.arange(600))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 600 * DIM * 4
 
 
 def test_a_small_index_is_not_trained(tmp_path: Path) -> None:

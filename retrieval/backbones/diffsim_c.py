@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from retrieval.aas import QKV
 from retrieval.backbones import EXTRACTORS, Description, ExtractorDescription, Pixels
 from retrieval.backbones.capture import Projections, capture_qkv
+from retrieval.backbones.latents import told
 from retrieval.backbones.sd15 import LAYERS, StableDiffusion15
 from retrieval.backbones.sd15 import load as load_sd15
 from retrieval.backbones.vit import CLIP_PREPROCESSING, Preprocessing, read_preprocessing
@@ -27,6 +28,7 @@ from retrieval.errors import ModelError
 from retrieval.images import resize_and_crop
 from retrieval.modes import Target
 from retrieval.settings import ModelSettings
+from retrieval.transfer import upload
 from retrieval.vocabulary import Role
 
 SCALE = 0.5  # of the image tokens in the UNet
@@ -112,10 +114,11 @@ class ImageCrossAttention:
     ) -> dict[str, Tensor]:
         """Run the UNet with each image's own tokens; ``[images, branches, heads, tokens, head_dim]`` by layer."""
         sample, prompts = self._base.branch_inputs(noisy)
+        step = told(timestep, noisy.device)
         captured = capture_qkv(
             run=lambda: self._base.network(
                 sample,
-                timestep,
+                step,
                 encoder_hidden_states=prompts,
                 added_cond_kwargs={"image_embeds": [hidden.flatten(0, 1).unsqueeze(1)]},
             ),
@@ -129,7 +132,7 @@ class ImageCrossAttention:
 
         The unconditional branch is of an image of zeros, as published.
         """
-        values = normalised(crops, self._rules).to(self._encoder.device, self._encoder.dtype)
+        values = normalised(crops, self._rules, self._encoder.device).to(self._encoder.dtype)
         both = [values] if self._base.branches == "cond" else [torch.zeros_like(values), values]
         stacked = torch.stack(both, dim=1)
         states: Tensor = self._encoder(stacked.flatten(0, 1), output_hidden_states=True).hidden_states[-2]
@@ -145,10 +148,12 @@ class ImageCrossAttention:
         }
 
 
-def normalised(pixels: Any, rules: Preprocessing) -> Tensor:
+def normalised(pixels: Pixels, rules: Preprocessing, device: torch.device) -> Tensor:
     """Return uint8 ``[images, S, S, 3]`` as float32 ``[images, 3, S, S]`` by the encoder's mean and deviation."""
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (rules.mean, rules.std))
-    return (torch.from_numpy(pixels.transpose(0, 3, 1, 2)).float() / 255.0 - mean) / std
+    statistics = {"mean": rules.mean, "std": rules.std}
+    arrays = {name: np.array(values, np.float32).reshape(1, 3, 1, 1) for name, values in statistics.items()}
+    found = upload({"images": np.ascontiguousarray(pixels), **arrays}, device)
+    return (found["images"].permute(0, 3, 1, 2).float() / 255.0 - found["mean"]) / found["std"]
 
 
 def inject_adapter(network: Any, path: Path) -> None:

@@ -131,10 +131,11 @@ class MiniExtractor:
         dtype = network.conv_in.weight.dtype
         folded = fold(network_pixels(images), UNetShape().patch)
         draws = draws_for(role, self._noise, self._seed, (folded.shape[1], *folded.shape[2:]))
+        noise = to_device(draws.noise.numpy(), self._device)
         found: dict[Target, QKV] = {}
         for timestep, group in groupby(sorted(targets, key=_by_timestep), key=_by_timestep):
             wanted = list(group)
-            noisy = add_noise(folded, draws.noise, float(alpha_bars()[timestep])).to(dtype)
+            noisy = add_noise(folded, noise, float(alpha_bars()[timestep])).to(dtype)
             steps = torch.full((len(noisy),), timestep, device=self._device)
             captured = capture_qkv(
                 run=lambda noisy=noisy, steps=steps: network(noisy, steps),  # type: ignore[misc]

@@ -46,7 +46,8 @@ def weights_folder(description: Description, folder: Path | None, patterns: Sequ
         why = "they are not in the local hub cache (offline)" if cached_only else f"the hub gave no answer ({error})"
         raise ModelError(
             f"{description.name}: weights of {description.repo} are needed and {why.splitlines()[0]}; "
-            f"download about {description.download_mb} MB once while online, or name a local folder of them (--weights)"
+            f"download about {description.download_mb} MB once while online, or name a local folder of them: "
+            "--weights FOLDER, or --encoders NAME=FOLDER for an encoder"
         ) from error
 
 

@@ -1,7 +1,11 @@
-"""How much of the exact ranking the coarse stage lets through: recall of the exact top k among N candidates."""
+"""How much of the exact ranking the coarse stage lets through: recall of the exact top k among N candidates.
+
+Two numbers each: the mean share of the exact top k that is among the candidates ("top-k recall"), and the share of
+queries of which all of it is ("whole top-k").
+"""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +25,8 @@ def coarse_recall(
     """Rank every image against all others by the metric ``name`` and by ``encoder``.
 
     Returns:
-        One measurement for each number of candidates: the mean share of the exact ``k`` nearest that are among so
-        many nearest by the encoder.
+        For each number of candidates the mean share of the exact ``k`` nearest that are among so many nearest by the
+        encoder, and the share of images all of whose ``k`` nearest are.
 
     Raises:
         UsageError: fewer than three images.
@@ -45,12 +49,7 @@ def coarse_recall(
         for count in candidates:
             shares[count].append(len(exact & set(nearby[:count])) / len(exact))
         run.progress("coarse recall: queries", row + 1, len(items))
-    return [
-        Measurement(
-            folder.resolve().name, name, f"top-{k} recall at {count} candidates", float(np.mean(values)), len(items)
-        )
-        for count, values in shares.items()
-    ]
+    return _measured(folder.resolve().name, name, k, shares)
 
 
 def index_recall(
@@ -65,10 +64,11 @@ def index_recall(
 
     Returns:
         For each mode and number of candidates the mean share of the exact ``k`` nearest (the query and its copies
-        left out) that are among so many candidates, over ``queries`` items drawn by ``seed``.
+        left out) that are among so many candidates, and the share of queries all of whose ``k`` nearest are, over
+        ``queries`` items drawn by ``seed``. A query that the index holds nothing but copies of does not count.
 
     Raises:
-        UsageError: fewer than three images, or no coarse stage.
+        UsageError: fewer than three images, nothing but copies of one, or no coarse stage.
     """
     paths = engine.paths()
     if len(paths) < 3:
@@ -81,11 +81,23 @@ def index_recall(
         by_vectors = engine.search_many(drawn, mode, rerank=False, k=max(candidates), exclude_query=True)
         for number, ((_, all_scored), (_, ranked)) in enumerate(zip(exhaustive, by_vectors, strict=True)):
             exact, near = {r.id for r in all_scored}, [r.id for r in ranked]
-            for count in candidates:
-                shares[count].append(len(exact & set(near[:count])) / max(1, len(exact)))
+            for count in candidates if exact else ():
+                shares[count].append(len(exact & set(near[:count])) / len(exact))
             progress(f"coarse recall: {mode}", number + 1, len(drawn))
-        found += [
-            Measurement("index", mode, f"top-{k} recall at {count} candidates", float(np.mean(values)), len(drawn))
-            for count, values in shares.items()
-        ]
+        if not all(shares.values()):
+            raise UsageError("the index holds nothing but copies of one image: recall needs others to be found")
+        found += _measured("index", mode, k, shares)
     return found
+
+
+def _measured(bench: str, metric: str, k: int, shares: Mapping[int, Sequence[float]]) -> list[Measurement]:
+    """Return both numbers of every number of candidates, from the queries' shares of the exact ``k`` nearest."""
+    measures: tuple[tuple[str, Callable[[float], float]], ...] = (
+        (f"top-{k} recall at", lambda share: share),
+        (f"whole top-{k} at", lambda share: share == 1),
+    )
+    return [
+        Measurement(bench, metric, f"{name} {count} candidates", float(np.mean([of(v) for v in values])), len(values))
+        for name, of in measures
+        for count, values in shares.items()
+    ]

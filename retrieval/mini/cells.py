@@ -55,7 +55,9 @@ def lab_histograms(lab: Tensor, cells: int) -> Tensor:
     fraction = [p - c for p, c in zip(position, corner, strict=True)]
     line = _cell_of(size, cells, lab.device)
     cell = line[:, None] * cells + line
-    pixels = cell.flatten().bincount(minlength=cells**2)
+    # Their number by cell. Not a bincount: on a GPU that waits for everything, to look for the largest.
+    members = (line == torch.arange(cells, device=lab.device)[:, None]).sum(dim=1)
+    pixels = (members[:, None] * members).flatten()
     cell = cell + cells**2 * torch.arange(images, device=lab.device)[:, None, None]
     first = ((cell * LAB_BINS[0] + corner[0]) * LAB_BINS[1] + corner[1]) * LAB_BINS[2] + corner[2]
     histogram = torch.zeros(images * cells**2 * LAB_SIZE, device=lab.device)

@@ -1,7 +1,8 @@
-"""`python -m tests.bench.build_cost WEIGHTS`: what indexing one image costs against the published way, at real size.
+"""`python -m tests.bench.build_cost [WEIGHTS]`: what indexing one image costs against the published way, at real size.
 
-WEIGHTS is a folder of Stable Diffusion 1.5; random weights will do (tests/real_size.py writes them). The published way,
-written from its description: for every mode a VAE pass and a whole UNet pass over both guidance branches.
+WEIGHTS is a folder of Stable Diffusion 1.5; random weights will do (tests/real_size.py writes them). Without it
+operations are counted, on networks that have shapes and no numbers, and nothing is timed. The published way, written
+from its description: for every mode a VAE pass and a whole UNet pass over both guidance branches.
 """
 
 import argparse
@@ -14,13 +15,17 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from retrieval.backbones import Pixels, load_extractor
 from retrieval.backbones.sd15 import StableDiffusion15
 from retrieval.modes import DEFAULT_MODES, SD15_MODES, Target
+from retrieval.noise import alpha_bars
 from retrieval.settings import ModelSettings
-from tests.bench.timing import finish
+from tests.bench.timing import Row, finish
+from tests.real_size import TINY, real_size_unet, real_size_vae
+
+TARGETS = [SD15_MODES[mode].target for mode in DEFAULT_MODES]
 
 
 def published_pass(model: StableDiffusion15, pixels: Pixels, target: Target) -> object:
@@ -30,41 +35,91 @@ def published_pass(model: StableDiffusion15, pixels: Pixels, target: Target) -> 
     return model.network(sample, target.timestep, encoder_hidden_states=prompts)
 
 
-def measure(model: StableDiffusion15, rounds: int = 2) -> dict[str, float]:
-    """Compare FLOPs and, in turns, the time of one image in three modes."""
-    targets = [SD15_MODES[mode].target for mode in DEFAULT_MODES]
+def ways(model: StableDiffusion15) -> dict[str, Callable[[], object]]:
+    """Return both ways to compute one image in three modes."""
     pixels = model.prepare(Image.effect_noise((512, 512), 80.0).convert("RGB"))[None]
-
-    def ours() -> object:
-        return model.extract(pixels, targets, "gallery")
 
     @torch.inference_mode()
     def published() -> object:
-        return [published_pass(model, pixels, target) for target in targets]
+        return [published_pass(model, pixels, target) for target in TARGETS]
 
-    flops = {name: _flops(run) for name, run in (("ours", ours), ("published", published))}
+    return {"ours": lambda: model.extract(pixels, TARGETS, "gallery"), "published": published}
+
+
+def count(model: StableDiffusion15) -> dict[str, float]:
+    """Compare the operations of one image in three modes."""
+    flops = {name: flops_of(run) for name, run in ways(model).items()}
+    return {
+        "tflop": flops["ours"] / 1e12,
+        "published_tflop": flops["published"] / 1e12,
+        "flop_share": flops["ours"] / flops["published"],
+    }
+
+
+def measure(model: StableDiffusion15, rounds: int = 2) -> dict[str, float]:
+    """Compare, in turns, the time of one image in three modes."""
     seconds: dict[str, list[float]] = {"ours": [], "published": []}
     for _ in range(rounds):
-        for name, run in (("ours", ours), ("published", published)):
+        for name, run in ways(model).items():
             finish()
             start = time.perf_counter()
             run()
             finish()
             seconds[name].append(time.perf_counter() - start)
     return {
-        "tflop": flops["ours"] / 1e12,
-        "published_tflop": flops["published"] / 1e12,
-        "flop_share": flops["ours"] / flops["published"],
         "seconds": statistics.median(seconds["ours"]),
         "published_seconds": statistics.median(seconds["published"]),
         "time_share": statistics.median(seconds["ours"]) / statistics.median(seconds["published"]),
     }
 
 
-def _flops(run: Callable[[], object]) -> int:
-    with FlopCounterMode(display=False) as counter:
+def flops_of(run: Callable[[], object]) -> int:
+    """Count the operations of products and convolutions that ``run`` computes, on any device."""
+    # torch has no formula for the kernel of attention that a CPU has, and would count it as nothing.
+    on_a_cpu = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
+    with FlopCounterMode(display=False, custom_mapping=on_a_cpu) as counter:
         run()
     return counter.get_total_flops()
+
+
+def _attention_flops(query: Any, key: Any, value: Any, *_: object, **__: object) -> int:
+    return int(sdpa_flop_count(query, key, value))
+
+
+def shapes_alone() -> StableDiffusion15:
+    """Return SD 1.5 at its real size on torch's meta device, which computes shapes and no numbers."""
+    with torch.device("meta"):
+        unet, vae, prompts = real_size_unet(), real_size_vae(), torch.empty(2, 77, 768)
+    return StableDiffusion15(
+        folder=TINY,
+        unet=unet.eval(),
+        vae=vae.eval(),
+        prompts=prompts,
+        alpha_bars=alpha_bars(),
+        image_size=512,
+        settings=ModelSettings(model="sd15"),
+        noise="pairwise",
+    )
+
+
+def count_rows() -> list[Row]:
+    """Count on shapes alone, on any machine in a second."""
+    f = count(shapes_alone())
+    return [
+        ("sd15, real size: one image, three modes", f"{f['tflop']:.2f} TFLOP", "counted"),
+        ("  the published way", f"{f['published_tflop']:.2f} TFLOP", "counted"),
+        ("  share of its FLOPs", f"{f['flop_share']:.3f}", "lower is better"),
+    ]
+
+
+def time_rows(device: str, weights: Path) -> list[Row]:
+    """Time one image."""
+    f = measure(load(weights, device))
+    return [
+        ("sd15, real size: one image, three modes", f"{f['seconds']:.2f} s", ""),
+        ("  the published way", f"{f['published_seconds']:.2f} s", ""),
+        ("  share of its time", f"{f['time_share']:.2f}", "lower is better"),
+    ]
 
 
 def load(weights: Path, device: str) -> Any:
@@ -75,11 +130,12 @@ def load(weights: Path, device: str) -> Any:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line, measure, print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("weights", type=Path)
+    parser.add_argument("weights", type=Path, nargs="?")
     parser.add_argument("--device", default="cpu")
     asked = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    print(json.dumps(measure(load(asked.weights, asked.device)), indent=1))
+    counted = count(shapes_alone())
+    print(json.dumps(counted | (measure(load(asked.weights, asked.device)) if asked.weights else {}), indent=1))
 
 
 if __name__ == "__main__":

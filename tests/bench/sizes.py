@@ -15,7 +15,7 @@ from retrieval import BuildSettings, Engine, EngineSettings, build_index
 from retrieval.maintenance import compact, verify
 from retrieval.settings import DeviceName
 from tests.bench import enlarged
-from tests.bench.reads import forget
+from tests.bench.reads import IN_MEMORY, NOT_MEASURED, can_forget, forget
 from tests.bench.scale import run_apart
 from tests.bench.timing import Row, finish, peak_memory
 
@@ -46,7 +46,7 @@ def searching(index: Path, queries: Sequence[Path], device: DeviceName) -> Figur
     warm = [timed(lambda: engine.search(next(pictures), candidates=CANDIDATES)) for _ in range(SEARCHES)]
     read = (_bytes_read() - before) / SEARCHES
     cold = []
-    for _ in range(SEARCHES // 2):
+    for _ in range(SEARCHES // 2 if can_forget(index) else 0):
         forget(index / "attention")
         cold.append(timed(lambda: engine.search(next(pictures), candidates=CANDIDATES))[0])
     parts = {name: statistics.median(found.timing_ms[name] for _, found in warm) / 1e3 for name in PARTS}
@@ -54,10 +54,10 @@ def searching(index: Path, queries: Sequence[Path], device: DeviceName) -> Figur
         "open": opening,
         "first": first,
         "warm": statistics.median(seconds for seconds, _ in warm),
-        "cold": statistics.median(cold),
         "bytes": read,
         "peak": peak_memory(),
         **parts,
+        **({"cold": statistics.median(cold)} if cold else {}),
     }
 
 
@@ -119,7 +119,7 @@ def sizes(folder: Path, device: DeviceName, wanted: Sequence[int] = SIZES) -> li
 
     def row(what: str, name: str, unit: str, scale: float, digits: int, note: str = "") -> Row:
         figures = ", ".join(f"{scale * each[name]:.{digits}f}" for each in found if name in each)
-        return what, f"{figures} {unit}", note
+        return (what, f"{figures} {unit}", note) if figures else (what, NOT_MEASURED, IN_MEMORY)
 
     names = ", ".join(f"{items // 1000}k" if items >= 1000 else str(items) for items in wanted)
     parts = ", ".join(f"{name} {1e3 * found[-1][name]:.0f}" for name in PARTS)

@@ -11,9 +11,11 @@ Row = tuple[str, str, str]  # what, figure, note
 
 
 def finish() -> None:
-    """Wait until the GPU has done all that it was given; where none is in use, do nothing."""
+    """Wait until every GPU that this process uses has done all that it was given; where none is in use, do nothing."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
-        torch.cuda.synchronize()
+        for number in range(torch.cuda.device_count()):
+            if torch.cuda.memory_reserved(number):  # waiting for another would begin to use it
+                torch.cuda.synchronize(number)
 
 
 def in_turns(variants: dict[str, Callable[[], object]], rounds: int = 7) -> dict[str, float]:
