@@ -8,14 +8,15 @@ from typing import Any, NoReturn
 import typer
 
 from cli import options
-from cli.output import human_bytes, print_json, short_path
+from cli.output import print_json, short_path
 from cli.plan import print_plan
-from cli.progress import IMAGES, BuildProgress, TaskProgress
-from cli.reports import print_build, print_fill, print_info
+from cli.progress import IMAGES, BuildProgress, Pulse, TaskProgress
+from cli.reports import print_build, print_compact, print_damages, print_fill, print_info
 from cli.running import run, say, speaker, stopping, work_offline
 from index_store.layout import INDEX_VARIABLE, find_index, new_index_path
 from retrieval.errors import NoSpaceError
 from retrieval.settings import NEWEST, BuildSettings, parse_encoders, parse_names
+from retrieval.vocabulary import counted
 
 REJECTED = 4  # the exit code of --strict
 DAMAGED = 3
@@ -201,7 +202,7 @@ def remove(
         print_json(change.to_dict())
     else:
         speaker(quiet)(f"{change.removed} removed")
-        print(f"{change.index}: {change.items} images")
+        print(f"{change.index}: {counted(change.items, 'image')}")
 
 
 @app.command()
@@ -219,8 +220,7 @@ def compact(
     if as_json:
         print_json(change.to_dict())
         return
-    speaker(quiet)(f"{human_bytes(change.bytes_before)} before, {human_bytes(change.bytes_after)} now")
-    print(f"{change.index}: {change.items} images in {change.segments} segments")
+    print_compact(change.to_dict(), now, quiet)
 
 
 @app.command()
@@ -230,15 +230,15 @@ def verify(index: options.Index = None, repair: options.Repair = False, as_json:
     from retrieval.maintenance import verify as verify_index
 
     place = find_index(index, os.environ, Path.cwd())
-    damages = repair_index(place) if repair else verify_index(place)
+    with Pulse("reading all of it back", say):
+        repaired = repair_index(place) if repair else None
+        damages = verify_index(place) if repaired is None else repaired.damages
     if as_json:
-        print_json({"schema": 1, "index": str(place), "repaired": repair, "damages": [d.what for d in damages]})
+        told = {"repaired": repair, "damages": [damage.what for damage in damages]}
+        print_json({"schema": 1, "index": str(place), **told})
     else:
-        for damage in damages:
-            print(damage.what)
-        print(f"{place}: {len(damages)} damages" if damages else f"{place}: whole")
+        print_damages(place, damages, repaired)
     if damages and not repair:
-        say("take them out with --repair, then build again")
         raise typer.Exit(DAMAGED)
 
 
@@ -251,7 +251,7 @@ def export(folder: options.Folder, index: options.Index = None, as_json: options
     if as_json:
         print_json(change.to_dict())
     else:
-        print(f"{folder}: {change.items} images")
+        print(f"{folder}: {counted(change.items, 'image')}")
 
 
 @app.command()

@@ -5,8 +5,10 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, Literal
 
+from index_store.layout import find_index
 from retrieval.errors import DiffSimError, UsageError
 
 if TYPE_CHECKING:
@@ -91,3 +93,14 @@ def human_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+def naming(command: str, index: str | Path, always: bool = False) -> str:
+    """Return ``command`` with the --index that it needs to mean ``index`` when it is given here."""
+    try:
+        meant = None if always else find_index(None, os.environ, Path.cwd())
+    except DiffSimError:
+        meant = None
+    if meant is not None and os.path.abspath(meant) == os.path.abspath(index):
+        return command
+    return f"{command} --index {quote(str(index))}"

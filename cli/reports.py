@@ -1,39 +1,58 @@
 """Print what a command of diffsim-index did or found: the result on stdout, the rest for people on stderr."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Any
 
-from cli.output import human_bytes
+from cli.output import human_bytes, naming
 from cli.progress import describe_speeds, pace
-from cli.running import speaker
+from cli.running import say, speaker
+from retrieval.vocabulary import counted
+
+if TYPE_CHECKING:
+    from index_store.verify import Damage
+    from retrieval.maintenance import Repaired
 
 
 def print_build(report: dict[str, Any], quiet: bool) -> None:
     """Print what a build did."""
     rejected = sum(report["rejected"].values())
-    print(f"{report['index']}: {report['items']} images ({', '.join(report['modes'])}; model {report['model']})")
+    modes = ", ".join(report["modes"])
+    print(f"{report['index']}: {counted(report['items'], 'image')} ({modes}; model {report['model']})")
     say = speaker(quiet)
-    if report["added"]:
-        changed = f", {report['replaced']} of them changed files" if report["replaced"] else ""
-        seconds = report["seconds"]
-        say(f"{report['added']} added in {seconds:.1f} s ({pace(report['added'], seconds)}){changed}")
-        say(describe_speeds(report["speeds"]))
-    if report["completed"]:
-        say(f"{report['completed']} completed: they have now what they lacked")
+    _say_work(report, say)
     _say_coverage(report, say)
     if report["moved"]:
         say(f"{report['moved']} renamed or touched: kept as they were")
     if report["removed"]:
         say(f"{report['removed']} removed: their files are gone")
     if report["unchanged"]:
-        say(f"{report['unchanged']} were there already")
+        said = ", and lacked something until now" if report["completed"] >= report["unchanged"] else ""
+        some = f", of which {report['completed']} lacked something until now" if report["completed"] else ""
+        say(f"{report['unchanged']} were there already{said or some}")
     if rejected:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(report["rejected"].items()))
-        say(f"{rejected} rejected ({reasons}); see them with: diffsim-index info --rejects")
+        see = naming("diffsim-index info --rejects", report["index"])
+        say(f"{rejected} rejected ({reasons}); see them with: {see}")
     if report["passed_over"]:
-        say(f"{report['passed_over']} files passed over: their names are no image's")
+        names = "its name is" if report["passed_over"] == 1 else "their names are"
+        say(f"{counted(report['passed_over'], 'file')} passed over: {names} no image's")
     for folder in report["unreadable_folders"]:
         say(f"could not be read: {folder}")
+
+
+def _say_work(report: dict[str, Any], say: Callable[[str], None]) -> None:
+    """Say what was computed, and how fast: new and changed images, and those that got what they lacked."""
+    added, completed, seconds = report["added"], report["completed"], report["seconds"]
+    if not added and not completed:
+        return
+    parts = [f"{added} added"] if added else []
+    parts += [f"{completed} completed"] if completed else []
+    changed = f"; {report['replaced']} of the added are changed files" if report["replaced"] else ""
+    say(f"{' and '.join(parts)} in {seconds:.1f} s ({pace(added + completed, seconds)}){changed}")
+    if report["speeds"]:
+        say(describe_speeds(report["speeds"]))
 
 
 def _say_coverage(report: dict[str, Any], say: Callable[[str], None]) -> None:
@@ -41,16 +60,16 @@ def _say_coverage(report: dict[str, Any], say: Callable[[str], None]) -> None:
     items = report["items"]
     partial = [f"{mode} of {count}" for mode, count in report["coverage"].items() if count < items]
     if partial:
-        say(
-            f"tensors stored: {', '.join(partial)} of {items} images; searches or diffsim-index fill compute the others"
-        )
+        others = f"searches or {naming('diffsim-index fill', report['index'])} compute the others"
+        say(f"tensors stored: {', '.join(partial)} of {counted(items, 'image')}; {others}")
     if report["incomplete"]:
         say(f"{report['incomplete']} could not be completed: their files are gone, or have changed")
 
 
 def print_fill(report: dict[str, Any], quiet: bool) -> None:
     """Print what a fill did."""
-    print(f"{report['index']}: {report['items']} images ({', '.join(report['modes'])}; model {report['model']})")
+    modes = ", ".join(report["modes"])
+    print(f"{report['index']}: {counted(report['items'], 'image')} ({modes}; model {report['model']})")
     say = speaker(quiet)
     say(f"{report['completed']} completed in {report['seconds']:.1f} s, {report['adopted']} taken over from searches")
     if report["speeds"]:
@@ -61,7 +80,8 @@ def print_fill(report: dict[str, Any], quiet: bool) -> None:
 def print_info(about: dict[str, Any]) -> None:
     """Print what an index is."""
     items = max(1, about["items"])
-    print(f"{about['path']}: {about['items']} images, model {about['model']}, generation {about['generation']}")
+    count = counted(about["items"], "image")
+    print(f"{about['path']}: {count}, model {about['model']}, generation {about['generation']}")
     beside = about["bytes"]["projections"]
     print(f"  codec {about['codec']}" + (f", projections {human_bytes(beside)}" if beside else ""))
     for mode, target in about["modes"].items():
@@ -76,5 +96,33 @@ def print_info(about: dict[str, Any]) -> None:
     if about["cache"]["tensors"] or about["attention"] == "lazy":
         cached = f"{about['cache']['tensors']} images' tensors, {human_bytes(about['cache']['bytes'])}"
         print(f"  {about['attention']}; computed by searches and kept: {cached}")
-    print(f"  {about['segments']} segments, {about['removed']} removed, {len(about['rejects'])} rejected")
+    print(f"  {counted(about['segments'], 'segment')}, {about['removed']} removed, {len(about['rejects'])} rejected")
     print(f"  last changed {about['created']} by {about['created_by']}, format {about['format_version']}")
+
+
+def print_compact(change: dict[str, Any], now: bool, quiet: bool) -> None:
+    """Print what a compaction did."""
+    before, after = human_bytes(change["bytes_before"]), human_bytes(change["bytes_after"])
+    kept = ""
+    if not now and change["bytes_after"]:
+        drop = naming("diffsim-index compact --now", change["index"])
+        kept = f", the old segments included, which stay a day for searches that opened them; drop them with: {drop}"
+    speaker(quiet)(f"{before} before, {after} now{kept}")
+    count, segments = counted(change["items"], "image"), counted(change["segments"], "segment")
+    print(f"{change['index']}: {count} in {segments}")
+
+
+def print_damages(place: str | Path, damages: "Sequence[Damage]", taken_out: "Repaired | None") -> None:
+    """Print what is wrong with an index, or what was taken out of it, and what to do next."""
+    for damage in damages:
+        print(damage.what)
+    print(f"{place}: {counted(len(damages), 'damage')}" if damages else f"{place}: whole")
+    if not damages:
+        return
+    if taken_out is None:
+        say(f"take out what is damaged with: {naming('diffsim-index verify --repair', place)}")
+        return
+    count = counted(taken_out.items_before - taken_out.items, "image")
+    sources = " ".join(quote(source) for source in taken_out.sources)
+    build = naming(f"diffsim-index build {sources}", place, always=True)
+    say(f"taken out, with {count} of {taken_out.items_before}; compute again what is lacking with: {build}")

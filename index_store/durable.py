@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TypeVar
 
 import google_crc32c
 
 from index_store.errors import DiffSimError, IndexCorruptError, NoSpaceError
+from index_store.layout import SUFFIX
 
 _T = TypeVar("_T")
 _BLOCK = 1 << 22
@@ -45,9 +47,13 @@ def check_file(path: Path, record: FileRecord) -> None:
 
 def corrupt(path: Path | str, what: str) -> IndexCorruptError:
     """Return the error for a damaged file: what, where, and what to do."""
-    return IndexCorruptError(
-        f"the index is damaged: {path} {what}; restore the file from a copy, or build the index anew"
+    found = f"the index is damaged: {path} {what}"
+    root = next((f" --index {quote(str(folder))}" for folder in Path(path).parents if folder.suffix == SUFFIX), "")
+    error = IndexCorruptError(
+        f"{found}; restore the file from a copy, or take out what is damaged with: diffsim-index verify --repair{root}"
     )
+    error.found = found
+    return error
 
 
 @contextmanager

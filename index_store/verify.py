@@ -10,7 +10,7 @@ from index_store.catalog import ITEM_SCHEMA, REJECT_SCHEMA, read_ids, read_table
 from index_store.coarse import read_vectors
 from index_store.codecs import all_finite
 from index_store.durable import check_file, corrupt, decode_or_corrupt
-from index_store.errors import IndexStoreError
+from index_store.errors import IndexCorruptError, IndexStoreError
 from index_store.layout import Layout
 from index_store.manifest import Generation, SegmentRecord, read_current, read_generation
 from index_store.projections import read_projection
@@ -36,7 +36,7 @@ def find_damage(root: Path) -> Iterator[Damage]:
     try:
         read_current(layout)
     except IndexStoreError as error:
-        yield Damage(str(error))
+        yield Damage(_told(error))
     generation = whole_generation(layout)
     if generation is None:
         return
@@ -44,7 +44,7 @@ def find_damage(root: Path) -> Iterator[Damage]:
         try:
             read_projection(layout, digest)
         except IndexStoreError as error:
-            yield Damage(f"{error} (mode {mode})", projection=mode)
+            yield Damage(f"{_told(error)} (mode {mode})", projection=mode)
     tombstones = frozenset(generation.tombstones)
     for segment in generation.segments:
         yield from _segment_damage(layout, segment, tombstones)
@@ -101,7 +101,7 @@ def _segment_damage(layout: Layout, segment: SegmentRecord, tombstones: frozense
         for path in sorted((layout.segment(segment.name) / "vectors").glob("*.npy")):
             read_vectors(path, segment.data_rows)
     except IndexStoreError as error:
-        yield Damage(str(error), segment.name)
+        yield Damage(_told(error), segment.name)
         return
     live = [row for row in range(segment.data_rows) if ids[row] not in tombstones]
     for mode in segment.attention:
@@ -142,14 +142,19 @@ def _exchanged(layout: Layout, segment: SegmentRecord, live: list[int]) -> Itera
             rows = tuple(row for row in live if start <= row < start + record.shard_rows)
             if wrong and rows:
                 error = corrupt(group, f"holds another shard in the place of shard {number} of {wrong}")
-                yield Damage(f"{error} ({len(rows)} images of mode {mode})", segment.name, rows)
+                yield Damage(f"{_told(error)} ({len(rows)} images of mode {mode})", segment.name, rows)
 
 
 def _problem(places: list[RowPlace]) -> str | None:
     try:
         tensors = read_rows(places)
     except IndexStoreError as error:
-        return str(error)
+        return _told(error)
     if not all(all_finite(array) for array in tensors.values()):
         return f"{places[0].group} holds numbers that are none"
     return None
+
+
+def _told(error: IndexStoreError) -> str:
+    """Return what is wrong, without what to do: that is for whoever reads all of it."""
+    return (error.found if isinstance(error, IndexCorruptError) else "") or str(error)

@@ -35,6 +35,7 @@ from retrieval.settings import BuildSettings, ModelChoices
 from retrieval.stages import WRITE, StageClock
 from retrieval.stored import lacks_projections, with_projections
 from retrieval.version import CREATED_BY
+from retrieval.vocabulary import counted
 from retrieval.work import Work, find_sources, item_of, plan_work, uri_of
 
 
@@ -130,7 +131,7 @@ class _Builder:
 
     def _plan_in_words(self) -> str:
         backlog = f", {len(self._backlog)} to complete" if self._backlog else ""
-        return f"{len(self._work.pending)} images to index{backlog}"
+        return f"{counted(len(self._work.pending), 'image')} to index{backlog}"
 
     def _lacks_projections(self) -> bool:
         return self._found is not None and lacks_projections(self._found, find_codec(self._recipe.settings.codec))

@@ -36,6 +36,7 @@ from retrieval.pipeline import Pipeline
 from retrieval.plan import check_fingerprint, continued_recipe, lacks_modes
 from retrieval.settings import NEWEST, BuildSettings, ModelChoices
 from retrieval.stages import WRITE, StageClock
+from retrieval.vocabulary import counted
 
 COPIED_ROWS = 16  # taken from the cache, or from another mode, at a time
 
@@ -182,7 +183,7 @@ def _fill(
     recipe = continued_recipe(reader, layout.root, None, choices, run)
     wanted = Need(_modes(reader, recipe.settings.model, modes), tuple(recipe.settings.encoders or {}))
     planned = find_backlog(reader, wanted, recipe.targets)
-    on_event(BuildEvent("planned", f"{len(planned)} images to complete", total=len(planned)))
+    on_event(BuildEvent("planned", f"{counted(len(planned), 'image')} to complete", total=len(planned)))
     adopted, filled, clock = 0, Filled(0, planned.unavailable), StageClock(workers(run))
     if planned or planned.unavailable:
         on_event(BuildEvent("model", f"{recipe.chosen.name} ({recipe.chosen.why})"))

@@ -161,8 +161,18 @@ def verify(index: str | Path) -> list[Damage]:
     return list(find_damage(existing_root(index, fresh=True)))
 
 
-def repair(index: str | Path) -> list[Damage]:
-    """Take out what :func:`verify` finds, so that the next build computes it again. Return what was found.
+@dataclass(frozen=True)
+class Repaired:
+    """What a repair found and took out."""
+
+    damages: list[Damage]
+    items_before: int = 0  # that the index named
+    items: int = 0  # in the index now
+    sources: tuple[str, ...] = ()  # a build of which computes again what was taken out
+
+
+def repair(index: str | Path) -> Repaired:
+    """Take out what :func:`verify` finds, so that the next build computes it again.
 
     Raises:
         IndexCorruptError: no generation is whole, so that there is nothing to go on from.
@@ -171,7 +181,7 @@ def repair(index: str | Path) -> list[Damage]:
     with writer_lock(layout):
         damages = list(find_damage(layout.root))
         if not damages:
-            return []
+            return Repaired([])
         generation = whole_generation(layout)
         if generation is None:
             raise IndexCorruptError(f"{index} has no whole generation left: build it anew")
@@ -181,7 +191,8 @@ def repair(index: str | Path) -> list[Damage]:
         ids = {d.segment: segment_ids(layout, records[d.segment]) for d in damages if d.rows and d.segment not in lost}
         mended = retire(without_damage(generation, damages, ids), sorted(lost - {""}))
         commit(layout, replace(mended, number=max(numbers)), CREATED_BY)
-    return damages
+    before = sum(segment.rows for segment in generation.segments) - len(generation.tombstones)
+    return Repaired(damages, before, len(IndexReader(layout.root)), generation.sources)
 
 
 def export(index: str | Path, folder: Path) -> Change:

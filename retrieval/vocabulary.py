@@ -50,3 +50,8 @@ class Readout:
 
 
 LINEAR = Readout()
+
+
+def counted(count: int, thing: str) -> str:
+    """Return ``1 image`` or ``2 images``."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"

@@ -10,9 +10,10 @@ from index_store.catalog import Item, Reject
 from index_store.layout import is_index, may_become_index, new_index_path
 from index_store.pull import local_root
 from index_store.reader import IndexReader
-from retrieval.discovery import Listing, Paths, find_images, read_bytes
+from retrieval.discovery import IMAGE_SUFFIXES, Listing, Paths, find_images, read_bytes
 from retrieval.errors import ImageError, UsageError
 from retrieval.images import FileFacts
+from retrieval.vocabulary import counted
 
 FileState = tuple[int, int]
 """Size in bytes and mtime_ns; (-1, -1) where the file is not to be had."""
@@ -71,8 +72,9 @@ def check_sources(listing: Listing, sources: Sequence[Path]) -> None:
     """Raise a UsageError when there is not one image to index."""
     if not listing.names:
         names = ", ".join(str(source) for source in sources)
-        passed = f" ({listing.passed_over} files there have names of no image)" if listing.passed_over else ""
-        raise UsageError(f"no images in {names}{passed}")
+        passed = f" ({counted(listing.passed_over, 'file')} there with other names)" if listing.passed_over else ""
+        known = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise UsageError(f"no images in {names}: names that end in {known} are looked for{passed}")
 
 
 def plan_work(

@@ -218,7 +218,7 @@ def test_damage_is_found_taken_out_and_computed_again(built: tuple[Path, Path], 
     assert len(found) == 1
     damaged = victim.partition("/k/")[0]  # of tensors the group is named, and the row
     assert str(index / damaged) in found[0].what
-    assert repair(index) == found
+    assert repair(index).damages == found
     assert verify(index) == []
     assert len(IndexReader(index)) == 10 - lost
     report = update(folder, index)

@@ -401,7 +401,7 @@ def test_damage_in_the_store_is_found_named_and_taken_out(url: str, tmp_path: Pa
     assert len(verify(url)) == 2
     with pytest.raises(IndexCorruptError, match=r"items\.parquet is missing"):
         Contents.of(local_root(url))
-    assert len(repair(url)) == 2
+    assert len(repair(url).damages) == 2
     build(source, url)
     assert verify(url) == []
     mended = Contents.of(local_root(url))
