@@ -3,7 +3,7 @@
 import os
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
@@ -17,6 +17,9 @@ from index_store.layout import INDEX_VARIABLE, find_index, new_index_path
 from retrieval.errors import NoSpaceError
 from retrieval.settings import NEWEST, BuildSettings, parse_encoders, parse_names
 from retrieval.vocabulary import counted
+
+if TYPE_CHECKING:
+    from retrieval.events import BuildReport
 
 REJECTED = 4  # the exit code of --strict
 DAMAGED = 3
@@ -102,17 +105,23 @@ def build(
     if dry_run:
         _plan(sources, asked, as_json)
         return
-    from retrieval.build import build_index
-
-    progress = BuildProgress(quiet=quiet, bar=not no_progress)
-    with stopping(lambda: progress.kept(asked["index"] or new_index_path(sources, Path()))), progress:
-        report = build_index(sources, on_event=progress.tell, **asked)
+    report = _build(sources, asked, BuildProgress(quiet=quiet, bar=not no_progress))
     if as_json:
         print_json(report.to_dict())
     else:
         print_build(report.to_dict(), quiet)
     if strict and report.rejected:
         raise typer.Exit(REJECTED)
+
+
+def _build(sources: list[Path], asked: dict[str, Any], progress: BuildProgress) -> "BuildReport":
+    from retrieval.build import build_index
+
+    def kept() -> str:
+        return progress.kept(asked["index"] or new_index_path(sources[:1], Path()))
+
+    with stopping(kept), progress:
+        return build_index(sources, on_event=progress.tell, **asked)
 
 
 def _plan(sources: list[Path], asked: dict[str, Any], as_json: bool) -> None:

@@ -129,15 +129,23 @@ Queries = Annotated[
     typer.Argument(metavar="QUERY...", help="Images: paths, - for stdin, id:N, or the end of an indexed path."),
 ]
 Mode = Annotated[
-    str | None, typer.Option("--mode", "-m", help="style, instance or semantic. (default: the index's first)")
+    str | None, typer.Option("--mode", "-m", help="style, instance, semantic or lowlevel. (default: the index's first)")
 ]
-Top = Annotated[int, typer.Option("-k", "--top", help="How many neighbours.")]
+Top = Annotated[int, typer.Option("-k", "--top", help="How many neighbours; --candidates is this many at least.")]
 Candidates = Annotated[int, typer.Option("--candidates", help="How many images the exact score orders.")]
 Exhaustive = Annotated[bool, typer.Option("--exhaustive", help="Score every image of the index.")]
 NoRerank = Annotated[bool, typer.Option("--no-rerank", help="Show the coarse ranking.")]
 Similarity = Annotated[SimilarityName, typer.Option("--similarity", help="mse: lower is closer.")]
 MinScore = Annotated[float | None, typer.Option("--min-score", help="Leave out what scores worse.")]
 ExcludeQuery = Annotated[bool, typer.Option("--exclude-query", help="Leave out files equal to the query.")]
+EncoderFolders = Annotated[
+    str | None,
+    typer.Option(
+        "--encoders",
+        metavar="NAME=FOLDER,...",
+        help="Folders of the index's coarse encoders, in place of those it remembers; their weights must be the same.",
+    ),
+]
 MaxCache = Annotated[
     str | None,
     typer.Option(

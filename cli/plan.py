@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from cli.output import human_bytes
 from cli.running import clock
+from retrieval.vocabulary import counted
 
 if TYPE_CHECKING:
     from retrieval.events import BuildPlan, Estimate
@@ -37,9 +38,10 @@ def describe_estimate(estimate: "Estimate") -> str:
     """Return disk and memory in one line."""
     modes = "".join(f"{mode} {human_bytes(size)}, " for mode, size in estimate.bytes_by_mode.items())
     modes += "else " if modes else "vectors and catalogue "
-    new = f"{estimate.images} images ({estimate.codec}; an image: {modes}{human_bytes(estimate.bytes_beside)})"
-    parts = [new] if estimate.images else []
-    parts += [f"what {estimate.to_complete} images lack"] if estimate.to_complete else []
+    size = f"{estimate.codec}; an image: {modes}{human_bytes(estimate.bytes_beside)}"
+    parts = [f"{counted(estimate.images, 'image')} ({size})"] if estimate.images else []
+    if estimate.to_complete:
+        parts.append(f"what {counted(estimate.to_complete, 'image')} lack{'s' if estimate.to_complete == 1 else ''}")
     disk, free = human_bytes(estimate.disk_bytes), human_bytes(estimate.free_disk_bytes)
     line = f"disk: {disk} for {' and '.join(parts)}, {free} free"
     if estimate.local_bytes < estimate.disk_bytes:

@@ -51,7 +51,7 @@ def _say_work(report: dict[str, Any], say: Callable[[str], None]) -> None:
     parts += [f"{completed} completed"] if completed else []
     changed = f"; {report['replaced']} of the added are changed files" if report["replaced"] else ""
     say(f"{' and '.join(parts)} in {seconds:.1f} s ({pace(added + completed, seconds)}){changed}")
-    if report["speeds"]:
+    if len(report["speeds"]) > 1:
         say(describe_speeds(report["speeds"]))
 
 
@@ -72,7 +72,7 @@ def print_fill(report: dict[str, Any], quiet: bool) -> None:
     print(f"{report['index']}: {counted(report['items'], 'image')} ({modes}; model {report['model']})")
     say = speaker(quiet)
     say(f"{report['completed']} completed in {report['seconds']:.1f} s, {report['adopted']} taken over from searches")
-    if report["speeds"]:
+    if len(report["speeds"]) > 1:
         say(describe_speeds(report["speeds"]))
     _say_coverage(report, say)
 

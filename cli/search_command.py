@@ -48,7 +48,7 @@ def search(
     null: options.Null = False,
     max_cache: options.MaxCache = None,
     weights: options.Weights = None,
-    encoders: options.Encoders = None,
+    encoders: options.EncoderFolders = None,
     device: options.Device = HERE.device,
     offline: options.Offline = False,
     quiet: options.Quiet = False,

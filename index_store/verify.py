@@ -122,7 +122,7 @@ def _attention_damage(layout: Layout, segment: SegmentRecord, mode: str, live: l
             if problem is not None:
                 messages.setdefault(problem, []).append(place.row)
     for message, rows in messages.items():
-        yield Damage(f"{message} ({len(rows)} images of mode {mode})", segment.name, tuple(rows))
+        yield Damage(f"{message} ({_images(len(rows))} of mode {mode})", segment.name, tuple(rows))
 
 
 def _exchanged(layout: Layout, segment: SegmentRecord, live: list[int]) -> Iterator[Damage]:
@@ -142,7 +142,7 @@ def _exchanged(layout: Layout, segment: SegmentRecord, live: list[int]) -> Itera
             rows = tuple(row for row in live if start <= row < start + record.shard_rows)
             if wrong and rows:
                 error = corrupt(group, f"holds another shard in the place of shard {number} of {wrong}")
-                yield Damage(f"{_told(error)} ({len(rows)} images of mode {mode})", segment.name, rows)
+                yield Damage(f"{_told(error)} ({_images(len(rows))} of mode {mode})", segment.name, rows)
 
 
 def _problem(places: list[RowPlace]) -> str | None:
@@ -158,3 +158,7 @@ def _problem(places: list[RowPlace]) -> str | None:
 def _told(error: IndexStoreError) -> str:
     """Return what is wrong, without what to do: that is for whoever reads all of it."""
     return (error.found if isinstance(error, IndexCorruptError) else "") or str(error)
+
+
+def _images(count: int) -> str:
+    return f"{count} image" if count == 1 else f"{count} images"

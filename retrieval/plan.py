@@ -9,7 +9,7 @@ from typing import Any
 from index_store.codecs import find_codec
 from index_store.reader import IndexReader
 from retrieval.backbones import describe_extractor
-from retrieval.choosing import ChosenModel, choose_model, resolve
+from retrieval.choosing import ChosenModel, choose_model, resolve, unused_settings
 from retrieval.errors import IndexIncompatibleError
 from retrieval.models import differences
 from retrieval.modes import Mode, Need, Target, choose_modes
@@ -51,7 +51,7 @@ def new_recipe(modes: Sequence[str] | None, choices: ModelChoices, run: BuildSet
     wanted = choose_modes(description.modes, description.default_modes if modes is None else modes)
     used, chosen = _without_unused(choices, chosen, asked.weights)
     settings = resolve(ModelSettings(**{**used, "model": chosen.name}), wanted, run.device)
-    if "dtype" in description.unused_with(asked.weights):
+    if "dtype" in unused_settings(chosen.name, asked.weights):
         settings = replace(settings, dtype="float32")  # whatever the device's own is: the index is the same
     return Recipe(settings, {mode.name: mode.target for mode in wanted}, chosen, run.attention or "eager")
 
@@ -60,7 +60,7 @@ def _without_unused(
     choices: ModelChoices, chosen: ChosenModel, weights: str | None
 ) -> tuple[dict[str, Any], ChosenModel]:
     """Leave out the choices that change nothing of the model, so that they are no part of the index; and say so."""
-    unused = describe_extractor(chosen.name).unused_with(weights)
+    unused = unused_settings(chosen.name, weights)
     used = {name: value for name, value in choices.items() if name not in unused}
     needless = ", ".join(f"--{name}" for name in choices if name in unused)
     return used, replace(chosen, why=f"{chosen.why}; {needless} changes nothing of it") if needless else chosen

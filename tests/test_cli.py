@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -277,8 +278,11 @@ def test_ctrl_c_leaves_a_valid_index_and_the_same_command_goes_on(gallery: Path,
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert b"Traceback" not in errors
-    assert errors.endswith(b"stopped\n")
+    last = errors.decode().splitlines()[-1]
+    told = re.fullmatch(r"stopped: (\d+) of 800 images are done and in many.diffsim; the same command goes on", last)
+    assert told, last
     kept = json.loads(run("diffsim-index", "info", "--json", cwd=tmp_path).stdout)["items"]
+    assert int(told[1]) == kept
     assert 16 <= kept < 800
     for image in images[kept + 20 :]:
         image.unlink()

@@ -118,14 +118,11 @@ class ExtractorDescription(Description):
     working_mb: int = 0  # memory that computing an image takes beside the weights, float32, about; 0: not measured
     float32_vae: bool = False  # whether the VAE, which takes most of it, is float32 whatever the dtype
     warnings: Mapping[str, str] = field(default_factory=dict)  # what a user of a mode must know, one line
-    unused: tuple[str, ...] = ()  # fields of ModelSettings that change nothing; see :meth:`unused_with`
-
-    def unused_with(self, weights: str | None) -> tuple[str, ...]:
-        """Return the settings that change nothing; a network that was named in place of no weights may use all."""
-        return () if weights is not None and not self.download_mb else self.unused
+    unused: tuple[str, ...] = ()  # fields of ModelSettings that change nothing; see choosing.unused_settings
 
 
 WORKING_MB = 660  # of the VAE's encoder at 512 px, which all diffusion models here share, and which takes the most
+_OF_DIFFUSION = ("branches", "noise", "seed", "prompt", "dtype")  # what adds no noise, in float32, knows none
 
 _SD15 = ExtractorDescription(
     name="sd15",
@@ -158,9 +155,6 @@ _DINOV2 = Description(
     repo="facebook/dinov2-small",
     revision="ed25f3a31f01632728cabb09d1542f84ab7b0056",
 )
-
-
-_OF_DIFFUSION = ("branches", "noise", "seed", "prompt", "dtype")  # what has no network, or no noise, knows none
 
 
 def _vision_transformer(name: str, title: str, of: Description, modes: Mapping[str, Mode]) -> ExtractorDescription:
@@ -295,12 +289,7 @@ def load_extractor(settings: "ModelSettings", device: "torch.device", offline: b
 
 
 def load_embedder(name: str, folder: Path | None, device: "torch.device", offline: bool) -> Embedder:
-    """Load the encoder ``name`` from ``folder``, or from the hub's cache or the hub itself.
-
-    Raises:
-        UsageError: an unknown name.
-        ModelError: its weights are missing or incomplete.
-    """
+    """Load the encoder ``name`` from ``folder``, else the hub's cache, else the hub; see :func:`load_extractor`."""
     description = describe_embedder(name)
     return cast(Embedder, _loader(description)(description, folder, device, offline))
 

@@ -216,6 +216,8 @@ def indexed_by(name: str) -> str:
 
 def unused_settings(name: str, settings: MetricSettings) -> set[str]:
     """Return the fields of ``settings`` that differ from their defaults and change nothing of the metric ``name``."""
+    from retrieval import choosing
+
     entry = describe_metric(name)
     plain = MetricSettings()
     chosen = {each.name for each in fields(plain) if getattr(settings, each.name) != getattr(plain, each.name)}
@@ -223,7 +225,7 @@ def unused_settings(name: str, settings: MetricSettings) -> set[str]:
         return set.intersection(*(unused_settings(member, settings) for member in entry.members))
     if not entry.extractor:
         return chosen & {"layer", "denoising_step", "branches", "noise", "prompt"}
-    unused = set(EXTRACTORS[entry.extractor].unused_with(settings.weights))
+    unused = set(choosing.unused_settings(entry.extractor, settings.weights))
     return chosen & (unused | ({"denoising_step"} if not entry.denoising_step and "layer" not in chosen else set()))
 
 
