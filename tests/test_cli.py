@@ -106,13 +106,22 @@ def test_several_queries_at_once(desk: Path, gallery: Path, index: Path, tmp_pat
     broken.write_bytes(b"no image")
     engine = Engine.open(index)
     alone = [[result.path for result in engine.search(query, k=3)] for query in queries]
-    asked = ("diffsim-search", queries[0], broken, queries[1], "-k", "3")
+    asked = ("diffsim-search", queries[0], broken, "nothing.png", queries[1], "-k", "3")
     result = run(*asked, "--json", "--sheet", sheet, cwd=desk)
-    assert [[found["path"] for found in each["results"]] for each in json.loads(result.stdout)] == alone
+    told = json.loads(result.stdout)
+    assert [[found["path"] for found in each["results"]] for each in (told[0], told[3])] == alone
+    assert [(each["query"]["path"], each["kind"]) for each in told[1:3]] == [
+        (str(broken), "image"),
+        ("nothing.png", "usage"),
+    ]
+    assert "no such file" in told[2]["error"]
+    assert told[0]["timing_ms"]["total"] >= told[0]["timing_ms"]["embed"] > 0
     assert result.returncode == 1
     assert "broken.png" in result.stderr.decode()
+    assert "may be given once" in failed(run("diffsim-search", "-", "-", cwd=desk), 2)
     assert sheet.read_text().count("<img") == 8
     lines = [json.loads(line) for line in run(*asked, "--jsonl", cwd=desk).stdout.splitlines()]
+    assert {(line["schema"], line["mode"]) for line in lines} == {(1, "style")}
     assert [(line["query"], line["path"]) for line in lines] == [
         (str(query), path) for query, paths in zip(queries, alone, strict=True) for path in paths
     ]
@@ -129,14 +138,10 @@ def test_sheets_are_drawn(desk: Path, gallery: Path, tmp_path: Path) -> None:
     with Image.open(tmp_path / "results.png") as image:
         assert image.width > 600
     assert (tmp_path / "results.html").read_text().count("<img") == 5
-    message = failed_after_results(run("diffsim-search", query_of(gallery), "--sheet", "results.gif", cwd=desk))
-    assert ".png" in message
-
-
-def failed_after_results(result: "subprocess.CompletedProcess[bytes]") -> str:
-    assert result.returncode == 2
-    assert b"Traceback" not in result.stderr
-    return result.stderr.decode()
+    assert ".png" in failed(run("diffsim-search", query_of(gallery), "--sheet", "results.gif", cwd=desk), 2)
+    (tmp_path / "file").touch()
+    below = run("diffsim-search", query_of(gallery), "--sheet", tmp_path / "file" / "results.png", cwd=desk)
+    assert "is no folder" in failed(below, 1)
 
 
 def test_semantic_mode_of_mini_warns_in_one_line(desk: Path, gallery: Path) -> None:

@@ -124,3 +124,29 @@ def test_coarse_recall_takes_an_index_or_a_folder(evaluate, index: Path, gallery
     ran = evaluate("coarse-recall", index, "--queries", "2", "--candidates", "39", "-k", "3", "--quiet")
     assert ran.out.splitlines()[0] == "style: top-3 recall at 39 candidates: 100.0 %  (2 queries)"
     assert "name the metric with --metric" in evaluate("coarse-recall", gallery).failure(2)
+    assert "leave --metric" in evaluate("coarse-recall", index, "-m", "mini").failure(2)
+    assert "1 to 39 neighbours" in evaluate("coarse-recall", index, "-k", "40").failure(2)
+    asked = evaluate("coarse-recall", index, "--queries", "1", "--candidates", "2", "-k", "4", "--json")
+    row = json.loads(asked.out)["measurements"][0]
+    assert (row["mode"], row["k"], row["candidates"], row["index"]) == ("style", 4, 2, str(index))
+
+
+def test_words_of_the_command_line_are_refused_in_one_line(evaluate, gallery: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    message = evaluate("coarse-recall", gallery, "--queries", "0").failure(2)
+    assert "invalid value for '--queries'" in message
+    assert message.endswith("coarse-recall --help")
+    assert "nothing.csv" not in evaluate(
+        *("tune", "--triplets", "nothing.csv", "--encoder", "descriptor", "--out", tmp_path / "t")
+    ).failure(2)
+    assert "at most 1000" in evaluate("score", "a", "b", "-m", "mini", "--step", "1001").failure(2)
+    a = gallery / STYLES[0] / f"{MOTIFS[0]}.png"
+    ran = evaluate("score", a, a, "-m", "mini", "--step", "900", "--dtype", "float16")
+    assert ran.err.splitlines() == ["note: --step changes nothing of mini", "note: --dtype changes nothing of mini"]
+
+
+def test_a_table_names_what_it_leaves_out(evaluate, gallery: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    report = tmp_path / "r.json"
+    evaluate("bench", "groups", gallery, "-m", "rgb-hist", "--triplets", "5", "-o", report)
+    ran = evaluate("table", report)
+    assert "groups" in ran.err
+    assert "rgb-hist" not in ran.out
