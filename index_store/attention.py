@@ -27,7 +27,7 @@ from index_store.shards import Shard, open_shard, shards_at_once
 Tensors = Mapping[str, NDArray[Any]]
 """The codec's arrays by name, ``[rows, ...]`` each: for qkv-float16 ``[rows, branches, heads, tokens, head_dim]``."""
 
-SHARD_BYTES = 16 << 20  # an array's shard, at most; nine of them wait in memory in a build of three modes
+SHARD_BYTES = 16 << 20  # an array's shard, at most; nine fill up in a build of three modes while eight are written
 SHARD_ROWS = 256
 TASKS_A_THREAD = 4
 _CRC_BYTES = 4
