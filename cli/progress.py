@@ -149,14 +149,14 @@ class TaskProgress(_Shown):
         self._tasks: dict[str, TaskID] = {}
         self._last: dict[str, tuple[float, int]] = {}  # of each task: since when it is at work, and what was done
 
-    def show(self, task: str, done: int, total: int) -> None:
-        """Show how much of ``task`` is done."""
+    def show(self, task: str, done: int, total: int, counted: Counted | None = None) -> None:
+        """Show how much of ``task`` is done, counted as the others are unless it says otherwise."""
         began, before = self._last.get(task, (self._began, 0))
         if done < before:  # it is done once more
             began = self._began
         now = self._began = time.monotonic()  # where the next task begins
         self._last[task] = began, done
-        speed = pace(done, now - began, self._counted) if done else ""
+        speed = pace(done, now - began, counted or self._counted) if done else ""
         if self._progress is not None:
             self._tasks[task] = self._draw(self._tasks.get(task), task, done, total, began, speed)
             return

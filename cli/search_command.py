@@ -10,7 +10,7 @@ import typer
 
 from cli import options
 from cli.output import Form, choose_form, print_results
-from cli.progress import TaskProgress
+from cli.progress import IMAGES, QUERIES, TaskProgress
 from cli.running import run, say, speaker, stopping, work_offline
 from index_store.layout import find_index
 from retrieval.errors import DiffSimError, UsageError
@@ -79,11 +79,11 @@ def search(
     try:
         answers.locate(engine)
         state = "searching" if len(queries) == 1 else f"searching with {len(queries)} queries"
-        with stopping(answers.kept), TaskProgress(quiet, state=state) as progress:
+        with stopping(answers.kept), TaskProgress(quiet, counted=QUERIES, state=state) as progress:
             searches = engine.search_many(
                 answers.images,
                 mode,
-                partial(progress.show, "computing candidates"),
+                partial(progress.show, "computing candidates", counted=IMAGES),
                 answers.pass_over if answers.are_several else None,
                 k=k,
                 candidates=candidates,

@@ -217,7 +217,7 @@ def test_results_are_plain_values_and_html(engine: Engine, gallery: Path) -> Non
     assert list(values) == ["schema", "index", "query", "mode", "timing_ms", *counts, "notes", "results"]
     assert [values[name] for name in counts] == [0, 0, 0]
     assert values["index"]["model"] == "mini"
-    assert set(values["timing_ms"]) == {"embed", "coarse", "read", "rerank", "compute"}
+    assert set(values["timing_ms"]) == {"embed", "coarse", "read", "rerank", "compute", "total"}
     assert "not meaning" in values["notes"][0]
     assert f"{MOTIFS[0]}.png" in results._repr_html_()
     assert len(results[:1]) == 1
