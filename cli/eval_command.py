@@ -14,7 +14,7 @@ from cli.eval_pictures import pictures
 from cli.eval_running import chosen_metrics, folder_of, kept_in, load_all, place_of, weights_by_metric
 from cli.eval_tune import tuning
 from cli.output import print_json
-from cli.progress import TaskProgress
+from cli.progress import Pulse, TaskProgress
 from cli.running import run, say, speaker, stopping, work_offline
 from retrieval.metrics import METRICS, MetricSettings
 from retrieval.settings import EngineSettings
@@ -107,16 +107,19 @@ def score(
     from retrieval.queries import read_named
 
     a, b = (read_named(path, DecodeRules(alpha=alpha))[0] for path in (first, second))
-    loaded = load_all(names, settings, folders, device, offline)
-    for each in loaded.values():
-        each.need_scores()
-    found = {
-        name: {
-            "score": float(m.score(m.encode_files([a], [first], "query"), m.encode_files([b], [second], "gallery"))[0]),
-            "higher_is_closer": m.higher_is_closer,
+    with Pulse("scoring", say):
+        loaded = load_all(names, settings, folders, device, offline)
+        for each in loaded.values():
+            each.need_scores()
+        found = {
+            name: {
+                "score": float(
+                    m.score(m.encode_files([a], [first], "query"), m.encode_files([b], [second], "gallery"))[0]
+                ),
+                "higher_is_closer": m.higher_is_closer,
+            }
+            for name, m in loaded.items()
         }
-        for name, m in loaded.items()
-    }
     if as_json:
         print_json({"schema": 1, "a": str(first), "b": str(second), "metrics": found})
         return

@@ -127,7 +127,8 @@ def _build(sources: list[Path], asked: dict[str, Any], progress: BuildProgress) 
 def _plan(sources: list[Path], asked: dict[str, Any], as_json: bool) -> None:
     from retrieval.dry_run import plan_build
 
-    plan = plan_build(sources, **asked)
+    with Pulse("timing a few images", say):
+        plan = plan_build(sources, **asked)
     if as_json:
         print_json(plan.to_dict())
     else:

@@ -99,7 +99,7 @@ def search(
                     progress.show("searching", len(answers.given), len(queries))
     finally:
         answers.print(form)
-    if sheet is not None:
+    if sheet is not None and answers.found:
         _draw(sheet, answers.found, quiet)
     if answers.are_several and len(answers.found) < len(queries):
         raise typer.Exit(1)

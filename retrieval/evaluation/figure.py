@@ -20,6 +20,8 @@ def draw_figure(folder: Path, queries: Sequence[Path], out: Path, run: Run, k: i
     items = list(find_images([folder]).files)
     if len(items) < 2:
         raise UsageError(f"a figure needs two images or more, and {folder} holds {len(items) or 'none'}")
+    if k < 1:
+        raise UsageError(f"a figure shows one neighbour or more, not {k}")
     for query in queries:
         if not query.is_file():
             raise UsageError(f"query {query}: no such file: check the path")
