@@ -127,12 +127,12 @@ class BuildProgress(_Shown):
         spent = time.monotonic() - self._began
         speed, left = pace(event.done, spent), max(0, event.total - event.done) * spent / event.done
         if self._progress is not None:
-            held_up = slowest(event.speeds)
+            held_up = slowest(event.speeds) if len(event.speeds) > 1 else None
             what = self._what + (f" ({held_up} is slowest)" if held_up else "")
             self._task = self._draw(self._task, what, event.done, event.total, self._began, speed)
             return
         self._pulse.state = f"{event.done}/{event.total} images, {speed}, about {clock(left)} left" + (
-            f"; {describe_speeds(event.speeds)}" if event.speeds else ""
+            f"; {describe_speeds(event.speeds)}" if len(event.speeds) > 1 else ""
         )
         if not self._is_begun and left >= LINE_SECONDS:  # the first batch says at once how long a long build will take
             self._say(self._pulse.state)
