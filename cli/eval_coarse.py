@@ -1,9 +1,9 @@
 """``diffsim-eval coarse-recall``: how much of the exact ranking the coarse stage lets through."""
 
-import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -20,12 +20,11 @@ from retrieval.settings import EngineSettings
 from retrieval.vocabulary import DeviceName
 
 if TYPE_CHECKING:
-    from retrieval.evaluation.measure import Measurement
+    from retrieval.evaluation.coarse_recall import Recall
 
 coarse = typer.Typer()
 DEVICE = EngineSettings().device
 ENCODER = "descriptor"  # of a folder, unless another is named
-_SIZES = re.compile(r"top-(\d+) .*?at (\d+) candidates")
 
 
 @coarse.command("coarse-recall")
@@ -49,8 +48,6 @@ def coarse_recall(
     """
     work_offline(offline)
     counts = numbers_of(candidates)
-    from retrieval.evaluation.report import to_dict
-
     of_index = is_index(place)
     with TaskProgress(quiet, counted=QUERIES) as progress:
         if of_index:
@@ -63,27 +60,16 @@ def coarse_recall(
             chosen = encoder or ENCODER
             found = _recall_of_folder(place, metric, chosen, counts, k, weights, device, offline, progress)
     if as_json:
-        whole = to_dict(found)
-        more = {"index": str(place)} if of_index else {"folder": str(place)}
-        whole["measurements"] = [{**row, **more, **_fields(row, of_index)} for row in whole["measurements"]]
-        print_json(whole)
+        where = {"index" if of_index else "folder": str(place)}
+        print_json({"schema": 1, **where, "recalls": [asdict(row) for row in found]})
         return
     for row in found:
-        print(f"{row.metric}: {row.measure}: {100 * row.value:.1f} %  ({row.count} queries)")
+        print(
+            f"{row.of}: of the exact top {row.k}, {100 * row.recall:.1f} % are among {row.candidates} candidates, "
+            f"and all of them for {100 * row.whole:.1f} % of {row.queries} queries"
+        )
     if min(counts) < k and not quiet:
         say(f"note: of {k} nearest images {min(counts)} candidates can hold {100 * min(counts) / k:.0f} % at most")
-
-
-def _fields(row: dict[str, Any], of_index: bool) -> dict[str, Any]:
-    """Return what a row's words say, as fields: mode (of an index), k and candidates."""
-    sizes = _SIZES.search(row["measure"])
-    mode = {"mode": row["metric"]} if of_index else {}
-    return {**mode, **({"k": int(sizes[1]), "candidates": int(sizes[2])} if sizes else {})}
-
-
-def _check_k(k: int, images: int, place: Path) -> None:
-    if not 1 <= k < images:
-        raise UsageError(f"-k {k}: {place} has {images} images, so each has 1 to {images - 1} neighbours")
 
 
 def _recall_of_index(
@@ -94,13 +80,11 @@ def _recall_of_index(
     seed: int,
     settings: EngineSettings,
     progress: TaskProgress,
-) -> "list[Measurement]":
+) -> "list[Recall]":
     from retrieval.engine import Engine
     from retrieval.evaluation.coarse_recall import index_recall
 
     engine = Engine.open(place, settings)
-    if len(engine) > 2:  # with fewer there is nothing to measure at all
-        _check_k(k, len(engine), place)
     shown = progress.overall("coarse recall", len(engine.modes))
     return index_recall(engine, counts, k, queries, seed, shown)
 
@@ -115,18 +99,14 @@ def _recall_of_folder(
     device: DeviceName,
     offline: bool,
     progress: TaskProgress,
-) -> "list[Measurement]":
+) -> "list[Recall]":
     if metric is None:
         raise UsageError(f"{folder} is no index: for a folder of images name the metric with --metric")
     from retrieval.backbones import load_embedder
     from retrieval.device import choose_device
-    from retrieval.discovery import find_images
     from retrieval.evaluation.coarse_recall import coarse_recall as measure
     from retrieval.evaluation.run import Run
 
-    images = len(find_images([folder]).names)
-    if images > 2:
-        _check_k(k, images, folder)
     loaded = load_all([metric], MetricSettings(), weights_by_metric(weights, [metric]), device, offline)
     name, _, home = encoder.partition("=")
     embedder = load_embedder(name, Path(home) if home else None, choose_device(device), offline)

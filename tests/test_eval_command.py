@@ -106,7 +106,7 @@ def test_figure_sweep_and_coarse_recall(evaluate, gallery: Path, tmp_path: Path)
     assert [line.split("\t")[0] for line in ran.out.splitlines()] == names
     assert len((tmp_path / "map.csv").read_text().splitlines()) == 5
     shown = evaluate("coarse-recall", gallery, "-m", "lab-hist", "--candidates", "10,39", "-k", "4").out
-    assert "top-4 recall at 39 candidates: 100.0 %" in shown
+    assert "of the exact top 4, 100.0 % are among 39 candidates, and all of them for 100.0 % of 40 queries" in shown
 
 
 def test_weights_of_an_ensembles_members(tmp_path: Path) -> None:
@@ -122,13 +122,17 @@ def test_weights_of_an_ensembles_members(tmp_path: Path) -> None:
 
 def test_coarse_recall_takes_an_index_or_a_folder(evaluate, index: Path, gallery: Path) -> None:  # type: ignore[no-untyped-def]
     ran = evaluate("coarse-recall", index, "--queries", "2", "--candidates", "39", "-k", "3", "--quiet")
-    assert ran.out.splitlines()[0] == "style: top-3 recall at 39 candidates: 100.0 %  (2 queries)"
+    first = "style: of the exact top 3, 100.0 % are among 39 candidates, and all of them for 100.0 % of 2 queries"
+    assert ran.out.splitlines()[0] == first
     assert "name the metric with --metric" in evaluate("coarse-recall", gallery).failure(2)
     assert "leave --metric" in evaluate("coarse-recall", index, "-m", "mini").failure(2)
     assert "1 to 39 neighbours" in evaluate("coarse-recall", index, "-k", "40").failure(2)
     asked = evaluate("coarse-recall", index, "--queries", "1", "--candidates", "2", "-k", "4", "--json")
-    row = json.loads(asked.out)["measurements"][0]
-    assert (row["mode"], row["k"], row["candidates"], row["index"]) == ("style", 4, 2, str(index))
+    told = json.loads(asked.out)
+    assert told["index"] == str(index)
+    first = told["recalls"][0]
+    assert first.keys() == {"of", "k", "candidates", "recall", "whole", "queries"}
+    assert (first["of"], first["k"], first["candidates"]) == ("style", 4, 2)
 
 
 def test_words_of_the_command_line_are_refused_in_one_line(evaluate, gallery: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -14,6 +14,7 @@ from PIL import Image
 
 from retrieval.errors import ImageError, NoSpaceError, UsageError
 from retrieval.evaluation.benches import BENCHES, BenchOptions, describe_bench, load_videos
+from retrieval.evaluation.coarse_recall import Recall, coarse_recall, index_recall
 from retrieval.evaluation.measure import (
     Measurement,
     Ranking,
@@ -500,49 +501,43 @@ def test_nights_under_the_prompt_of_each_category(tmp_path: Path) -> None:
         load_metric("mini").prompted(["a", "b"])
 
 
-def assert_recall(found: list[Measurement], k: int) -> None:
-    """At 5, 10 and all 39 candidates: the mean share of the k nearest, then the share of queries with all of them."""
-    counts = (5, 10, 39)
-    names = [f"{name} {count} candidates" for name in (f"top-{k} recall at", f"whole top-{k} at") for count in counts]
-    assert [m.measure for m in found] == names
-    recall, whole = ([m.value for m in part] for part in (found[:3], found[3:]))
-    for shares in (recall, whole):
+def assert_recall(found: list[Recall], k: int) -> None:
+    """At 5, 10 and all 39 candidates."""
+    assert [(row.k, row.candidates) for row in found] == [(k, 5), (k, 10), (k, 39)]
+    for shares in ([row.recall for row in found], [row.whole for row in found]):
         assert shares == sorted(shares)
         assert shares[-1] == 1.0
-    assert 0.1 < recall[0] < 1.0
-    assert whole[0] < recall[0]
+    assert 0.1 < found[0].recall < 1.0
+    assert found[0].whole < found[0].recall
 
 
 def test_coarse_recall_of_an_encoder(gallery: Path) -> None:
     import torch
 
     from retrieval.backbones import load_embedder
-    from retrieval.evaluation.coarse_recall import coarse_recall
 
     encoder = load_embedder("descriptor", None, torch.device("cpu"), offline=True)
     run = Run({"mini": load_metric("mini")})
     found = coarse_recall(gallery, "mini", encoder, [5, 10, 39], run, k=5)
     assert_recall(found, 5)
-    assert found[0].count == 40
+    assert (found[0].of, found[0].queries) == ("mini", 40)
 
 
 def test_coarse_recall_of_an_index(index: Path) -> None:
     from retrieval import Engine
-    from retrieval.evaluation.coarse_recall import index_recall
 
     engine = Engine.open(index)
     found = index_recall(engine, [5, 10, 39], k=5, queries=8)
-    assert {m.metric for m in found} == set(engine.modes)
-    assert {m.count for m in found} == {8}
+    assert {row.of for row in found} == set(engine.modes)
+    assert {row.queries for row in found} == {8}
     for mode in engine.modes:
-        assert_recall([m for m in found if m.metric == mode], 5)
+        assert_recall([row for row in found if row.of == mode], 5)
 
 
 @pytest.mark.usefixtures("tiny")
 def test_copies_of_the_query_are_not_what_the_coarse_stage_should_find(tmp_path: Path) -> None:
     """Of 24 images 20 are one: it has four others to be found. Where there is no other, nothing is to be measured."""
     from retrieval import Engine, build_index
-    from retrieval.evaluation.coarse_recall import index_recall
     from tests.tiny import RUN, paint
 
     only, *_ = paint(tmp_path / "images", range(1))
@@ -553,10 +548,10 @@ def test_copies_of_the_query_are_not_what_the_coarse_stage_should_find(tmp_path:
         index_recall(Engine.open(tmp_path / "t.diffsim"), [4], k=4)
     paint(tmp_path / "images", range(1, 5))
     build_index(tmp_path / "images", tmp_path / "t.diffsim", run=RUN)
-    recall, whole = index_recall(Engine.open(tmp_path / "t.diffsim"), [4], k=4)
+    (found,) = index_recall(Engine.open(tmp_path / "t.diffsim"), [4], k=4)
     # For a copy all others are candidates; for one of the four there are as many copies as there is room for.
-    assert recall.count == whole.count == 24
-    assert recall.value >= whole.value >= 20 / 24
+    assert found.queries == 24
+    assert found.recall >= found.whole >= 20 / 24
 
 
 def test_one_ranking_an_image_and_no_more_encoding_than_needed(grown: Callable[[str], Path]) -> None:

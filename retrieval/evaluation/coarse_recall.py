@@ -1,11 +1,8 @@
-"""How much of the exact ranking the coarse stage lets through: recall of the exact top k among N candidates.
-
-Two numbers each: the mean share of the exact top k that is among the candidates ("top-k recall"), and the share of
-queries of which all of it is ("whole top-k").
-"""
+"""How much of the exact ranking the coarse stage lets through: recall of the exact top k among N candidates."""
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,26 +11,35 @@ from retrieval.backbones import Embedder
 from retrieval.discovery import find_images
 from retrieval.engine import Engine
 from retrieval.errors import UsageError
-from retrieval.evaluation.measure import Measurement
 from retrieval.evaluation.run import Run
 from retrieval.images import read_image
 
 
+@dataclass(frozen=True)
+class Recall:
+    """How much of the exact ``k`` nearest is among so many candidates."""
+
+    of: str  # a mode of an index, or a metric
+    k: int
+    candidates: int
+    recall: float  # the mean share of the k nearest that are candidates, 0 to 1
+    whole: float  # the share of queries all of whose k nearest are, 0 to 1
+    queries: int
+
+
 def coarse_recall(
     folder: Path, name: str, encoder: Embedder, candidates: Sequence[int], run: Run, k: int = 10
-) -> list[Measurement]:
+) -> list[Recall]:
     """Rank every image against all others by the metric ``name`` and by ``encoder``.
 
     Returns:
-        For each number of candidates the mean share of the exact ``k`` nearest that are among so many nearest by the
-        encoder, and the share of images all of whose ``k`` nearest are.
+        For each number of candidates how many of the exact ``k`` nearest are among so many nearest by the encoder.
 
     Raises:
-        UsageError: fewer than three images.
+        UsageError: fewer than three images, or than ``k`` neighbours.
     """
     items = list(find_images([folder]).files)
-    if len(items) < 3:
-        raise UsageError(f"{folder} holds {len(items)} images: three or more are needed to measure recall")
+    _check_images(folder, len(items), k)
     store = run.store(name)
     for role in ("query", "gallery"):
         store.encode(items, role, run.shown("coarse recall", name))
@@ -49,7 +55,7 @@ def coarse_recall(
         for count in candidates:
             shares[count].append(len(exact & set(nearby[:count])) / len(exact))
         run.progress("coarse recall: queries", row + 1, len(items))
-    return _measured(folder.resolve().name, name, k, shares)
+    return _recalls(name, k, shares)
 
 
 def index_recall(
@@ -59,20 +65,19 @@ def index_recall(
     queries: int = 200,
     seed: int = 0,
     progress: Callable[[str, int, int], None] = lambda task, done, total: None,
-) -> list[Measurement]:
+) -> list[Recall]:
     """Search an index for its own images, exhaustively and by its coarse stage alone, in every mode.
 
     Returns:
-        For each mode and number of candidates the mean share of the exact ``k`` nearest (the query and its copies
-        left out) that are among so many candidates, and the share of queries all of whose ``k`` nearest are, over
-        ``queries`` items drawn by ``seed``. A query that the index holds nothing but copies of does not count.
+        For each mode and number of candidates how many of the exact ``k`` nearest (the query and its copies left out)
+        are among the candidates, over ``queries`` items drawn by ``seed``. A query that the index holds nothing but
+        copies of does not count.
 
     Raises:
-        UsageError: fewer than three images, nothing but copies of one, or no coarse stage.
+        UsageError: fewer than three images, or than ``k`` neighbours; nothing but copies of one; no coarse stage.
     """
     paths = engine.paths()
-    if len(paths) < 3:
-        raise UsageError(f"the index holds {len(paths)} images: three or more are needed to measure recall")
+    _check_images("the index", len(paths), k)
     drawn = sorted(random.Random(seed).sample(paths, min(queries, len(paths))))
     found = []
     for mode in engine.modes:
@@ -86,18 +91,24 @@ def index_recall(
             progress(f"coarse recall: {mode}", number + 1, len(drawn))
         if not all(shares.values()):
             raise UsageError("the index holds nothing but copies of one image: recall needs others to be found")
-        found += _measured("index", mode, k, shares)
+        found += _recalls(mode, k, shares)
     return found
 
 
-def _measured(bench: str, metric: str, k: int, shares: Mapping[int, Sequence[float]]) -> list[Measurement]:
-    """Return both numbers of every number of candidates, from the queries' shares of the exact ``k`` nearest."""
-    measures: tuple[tuple[str, Callable[[float], float]], ...] = (
-        (f"top-{k} recall at", lambda share: share),
-        (f"whole top-{k} at", lambda share: share == 1),
-    )
+def _check_images(place: object, images: int, k: int) -> None:
+    if images < 3:
+        raise UsageError(f"{place} holds {_images(images)}: three or more are needed to measure recall")
+    if not 1 <= k < images:
+        raise UsageError(f"-k {k}: {place} holds {images} images, so each has 1 to {images - 1} neighbours")
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"
+
+
+def _recalls(of: str, k: int, shares: Mapping[int, Sequence[float]]) -> list[Recall]:
+    """Return one of every number of candidates, from the queries' shares of the exact ``k`` nearest."""
     return [
-        Measurement(bench, metric, f"{name} {count} candidates", float(np.mean([of(v) for v in values])), len(values))
-        for name, of in measures
+        Recall(of, k, count, float(np.mean(values)), float(np.mean([share == 1 for share in values])), len(values))
         for count, values in shares.items()
     ]
