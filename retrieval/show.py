@@ -25,9 +25,6 @@ def write_results_sheet(path: Path, searches: Sequence[tuple[ImageInput, Results
     """
     room = max(1, MOST_NEIGHBOURS // max(1, len(searches)))
     rows = [row for query, results in searches for row in sheet_rows([results], query, room)]
-    if not heading and len(searches) > 1:
-        modes = dict.fromkeys(results.mode for _, results in searches)
-        heading = f"{len(searches)} queries, {', '.join(modes)}"
     write_sheet(path, rows, heading)
     return sum(max(0, len(results) - room) for _, results in searches)
 
