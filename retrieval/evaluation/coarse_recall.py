@@ -13,6 +13,7 @@ from retrieval.engine import Engine
 from retrieval.errors import UsageError
 from retrieval.evaluation.run import Run
 from retrieval.images import read_image
+from retrieval.vocabulary import counted
 
 
 @dataclass(frozen=True)
@@ -97,13 +98,9 @@ def index_recall(
 
 def _check_images(place: object, images: int, k: int) -> None:
     if images < 3:
-        raise UsageError(f"{place} holds {_images(images)}: three or more are needed to measure recall")
+        raise UsageError(f"{place} holds {counted(images, 'image')}: three or more are needed to measure recall")
     if not 1 <= k < images:
         raise UsageError(f"-k {k}: {place} holds {images} images, so each has 1 to {images - 1} neighbours")
-
-
-def _images(count: int) -> str:
-    return "1 image" if count == 1 else f"{count} images"
 
 
 def _recalls(of: str, k: int, shares: Mapping[int, Sequence[float]]) -> list[Recall]:
