@@ -14,6 +14,7 @@ from cli.output import print_json
 from cli.progress import QUERIES, TaskProgress
 from cli.running import say, work_offline
 from index_store.layout import is_index
+from index_store.objects import is_url
 from retrieval.errors import UsageError
 from retrieval.metrics import MetricSettings
 from retrieval.settings import EngineSettings
@@ -48,7 +49,7 @@ def coarse_recall(
     """
     work_offline(offline)
     counts = numbers_of(candidates)
-    of_index = is_index(place)
+    of_index = is_url(place) or is_index(Path(place))
     with TaskProgress(quiet, counted=QUERIES) as progress:
         if of_index:
             if metric is not None or encoder is not None or weights:
@@ -58,9 +59,9 @@ def coarse_recall(
             found = _recall_of_index(place, counts, k, queries, seed, EngineSettings(device, offline=offline), progress)
         else:
             chosen = encoder or ENCODER
-            found = _recall_of_folder(place, metric, chosen, counts, k, weights, device, offline, progress)
+            found = _recall_of_folder(Path(place), metric, chosen, counts, k, weights, device, offline, progress)
     if as_json:
-        where = {"index" if of_index else "folder": str(place)}
+        where = {"index" if of_index else "folder": place}
         print_json({"schema": 1, **where, "recalls": [asdict(row) for row in found]})
         return
     for row in found:
@@ -73,7 +74,7 @@ def coarse_recall(
 
 
 def _recall_of_index(
-    place: Path,
+    place: str,
     counts: Sequence[int],
     k: int,
     queries: int,
@@ -100,13 +101,15 @@ def _recall_of_folder(
     offline: bool,
     progress: TaskProgress,
 ) -> "list[Recall]":
-    if metric is None:
-        raise UsageError(f"{folder} is no index: for a folder of images name the metric with --metric")
     from retrieval.backbones import load_embedder
     from retrieval.device import choose_device
     from retrieval.evaluation.coarse_recall import coarse_recall as measure
     from retrieval.evaluation.run import Run
+    from retrieval.evaluation.triplets import need_folder
 
+    need_folder(folder, "an index, or a folder of images, is expected there")
+    if metric is None:
+        raise UsageError(f"{folder} is no index: for a folder of images name the metric with --metric")
     loaded = load_all([metric], MetricSettings(), weights_by_metric(weights, [metric]), device, offline)
     name, _, home = encoder.partition("=")
     embedder = load_embedder(name, Path(home) if home else None, choose_device(device), offline)

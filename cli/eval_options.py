@@ -18,7 +18,9 @@ Second = Annotated[Path, typer.Argument(metavar="B", help="An image that is comp
 BenchName = Annotated[str, typer.Argument(metavar="BENCH", help="A benchmark of `diffsim-eval list`.")]
 Source = Annotated[Path | None, typer.Argument(metavar="[DATA]", help="Its folder, or CSV; the same as --data.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A folder of images.")]
-FolderOrIndex = Annotated[Path, typer.Argument(metavar="PLACE", help="An index, or a folder of images.")]
+FolderOrIndex = Annotated[
+    str, typer.Argument(metavar="PLACE", help="An index (a folder or s3://BUCKET/NAME.diffsim), or a folder of images.")
+]
 Reports = Annotated[list[Path] | None, typer.Argument(metavar="[REPORT.json]...", help="Of bench --out FILE.json.")]
 
 Metrics = Annotated[

@@ -125,6 +125,7 @@ def test_coarse_recall_takes_an_index_or_a_folder(evaluate, index: Path, gallery
     first = "style: of the exact top 3, 100.0 % are among 39 candidates, and all of them for 100.0 % of 2 queries"
     assert ran.out.splitlines()[0] == first
     assert "name the metric with --metric" in evaluate("coarse-recall", gallery).failure(2)
+    assert "does not exist: an index, or a folder" in evaluate("coarse-recall", "nowhere").failure(2)
     assert "leave --metric" in evaluate("coarse-recall", index, "-m", "mini").failure(2)
     assert "1 to 39 neighbours" in evaluate("coarse-recall", index, "-k", "40").failure(2)
     asked = evaluate("coarse-recall", index, "--queries", "1", "--candidates", "2", "-k", "4", "--json")

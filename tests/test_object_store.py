@@ -123,6 +123,9 @@ def test_the_commands_end_to_end(remote: dict[str, str], url: str, gallery: Path
     assert found == results(tmp_path / "b.diffsim") == results(url)
     assert found[0]["path"] == str(source / "03.png")
 
+    sizes = ("-k", "2", "--queries", "2", "--candidates", "5", "--json")
+    recall = json.loads(run("diffsim-eval", "coarse-recall", url, *sizes, cwd=tmp_path, environment=fresh).stdout)
+    assert (recall["index"], len(recall["recalls"])) == (url, 3)
     checked = run("diffsim-index", "verify", cwd=tmp_path, environment=fresh)
     assert checked.stdout.decode().strip() == f"{url}: whole"
     about, local = Engine.open(url).info(), Engine.open(tmp_path / "b.diffsim").info()
