@@ -43,12 +43,11 @@ class CandidatePicker:
         encoders = self.encoders(mode)
         if not encoders and not wanted.rerank:
             raise UsageError(f"{self._reader.layout.root} has no coarse stage (it was built with --encoders none)")
-        everything = np.delete(np.arange(len(self._reader)), without)
-        if not len(everything) or not encoders:
-            return Ranking(everything, None)
+        if len(without) == len(self._reader) or not encoders:
+            return Ranking(self._all_rows(without), None)
         indexes = {name: self._index(name) for name in encoders}
         if wanted.exhaustive:
-            rows = everything
+            rows = self._all_rows(without)
         else:
             count = max(wanted.candidates, wanted.k)
             rankings = [_nearest(index, vectors[name][0], count, without) for name, index in indexes.items()]
@@ -60,6 +59,9 @@ class CandidatePicker:
         known = held.sum(axis=0)
         means = np.where(known > 0, np.where(held, cosines, 0).sum(axis=0) / np.maximum(known, 1), np.nan)
         return Ranking(rows, means.astype(np.float32))
+
+    def _all_rows(self, without: Sequence[int]) -> NDArray[np.int64]:
+        return np.delete(np.arange(len(self._reader)), without)
 
     def encoders(self, mode: str) -> tuple[str, ...]:
         """Return the encoders that pick a mode's candidates: the mode's own, else all that the index has vectors of."""
