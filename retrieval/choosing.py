@@ -63,13 +63,15 @@ def resolve(settings: ModelSettings, modes: Sequence[Mode], device: str) -> Mode
         UsageError: an encoder that has no folder beside local weights; the message says how to name one.
     """
     description = describe_extractor(settings.model)
-    dtype = dtype_name(choose_dtype(settings.dtype, choose_device(device)))
+    dtype = settings.dtype
+    if dtype == "auto" and "dtype" in unused_settings(settings.model, settings.weights):
+        dtype = "float32"  # whatever the device's own is: the index is the same
     return replace(
         settings,
         weights=None if settings.weights is None else str(Path(settings.weights).resolve()),
         image_size=settings.image_size or description.image_size or None,
         noise=settings.noise or description.noise,
-        dtype=dtype,
+        dtype=dtype_name(choose_dtype(dtype, choose_device(device))),
         encoders=_resolve_encoders(settings, modes),
     )
 

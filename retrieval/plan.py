@@ -51,8 +51,6 @@ def new_recipe(modes: Sequence[str] | None, choices: ModelChoices, run: BuildSet
     wanted = choose_modes(description.modes, description.default_modes if modes is None else modes)
     used, chosen = _without_unused(choices, chosen, asked.weights)
     settings = resolve(ModelSettings(**{**used, "model": chosen.name}), wanted, run.device)
-    if "dtype" in unused_settings(chosen.name, asked.weights):
-        settings = replace(settings, dtype="float32")  # whatever the device's own is: the index is the same
     return Recipe(settings, {mode.name: mode.target for mode in wanted}, chosen, run.attention or "eager")
 
 
