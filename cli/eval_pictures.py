@@ -93,7 +93,7 @@ def sweep(
             loaded = load_all([metric], settings, weights_by_metric(weights, [metric]), device, offline)[metric]
             if not isinstance(loaded, ExtractorMetric):
                 raise UsageError(
-                    f"{metric} has no layers and steps to sweep; diffsim-s, diffsim-c, diffsim-xl, dit and mini have"
+                    f"{metric} has no layers and steps to sweep; diffsim-s, diffsim-c, diffsim-xl and dit have"
                 )
             chosen = BenchOptions(variant, seed, triplets, originals)
             rules = DecodeRules(alpha=alpha)

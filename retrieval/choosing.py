@@ -40,12 +40,6 @@ def choose_model(settings: ModelSettings, device: str, offline: bool) -> ChosenM
     return ChosenModel("sd15", f"a GPU is at hand; its weights, {size:.1f} GB, are downloaded once; {_CHOICE}")
 
 
-def unused_settings(model: str, weights: str | None) -> tuple[str, ...]:
-    """Return the fields of ModelSettings that change nothing of a model; weights where there are none may use all."""
-    description = describe_extractor(model)
-    return () if weights is not None and not description.download_mb else description.unused
-
-
 def _hub_answers() -> bool:
     from huggingface_hub import HfApi
 
@@ -64,7 +58,7 @@ def resolve(settings: ModelSettings, modes: Sequence[Mode], device: str) -> Mode
     """
     description = describe_extractor(settings.model)
     dtype = settings.dtype
-    if dtype == "auto" and "dtype" in unused_settings(settings.model, settings.weights):
+    if dtype == "auto" and "dtype" in description.unused:
         dtype = "float32"  # whatever the device's own is: the index is the same
     return replace(
         settings,

@@ -19,14 +19,14 @@ SDXL_LAST_STEP = 1000  # Euler's list has no repeat: what a target calls timeste
 
 @dataclass(frozen=True)
 class CellValues:
-    """Values that describe an image's cells, in place of a layer's own: colour and texture histograms of each cell.
+    """Values that describe an image's cells: colour and texture histograms of each cell.
 
     Cell j's values are ``w_j [Lab histogram, patterns x LBP histograms]``; the weights w, of mean 1, come from the
     image: ``w_j`` is proportional to ``(1 - likeness of cell j to the border's cells)^contrast``.
     """
 
     patterns: float  # weight of texture beside colour
-    sharpness: float = 0.0  # of the attention among cells, where the layer is CELLS; logits are sharpness x cosine
+    sharpness: float = 0.0  # of the attention among cells; logits are sharpness x cosine
     contrast: float = 0.0  # 0: all cells count alike
 
 
@@ -115,7 +115,7 @@ DIFFSIM_C_MODES = _table(
 LAST = "last"  # the layer of a vision transformer that the paper's ablation reads
 CLIP_MODES = _table(*(Mode(name, Target(LAST, 0), ("clip",)) for name in ("instance", "semantic")))
 DINOV2_MODES = _table(*(Mode(name, Target(LAST, 0), ("dinov2",)) for name in ("instance", "semantic")))
-CELLS = "cells"  # the layer of the embedded model whose queries and keys are the cells' descriptors themselves
+CELLS = "cells"  # the only layer of the embedded model
 _ROOT = Readout(root=True, floor=1e-5)
 MINI_MODES = _table(
     Mode("style", Target(CELLS, 0, CellValues(patterns=1.5, sharpness=40.0), _ROOT), ("descriptor",)),

@@ -43,12 +43,6 @@ def draws_for(role: Role, rule: NoiseRule, seed: int, shape: tuple[int, int, int
     return Draws(latent=d1, noise=d3) if role == "query" else Draws(latent=d2, noise=d4)
 
 
-def alpha_bars() -> Tensor:
-    """Return Stable Diffusion's noise schedule ``ᾱ_t``, float32 ``[1000]`` by timestep."""
-    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
-    return torch.cumprod(1.0 - betas, dim=0)
-
-
 def add_noise(latent: Tensor, noise: Tensor, alpha_bar: float | Tensor) -> Tensor:
     """Take the forward diffusion step ``sqrt(ᾱ_t) z + sqrt(1 - ᾱ_t) n``; shapes broadcast, dtype of ``latent``."""
     noisy: Tensor = alpha_bar**0.5 * latent + (1.0 - alpha_bar) ** 0.5 * noise.to(latent)

@@ -9,7 +9,7 @@ from typing import Any
 from index_store.codecs import find_codec
 from index_store.reader import IndexReader
 from retrieval.backbones import describe_extractor
-from retrieval.choosing import ChosenModel, choose_model, resolve, unused_settings
+from retrieval.choosing import ChosenModel, choose_model, resolve
 from retrieval.errors import IndexIncompatibleError
 from retrieval.models import differences
 from retrieval.modes import Mode, Need, Target, choose_modes
@@ -49,16 +49,14 @@ def new_recipe(modes: Sequence[str] | None, choices: ModelChoices, run: BuildSet
     chosen = choose_model(asked, run.device, run.offline)
     description = describe_extractor(chosen.name)
     wanted = choose_modes(description.modes, description.default_modes if modes is None else modes)
-    used, chosen = _without_unused(choices, chosen, asked.weights)
+    used, chosen = _without_unused(choices, chosen)
     settings = resolve(ModelSettings(**{**used, "model": chosen.name}), wanted, run.device)
     return Recipe(settings, {mode.name: mode.target for mode in wanted}, chosen, run.attention or "eager")
 
 
-def _without_unused(
-    choices: ModelChoices, chosen: ChosenModel, weights: str | None
-) -> tuple[dict[str, Any], ChosenModel]:
+def _without_unused(choices: ModelChoices, chosen: ChosenModel) -> tuple[dict[str, Any], ChosenModel]:
     """Leave out the choices that change nothing of the model, so that they are no part of the index; and say so."""
-    unused = unused_settings(chosen.name, weights)
+    unused = describe_extractor(chosen.name).unused
     used = {name: value for name, value in choices.items() if name not in unused}
     needless = ", ".join(f"--{name}" for name in choices if name in unused)
     return used, replace(chosen, why=f"{chosen.why}; {needless} changes nothing of it") if needless else chosen
@@ -92,7 +90,7 @@ def continued_recipe(
     wanted = stored.targets if modes is None else modes
     added = [mode for mode in choose_modes(table, wanted) if mode.name not in stored.targets]
     targets = {**stored.targets, **{mode.name: mode.target for mode in added}}
-    given, chosen = _without_unused(choices, stored.chosen, stored.settings.weights)
+    given, chosen = _without_unused(choices, stored.chosen)
     given = {key: value for key, value in given.items() if not (key == "model" and value == "auto")}
     given["encoders"] = _grown_encoders(stored.settings.encoders or {}, choices, added, root)
     asked = ModelSettings(**{**stored.settings.to_json(), **given})

@@ -33,9 +33,6 @@ DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 
 DtypeName = Literal["auto", "float32", "float16", "bfloat16"]
 
-WorldKind = Literal["style", "instance", "layout"]
-"""What the groups of the procedural world share, on which the embedded model is trained."""
-
 
 @dataclass(frozen=True)
 class Readout:

@@ -23,7 +23,7 @@ from retrieval.images import DecodeRules, FileFacts, read_image
 from retrieval.settings import BuildSettings, EngineSettings
 from tests.tiny import RUN, Contents, paint, tiny_model
 
-MINI_WEIGHTS = Path(__file__).parent / "data" / "mini_unet" / "unet.safetensors"
+TINY_SD15 = Path(__file__).parent / "data" / "tiny_sd15"
 REAL = BuildSettings(device="cpu", batch_size=4, workers=1, segment_rows=8)
 
 
@@ -491,25 +491,36 @@ def test_choices_that_are_left_out_are_the_indexs_own(photos: Path, tmp_path: Pa
 def test_other_weights_are_refused_wherever_they_lie(photos: Path, tmp_path: Path) -> None:
     index, own, copied, other = (tmp_path / name for name in ("x.diffsim", "own", "copied", "other"))
     for folder in (own, copied, other):
-        folder.mkdir()
-        shutil.copy(MINI_WEIGHTS, folder)
-    tensors = load_file(other / MINI_WEIGHTS.name)
+        shutil.copytree(TINY_SD15, folder)
+    (file,) = (other / "unet").glob("*.safetensors")
+    tensors = load_file(file)
     tensors[next(iter(tensors))][0] += 0.5
-    save_file(tensors, other / MINI_WEIGHTS.name)
+    save_file(tensors, file)
 
-    assert real_build(photos, index, weights=str(own)).items == 11
+    sd15 = {"model": "sd15", "image_size": 64, "encoders": {"descriptor": None}}
+    assert real_build(photos, index, weights=str(own), **sd15).items == 11
     query = paint(photos, [11])[0]
     both = r"model\.weights: [0-9a-f]{12}\.\.\. in the index, [0-9a-f]{12}\.\.\. asked for"
     with pytest.raises(IndexIncompatibleError, match=both):
-        real_build(photos, index, weights=str(other))
+        real_build(photos, index, weights=str(other), **sd15)
     with pytest.raises(IndexIncompatibleError, match=both):
         Engine.open(index, EngineSettings(device="cpu", weights=str(other))).search(query, "style")
-    assert real_build(photos, index, weights=str(copied)).items == 12, "the same weights in another place"
+    assert real_build(photos, index, weights=str(copied), **sd15).items == 12, "the same weights in another place"
     assert len(Engine.open(index, EngineSettings(device="cpu", weights=str(copied))).search(query, "style")) == 10
 
-    shutil.copy(other / MINI_WEIGHTS.name, own)
+    shutil.copy(file, own / "unet")
     with pytest.raises(IndexIncompatibleError, match=both):
         Engine.open(index, EngineSettings(device="cpu")).search(query, "style")
+
+
+def test_weights_for_a_model_that_has_none_are_refused(photos: Path, index: Path) -> None:
+    none = f"mini has no weights: leave out the folder {TINY_SD15}"
+    with pytest.raises(UsageError, match=none):
+        real_build(photos, index, weights=str(TINY_SD15))
+    assert not index.exists()
+    real_build(photos, index)
+    with pytest.raises(UsageError, match=none):
+        Engine.open(index, EngineSettings(device="cpu", weights=str(TINY_SD15))).search(photos / "000.png", "style")
 
 
 def test_the_batch_size_does_not_change_scores(photos: Path, tmp_path: Path) -> None:

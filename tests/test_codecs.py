@@ -107,7 +107,7 @@ def test_mini_is_projected_from_the_roots_of_its_histograms() -> None:
         projected = load_projection(extractor.projection(target).arrays())(hidden[target])
         for name in "qkv":
             torch.testing.assert_close(getattr(projected, name), getattr(direct[target], name), rtol=1e-4, atol=1e-5)
-    with pytest.raises(UsageError, match="gives no layer inputs"):
+    with pytest.raises(UsageError, match="unknown layer 'M' of mini"):
         extractor.projection(replace(targets[0], layer="M"))
 
 

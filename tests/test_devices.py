@@ -33,7 +33,6 @@ from tests.golden import DATA, GOLDEN, needs_golden, tiny_dit
 from tests.test_vit import write_tiny_models
 
 META = torch.device("meta")
-MINI_UNET = str(DATA / "mini_unet")
 COPIES = ("aten.copy_", "aten._to_copy", "aten.index")  # the index of rows may lie in this machine's memory
 # What a GPU does not begin before it has told this machine how large the result is, or what is in it.
 WAITS = ("item.", "_local_scalar_dense", "is_nonzero", "equal.", "allclose", "bincount", "histc")
@@ -163,9 +162,7 @@ def stays_on_the_device(settings: ModelSettings, monkeypatch: pytest.MonkeyPatch
     pixels = np.stack([extractor.prepare(Image.new("RGB", (40, 30)))] * 2)
     with NoWait(monkeypatch):
         tensors = extractor.extract(pixels, targets, "gallery")
-        hidden = {}
-        if isinstance(extractor, HiddenExtractor) and settings.weights != MINI_UNET:  # its own layers give none
-            hidden = extractor.hidden(pixels, targets, "query")
+        hidden = extractor.hidden(pixels, targets, "query") if isinstance(extractor, HiddenExtractor) else {}
     with OneDevice():
         for target, found in tensors.items():
             assert {t.device for t in (found.q, found.k, found.v)} == {META}
@@ -181,14 +178,13 @@ def stays_on_the_device(settings: ModelSettings, monkeypatch: pytest.MonkeyPatch
     "settings",
     [
         ModelSettings(model="mini"),
-        ModelSettings(model="mini", weights=MINI_UNET),
         ModelSettings(model="sd15", weights=str(DATA / "tiny_sd15"), image_size=128),
         ModelSettings(model="sd15", weights=str(DATA / "tiny_sd15"), image_size=128, branches="cond", noise="shared"),
     ],
     ids=lambda settings: f"{settings.model}-{settings.branches}-{Path(settings.weights or 'none').name}",
 )
 def test_models_stay_on_the_device(settings: ModelSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-    stays_on_the_device(settings, monkeypatch, *([Target("U_0", 50)] if settings.weights == MINI_UNET else []))
+    stays_on_the_device(settings, monkeypatch)
 
 
 @pytest.mark.parametrize("model", ["clip-aas", "dinov2-aas"])

@@ -98,11 +98,11 @@ def test_figure_sweep_and_coarse_recall(evaluate, gallery: Path, tmp_path: Path)
     assert evaluate("figure", gallery, "-m", "lab-hist,ssim", "-o", tmp_path / "f.png", "--query", query).code == 0
     assert (tmp_path / "f.png").is_file()
     ran = evaluate(
-        *("sweep", "groups", gallery, "-m", "mini", "--layers", "D_1,M", "--steps", "951", "--triplets", "20"),
-        *("-o", tmp_path / "map.png", "--csv", tmp_path / "map.csv", "--image-sizes", "64,96"),
-        *("--weights", Path(__file__).parent / "data" / "mini_unet"),
+        *("sweep", "groups", gallery, "-m", "diffsim-s", "--layers", "D_1,M", "--steps", "951", "--triplets", "20"),
+        *("-o", tmp_path / "map.png", "--csv", tmp_path / "map.csv", "--image-sizes", "64,128"),
+        *("--weights", Path(__file__).parent / "data" / "tiny_sd15"),
     )
-    names = [f"mini {layer} {size} px at 951" for size in (64, 96) for layer in ("D_1", "M")]
+    names = [f"diffsim-s {layer} {size} px at 951" for size in (64, 128) for layer in ("D_1", "M")]
     assert [line.split("\t")[0] for line in ran.out.splitlines()] == names
     assert len((tmp_path / "map.csv").read_text().splitlines()) == 5
     shown = evaluate("coarse-recall", gallery, "-m", "lab-hist", "--candidates", "10,39", "-k", "4").out

@@ -42,6 +42,7 @@ from retrieval.images import DecodeRules
 from retrieval.metrics import load_metric
 from tests import bench_trees as trees
 
+TINY_SD15 = str(Path(__file__).parent / "data" / "tiny_sd15")
 TREES: dict[str, tuple[Callable[[Path], Any], int]] = {
     "sref": (trees.styles, 2000),
     "instantstyle": (trees.styles, 2000),
@@ -414,17 +415,17 @@ def test_a_sweep_finds_what_single_runs_find(gallery: Path, tmp_path: Path) -> N
     from retrieval.metrics import MetricSettings
     from retrieval.metrics.extractor import ExtractorMetric
 
-    weights = str(Path(__file__).parent / "data" / "mini_unet")
-    metric = load_metric("mini", MetricSettings(weights=weights))
+    settings = MetricSettings(weights=TINY_SD15, image_size=64)
+    metric = load_metric("diffsim-s", settings)
     assert isinstance(metric, ExtractorMetric)
     options = BenchOptions(triplets=60)
     found = sweep("groups", gallery, metric, ["D_1", "M"], [701, 951], options)
     assert list(found) == [("D_1", 701), ("M", 701), ("D_1", 951), ("M", 951)]
-    single = load_metric("mini", MetricSettings(weights=weights, layer="M", denoising_step=701))
-    alone = next(run_bench("groups", gallery, Run({"mini": single}, options)))
+    single = load_metric("diffsim-s", replace(settings, layer="M", denoising_step=701))
+    alone = next(run_bench("groups", gallery, Run({"diffsim-s": single}, options)))
     assert found["M", 701].value == alone.value
     values = [[found[layer, step].value for step in (701, 951)] for layer in ("D_1", "M")]
-    write_heatmap(tmp_path / "map.png", draw_heatmap(values, ["D_1", "M"], ["701", "951"], "mini"))
+    write_heatmap(tmp_path / "map.png", draw_heatmap(values, ["D_1", "M"], ["701", "951"], "diffsim-s"))
     assert (tmp_path / "map.png").stat().st_size > 1000
     with pytest.raises(UsageError, match=r"\.png"):
         write_heatmap(tmp_path / "map.jpg", draw_heatmap([[0.5]], ["a"], ["b"], "one"))
@@ -435,7 +436,7 @@ def test_a_sweep_that_was_stopped_goes_on(gallery: Path, tmp_path: Path, monkeyp
     from retrieval.metrics import MetricSettings
     from retrieval.metrics.extractor import ExtractorMetric
 
-    metric = load_metric("mini", MetricSettings(weights=str(Path(__file__).parent / "data" / "mini_unet")))
+    metric = load_metric("diffsim-s", MetricSettings(weights=TINY_SD15, image_size=64, noise="shared"))
     assert isinstance(metric, ExtractorMetric)
     metric.batch_size = 8
     options, cache = BenchOptions(triplets=40), tmp_path / "cache"
@@ -475,7 +476,7 @@ def test_nights_under_the_prompt_of_each_category(tmp_path: Path) -> None:
     rows = (tmp_path / "data.csv").read_text().replace(",cat\n", ",dog\n", 3)
     (tmp_path / "data.csv").write_text(rows)
     settings = MetricSettings(
-        weights=str(Path(__file__).parent / "data" / "tiny_sd15"),
+        weights=TINY_SD15,
         image_size=64,
         layer="M",
         prompt="An image of a {category}",

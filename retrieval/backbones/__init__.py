@@ -118,7 +118,7 @@ class ExtractorDescription(Description):
     working_mb: int = 0  # memory that computing an image takes beside the weights, float32, about; 0: not measured
     float32_vae: bool = False  # whether the VAE, which takes most of it, is float32 whatever the dtype
     warnings: Mapping[str, str] = field(default_factory=dict)  # what a user of a mode must know, one line
-    unused: tuple[str, ...] = ()  # fields of ModelSettings that change nothing; see choosing.unused_settings
+    unused: tuple[str, ...] = ()  # fields of ModelSettings that change nothing
 
 
 WORKING_MB = 660  # of the VAE's encoder at 512 px, which all diffusion models here share, and which takes the most

@@ -38,7 +38,7 @@ class MetricSettings:
 
     layer: str | None = None
     denoising_step: int | None = None  # the published number: higher is LESS noise, see retrieval.modes
-    weights: str | None = None  # a local folder; None: the hub's pinned revision, or the package's own weights
+    weights: str | None = None  # a local folder; None: the hub's pinned revision, or none
     image_size: int | None = None
     similarity: Similarity = "cosine"
     directions: Directions = "both"
@@ -216,8 +216,6 @@ def indexed_by(name: str) -> str:
 
 def unused_settings(name: str, settings: MetricSettings) -> set[str]:
     """Return the fields of ``settings`` that differ from their defaults and change nothing of the metric ``name``."""
-    from retrieval import choosing
-
     entry = describe_metric(name)
     plain = MetricSettings()
     chosen = {each.name for each in fields(plain) if getattr(settings, each.name) != getattr(plain, each.name)}
@@ -225,7 +223,7 @@ def unused_settings(name: str, settings: MetricSettings) -> set[str]:
         return set.intersection(*(unused_settings(member, settings) for member in entry.members))
     if not entry.extractor:
         return chosen & {"layer", "denoising_step", "branches", "noise", "prompt"}
-    unused = set(choosing.unused_settings(entry.extractor, settings.weights))
+    unused = set(EXTRACTORS[entry.extractor].unused)
     return chosen & (unused | ({"denoising_step"} if not entry.denoising_step and "layer" not in chosen else set()))
 
 

@@ -1,1 +1,1 @@
-"""The embedded model: descriptors of an image's cells, the world they were tuned on, and a UNet that may join them."""
+"""The embedded model: histograms of an image's cells, and the values, queries and keys that are made of them."""

@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 
 from retrieval.modes import CellValues
 
-GRID = 6  # cells a side: the tokens of a layer of 6 x 6
+GRID = 6  # cells a side; each cell is a token
 FLOOR = 1e-5  # keeps the square root's slope finite at empty bins
 MATCH_PATTERNS = 0.3  # weight of texture where cells are compared with each other
 NEAREST = 2  # cells of a side that a background cell must be like ...
