@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from cli.running import print_version
-from retrieval.backbones import EXTRACTORS
+from cli.process import print_version
+from retrieval.models.registry import EXTRACTORS
 from retrieval.settings import EngineSettings, ModelSettings
-from retrieval.vocabulary import AlphaRule, AttentionRule, Branches, DeviceName, DtypeName, NoiseRule
-from retrieval.vocabulary import Parity as ParityName
-from retrieval.vocabulary import Similarity as SimilarityName
+from retrieval.types import AlphaRule, AttentionRule, Branches, DeviceName, DtypeName, NoiseRule
+from retrieval.types import Parity as ParityName
+from retrieval.types import Similarity as SimilarityName
 
 _MODEL, _ENGINE = ModelSettings(), EngineSettings()
 _OWN = "(default: the model's own)"

@@ -1,6 +1,6 @@
 """`python -m tests.bench.compiled WEIGHTS --dtype bfloat16`: what `--compile` gains, and what it costs before.
 
-WEIGHTS is a folder of Stable Diffusion 1.5; random weights will do (tests/real_size.py writes them).
+WEIGHTS is a folder of Stable Diffusion 1.5; random weights will do (tests/support/real_size.py writes them).
 """
 
 import argparse
@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from retrieval.aas import QKV, aligned_attention_scores
-from retrieval.compiled import compile_models
-from retrieval.models import Models, load_models
-from retrieval.modes import DEFAULT_MODES, SD15_MODES
+from retrieval.encoding.compilation import compile_models
+from retrieval.encoding.loaded_models import LoadedModels, load_models
+from retrieval.models.modes import DEFAULT_MODES, SD15_MODES
+from retrieval.scoring.aas import QKV, aligned_attention_scores
 from retrieval.settings import ModelSettings
 from tests.bench.timing import in_turns
 
 
-def measure(models: Models, device: str, rounds: int) -> dict[str, float]:
+def measure(models: LoadedModels, device: str, rounds: int) -> dict[str, float]:
     """Time one image in all modes, compiled and not, in turns; and compare the scores of two images."""
     first, second = (_noise(models, seed) for seed in (1, 2))
     queries = models.encode([first], "query").tensors
@@ -45,7 +45,7 @@ def measure(models: Models, device: str, rounds: int) -> dict[str, float]:
     }
 
 
-def _noise(models: Models, seed: int) -> dict[str, np.ndarray]:
+def _noise(models: LoadedModels, seed: int) -> dict[str, np.ndarray]:
     pixels = np.random.default_rng(seed).integers(0, 256, (64, 64, 3), np.uint8)
     return dict(models.prepare(Image.fromarray(pixels)))
 
