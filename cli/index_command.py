@@ -59,7 +59,6 @@ def build(
     device: options.Device = RUN.device,
     batch_size: options.BatchSize = None,
     workers: options.Workers = None,
-    compiled: options.Compile = False,
     segment_rows: options.SegmentRows = RUN.segment_rows,
     commit_seconds: options.CommitSeconds = RUN.commit_seconds,
     attention: options.Attention = None,
@@ -94,7 +93,7 @@ def build(
         "dtype": dtype,
     }
     settings = BuildSettings(
-        device, batch_size, workers, segment_rows, commit_seconds, retry_rejects, offline, attention, compiled
+        device, batch_size, workers, segment_rows, commit_seconds, retry_rejects, offline, attention
     )
     asked: dict[str, Any] = {
         "index": index or os.environ.get(INDEX_VARIABLE),
@@ -146,7 +145,6 @@ def fill(
     device: options.Device = RUN.device,
     batch_size: options.BatchSize = None,
     workers: options.Workers = None,
-    compiled: options.Compile = False,
     segment_rows: options.SegmentRows = RUN.segment_rows,
     commit_seconds: options.CommitSeconds = RUN.commit_seconds,
     offline: options.Offline = False,
@@ -169,9 +167,7 @@ def fill(
             modes=None if modes is None else parse_names(modes),
             order=order,
             weights=None if weights is None else str(weights),
-            run=BuildSettings(
-                device, batch_size, workers, segment_rows, commit_seconds, offline=offline, compile=compiled
-            ),
+            run=BuildSettings(device, batch_size, workers, segment_rows, commit_seconds, offline=offline),
             on_event=progress.tell,
         ).to_dict()
     if as_json:

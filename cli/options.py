@@ -89,10 +89,6 @@ Dtype = Annotated[DtypeName | None, typer.Option("--dtype", help=f"The model's a
 BatchSize = Annotated[
     int | None, typer.Option("--batch-size", help="Images a batch. (default: the model's own, less on a small GPU)")
 ]
-Compile = Annotated[
-    bool,
-    typer.Option("--compile", help="Compile the networks first (torch.compile); meant for a GPU, slower on a CPU."),
-]
 Workers = Annotated[int | None, typer.Option("--workers", help="Decoding threads. (default: one a core, 8 at most)")]
 SegmentRows = Annotated[int, typer.Option("--segment-rows", help="Commit at the latest after this many images,")]
 CommitSeconds = Annotated[float, typer.Option("--commit-seconds", help="or after this many seconds.")]

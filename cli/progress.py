@@ -112,8 +112,6 @@ class BuildProgress(_Shown):
             self._say(f"model {event.message}")
         elif event.kind == "estimate" and event.estimate is not None:
             self._say(describe_estimate(event.estimate))
-        elif event.kind == "compiling":
-            self._say(f"compiling the networks {event.message}, which takes minutes")
         elif event.kind == "loaded":
             self._began = time.monotonic()
             self._pulse.state = f"{self._what}: no batch is done yet"

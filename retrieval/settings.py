@@ -76,7 +76,6 @@ class BuildSettings:
     retry_rejects: bool = False
     offline: bool = False
     attention: AttentionRule | None = None  # None: as the index was built before; a new one is eager
-    compile: bool = False  # torch.compile for the networks that read attention: minutes before the first image
 
     def __post_init__(self) -> None:
         at_least(1, batch_size=self.batch_size, workers=self.workers, segment_rows=self.segment_rows)

@@ -93,7 +93,6 @@ class LoadedModels:
     targets: Mapping[str, Target]  # by mode
     codec: Codec = CODECS[DEFAULT_CODEC]
     device: torch.device = torch.device("cpu")  # noqa: RUF009 (it is immutable)
-    fixed_batch: int = 0  # images that the extractor is always given, filled up where there are fewer; 0: any number
 
     def everything(self) -> Outputs:
         """Return all that these models compute of an image."""
@@ -172,8 +171,7 @@ class LoadedModels:
         return list(dict.fromkeys(self.targets[mode] for mode in modes))
 
     def _pixels(self, batch: Sequence[ModelInputs]) -> Pixels:
-        images = [image[ATTENTION] for image in batch]
-        return np.stack(images + images[-1:] * (self.fixed_batch - len(images)))
+        return np.stack([image[ATTENTION] for image in batch])
 
     def embed(
         self, batch: Sequence[ModelInputs], encoders: Sequence[str] | None = None

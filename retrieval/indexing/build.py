@@ -164,7 +164,7 @@ class _Builder:
         )
         self._check_room()
         if self._total:
-            self._pipeline = Pipeline.begin(self._models, recipe.wanted, self._run, self._clock, self._emit)
+            self._pipeline = Pipeline.begin(self._models, self._run, self._clock)
         if is_new or self._lacks_projections():
             # For a new index this is an empty one. Since every later generation has a higher number, a lost CURRENT
             # is never taken for that of a new one.

@@ -16,7 +16,6 @@ from index_store.locate import was_committed
 from index_store.reader import IndexReader
 from index_store.remote.mirror import index_name
 from retrieval.encoding.batches import Failure, batch_size, read_batches, workers
-from retrieval.encoding.compilation import compile_models
 from retrieval.encoding.fingerprint import grown_fingerprint
 from retrieval.encoding.loaded_models import LoadedModels, load_models
 from retrieval.encoding.recipe import continued_recipe, new_recipe
@@ -39,7 +38,7 @@ def plan_build(
     run: BuildSettings | None = None,
     **choices: Unpack[ModelChoices],
 ) -> BuildPlan:
-    """Say what :func:`retrieval.indexing.build.build_index` would do with the same arguments; a few images are computed.
+    """Say what :func:`retrieval.indexing.build.build_index` would do; a few images are computed.
 
     Raises:
         UsageError, IndexIncompatibleError, IndexCorruptError, ModelError, DependencyError: as the build would.
@@ -79,8 +78,6 @@ def plan_build(
     if memory_problem(estimate):
         return plan  # timing it would end this machine
     batch = batch_size(recipe.settings, run)
-    if run.compile and recipe.wanted.modes:  # what is timed is what the build would run
-        models = compile_models(models, batch)
     parts = [_Part(recipe.wanted, work.pending[: TIMED_BATCHES * batch], len(work.pending))]
     if reader is not None:
         parts += _to_complete(reader, backlog, {item.id: item for item in work.moved}, batch)

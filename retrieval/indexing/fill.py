@@ -199,7 +199,7 @@ def _fill(
         estimate = estimate_workload(models, recipe.settings, run, layout.root, Workload(0, (), planned))
         on_event(BuildEvent("estimate", total=len(planned), estimate=estimate))
         check_estimate(estimate, layout.root)
-        pipeline = Pipeline.begin(models, wanted if planned.jobs else Outputs(), run, clock, on_event)
+        pipeline = Pipeline.begin(models, run, clock)
         on_event(BuildEvent("loaded"))
         progress = _Progress(on_event, clock)
         commits = SegmentCommitter(layout, generation, recipe.settings.codec, run, (), clock, progress.committed)

@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from retrieval.encoding.batches import FileBatch, read_batches, workers
-from retrieval.encoding.compilation import compilable, compile_models
 from retrieval.encoding.loaded_models import InFlightBatch, LoadedModels, ModelInputs
 from retrieval.encoding.timing import COMPUTE, StageClock
-from retrieval.indexing.reports import BuildEvent
 from retrieval.models.modes import Outputs
 from retrieval.settings import BuildSettings
 
@@ -37,22 +35,11 @@ class Pipeline:
     def begin(
         cls,
         models: LoadedModels,
-        need: Outputs,
         run: BuildSettings,
         clock: StageClock,
-        emit: Callable[[BuildEvent], None],
     ) -> "Pipeline":
-        """Take loaded models and a run whose batch size is settled; compile what ``need`` runs, if that was asked for.
-
-        Raises:
-            UsageError, DependencyError: see :func:`retrieval.encoding.compilation.compile_models`.
-        """
-        size = run.batch_size or 1
-        if run.compile and need.modes:
-            compilable(models)  # refused before it is announced
-            emit(BuildEvent("compiling", f"for batches of {size}"))
-            models = compile_models(models, size)
-        return cls(models, size, workers(run), clock)
+        """Take loaded models and a run whose batch size is settled."""
+        return cls(models, run.batch_size or 1, workers(run), clock)
 
     def run(
         self,

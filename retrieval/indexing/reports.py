@@ -69,7 +69,7 @@ class BuildPlan:
 class BuildEvent:
     """One step of a build, for whoever shows its progress."""
 
-    kind: Literal["planned", "model", "loaded", "estimate", "compiling", "batch", "committed", "training"]
+    kind: Literal["planned", "model", "loaded", "estimate", "batch", "committed", "training"]
     message: str = ""
     done: int = 0  # files dealt with in this run
     total: int = 0  # files to deal with in this run

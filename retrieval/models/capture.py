@@ -45,7 +45,7 @@ def capture_inputs(run: Callable[[], object], layers: Mapping[str, nn.Module]) -
     finally:
         for handle in handles:
             handle.remove()
-    if len(captured) < len(layers):  # such as one within a compiled region
+    if len(captured) < len(layers):
         raise RuntimeError(f"layers were not reached: {', '.join(sorted(set(layers) - set(captured)))}")
     return captured
 
@@ -96,10 +96,6 @@ class LayerInputs(LinearExtractor):
     @abstractmethod
     def attention(self, layer: str) -> Any:
         """Return the self-attention module called ``layer``; an unknown name is a UsageError."""
-
-    @abstractmethod
-    def networks(self) -> Sequence[nn.Module]:
-        """Return all that is run for an image; see :class:`retrieval.models.protocols.Compilable`."""
 
     @torch.inference_mode()
     def projection(self, target: Target) -> LinearProjection:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from retrieval.models.modes import Target
 from retrieval.scoring.aas import QKV, AnyReadout
@@ -73,17 +73,6 @@ class Embedder(Protocol):
 
     def fingerprint(self) -> dict[str, Any]:
         """Return all that changes a vector, as JSON values."""
-
-
-@runtime_checkable
-class Compilable(Protocol):
-    """An extractor whose networks have regions to compile."""
-
-    def networks(self) -> Sequence[nn.Module]:
-        """Return all that it runs for an image."""
-
-    def attention(self, layer: str) -> nn.Module:
-        """Return the module in front of which ``layer`` is read."""
 
 
 class Projection(Protocol):

@@ -1,9 +1,9 @@
 """The coarse stage on a GPU: an encoder's vectors in its memory, every one of them compared with the query.
 
 The answers equal those of the flat scan, :class:`index_store.vectors.flat.FlatIndex`, to the bit: the device's
-products only say which rows are worth a look, and the same float32 arithmetic on the host orders these. Products are made by
-multiplying and adding up, not by torch's matrix product, whose precision follows flags that any other code in the
-process may set (TF32, bfloat16). A product reads every number of every vector once, so there is nothing to lose.
+products only say which rows are worth a look, and the same float32 arithmetic on the host orders these. Products are
+made by multiplying and adding up, not by torch's matrix product, whose precision follows flags that any other code
+in the process may set (TF32, bfloat16). A product reads every number of every vector once, so there is nothing to lose.
 """
 
 from collections.abc import Iterable

@@ -1,8 +1,8 @@
 """What a GPU makes of SD 1.5 at its real size: images a second of a build, and how far its scores are from the CPU's.
 
 The weights may be random (tests/support/real_size.py writes them): speed and rounding equal those of the real ones.
-Works on any device; `python -m tests.bench FOLDER --device cuda` runs it. A first build in the same process, which is not counted,
-chooses kernels and fills the allocators.
+Works on any device; `python -m tests.bench FOLDER --device cuda` runs it. A first
+build in the same process, which is not counted, chooses kernels and fills the allocators.
 """
 
 import shutil

@@ -247,7 +247,7 @@ def test_ctrl_c_does_not_wait_for_what_a_thread_still_computes() -> None:
     script = """
         import threading, typer
         from concurrent.futures import ThreadPoolExecutor
-        from cli.running import run
+        from cli.process import run
 
         app = typer.Typer()
 

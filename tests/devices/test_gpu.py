@@ -11,7 +11,7 @@ from retrieval import BuildSettings, Engine, EngineSettings, build_index
 from retrieval.scoring.aas import QKV
 from retrieval.search.memory_cache import HotRows, HotTier
 from retrieval.search.reranking import score_rows
-from retrieval.types import DeviceName, DtypeName
+from retrieval.types import DeviceName
 from tests.support.golden import DATA
 
 pytestmark = [
@@ -63,32 +63,3 @@ def test_an_index_built_and_searched_on_a_gpu(model: str, codec: str, gallery: P
     on_cpu, on_gpu = scores("cpu"), scores("cuda")
     assert on_cpu.keys() == on_gpu.keys()
     assert max(abs(on_cpu[pair] - on_gpu[pair]) for pair in on_cpu) < TOLERANCE
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning:torch")  # Inductor gives advice, such as to round to TF32
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", TOLERANCE), ("float16", 1e-2)])
-def test_a_compiled_build_has_the_scores_of_a_plain_one(
-    dtype: DtypeName, tolerance: float, gallery: Path, tmp_path: Path
-) -> None:
-    files = sorted(gallery.rglob("*.png"))[:5]
-    found = []
-    for compiled in (False, True):
-        torch.compiler.reset()
-        index = tmp_path / f"{compiled}.diffsim"
-        run = BuildSettings(device="cuda", batch_size=2, compile=compiled)  # the last batch is short
-        build_index(
-            [*files],
-            index,
-            modes=["style"],
-            model="sd15",
-            weights=str(DATA / "tiny_sd15"),
-            image_size=128,
-            encoders={},
-            dtype=dtype,
-            run=run,
-        )
-        results = Engine.open(index, EngineSettings(device="cuda")).search(files[0], exhaustive=True, k=len(files))
-        found.append({result.path: result.score or 0.0 for result in results})
-    torch.compiler.reset()
-    assert found[0].keys() == found[1].keys()
-    assert max(abs(found[0][path] - found[1][path]) for path in found[0]) < tolerance

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from retrieval.devices.selection import choose_dtype, dtype_name
 from retrieval.devices.transfer import to_device
@@ -84,10 +84,6 @@ class DiT(LayerInputs):
         self._settings, self._published = settings, published
         self._image_size = 8 * network.config.sample_size
         self._classes = CLASSES if settings.branches == "both" else CLASSES[:1]
-
-    def networks(self) -> tuple[nn.Module, ...]:
-        """See :class:`retrieval.models.protocols.Compilable`."""
-        return self._vae, self._network
 
     def prepare(self, image: Image.Image) -> Pixels:
         """Return ``[S, S, 3]``: Lanczos to a square, as published."""

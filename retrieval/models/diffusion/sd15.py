@@ -140,10 +140,6 @@ class StableDiffusion15(LayerInputs):
             other._settings = replace(self._settings, prompt=prompt)
         return found
 
-    def networks(self) -> tuple[nn.Module, ...]:
-        """See :class:`retrieval.models.protocols.Compilable`."""
-        return self._vae, self._unet
-
     def prepare(self, image: Image.Image) -> Pixels:
         """Return ``[S, S, 3]``: Lanczos to a square, as published."""
         return resize_square(image, self._image_size)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from retrieval.devices.selection import choose_dtype, dtype_name, place_model
 from retrieval.devices.transfer import to_device
@@ -104,10 +104,6 @@ class StableDiffusionXL(LayerInputs):
         self._settings, self._image_size, self._published = settings, image_size, published
         keep = slice(None) if settings.branches == "both" else slice(1, None)
         self._context, self._pooled = (tensor[keep] for tensor in prompts)
-
-    def networks(self) -> tuple[nn.Module, ...]:
-        """See :class:`retrieval.models.protocols.Compilable`."""
-        return self._vae, self._unet
 
     def prepare(self, image: Image.Image) -> Pixels:
         """Return ``[S, S, 3]``: Lanczos to a square, as published."""
