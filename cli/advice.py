@@ -8,7 +8,13 @@ from typing import Any
 
 from retrieval.errors import DiffSimError
 
-ADVICE: Mapping[str, str] = {}
+ADVICE: Mapping[str, str] = {
+    "cache-cannot-keep": "the folder may not be writable, the disk may be full, or --max-cache may be too small",
+    "fill-beforehand": "compute those of all images beforehand with: diffsim-index fill",
+    "no-coarse-ranking": "leave out --no-rerank",
+    "search-exhaustively": "--exhaustive finds them; complete them with: diffsim-index fill",
+    "update-the-index": "bring it up to date with: diffsim-index build SOURCE",
+}
 """By the library's word for it, a clause for people; facts of the error fill its braces."""
 
 
