@@ -7,20 +7,21 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from cli import eval_options as opt
 from cli import options
-from cli.eval_coarse import coarse
-from cli.eval_pictures import pictures
-from cli.eval_running import chosen_metrics, folder_of, kept_in, load_all, place_of, weights_by_metric
-from cli.eval_tune import tuning
+from cli.eval import options as opt
+from cli.eval.candidate_recall import coarse
+from cli.eval.loading import chosen_metrics, folder_of, kept_in, load_all, place_of, weights_by_metric
+from cli.eval.pictures import pictures
+from cli.eval.tune import tuning
 from cli.output import print_json
+from cli.process import run, say, speaker, stopping, work_offline
 from cli.progress import Pulse, TaskProgress
-from cli.running import run, say, speaker, stopping, work_offline
-from retrieval.metrics import METRICS, MetricSettings
+from retrieval.metrics.base import MetricSettings
+from retrieval.metrics.registry import METRICS
 from retrieval.settings import EngineSettings
 
 if TYPE_CHECKING:
-    from retrieval.evaluation.measure import Measurement, Ranking
+    from retrieval.evaluation.measures import Measurement, Ranking
 
 app = typer.Typer(
     help="Compare metrics on the paper's benchmarks and on data of your own.",
@@ -45,7 +46,7 @@ def list_everything(as_json: options.AsJson = False) -> None:
     """List the metrics, with the licence and download size of their weights, and the benchmarks."""
     from dataclasses import asdict
 
-    from retrieval.evaluation.benches import BENCHES, TIKTOK
+    from retrieval.evaluation.benchmarks.table import BENCHES, TIKTOK
 
     if as_json:
         benches = [
@@ -103,8 +104,8 @@ def score(
     )
     settings = replace(settings, masks=folder_of(masks))
     folders = weights_by_metric(weights, names)
-    from retrieval.images import DecodeRules
-    from retrieval.queries import read_named
+    from retrieval.images.decoding import DecodeRules
+    from retrieval.search.query import read_named
 
     a, b = (read_named(path, DecodeRules(alpha=alpha))[0] for path in (first, second))
     with Pulse("scoring", say):
@@ -167,10 +168,10 @@ def bench(
         layer, step, None, image_size, similarity, "both", parity, branches, noise, seed, prompt, dtype
     )
     settings = replace(settings, masks=folder_of(masks))
-    from retrieval.evaluation.benches import BenchOptions
+    from retrieval.evaluation.benchmarks.paper import BenchOptions
     from retrieval.evaluation.report import as_markdown, check_report, to_dict, write_report
-    from retrieval.evaluation.run import Run, check_vote, run_bench
-    from retrieval.images import DecodeRules
+    from retrieval.evaluation.runner import Run, check_vote, run_bench
+    from retrieval.images.decoding import DecodeRules
 
     for file in out or []:
         check_report(file)  # told before the work, not after it
@@ -204,7 +205,7 @@ def bench(
 
 def _published_settings(bench: str, settings: MetricSettings) -> dict[str, dict[str, Any]]:
     """Return the benchmark's published layer and step for DiffSim on SD 1.5, where none was asked for."""
-    from retrieval.evaluation.benches import BENCHES
+    from retrieval.evaluation.benchmarks.table import BENCHES
 
     known = BENCHES.get(bench)
     if known is None or not known.column or settings.layer or settings.denoising_step:
@@ -214,7 +215,8 @@ def _published_settings(bench: str, settings: MetricSettings) -> dict[str, dict[
 
 def _trec_writer(folder: Path) -> Any:
     def write(bench: str, metric: str, rankings: "Sequence[Ranking]", root: Path) -> None:
-        from retrieval.evaluation.report import trec_qrels, trec_run, write_text
+        from retrieval.evaluation.report import trec_qrels, trec_run
+        from retrieval.files import write_text
 
         home = folder / bench
         write_text(home / f"{metric}.run", trec_run(metric, rankings, root))

@@ -9,17 +9,17 @@ import typer
 
 from cli import options
 from cli.output import print_json, short_path
-from cli.plan import print_plan
+from cli.parsing import parse_encoders, parse_names
+from cli.process import run, say, speaker, stopping, work_offline
 from cli.progress import IMAGES, BuildProgress, Pulse, TaskProgress
-from cli.reports import print_build, print_compact, print_damages, print_fill, print_info
-from cli.running import run, say, speaker, stopping, work_offline
-from index_store.layout import INDEX_VARIABLE, find_index, new_index_path
+from cli.reports import print_build, print_compact, print_damages, print_fill, print_info, print_plan
+from index_store.locate import INDEX_VARIABLE, find_index, new_index_path
 from retrieval.errors import NoSpaceError
-from retrieval.settings import NEWEST, BuildSettings, parse_encoders, parse_names
-from retrieval.vocabulary import counted
+from retrieval.settings import NEWEST, BuildSettings
+from retrieval.text import counted
 
 if TYPE_CHECKING:
-    from retrieval.events import BuildReport
+    from retrieval.indexing.reports import BuildReport
 
 REJECTED = 4  # the exit code of --strict
 DAMAGED = 3
@@ -59,7 +59,6 @@ def build(
     device: options.Device = RUN.device,
     batch_size: options.BatchSize = None,
     workers: options.Workers = None,
-    compiled: options.Compile = False,
     segment_rows: options.SegmentRows = RUN.segment_rows,
     commit_seconds: options.CommitSeconds = RUN.commit_seconds,
     attention: options.Attention = None,
@@ -77,7 +76,7 @@ def build(
     modes and encoders that it lacks are added to it, for all its images.
     """
     work_offline(offline)
-    from retrieval.metrics import chosen_model
+    from retrieval.metrics.registry import chosen_model
 
     chosen: dict[str, Any] = {
         "model": chosen_model(model, metric),
@@ -94,7 +93,7 @@ def build(
         "dtype": dtype,
     }
     settings = BuildSettings(
-        device, batch_size, workers, segment_rows, commit_seconds, retry_rejects, offline, attention, compiled
+        device, batch_size, workers, segment_rows, commit_seconds, retry_rejects, offline, attention
     )
     asked: dict[str, Any] = {
         "index": index or os.environ.get(INDEX_VARIABLE),
@@ -115,7 +114,7 @@ def build(
 
 
 def _build(sources: list[Path], asked: dict[str, Any], progress: BuildProgress) -> "BuildReport":
-    from retrieval.build import build_index
+    from retrieval.indexing.build import build_index
 
     def kept() -> str:
         return progress.kept(asked["index"] or new_index_path(sources[:1], Path()))
@@ -125,7 +124,7 @@ def _build(sources: list[Path], asked: dict[str, Any], progress: BuildProgress) 
 
 
 def _plan(sources: list[Path], asked: dict[str, Any], as_json: bool) -> None:
-    from retrieval.dry_run import plan_build
+    from retrieval.indexing.dry_run import plan_build
 
     with Pulse("timing a few images", say):
         plan = plan_build(sources, **asked)
@@ -146,7 +145,6 @@ def fill(
     device: options.Device = RUN.device,
     batch_size: options.BatchSize = None,
     workers: options.Workers = None,
-    compiled: options.Compile = False,
     segment_rows: options.SegmentRows = RUN.segment_rows,
     commit_seconds: options.CommitSeconds = RUN.commit_seconds,
     offline: options.Offline = False,
@@ -159,7 +157,7 @@ def fill(
     Can be stopped at any moment; the same command goes on.
     """
     work_offline(offline)
-    from retrieval.fill import fill_index
+    from retrieval.indexing.fill import fill_index
 
     place = find_index(index, os.environ, Path.cwd())
     progress = BuildProgress(quiet=quiet, bar=not no_progress, what="filling")
@@ -169,9 +167,7 @@ def fill(
             modes=None if modes is None else parse_names(modes),
             order=order,
             weights=None if weights is None else str(weights),
-            run=BuildSettings(
-                device, batch_size, workers, segment_rows, commit_seconds, offline=offline, compile=compiled
-            ),
+            run=BuildSettings(device, batch_size, workers, segment_rows, commit_seconds, offline=offline),
             on_event=progress.tell,
         ).to_dict()
     if as_json:
@@ -187,7 +183,7 @@ def info(
     as_json: options.AsJson = False,
 ) -> None:
     """Show what an index holds: images, modes, model, bytes and rejects."""
-    from retrieval.engine import Engine
+    from retrieval.search.engine import Engine
 
     about = Engine.open(find_index(index, os.environ, Path.cwd())).info()
     if as_json:
@@ -205,7 +201,7 @@ def remove(
     what: options.Patterns, index: options.Index = None, as_json: options.AsJson = False, quiet: options.Quiet = False
 ) -> None:
     """Take images out of an index. Files are not touched; one that stays in a source comes back with its next build."""
-    from retrieval.maintenance import remove_items
+    from retrieval.indexing.maintenance import remove_items
 
     change = remove_items(find_index(index, os.environ, Path.cwd()), what)
     if as_json:
@@ -223,7 +219,7 @@ def compact(
     quiet: options.Quiet = False,
 ) -> None:
     """Merge an index's segments into few and leave removed images out."""
-    from retrieval.maintenance import compact as compact_index
+    from retrieval.indexing.maintenance import compact as compact_index
 
     with TaskProgress(quiet, counted=IMAGES) as progress:
         change = compact_index(find_index(index, os.environ, Path.cwd()), now, partial(progress.show, "copying"))
@@ -236,8 +232,8 @@ def compact(
 @app.command()
 def verify(index: options.Index = None, repair: options.Repair = False, as_json: options.AsJson = False) -> None:
     """Read every byte of an index back and say what is wrong, file by file."""
-    from retrieval.maintenance import repair as repair_index
-    from retrieval.maintenance import verify as verify_index
+    from retrieval.indexing.maintenance import repair as repair_index
+    from retrieval.indexing.maintenance import verify as verify_index
 
     place = find_index(index, os.environ, Path.cwd())
     with Pulse("reading all of it back", say):
@@ -255,7 +251,7 @@ def verify(index: options.Index = None, repair: options.Repair = False, as_json:
 @app.command()
 def export(folder: options.Folder, index: options.Index = None, as_json: options.AsJson = False) -> None:
     """Write the catalogue (Parquet) and the vectors (npy) of an index for other programs."""
-    from retrieval.maintenance import export as export_index
+    from retrieval.indexing.maintenance import export as export_index
 
     change = export_index(find_index(index, os.environ, Path.cwd()), folder)
     if as_json:

@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from cli.running import print_version
-from retrieval.backbones import EXTRACTORS
+from cli.process import print_version
+from retrieval.models.registry import EXTRACTORS
 from retrieval.settings import EngineSettings, ModelSettings
-from retrieval.vocabulary import AlphaRule, AttentionRule, Branches, DeviceName, DtypeName, NoiseRule
-from retrieval.vocabulary import Parity as ParityName
-from retrieval.vocabulary import Similarity as SimilarityName
+from retrieval.types import AlphaRule, AttentionRule, Branches, DeviceName, DtypeName, NoiseRule
+from retrieval.types import Parity as ParityName
+from retrieval.types import Similarity as SimilarityName
 
 _MODEL, _ENGINE = ModelSettings(), EngineSettings()
 _OWN = "(default: the model's own)"
@@ -88,10 +88,6 @@ Parity = Annotated[
 Dtype = Annotated[DtypeName | None, typer.Option("--dtype", help=f"The model's arithmetic. (default: {_MODEL.dtype})")]
 BatchSize = Annotated[
     int | None, typer.Option("--batch-size", help="Images a batch. (default: the model's own, less on a small GPU)")
-]
-Compile = Annotated[
-    bool,
-    typer.Option("--compile", help="Compile the networks first (torch.compile); meant for a GPU, slower on a CPU."),
 ]
 Workers = Annotated[int | None, typer.Option("--workers", help="Decoding threads. (default: one a core, 8 at most)")]
 SegmentRows = Annotated[int, typer.Option("--segment-rows", help="Commit at the latest after this many images,")]

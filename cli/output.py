@@ -1,5 +1,12 @@
 """Print results on stdout in the form that was asked for."""
 
+from typing import TYPE_CHECKING
+
+from retrieval.text import counted, human_bytes
+
+if TYPE_CHECKING:
+    from retrieval.indexing.reports import Estimate
+
 import json
 import os
 import sys
@@ -8,11 +15,11 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any, Literal
 
-from index_store.layout import find_index
+from index_store.locate import find_index
 from retrieval.errors import DiffSimError, UsageError
 
 if TYPE_CHECKING:
-    from retrieval.results import Results
+    from retrieval.search.results import Results
 
     Answer = tuple[Any, Results | DiffSimError]
     """A query, and what was found for it or why nothing could be."""
@@ -86,15 +93,6 @@ def short_path(path: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in path)
 
 
-def human_bytes(count: float) -> str:
-    """Return ``count`` bytes in the unit a person would choose."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
 def naming(command: str, index: str | Path, always: bool = False) -> str:
     """Return ``command`` with the --index that it needs to mean ``index`` when it is given here."""
     try:
@@ -104,3 +102,21 @@ def naming(command: str, index: str | Path, always: bool = False) -> str:
     if meant is not None and os.path.abspath(meant) == os.path.abspath(index):
         return command
     return f"{command} --index {quote(str(index))}"
+
+
+def describe_estimate(estimate: "Estimate") -> str:
+    """Return disk and memory in one line."""
+    modes = "".join(f"{mode} {human_bytes(size)}, " for mode, size in estimate.bytes_by_mode.items())
+    modes += "else " if modes else "vectors and catalogue "
+    size = f"{estimate.codec}; an image: {modes}{human_bytes(estimate.bytes_beside)}"
+    parts = [f"{counted(estimate.images, 'image')} ({size})"] if estimate.images else []
+    if estimate.to_complete:
+        parts.append(f"what {counted(estimate.to_complete, 'image')} lack{'s' if estimate.to_complete == 1 else ''}")
+    disk, free = human_bytes(estimate.disk_bytes), human_bytes(estimate.free_disk_bytes)
+    line = f"disk: {disk} for {' and '.join(parts)}, {free} free"
+    if estimate.local_bytes < estimate.disk_bytes:
+        line += f" here, where {human_bytes(estimate.local_bytes)} of it lie at a time"
+    if estimate.models_bytes is not None and estimate.batch_bytes:
+        memory = human_bytes(estimate.models_bytes + estimate.batch_bytes)
+        line += f"; memory: about {memory} in batches of {estimate.batch}"
+    return line

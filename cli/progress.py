@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from cli.plan import describe_estimate
-from cli.running import clock, speaker
-from retrieval.events import slowest
+from cli.output import describe_estimate
+from cli.process import clock, speaker
+from retrieval.indexing.reports import slowest
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from retrieval.events import BuildEvent
+    from retrieval.indexing.reports import BuildEvent
 
 LINE_SECONDS = 15.0  # the longest that is said nothing
 
@@ -112,8 +112,6 @@ class BuildProgress(_Shown):
             self._say(f"model {event.message}")
         elif event.kind == "estimate" and event.estimate is not None:
             self._say(describe_estimate(event.estimate))
-        elif event.kind == "compiling":
-            self._say(f"compiling the networks {event.message}, which takes minutes")
         elif event.kind == "loaded":
             self._began = time.monotonic()
             self._pulse.state = f"{self._what}: no batch is done yet"

@@ -1,18 +1,26 @@
 """Print what a command of diffsim-index did or found: the result on stdout, the rest for people on stderr."""
 
+from typing import TYPE_CHECKING
+
+from cli.output import describe_estimate
+from cli.process import clock
+from retrieval.text import counted, human_bytes
+
+if TYPE_CHECKING:
+    from retrieval.indexing.reports import BuildPlan
+
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from cli.output import human_bytes, naming
+from cli.output import naming
+from cli.process import say, speaker
 from cli.progress import describe_speeds, pace
-from cli.running import say, speaker
-from retrieval.vocabulary import counted
 
 if TYPE_CHECKING:
     from index_store.verify import Damage
-    from retrieval.maintenance import Repaired
+    from retrieval.indexing.maintenance import Repaired
 
 
 def print_build(report: dict[str, Any], quiet: bool) -> None:
@@ -126,3 +134,27 @@ def print_damages(place: str | Path, damages: "Sequence[Damage]", taken_out: "Re
     sources = " ".join(quote(source) for source in taken_out.sources)
     build = naming(f"diffsim-index build {sources}", place, always=True)
     say(f"taken out, with {count} of {taken_out.items_before}; compute again what is lacking with: {build}")
+
+
+def print_plan(plan: "BuildPlan") -> None:
+    """Print a dry run, for people."""
+    print(f"{plan.index}: model {plan.model} ({plan.why}), modes {', '.join(plan.modes)}; nothing has been written")
+    counts = {
+        "new": plan.new,
+        "changed": plan.changed,
+        "renamed or touched": plan.moved,
+        "vanished": plan.vanished,
+        "unchanged": plan.unchanged,
+        "to complete": plan.to_complete,
+        "rejected before": plan.rejected_before,
+        "files passed over": plan.passed_over,
+    }
+    print("  " + ", ".join(f"{count} {what}" for what, count in counts.items()))
+    if plan.estimate is None:
+        print("  nothing to compute")
+        return
+    print("  " + describe_estimate(plan.estimate))
+    if plan.seconds is not None and plan.seconds_an_image is not None:
+        print(f"  time: about {clock(plan.seconds)} ({plan.seconds_an_image:.2g} s an image)")
+    if plan.problem:
+        print(f"  it does not fit: {plan.problem}")

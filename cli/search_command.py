@@ -10,19 +10,20 @@ import typer
 
 from cli import options
 from cli.output import Form, choose_form, print_results
+from cli.parsing import parse_bytes, parse_encoders
+from cli.process import run, say, speaker, stopping, work_offline
 from cli.progress import IMAGES, QUERIES, TaskProgress
-from cli.running import run, say, speaker, stopping, work_offline
-from index_store.layout import find_index
+from index_store.locate import find_index
 from retrieval.errors import DiffSimError, UsageError
-from retrieval.settings import EngineSettings, SearchSettings, parse_bytes, parse_encoders
+from retrieval.settings import EngineSettings, SearchSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cli.output import Answer
-    from retrieval.engine import Engine
-    from retrieval.queries import ImageInput
-    from retrieval.results import Results
+    from retrieval.search.engine import Engine
+    from retrieval.search.query import ImageInput
+    from retrieval.search.results import Results
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 HERE, DEFAULTS = EngineSettings(), SearchSettings()
@@ -60,7 +61,7 @@ def search(
         raise UsageError(f"{STDIN} (stdin) may be given once")
     work_offline(offline)
     place = find_index(index, os.environ, Path.cwd())
-    from retrieval.engine import Engine
+    from retrieval.search.engine import Engine
 
     settings = EngineSettings(
         device=device,
@@ -71,7 +72,7 @@ def search(
         memory=0 if len(queries) == 1 else None,  # this process ends with the search
     )
     if sheet is not None:
-        from retrieval.sheet import check_sheet
+        from retrieval.drawing.sheet_file import check_sheet
 
         check_sheet(sheet)
     engine = Engine.open(place, settings)
@@ -157,7 +158,7 @@ class _Answers:
 
 
 def _draw(sheet: Path, found: "Sequence[tuple[ImageInput, Results]]", quiet: bool) -> None:
-    from retrieval.show import write_results_sheet
+    from retrieval.search.results_sheet import write_results_sheet
 
     left_out = write_results_sheet(sheet, found)
     speaker(quiet)(f"drawn: {sheet}" + (f", without the {left_out} farthest neighbours" if left_out else ""))

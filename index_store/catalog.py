@@ -1,5 +1,6 @@
 """The catalogue: what each item is, and why some images are none. Parquet with page checksums; ids alone as npy."""
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,8 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from index_store.coarse import read_array, write_array
-from index_store.durable import corrupt, reading, writing
+from index_store.files import corrupt, read_array, reading, write_array, writing
 
 STORED_ID = np.dtype("<i8")
 
@@ -119,3 +119,9 @@ def rejects_of(tables: Iterable[pa.Table]) -> list[Reject]:
 
 assert [f.name for f in fields(Item)] == ITEM_SCHEMA.names
 assert [f.name for f in fields(Reject)] == REJECT_SCHEMA.names
+
+
+def uri_of(path: str | Path) -> str:
+    """Return the path as the catalogue holds it; bytes that are no UTF-8 are spelled out (such files are rejected)."""
+    name = os.fspath(path)
+    return name if name.isascii() else os.fsencode(path).decode("utf-8", "backslashreplace")

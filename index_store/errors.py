@@ -9,12 +9,14 @@
     ├── IndexLockedError            1   another process is writing to the index, or has written to it meanwhile
     ├── RemoteStoreError            1   an object store can't be reached, or refuses
     ├── NoSpaceError                5   the disk (or memory) can't hold what was asked for
-    └── retrieval.errors            1   ModelError, DependencyError, ImageError; MemoryFullError ends with 5
+    └── retrieval.errors            1   ModelError, DependencyError, ImageError; MemoryFullError ends with 5,
+                                      CancelledError with 130
 
-A message says what happened, where, and what to do. ``kind`` is stable: scripts may rely on it.
+A message says what happened and where. ``kind`` is stable: scripts may rely on it. The remedy is data, ``advice`` and
+``facts``: the command line names its options, a server its fields.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class DiffSimError(Exception):
@@ -22,6 +24,12 @@ class DiffSimError(Exception):
 
     kind: ClassVar[str] = "error"
     exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str = "", *, advice: str = "", **facts: Any) -> None:
+        """Take one sentence; ``advice`` is a word that the caller's side knows, ``facts`` the values it needs."""
+        super().__init__(message)
+        self.advice = advice
+        self.facts = facts
 
 
 class UsageError(DiffSimError, ValueError):

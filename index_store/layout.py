@@ -15,17 +15,10 @@ coco.diffsim/
   cache/<mode>/...                     what searches computed on demand: part of no generation, deletable at any time
 """
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from index_store.errors import IndexNotFoundError, IndexStoreError, UsageError
-from index_store.objects import is_url, parse_url
-
 SUFFIX = ".diffsim"
-INDEX_VARIABLE = "DIFFSIM_INDEX"
 
 
 @dataclass(frozen=True)
@@ -46,7 +39,7 @@ class Layout:
 
     @property
     def remote(self) -> Path:
-        """The file that makes this folder the mirror of an object store; see :mod:`index_store.mirror`."""
+        """The file that makes this folder the mirror of an object store; see :mod:`index_store.remote.mirror`."""
         return self.root / "REMOTE"
 
     @property
@@ -96,7 +89,7 @@ class Layout:
 
     @property
     def cache(self) -> Path:
-        """The folder of tensors that searches computed; see :mod:`index_store.cache`."""
+        """The folder of tensors that searches computed; see :mod:`index_store.tensors.cache`."""
         return self.root / "cache"
 
     @property
@@ -107,81 +100,3 @@ class Layout:
     def trained(self, encoder: str) -> Path:
         """Return the description of the trained index over one encoder's vectors."""
         return self.derived / f"{encoder}.json"
-
-
-def may_become_index(path: Path) -> bool:
-    """Say whether an index may be made at ``path``: nothing is there, or nothing but what an index holds."""
-    ours = {"CURRENT", "LOCK", "REMOTE", "generations", "items", "attention", "projections", "derived", "cache"}
-    with _looking_into(path):
-        return not path.exists() or (path.is_dir() and all(entry.name in ours for entry in path.iterdir()))
-
-
-def is_index(path: Path) -> bool:
-    """Say whether ``path`` looks like an index, damaged or not.
-
-    Raises:
-        IndexStoreError: this user may not look into it.
-    """
-    layout = Layout(path)
-    with _looking_into(path):
-        return layout.current.exists() or layout.generations.is_dir()
-
-
-def _may_be_index(path: Path) -> bool:
-    """Say whether ``path`` looks like an index, or can't be looked into: then it is for the user to say."""
-    try:
-        return is_index(path)
-    except IndexStoreError:
-        return True
-
-
-@contextmanager
-def _looking_into(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except PermissionError as error:
-        raise IndexStoreError(
-            f"{path} may not be read by this user; change its permissions, or name another index"
-        ) from error
-
-
-def require_index(path: Path) -> Path:
-    """Return ``path``, or raise IndexNotFoundError where there is no index."""
-    if not is_index(path):
-        what = "is no index" if os.path.exists(path) else "does not exist"
-        raise IndexNotFoundError(f"{path} {what}; make one with: diffsim-index build FOLDER --index {path}")
-    return path
-
-
-def new_index_path(sources: Sequence[Path], folder: Path) -> Path:
-    """Return the index that a build of ``sources`` makes in ``folder`` when none is named: coco -> coco.diffsim.
-
-    Raises:
-        UsageError: several sources, so that no name suggests itself.
-    """
-    if len(sources) != 1:
-        raise UsageError("several sources: name the index with --index NAME.diffsim")
-    name = Path(os.path.abspath(sources[0])).name or "root"  # a symlink keeps the name that it was called by
-    return folder / f"{name}{SUFFIX}"
-
-
-def find_index(named: str | Path | None, environment: Mapping[str, str], folder: Path) -> str | Path:
-    """Return the index a command means: the one ``named``, else $DIFFSIM_INDEX, else the only one in ``folder``.
-
-    A URL is returned as one, a string: what lies there is for :func:`index_store.pull.existing_root` to find out.
-
-    Raises:
-        IndexNotFoundError: there is none, or several; the message lists them.
-    """
-    given = named or environment.get(INDEX_VARIABLE)
-    if given:
-        return parse_url(str(given)) if is_url(str(given)) else require_index(Path(given))
-    found = sorted(path for path in folder.glob(f"*{SUFFIX}") if _may_be_index(path))
-    if not found:
-        raise IndexNotFoundError(
-            f"no index in {folder}; make one with: diffsim-index build FOLDER, or name one with --index"
-        )
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found)
-        raise IndexNotFoundError(f"several indexes in {folder} ({names}); name one with --index")
-    return found[0]

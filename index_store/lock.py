@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from index_store.durable import writing
 from index_store.errors import IndexLockedError
+from index_store.files import writing
 from index_store.layout import Layout
 
 

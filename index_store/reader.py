@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from index_store.attention import RowPlace, read_rows
 from index_store.catalog import (
     ITEM_SCHEMA,
     REJECT_SCHEMA,
@@ -22,17 +21,19 @@ from index_store.catalog import (
     rejects_of,
     write_items,
 )
-from index_store.coarse import CoarseIndex, normalised, read_vectors
 from index_store.codecs import DEFAULT_CODEC, find_codec
-from index_store.durable import check_file, corrupt, files_below
 from index_store.errors import IndexCorruptError
-from index_store.grown import GrownIndex
+from index_store.files import check_file, corrupt, files_below
+from index_store.generation import AttentionRecord, Generation, SegmentRecord, read_current
 from index_store.layout import Layout
-from index_store.manifest import AttentionRecord, Generation, SegmentRecord, read_current
-from index_store.mirror import find_mirror
-from index_store.places import Places, find_places, is_among
-from index_store.projections import read_projection
-from index_store.trained import Part, is_due, open_trained, train
+from index_store.remote.mirror import find_mirror
+from index_store.row_locations import RowLocations, is_among, locate_rows
+from index_store.tensors.attention import RowLocation, read_rows
+from index_store.tensors.projections import read_projection
+from index_store.vectors.flat import FlatIndex
+from index_store.vectors.ivf import Part, is_due, open_ivf, train
+from index_store.vectors.ivf_and_rest import IVFAndRestIndex
+from index_store.vectors.storage import normalised, read_vectors
 
 
 class IndexReader:
@@ -63,7 +64,7 @@ class IndexReader:
         self._segment_of = np.concatenate(numbers) if numbers else np.empty(0, np.int64)
         rows = [np.flatnonzero(live) for live in self._live]
         self._row_in_segment = np.concatenate(rows) if rows else np.empty(0, np.int64)
-        self._places: dict[str, Places] = {}
+        self._places: dict[str, RowLocations] = {}
         self._groups: dict[tuple[str, int], tuple[Path, AttentionRecord]] = {}  # by mode and number of the segment
 
     def _with_moves(self, catalog: pa.Table) -> pa.Table:
@@ -168,18 +169,18 @@ class IndexReader:
             result[np.searchsorted(self.ids[rows], ids)] = vectors
         return result
 
-    def coarse_index(self, encoder: str) -> CoarseIndex | GrownIndex:
+    def coarse_index(self, encoder: str) -> FlatIndex | IVFAndRestIndex:
         """Return the coarse stage over one encoder: what was trained and is still true, and a scan of the rest."""
         buried = np.array(self.generation.tombstones, np.int64)
-        opened = open_trained(self.layout, encoder, self._vector_checksums(encoder), buried)
+        opened = open_ivf(self.layout, encoder, self._vector_checksums(encoder), buried)
         if opened is None:
-            return CoarseIndex(self.vectors(encoder), self.has_vector(encoder))
+            return FlatIndex(self.vectors(encoder), self.has_vector(encoder))
         record, trained = opened
         known = np.array([segment.name in record.segments for segment in self.generation.segments], bool)
         places = self._vector_places(encoder)
         rest = np.flatnonzero(~known[places.segment] & places.held)
         vectors = normalised(self._together(rest, self.vector_parts(encoder, record.segments), trained.dim))
-        return GrownIndex(trained, self.ids, places.held, rest, vectors)
+        return IVFAndRestIndex(trained, self.ids, places.held, rest, vectors)
 
     def train_where_due(self, on_train: Callable[[str], None] = lambda encoder: None) -> None:
         """Train the coarse stage of every encoder whose trained index is missing or old, where there are many rows.
@@ -216,7 +217,7 @@ class IndexReader:
                 yield segment.name, record.crc32c, self.ids[rows], stored[places.row[rows]]
 
     def attention(self, mode: str, rows: Iterable[int]) -> dict[str, NDArray[Any]]:
-        """Return the tensors of ``rows`` in that order, as stored; see :func:`index_store.attention.read_rows`.
+        """Return the tensors of ``rows`` in that order, as stored; see :func:`index_store.tensors.attention.read_rows`.
 
         Raises:
             ValueError: a row has none; see :meth:`has_tensors`.
@@ -251,7 +252,7 @@ class IndexReader:
         records = (record for segment in self.generation.segments for record in segment.attention.values())
         return next((record.codec for record in records), DEFAULT_CODEC)
 
-    def _place(self, mode: str, row: int) -> RowPlace:
+    def _place(self, mode: str, row: int) -> RowLocation:
         places = self._tensor_places(mode)
         number = int(places.segment[row])
         if number < 0:
@@ -259,21 +260,21 @@ class IndexReader:
         if (mode, number) not in self._groups:
             segment = self.generation.segments[number]
             self._groups[mode, number] = self.layout.attention(mode, segment.name), segment.attention[mode]
-        return RowPlace(*self._groups[mode, number], int(places.row[row]))
+        return RowLocation(*self._groups[mode, number], int(places.row[row]))
 
-    def _tensor_places(self, mode: str) -> Places:
+    def _tensor_places(self, mode: str) -> RowLocations:
         return self._places_of(f"mode {mode}", lambda segment: mode in segment.attention)
 
-    def _vector_places(self, encoder: str) -> Places:
+    def _vector_places(self, encoder: str) -> RowLocations:
         return self._places_of(f"encoder {encoder}", lambda segment: _vector_file(encoder) in segment.files)
 
-    def _places_of(self, key: str, holds: Callable[[SegmentRecord], bool]) -> Places:
+    def _places_of(self, key: str, holds: Callable[[SegmentRecord], bool]) -> RowLocations:
         """Find what ``holds`` says that segments hold; remembered by ``key``."""
         if key not in self._places:
             segments = self.generation.segments
-            own = Places(self._segment_of, self._row_in_segment)
+            own = RowLocations(self._segment_of, self._row_in_segment)
             held = [holds(segment) for segment in segments]
-            self._places[key] = find_places(own, self.ids, segments, held, self._filled_ids)
+            self._places[key] = locate_rows(own, self.ids, segments, held, self._filled_ids)
         return self._places[key]
 
     def _filled_ids(self, number: int) -> NDArray[np.int64]:

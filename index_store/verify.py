@@ -5,15 +5,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from index_store.attention import RowPlace, read_rows, row_checksum
 from index_store.catalog import ITEM_SCHEMA, REJECT_SCHEMA, read_ids, read_table
-from index_store.coarse import read_vectors
 from index_store.codecs import all_finite
-from index_store.durable import check_file, corrupt, decode_or_corrupt
 from index_store.errors import IndexCorruptError, IndexStoreError
+from index_store.files import check_file, corrupt, decode_or_corrupt
+from index_store.generation import Generation, SegmentRecord, read_current, read_generation
 from index_store.layout import Layout
-from index_store.manifest import Generation, SegmentRecord, read_current, read_generation
-from index_store.projections import read_projection
+from index_store.tensors.attention import RowLocation, read_rows, row_checksum
+from index_store.tensors.projections import read_projection
+from index_store.vectors.storage import read_vectors
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def _segment_damage(layout: Layout, segment: SegmentRecord, tombstones: frozense
 
 def _attention_damage(layout: Layout, segment: SegmentRecord, mode: str, live: list[int]) -> Iterator[Damage]:
     group, record = layout.attention(mode, segment.name), segment.attention[mode]
-    places = [RowPlace(group, record, row) for row in live]
+    places = [RowLocation(group, record, row) for row in live]
     messages: dict[str, list[int]] = {}
     for start in range(0, len(places), record.shard_rows):
         batch = places[start : start + record.shard_rows]
@@ -135,7 +135,7 @@ def _exchanged(layout: Layout, segment: SegmentRecord, live: list[int]) -> Itera
         for number, firsts in enumerate(shards):
             start = number * record.shard_rows
             try:
-                found = read_rows([RowPlace(group, record, start)])
+                found = read_rows([RowLocation(group, record, start)])
             except IndexStoreError:
                 continue  # has been told, unless the row is of no item
             wrong = ", ".join(name for name, rows in found.items() if row_checksum(rows[0]) != firsts[name])
@@ -145,7 +145,7 @@ def _exchanged(layout: Layout, segment: SegmentRecord, live: list[int]) -> Itera
                 yield Damage(f"{_told(error)} ({_images(len(rows))} of mode {mode})", segment.name, rows)
 
 
-def _problem(places: list[RowPlace]) -> str | None:
+def _problem(places: list[RowLocation]) -> str | None:
     try:
         tensors = read_rows(places)
     except IndexStoreError as error:

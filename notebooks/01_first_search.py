@@ -17,9 +17,9 @@
 from shown import BUILD, picture, table
 
 from retrieval import Engine, build_index
-from retrieval.gallery import draw_gallery
-from retrieval.sheet import contact_sheet
-from retrieval.show import sheet_rows
+from retrieval.drawing.contact_sheet import contact_sheet
+from retrieval.sample_images.pictures import draw_gallery
+from retrieval.search.results_sheet import sheet_rows
 
 gallery = BUILD / "gallery"
 if not gallery.exists():

@@ -21,17 +21,18 @@ from PIL import Image
 from shown import BUILD, lookups, picture
 
 from retrieval import Engine, build_index
-from retrieval.backbones import load_extractor
-from retrieval.evaluation.heatmap import draw_heatmap
-from retrieval.evaluation.measure import rank_groups, retrieval_measures
-from retrieval.evaluation.run import Run
+from retrieval.drawing.contact_sheet import contact_sheet
+from retrieval.drawing.heatmap import draw_heatmap
+from retrieval.evaluation.measures import rank_groups, retrieval_measures
+from retrieval.evaluation.runner import Run
 from retrieval.evaluation.triplets import read_groups
-from retrieval.gallery import MOTIFS, STYLES, draw_gallery, layouts
-from retrieval.metrics import load_metric
-from retrieval.modes import MINI_MODES
+from retrieval.metrics.registry import load_metric
+from retrieval.models.modes import MINI_MODES
+from retrieval.models.registry import load_extractor
+from retrieval.sample_images import layouts
+from retrieval.sample_images.pictures import MOTIFS, STYLES, draw_gallery
+from retrieval.search.results_sheet import sheet_rows
 from retrieval.settings import ModelSettings
-from retrieval.sheet import contact_sheet
-from retrieval.show import sheet_rows
 
 gallery, characters = BUILD / "gallery", BUILD / "ip"
 if not gallery.exists():

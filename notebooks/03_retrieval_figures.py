@@ -19,9 +19,9 @@
 from shown import BUILD, picture
 
 from retrieval.evaluation.figure import draw_figure
-from retrieval.evaluation.run import Run
-from retrieval.gallery import layouts
-from retrieval.metrics import load_metric
+from retrieval.evaluation.runner import Run
+from retrieval.metrics.registry import load_metric
+from retrieval.sample_images import layouts
 
 sets = {"sref": layouts.draw_styles, "ip": layouts.draw_characters, "coco": layouts.draw_scenes}
 for name, draw in sets.items():

@@ -19,12 +19,12 @@ from pathlib import Path
 from IPython.display import Markdown
 from shown import BUILD, picture
 
-from retrieval.evaluation.benches import BenchOptions
-from retrieval.evaluation.heatmap import draw_heatmap
+from retrieval.drawing.heatmap import draw_heatmap
+from retrieval.evaluation.benchmarks.paper import BenchOptions
 from retrieval.evaluation.report import as_markdown, beside_published, read_report
-from retrieval.evaluation.run import Run, run_bench
-from retrieval.gallery import layouts
-from retrieval.metrics import load_metric
+from retrieval.evaluation.runner import Run, run_bench
+from retrieval.metrics.registry import load_metric
+from retrieval.sample_images import layouts
 
 for name, draw in {"sref": layouts.draw_styles, "ip": layouts.draw_characters}.items():
     if not (BUILD / name).exists():

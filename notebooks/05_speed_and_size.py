@@ -22,8 +22,8 @@ from PIL import Image
 from shown import BUILD, bars, table
 
 from retrieval import Engine, build_index
-from retrieval.gallery import draw_gallery
-from retrieval.metrics import load_metric
+from retrieval.metrics.registry import load_metric
+from retrieval.sample_images.pictures import draw_gallery
 
 torch.set_num_threads(1)
 gallery, index = BUILD / "gallery", BUILD / "speed.diffsim"

@@ -11,13 +11,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from retrieval.build import build_index
-    from retrieval.dry_run import plan_build
-    from retrieval.engine import Engine
     from retrieval.errors import DiffSimError
-    from retrieval.events import BuildEvent, BuildPlan, BuildReport, FillReport
-    from retrieval.fill import fill_index
-    from retrieval.results import Result, Results
+    from retrieval.indexing.build import build_index
+    from retrieval.indexing.dry_run import plan_build
+    from retrieval.indexing.fill import fill_index
+    from retrieval.indexing.reports import BuildEvent, BuildPlan, BuildReport, FillReport
+    from retrieval.search.engine import Engine
+    from retrieval.search.results import Result, Results
     from retrieval.settings import BuildSettings, EngineSettings, SearchSettings
 
 __all__ = [
@@ -38,20 +38,20 @@ __all__ = [
 ]
 
 _HOMES = {
-    "BuildEvent": "events",
-    "BuildPlan": "events",
-    "BuildReport": "events",
+    "BuildEvent": "indexing.reports",
+    "BuildPlan": "indexing.reports",
+    "BuildReport": "indexing.reports",
     "BuildSettings": "settings",
     "DiffSimError": "errors",
-    "Engine": "engine",
+    "Engine": "search.engine",
     "EngineSettings": "settings",
-    "FillReport": "events",
-    "Result": "results",
-    "Results": "results",
+    "FillReport": "indexing.reports",
+    "Result": "search.results",
+    "Results": "search.results",
     "SearchSettings": "settings",
-    "build_index": "build",
-    "fill_index": "fill",
-    "plan_build": "dry_run",
+    "build_index": "indexing.build",
+    "fill_index": "indexing.fill",
+    "plan_build": "indexing.dry_run",
 }
 
 

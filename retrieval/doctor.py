@@ -12,8 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from retrieval.backbones import EMBEDDERS, EXTRACTORS, Description
-from retrieval.device import has_fast_bfloat16
+from retrieval.devices.selection import has_fast_bfloat16
+from retrieval.models.registry import EMBEDDERS, EXTRACTORS, Description
 from retrieval.version import CREATED_BY
 
 State = Literal["ok", "note", "problem"]
@@ -117,8 +117,8 @@ def _torchvision() -> Finding:
 
 def _parts() -> list[Finding]:
     """Look for what models need of other repositories than their own."""
-    from retrieval.backbones.diffsim_c import ADAPTER, ENCODER, IP_ADAPTER
-    from retrieval.backbones.dit import VAE
+    from retrieval.models.diffusion.diffsim_c import ADAPTER, ENCODER, IP_ADAPTER
+    from retrieval.models.diffusion.dit import VAE
 
     return [
         _weights("diffsim-c, beside those of sd15", IP_ADAPTER, ADAPTER, f"{ENCODER}/model.safetensors"),
@@ -127,7 +127,7 @@ def _parts() -> list[Finding]:
 
 
 def _weights(whose: str, description: Description, *files: str) -> Finding:
-    from retrieval.backbones.weights import is_cached
+    from retrieval.models.weights import is_cached
 
     what = f"weights of {whose}"
     if not description.download_mb:

@@ -15,6 +15,7 @@ from index_store.errors import (
 )
 
 __all__ = [
+    "CancelledError",
     "DependencyError",
     "DiffSimError",
     "ImageError",
@@ -48,6 +49,13 @@ class MemoryFullError(DiffSimError):
 
     kind = "memory_full"
     exit_code = 5
+
+
+class CancelledError(DiffSimError):
+    """The work was asked to stop and did, after it kept everything complete."""
+
+    kind = "cancelled"
+    exit_code = 130
 
 
 class DependencyError(DiffSimError):

@@ -1,22 +1,12 @@
 """What a score depends on, and what a build may choose: every default of the project lives here, once."""
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypedDict, get_args
 
 from retrieval.errors import UsageError
-from retrieval.vocabulary import (
-    AlphaRule,
-    AttentionRule,
-    Branches,
-    DeviceName,
-    DtypeName,
-    NoiseRule,
-    Parity,
-    Similarity,
-)
+from retrieval.types import AlphaRule, AttentionRule, Branches, DeviceName, DtypeName, NoiseRule, Parity, Similarity
 
 PUBLISHED_SEED = 2334
 PUBLISHED_PROMPT = "High quality image"
@@ -28,7 +18,7 @@ NEWEST = "newest"  # the order in which a fill goes on, unless another is named
 class ModelSettings:
     """A model and how it is run. Stored in the index, so that a search runs exactly what the build ran."""
 
-    model: str = "auto"  # a name of retrieval.backbones.EXTRACTORS; auto: see retrieval.backbones.choose_model
+    model: str = "auto"  # a name of retrieval.models.registry.EXTRACTORS; auto: see retrieval.backbones.choose_model
     weights: str | None = None  # a local folder; None: the hub's pinned revision, or none (mini)
     image_size: int | None = None  # pixels a side; None: the model's own
     branches: Branches = "both"
@@ -86,7 +76,6 @@ class BuildSettings:
     retry_rejects: bool = False
     offline: bool = False
     attention: AttentionRule | None = None  # None: as the index was built before; a new one is eager
-    compile: bool = False  # torch.compile for the networks that read attention: minutes before the first image
 
     def __post_init__(self) -> None:
         at_least(1, batch_size=self.batch_size, workers=self.workers, segment_rows=self.segment_rows)
@@ -145,7 +134,8 @@ class EngineSettings:
     encoders: Mapping[str, str | None] = field(default_factory=dict)  # likewise, a folder an encoder
     offline: bool = False
     max_cache: int = 2_000_000_000  # bytes of tensors that searches computed and keep; 0: none
-    # Bytes of candidates that stay, for later searches, on the device that scores; 0: none; None: retrieval.hot says.
+    # Bytes of candidates that stay for later searches on the device that scores.
+    # 0: none; None: as retrieval.search.memory_cache says.
     memory: int | None = None
 
     def __post_init__(self) -> None:
@@ -157,33 +147,3 @@ def at_least(least: int, **values: float | None) -> None:
     for name, value in values.items():
         if value is not None and not value >= least:
             raise UsageError(f"{name.replace('_', ' ')} must be at least {least}, not {value}")
-
-
-def parse_names(text: str) -> list[str]:
-    """Read ``style, instance`` as a list of names."""
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-
-
-def parse_bytes(text: str) -> int:
-    """Read ``2GB``, ``500 MB`` or a plain number of bytes.
-
-    Raises:
-        UsageError: it is no such size.
-    """
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *([KMGT]?)B?", text.strip().upper())
-    if found is None:
-        raise UsageError(f"{text} is no size; write it like 2GB, 500MB or 0")
-    return int(float(found[1]) * _UNITS[found[2]])
-
-
-def parse_encoders(text: str) -> dict[str, str | None]:
-    """Read ``clip,dinov2=FOLDER`` as a mapping of names to folders; ``none`` is an empty one."""
-    if text.strip() == "none":
-        return {}
-    parts = [part.strip().partition("=") for part in text.split(",") if part.strip()]
-    if not parts:
-        raise UsageError("--encoders needs names, like clip,dinov2=FOLDER, or none")
-    return {name: folder or None for name, _, folder in parts}

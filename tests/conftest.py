@@ -35,7 +35,7 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Five drawn styles x eight motifs, 96 px."""
     from PIL import Image
 
-    from retrieval.gallery import MOTIFS, STYLES, draw
+    from retrieval.sample_images.pictures import MOTIFS, STYLES, draw
 
     folder = tmp_path_factory.mktemp("drawn") / "gallery"
     for style in STYLES[:5]:
@@ -48,7 +48,7 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def index(gallery: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The gallery, indexed with the embedded model; tests must not change it."""
-    from retrieval.build import build_index
+    from retrieval.indexing.build import build_index
 
     path = tmp_path_factory.mktemp("index") / "gallery.diffsim"
     build_index(gallery, path, model="mini")
@@ -58,7 +58,7 @@ def index(gallery: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every model is the tiny one, and nothing is flushed: no test of it is about a power failure."""
-    from tests.tiny import tiny_model
+    from tests.support.stub_models import tiny_model
 
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     with tiny_model():

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from retrieval.discovery import find_images
+from retrieval.drawing.cells import SheetCell, SheetRow
+from retrieval.drawing.sheet_file import write_sheet
 from retrieval.errors import UsageError
-from retrieval.evaluation.run import Run
-from retrieval.metrics import METRICS
+from retrieval.evaluation.runner import Run
+from retrieval.images.discovery import find_images
 from retrieval.metrics.features import select
-from retrieval.sheet import SheetCell, SheetRow, write_sheet
+from retrieval.metrics.registry import METRICS
 
 
 def draw_figure(folder: Path, queries: Sequence[Path], out: Path, run: Run, k: int = 4) -> None:

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.errors import UsageError
-from retrieval.evaluation.measure import Measurement
-from retrieval.evaluation.store import FeatureStore, Progress, silent
+from retrieval.evaluation.feature_store import FeatureStore, Progress, silent
+from retrieval.evaluation.measures import Measurement
 from retrieval.evaluation.triplets import read_csv
 
 PAIRS = "pairs"

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from retrieval.errors import DiffSimError, UsageError
-from retrieval.evaluation.benches import BENCHES
-from retrieval.evaluation.measure import Measurement, Ranking
-from retrieval.evaluation.published import COLUMNS, PUBLISHED
-from retrieval.metrics import METRICS
+from retrieval.errors import UsageError
+from retrieval.evaluation.benchmarks.published import COLUMNS, PUBLISHED
+from retrieval.evaluation.benchmarks.table import BENCHES
+from retrieval.evaluation.measures import Measurement, Ranking
+from retrieval.files import check_writable, write_text
+from retrieval.metrics.registry import METRICS
 from retrieval.version import CREATED_BY
-from retrieval.writable import check_writable
 
 SCHEMA = 1
 SUFFIXES = (".csv", ".json", ".md")
@@ -38,15 +38,6 @@ def check_report(path: Path) -> None:
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"{path.name}: a report's name must end in one of {', '.join(SUFFIXES)}")
     check_writable(path)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file, making its folder; a failure is a DiffSimError that names it."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, "utf-8")
-    except OSError as error:
-        raise DiffSimError(f"{path} can't be written: {error.strerror or error}") from error
 
 
 def as_csv(measurements: Sequence[Measurement]) -> str:

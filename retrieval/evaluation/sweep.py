@@ -11,16 +11,17 @@ from dataclasses import asdict
 from pathlib import Path
 
 from retrieval.errors import UsageError
-from retrieval.evaluation.benches import BenchOptions, describe_bench
-from retrieval.evaluation.measure import Measurement, accuracy, decide
-from retrieval.evaluation.report import write_text
-from retrieval.evaluation.store import FeatureStore, Progress, silent
+from retrieval.evaluation.benchmarks.paper import BenchOptions
+from retrieval.evaluation.benchmarks.table import describe_bench
+from retrieval.evaluation.feature_store import FeatureStore, Progress, silent
+from retrieval.evaluation.measures import Measurement, accuracy, decide
 from retrieval.evaluation.triplets import Triplet, images_of
-from retrieval.images import DecodeRules, read_image
-from retrieval.metrics.extractor import ExtractorMetric
+from retrieval.files import write_text
+from retrieval.images.decoding import DecodeRules, read_image
+from retrieval.metrics.aas import ExtractorMetric
 from retrieval.metrics.features import select
-from retrieval.modes import at_step
-from retrieval.vocabulary import Role
+from retrieval.models.modes import at_step
+from retrieval.types import Role
 
 CELLS, FEATURES = "sweep-cells", "sweep-features"  # folders in the cache
 
@@ -42,7 +43,7 @@ def sweep(
     time.
 
     Raises:
-        UsageError: no layers or steps, or see :func:`retrieval.evaluation.run.run_bench`.
+        UsageError: no layers or steps, or see :func:`retrieval.evaluation.runner.run_bench`.
     """
     if not layers or not steps:
         raise UsageError("a sweep needs one layer and one denoising step at least")

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from retrieval.discovery import find_images
 from retrieval.errors import UsageError
+from retrieval.images.discovery import find_images
 
 TRIPLETS = 2000  # what the paper draws
 COLUMNS = ("reference", "nearer", "farther")

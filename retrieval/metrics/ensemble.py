@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from retrieval.errors import UsageError
-from retrieval.metrics import Features, Metric, MetricDescription, MetricSettings, describe_metric, load_metric
-from retrieval.vocabulary import Role
+from retrieval.metrics.base import Features, Metric, MetricSettings
+from retrieval.metrics.registry import MetricDescription, describe_metric, load_metric
+from retrieval.types import Role
 
 
 def load(description: MetricDescription, settings: MetricSettings, device: torch.device, offline: bool) -> "Ensemble":
@@ -58,7 +59,7 @@ class Ensemble(Metric):
         return _named({name: member.encode(images, role) for name, member in self._members.items()})
 
     def encode_files(self, images: Sequence[Image.Image], paths: Sequence[Path], role: Role) -> Features:
-        """See :class:`retrieval.metrics.Metric`."""
+        """See :class:`retrieval.metrics.base.Metric`."""
         return _named({name: member.encode_files(images, paths, role) for name, member in self._members.items()})
 
     def score(self, query: Features, gallery: Features) -> NDArray[np.float32]:
@@ -68,7 +69,7 @@ class Ensemble(Metric):
         return majority(np.stack([sign * row for sign, row in zip(signs, scores, strict=True)]))
 
     def fingerprint(self) -> dict[str, Any]:
-        """See :class:`retrieval.metrics.Metric`."""
+        """See :class:`retrieval.metrics.base.Metric`."""
         return {name: member.fingerprint() for name, member in self._members.items()}
 
 

@@ -1,10 +1,17 @@
 """Take rows of features, and put features together."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
 
-from retrieval.metrics import Features
+from retrieval.metrics.base import Features, Metric
+from retrieval.scoring.aas import compare, higher_is_closer
+from retrieval.types import Role, Similarity
 
 
 def count(features: Features) -> int:
@@ -21,3 +28,26 @@ def select(features: Features, rows: Sequence[int] | slice) -> Features:
 def join(parts: Sequence[Features]) -> Features:
     """Return the features of all images of ``parts``, which name the same tensors, in their order."""
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+class FlatMetric(Metric):
+    """One vector an image, compared by cosine or mean squared error."""
+
+    def __init__(self, similarity: Similarity = "cosine") -> None:
+        """Compare by ``similarity``."""
+        self._similarity: Similarity = similarity
+        self.higher_is_closer = higher_is_closer(similarity)
+
+    @abstractmethod
+    def vectors(self, images: Sequence[Image.Image], role: Role) -> Tensor:
+        """Return ``[images, dim]``, any float dtype."""
+
+    def encode(self, images: Sequence[Image.Image], role: Role) -> Features:
+        """See :class:`retrieval.metrics.base.Metric`."""
+        return {"vector": self.vectors(images, role).cpu()}
+
+    def score(self, query: Features, gallery: Features) -> NDArray[np.float32]:
+        """See :class:`retrieval.metrics.base.Metric`."""
+        others = gallery["vector"].float()
+        scores: NDArray[np.float32] = compare(query["vector"].float(), others, self._similarity).numpy()
+        return scores

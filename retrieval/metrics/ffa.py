@@ -15,14 +15,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from retrieval.backbones.vit import DINOV2_PREPROCESSING
-from retrieval.backbones.weights import load_pretrained, quiet_loading, require, weights_digest, weights_folder
 from retrieval.errors import UsageError
-from retrieval.images import DecodeRules, read_image
-from retrieval.metrics import Features, MetricDescription, MetricSettings
-from retrieval.metrics.packages import need_package
-from retrieval.metrics.vectors import FlatMetric
-from retrieval.vocabulary import Role
+from retrieval.images.decoding import DecodeRules, read_image
+from retrieval.images.preprocessing import DINOV2_PREPROCESSING
+from retrieval.metrics.base import Features, MetricSettings
+from retrieval.metrics.external import need_package
+from retrieval.metrics.features import FlatMetric
+from retrieval.metrics.registry import MetricDescription
+from retrieval.models.weights import load_pretrained, quiet_loading, require, weights_digest, weights_folder
+from retrieval.types import Role
 
 SIZE = 336  # pixels a side, of the published code
 FILES = ("config.json", "model.safetensors")
@@ -121,7 +122,7 @@ class ForegroundAverage(FlatMetric):
         return self._averages(images, [self._find(image) for image in images])
 
     def encode_files(self, images: Sequence[Image.Image], paths: Sequence[Path], role: Role) -> Features:
-        """See :class:`retrieval.metrics.Metric`."""
+        """See :class:`retrieval.metrics.base.Metric`."""
         if not isinstance(self._find, GivenMasks):
             return self.encode(images, role)
         masks = [self._find.of(path, image.size) for image, path in zip(images, paths, strict=True)]
@@ -151,6 +152,6 @@ class ForegroundAverage(FlatMetric):
         return (chosen if bool(chosen.any()) else torch.ones_like(chosen)).float()
 
     def fingerprint(self) -> dict[str, Any]:
-        """See :class:`retrieval.metrics.Metric`."""
+        """See :class:`retrieval.metrics.base.Metric`."""
         mask = self._find.digest() if isinstance(self._find, GivenMasks) else "rembg"
         return {"name": "ffa", "weights": weights_digest(self._folder), "size": self._size, "mask": mask}

@@ -14,11 +14,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from retrieval.backbones.vit import DINOV2_PREPROCESSING
 from retrieval.errors import ModelError
-from retrieval.metrics import MetricDescription, MetricSettings
-from retrieval.metrics.vectors import FlatMetric
-from retrieval.vocabulary import Parity, Role
+from retrieval.images.preprocessing import DINOV2_PREPROCESSING
+from retrieval.metrics.base import MetricSettings
+from retrieval.metrics.features import FlatMetric
+from retrieval.metrics.registry import MetricDescription
+from retrieval.types import Parity, Role
 
 FILE = "vgg19-dcbb9e9d.pth"
 URL = f"https://download.pytorch.org/models/{FILE}"
@@ -95,7 +96,7 @@ class GramMetric(FlatMetric):
         return torch.from_numpy(normalised.transpose(2, 0, 1)).unsqueeze(0).to(self._device)
 
     def fingerprint(self) -> dict[str, Any]:
-        """See :class:`retrieval.metrics.Metric`."""
+        """See :class:`retrieval.metrics.base.Metric`."""
         return {"name": "gram", "weights": self._path.name, "size": self._shortest, "parity": self._parity}
 
 

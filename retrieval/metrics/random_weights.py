@@ -7,11 +7,13 @@ from typing import Any
 
 import torch
 
-from retrieval.backbones.vit import CLIP_PREPROCESSING, DINOV2_PREPROCESSING, ViTEmbedder
-from retrieval.backbones.vit_attention import Family, around
-from retrieval.metrics import MetricDescription, MetricSettings
-from retrieval.metrics.extractor import ExtractorMetric, model_settings
-from retrieval.modes import LAST, Target
+from retrieval.images.preprocessing import CLIP_PREPROCESSING, DINOV2_PREPROCESSING
+from retrieval.metrics.aas import ExtractorMetric, model_settings
+from retrieval.metrics.base import MetricSettings
+from retrieval.metrics.registry import MetricDescription
+from retrieval.models.modes import LAST, Target
+from retrieval.models.vit.attention import Family, around
+from retrieval.models.vit.pooled import ViTEmbedder
 
 
 def load_clip(

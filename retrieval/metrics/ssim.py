@@ -10,11 +10,12 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from retrieval.images import resize_square
-from retrieval.metrics import Features, Metric, MetricDescription, MetricSettings
-from retrieval.metrics.vectors import pixels_of
-from retrieval.mini.cells import grey
-from retrieval.vocabulary import Role
+from retrieval.images.preprocessing import resize_square
+from retrieval.metrics.base import Features, Metric, MetricSettings
+from retrieval.metrics.histograms import pixels_of
+from retrieval.metrics.registry import MetricDescription
+from retrieval.models.mini.cells import grey
+from retrieval.types import Role
 
 WINDOW, SIGMA = 11, 1.5  # pixels, of the paper
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
@@ -53,7 +54,7 @@ class StructuralSimilarity(Metric):
         return torch.cat(chunks).numpy() if chunks else np.empty(0, np.float32)
 
     def fingerprint(self) -> dict[str, Any]:
-        """See :class:`retrieval.metrics.Metric`."""
+        """See :class:`retrieval.metrics.base.Metric`."""
         return {"name": "ssim", "size": self._size, "version": 1}
 
 

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from retrieval import BuildSettings, Engine, EngineSettings, build_index
-from retrieval.aas import QKV
-from retrieval.device import dtype_name
-from retrieval.gallery import gallery
-from retrieval.hot import HotRows, HotTier
-from retrieval.rerank import score_rows
+from retrieval.devices.selection import dtype_name
+from retrieval.sample_images.pictures import gallery
+from retrieval.scoring.aas import QKV
+from retrieval.search.memory_cache import HotRows, HotTier
+from retrieval.search.reranking import score_rows
 from tests.bench import build_cost, coarse
 from tests.bench.codecs import add_data_option, codec_rows
 from tests.bench.gpu import gpu_rows
@@ -37,7 +37,7 @@ from tests.bench.scale import run_apart
 from tests.bench.scale import write as write_random
 from tests.bench.sizes import sizes
 from tests.bench.timing import Row, device_peak, in_turns, peak_memory
-from tests.real_size import write_real_size_sd15
+from tests.support.real_size import write_real_size_sd15
 
 SD15_U0 = (2, 8, 256, 160)
 
@@ -146,7 +146,7 @@ def scale(items: int, folder: Path) -> list[Row]:
 
 
 def real_size(device: str, weights: Path, folder: Path) -> list[Row]:
-    """Index two images with SD 1.5 at its real size (the weights may be random: tests/real_size.py)."""
+    """Index two images with SD 1.5 at its real size (the weights may be random: tests/support/real_size.py)."""
     images = folder / "two"
     images.mkdir()
     for number, drawn in zip(range(2), gallery(512), strict=False):
@@ -182,7 +182,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=1_000_000, help="random vectors of the coarse stage's part")
     asked = parser.parse_args()
     if asked.sd15 and not (asked.sd15 / "unet").is_dir():
-        parser.error(f"{asked.sd15} holds no Stable Diffusion 1.5; tests/real_size.py writes a random one")
+        parser.error(f"{asked.sd15} holds no Stable Diffusion 1.5; tests/support/real_size.py writes a random one")
     torch.set_num_threads(1)
     asked.folder.mkdir(parents=True, exist_ok=True)
     on_gpu = asked.device == "cuda"

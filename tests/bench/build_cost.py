@@ -1,6 +1,6 @@
 """`python -m tests.bench.build_cost [WEIGHTS]`: what indexing one image costs against the published way, at real size.
 
-WEIGHTS is a folder of Stable Diffusion 1.5; random weights will do (tests/real_size.py writes them). Without it
+WEIGHTS is a folder of Stable Diffusion 1.5; random weights will do (tests/support/real_size.py writes them). Without it
 operations are counted, on networks that have shapes and no numbers, and nothing is timed. The published way, written
 from its description: for every mode a VAE pass and a whole UNet pass over both guidance branches.
 """
@@ -17,13 +17,13 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from retrieval.backbones import Pixels, load_extractor
-from retrieval.backbones.sd15 import StableDiffusion15
-from retrieval.modes import DEFAULT_MODES, SD15_MODES, Target
-from retrieval.noise import alpha_bars
+from retrieval.models.diffusion.sd15 import StableDiffusion15
+from retrieval.models.modes import DEFAULT_MODES, SD15_MODES, Target
+from retrieval.models.protocols import Pixels
+from retrieval.models.registry import load_extractor
 from retrieval.settings import ModelSettings
 from tests.bench.timing import Row, finish
-from tests.real_size import TINY, real_size_unet, real_size_vae
+from tests.support.real_size import TINY, real_size_unet, real_size_vae
 
 TARGETS = [SD15_MODES[mode].target for mode in DEFAULT_MODES]
 
@@ -95,7 +95,7 @@ def shapes_alone() -> StableDiffusion15:
         unet=unet.eval(),
         vae=vae.eval(),
         prompts=prompts,
-        alpha_bars=alpha_bars(),
+        alpha_bars=torch.linspace(1, 0, 1000),  # no count depends on it
         image_size=512,
         settings=ModelSettings(model="sd15"),
         noise="pairwise",

@@ -5,8 +5,9 @@ import argparse
 import numpy as np
 import torch
 
-from index_store.coarse import CoarseIndex, import_faiss, normalised
-from retrieval.device_coarse import DeviceIndex
+from index_store.vectors.flat import FlatIndex, import_faiss
+from index_store.vectors.storage import normalised
+from retrieval.search.gpu_index import GpuIndex
 from tests.bench.timing import Row, in_turns
 
 SIZES = ((20_000, 256), (20_000, 768), (200_000, 256), (200_000, 768))  # vectors, entries
@@ -23,8 +24,8 @@ def measure(device: str) -> list[Row]:
         generator = np.random.default_rng(0)
         blocks = [generator.standard_normal((BLOCK, dim), dtype=np.float32) for _ in range(count // BLOCK)]
         stored = np.concatenate([normalised(block).astype(np.float16) for block in blocks])
-        scan = CoarseIndex(normalised(stored))
-        index = DeviceIndex([(np.arange(count), stored)], count, torch.device(device))
+        scan = FlatIndex(normalised(stored))
+        index = GpuIndex([(np.arange(count), stored)], count, torch.device(device))
         query = normalised(generator.standard_normal((1, dim), dtype=np.float32))[0]
         for one, other in zip(scan.search(query, COUNT), index.search(query, COUNT), strict=True):
             np.testing.assert_array_equal(one, other)

@@ -16,14 +16,16 @@ import torch
 from numpy.typing import NDArray
 
 from index_store.codecs import CODECS, DEFAULT_CODEC, Codec
-from retrieval.aas import QKV
-from retrieval.backbones import load_extractor
-from retrieval.discovery import find_images
-from retrieval.images import DecodeRules, read_image
-from retrieval.models import to_floats
-from retrieval.modes import MINI_MODES, SD15_MODES, Target
-from retrieval.projection import HiddenExtractor, LinearProjection, Projection
-from retrieval.rerank import Restore, as_stored, score_rows
+from retrieval.encoding.loaded_models import to_floats
+from retrieval.encoding.stored_tensors import DecodeQKV, stored_qkv
+from retrieval.images.decoding import DecodeRules, read_image
+from retrieval.images.discovery import find_images
+from retrieval.models.modes import MINI_MODES, SD15_MODES, Target
+from retrieval.models.projection import LinearProjection
+from retrieval.models.protocols import HiddenExtractor, Projection
+from retrieval.models.registry import load_extractor
+from retrieval.scoring.aas import QKV
+from retrieval.search.reranking import score_rows
 from retrieval.settings import ModelSettings
 from tests.bench.timing import Row, in_turns
 
@@ -44,14 +46,14 @@ class Figures:
     overlap: float  # of the best four
 
 
-def restore_with(codec: Codec, projection: Projection) -> Restore:
-    """As retrieval.stored does, without an index."""
+def restore_with(codec: Codec, projection: Projection) -> DecodeQKV:
+    """As retrieval.encoding.stored_tensors does, without an index."""
     if not codec.hidden:
-        return lambda arrays: as_stored(codec.decode(arrays))
+        return lambda arrays: stored_qkv(codec.decode(arrays))
     return lambda arrays: projection(codec.decode(arrays)["h"])
 
 
-def all_scores(query: QKV, stored: Stored, restore: Restore, target: Target) -> NDArray[np.float32]:
+def all_scores(query: QKV, stored: Stored, restore: DecodeQKV, target: Target) -> NDArray[np.float32]:
     count = len(next(iter(stored.values())))
 
     def read(rows: Any) -> Stored:
@@ -121,7 +123,7 @@ def mini_rows(data: Path) -> Iterator[Row]:
 
 
 def sd15_rows(data: Path, weights: Path) -> Iterator[Row]:
-    """Some images with SD 1.5 at its real size (the weights may be random: tests/real_size.py), mode style."""
+    """Some images with SD 1.5 at its real size (the weights may be random: tests/support/real_size.py), mode style."""
     listed = list(find_images([data]).files)
     files = listed[:: max(1, len(listed) // SD15_IMAGES)][:SD15_IMAGES]
     target = SD15_MODES["style"].target

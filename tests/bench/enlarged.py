@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from index_store.catalog import Item
+from index_store.commit import commit
 from index_store.layout import Layout
-from index_store.manifest import commit
 from index_store.reader import IndexReader
-from index_store.segment import SegmentWriter
+from index_store.segment_writer import SegmentWriter
 from retrieval import BuildSettings, build_index
-from retrieval.gallery import gallery
+from retrieval.sample_images.pictures import gallery
 
 DRAWN = 128
 NEW = 100

@@ -1,8 +1,8 @@
 """What a GPU makes of SD 1.5 at its real size: images a second of a build, and how far its scores are from the CPU's.
 
-The weights may be random (tests/real_size.py writes them): speed and rounding are those of the real ones. Works on any
-device; `python -m tests.bench FOLDER --device cuda` runs it. A first build in the same process, which is not counted,
-chooses kernels and fills the allocators.
+The weights may be random (tests/support/real_size.py writes them): speed and rounding equal those of the real ones.
+Works on any device; `python -m tests.bench FOLDER --device cuda` runs it. A first
+build in the same process, which is not counted, chooses kernels and fills the allocators.
 """
 
 import shutil
@@ -17,15 +17,15 @@ from PIL import Image
 
 from index_store.codecs import CODECS, DEFAULT_CODEC
 from retrieval import BuildSettings, build_index
-from retrieval.aas import QKV
-from retrieval.backbones import load_extractor
-from retrieval.events import BuildEvent
-from retrieval.gallery import gallery
-from retrieval.models import to_floats
-from retrieval.modes import SD15_MODES
-from retrieval.rerank import score_rows
+from retrieval.encoding.loaded_models import to_floats
+from retrieval.indexing.reports import BuildEvent
+from retrieval.models.modes import SD15_MODES
+from retrieval.models.registry import load_extractor
+from retrieval.sample_images.pictures import gallery
+from retrieval.scoring.aas import QKV
+from retrieval.search.reranking import score_rows
 from retrieval.settings import DeviceName, ModelSettings
-from retrieval.vocabulary import DtypeName
+from retrieval.types import DtypeName
 from tests.bench.timing import Row, device_peak, finish
 
 FLOOR = 227.0  # images/s: 3.48 TFLOP an image in three modes, at 790 TFLOP/s, which an H200 reaches in 16 bits

@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image
 
 from retrieval import BuildSettings, Engine, EngineSettings, build_index
-from retrieval.gallery import gallery
+from retrieval.sample_images.pictures import gallery
 from tests.bench.scale import run_apart
 from tests.bench.timing import Row, in_turns, peak_memory
 

@@ -14,13 +14,13 @@ from PIL import Image
 
 from index_store.reader import IndexReader
 from retrieval import BuildSettings, build_index
-from retrieval.aas import QKV
-from retrieval.backbones import load_extractor
-from retrieval.backbones.sd15 import StableDiffusion15
-from retrieval.gallery import gallery
-from retrieval.images import DecodeRules, read_image
-from retrieval.modes import SD15_MODES
-from retrieval.rerank import score_rows
+from retrieval.images.decoding import DecodeRules, read_image
+from retrieval.models.diffusion.sd15 import StableDiffusion15
+from retrieval.models.modes import SD15_MODES
+from retrieval.models.registry import load_extractor
+from retrieval.sample_images.pictures import gallery
+from retrieval.scoring.aas import QKV
+from retrieval.search.reranking import score_rows
 from retrieval.settings import ModelSettings
 from tests.bench.published import published_loop
 from tests.bench.timing import Row, in_turns

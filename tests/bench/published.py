@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, scaled_dot_product_attention
 
-from retrieval.aas import QKV
+from retrieval.scoring.aas import QKV
 
 
 def published_loop(query: QKV, candidates: QKV) -> Tensor:

@@ -17,12 +17,13 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from index_store.coarse import import_faiss, normalised, read_vectors
 from index_store.layout import Layout
 from index_store.reader import IndexReader
-from index_store.trained import read_record
+from index_store.vectors.flat import import_faiss
+from index_store.vectors.ivf import read_record
+from index_store.vectors.storage import normalised, read_vectors
 from tests.bench.timing import peak_memory
-from tests.synthetic import EMPTY, ENCODER, add_segments
+from tests.support.synthetic_index import EMPTY, ENCODER, add_segments
 
 DIM = 256
 QUERIES = 50

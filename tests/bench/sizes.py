@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from retrieval import BuildSettings, Engine, EngineSettings, build_index
-from retrieval.maintenance import compact, verify
+from retrieval.indexing.maintenance import compact, verify
 from retrieval.settings import DeviceName
 from tests.bench import enlarged
 from tests.bench.reads import IN_MEMORY, NOT_MEASURED, can_forget, forget

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import typer
 
-ROOT = Path(__file__).parents[2]
+from tests.support.paths import ROOT
+
 SENTENCES_OF = {
     "README.md": 22,
     "USAGE.md": 25,
@@ -205,11 +206,13 @@ def test_usage_names_the_variables_that_are_read_or_set() -> None:
 
 
 def test_usage_lists_every_exit_code() -> None:
+    from cli.index_command import REJECTED
+    from cli.process import INTERRUPTED
     from retrieval import errors
 
-    assert {e.exit_code for e in map(errors.__dict__.get, errors.__all__) if isinstance(e, type)} <= {
-        int(row[0]) for row in rows(section(read("USAGE.md"), "Exit codes"))[1:]
-    }
+    kinds = [kind for kind in map(errors.__dict__.get, errors.__all__) if isinstance(kind, type)]
+    known = {0, REJECTED, INTERRUPTED, *(kind.exit_code for kind in kinds)}
+    assert {int(row[0]) for row in rows(section(read("USAGE.md"), "Exit codes"))[1:]} == known
 
 
 def test_usage_lists_every_codec() -> None:
@@ -267,6 +270,16 @@ def test_the_map_has_every_folder_and_module() -> None:
     assert {f"retrieval/{folder}/" for folder in folders_of("retrieval")} - readme == set()
 
 
+def test_the_map_has_the_layers_that_are_tested() -> None:
+    from tests.project.test_layers import KNOW_THE_STORE, LAYERS
+
+    cells = [row[1] for row in rows(section(read("retrieval/README.md"), "Layers, bottom to top"))[1:]]
+    told = [set(re.findall(r"`(\w+)[./]", cell)) for cell in cells]
+    assert told == list(LAYERS)
+    starred = {name for cell in cells for name in re.findall(r"`(\w+)[^`]*` \*", cell)}
+    assert starred == KNOW_THE_STORE - {"index_store"}
+
+
 def module_of(path: str) -> str:
     return path.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
 
@@ -307,7 +320,7 @@ def figures_in(cells: list[list[str]]) -> set[str]:
 def test_the_readmes_figures_are_measured() -> None:
     """Every figure in a table of the README stands in a table of BENCHMARKS.md as well."""
     told = figures_in(rows(read("README.md")))
-    assert {"59 images/s", "40 ms", "24 s", "4.3 GB"} <= told  # the figures are found at all
+    assert {"59 images/s", "40 ms", "22 s", "4.3 GB"} <= told  # the figures are found at all
     measured = figures_in(rows(read("BENCHMARKS.md")))
     assert told - measured - {figure.split()[0] for figure in measured} == set()
 

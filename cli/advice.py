@@ -1,0 +1,22 @@
+"""What would help after an error or a note of the library, in terms of this command line.
+
+The library names what is wrong and gives an ``advice``: a word and facts. This table turns the word into options.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from retrieval.errors import DiffSimError
+
+ADVICE: Mapping[str, str] = {}
+"""By the library's word for it, a clause for people; facts of the error fill its braces."""
+
+
+def with_advice(message: str, advice: str, facts: Mapping[str, Any]) -> str:
+    """Return ``message`` and, after a semicolon, the clause that ``advice`` stands for."""
+    return f"{message}; {ADVICE[advice].format(**facts)}" if advice else message
+
+
+def sentence_of(error: DiffSimError) -> str:
+    """Return the one sentence that tells a user what happened and which option helps."""
+    return with_advice(str(error), error.advice, error.facts)

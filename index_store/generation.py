@@ -1,0 +1,180 @@
+"""A generation: the complete, immutable description of an index at one moment, and its atomic commit.
+
+``generations/000012.json`` is ``{"sha256": ..., "generation": {...}}``; the digest covers the canonical JSON of the
+second part. ``CURRENT`` holds the name of one generation and the CRC-32C of that name (which may be left out where the
+name is written by hand). Replacing ``CURRENT`` is the commit: before it, nothing that was written counts; after it,
+all of it does.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+
+from index_store.codecs import DEFAULT_CODEC
+from index_store.errors import IndexCorruptError, IndexIncompatibleError
+from index_store.files import FileRecord, corrupt, decode_or_corrupt
+from index_store.layout import Layout
+from index_store.locate import require_index
+
+KEPT_GENERATIONS = 8  # older files are removed at a commit; readers hold what they opened in memory
+
+
+FORMAT_VERSION = 2  # 2: a segment may hold what older items lacked; version 1 is read as it is
+
+
+@dataclass(frozen=True)
+class AttentionRecord:
+    """The shape of one row, that is of one item, in each of a segment's arrays of one mode."""
+
+    row_shapes: Mapping[str, tuple[int, ...]]  # by array of the codec; q: (branches, heads, tokens, head_dim)
+    shard_rows: int
+    codec: str = DEFAULT_CODEC
+
+
+@dataclass(frozen=True)
+class SegmentRecord:
+    """An immutable run of items. ``files`` are checked by checksum; tensors carry a checksum a row.
+
+    A segment whose ``filled`` is not 0 has no items of its own: its vectors and tensors are those of as many items of
+    older segments, which lacked them, in the order of their ids in ``filled.npy``.
+    """
+
+    name: str
+    rows: int
+    rejects: int
+    files: Mapping[str, FileRecord]  # by path relative to the segment's folder
+    attention: Mapping[str, AttentionRecord]  # by mode
+    moved: int = 0  # rows of moved.parquet: new catalogue rows of older items
+    filled: int = 0  # rows of filled.npy
+
+    @property
+    def data_rows(self) -> int:
+        """Rows of the segment's vectors and tensors."""
+        return self.filled or self.rows
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What an index is made of. ``fingerprint`` and ``settings`` are the engine's: stored, never interpreted here."""
+
+    number: int
+    fingerprint: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    sources: tuple[str, ...]
+    encoders: tuple[str, ...]
+    modes: tuple[str, ...]
+    segments: tuple[SegmentRecord, ...] = ()
+    tombstones: tuple[int, ...] = ()  # ids whose rows no longer count
+    next_id: int = 0  # ids are never given twice
+    projections: Mapping[str, str] = field(default_factory=dict)  # by mode: SHA-256, where the codec needs them
+    retired: Mapping[str, str] = field(default_factory=dict)  # segments no longer named, and since when (ISO, UTC)
+    created: str = ""
+    created_by: str = ""
+    format_version: int = field(default=FORMAT_VERSION)
+
+
+def read_current(layout: Layout) -> Generation:
+    """Read the generation that CURRENT names.
+
+    Raises:
+        IndexNotFoundError: there is no index at all.
+        IndexCorruptError: CURRENT or the generation is missing or damaged; the message lists what is left.
+        IndexIncompatibleError: written by a newer version of this software.
+    """
+    require_index(layout.root)
+    try:
+        name = decode_or_corrupt(layout.current, decode_current)
+        if name not in _names(layout):
+            raise corrupt(layout.current, f"names no generation ('{name[:40]}')")
+    except IndexCorruptError as error:
+        names = [name for name in _names(layout) if _is_whole(layout, name)]
+        hint = f"; to go back to a whole generation, write its name into it: {', '.join(names[-3:])}" if names else ""
+        raise IndexCorruptError(f"{error}{hint}") from error
+    return read_generation(layout.generations / name)
+
+
+def _names(layout: Layout) -> list[str]:
+    return sorted(path.name for path in layout.generations.glob("[0-9]*.json"))
+
+
+def _is_whole(layout: Layout, name: str) -> bool:
+    """Say whether a generation reads back, is not empty, and all files and groups that it names are there still."""
+    try:
+        generation = read_generation(layout.generations / name)
+    except (IndexCorruptError, IndexIncompatibleError):
+        return False
+    paths = [layout.projection(digest) for digest in generation.projections.values()]
+    for segment in generation.segments:
+        paths += [layout.segment(segment.name) / file for file in segment.files]
+        if not layout.remote.exists():  # a mirror holds no tensors
+            paths += [layout.attention(mode, segment.name) for mode in segment.attention]
+    return bool(generation.segments) and all(path.exists() for path in paths)
+
+
+def _encode_current(name: str, mark: str = "") -> bytes:
+    """Return CURRENT's bytes; ``mark`` tells those of an object store from any others there with the same name."""
+    return f"{name} {int(google_crc32c.value((name + mark).encode())):08x} {mark}".rstrip().encode() + b"\n"
+
+
+def decode_current(data: bytes) -> str:
+    """Return the generation's name that CURRENT's bytes hold; ValueError where they are damaged."""
+    name, *rest = data.decode("ascii").split() or [""]
+    if rest and data.split() != _encode_current(name, *rest[1:2]).split():
+        raise ValueError("its checksum does not match")
+    return name
+
+
+def read_generation(path: Path) -> Generation:
+    """Read and verify one generation file; errors as in :func:`read_current`."""
+
+    def decode(data: bytes) -> Generation:
+        envelope = json.loads(data)
+        body = envelope["generation"]
+        if _digest(body) != envelope["sha256"]:
+            raise ValueError("its digest does not match its content")
+        version = body["format_version"]
+        if isinstance(version, int) and version > FORMAT_VERSION:
+            raise IndexIncompatibleError(
+                f"{path} has format version {version}, this software reads up to {FORMAT_VERSION}: "
+                "update diffsim-retrieval"
+            )
+        if path != path.with_stem(f"{body['number']:06d}"):
+            raise ValueError(f"it is generation {body['number']}")
+        return _from_json(body)
+
+    return decode_or_corrupt(path, decode)
+
+
+def _digest(body: Mapping[str, Any]) -> str:
+    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _from_json(body: Mapping[str, Any]) -> Generation:
+    values = dict(body)
+    values["segments"] = tuple(_segment(record) for record in values["segments"])
+    for name in ("sources", "encoders", "modes", "tombstones"):
+        values[name] = tuple(values[name])
+    return Generation(**values)
+
+
+def _attention(record: Mapping[str, Any]) -> AttentionRecord:
+    shapes = {name: tuple(shape) for name, shape in record["row_shapes"].items()}
+    return AttentionRecord(shapes, record["shard_rows"], record["codec"])
+
+
+def _segment(record: Mapping[str, Any]) -> SegmentRecord:
+    return SegmentRecord(
+        name=record["name"],
+        rows=record["rows"],
+        rejects=record["rejects"],
+        files={name: FileRecord(**values) for name, values in record["files"].items()},
+        attention={mode: _attention(values) for mode, values in record["attention"].items()},
+        moved=record["moved"],
+        filled=record.get("filled", 0),
+    )

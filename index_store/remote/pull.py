@@ -1,0 +1,187 @@
+"""From what people call an index to a folder that shows it; a mirror is brought up to date on the way.
+
+A pull fetches what is small and new, checks it, and replaces the mirror's CURRENT last: where it was interrupted, the
+mirror shows what it showed before.
+"""
+
+import hashlib
+import os
+import shutil
+import time
+from pathlib import Path
+
+import google_crc32c
+
+from index_store.errors import IndexLockedError, IndexNotFoundError
+from index_store.files import FileRecord, atomic_write, corrupt, writing
+from index_store.garbage import clear_uncommitted
+from index_store.generation import Generation, decode_current, read_generation
+from index_store.layout import Layout
+from index_store.locate import is_index
+from index_store.lock import writer_lock
+from index_store.remote.mirror import CURRENT, Mirror, MirrorState, find_mirror, held_by, in_parallel
+from index_store.remote.object_store import SCHEME, StoredObject, configured_endpoint, forget_tails, is_url, parse_url
+
+MIRRORS_VARIABLE = "DIFFSIM_MIRRORS"
+_WAIT = 60.0  # seconds for another process that makes the same mirror
+_Wanted = tuple[str, FileRecord | str]
+"""A file's path below the index, and its size and CRC-32C, or its SHA-256."""
+
+
+def local_root(index: str | Path, fresh: bool = False) -> Path:
+    """Return the folder of the index at a path or ``s3://`` URL; there may be no index yet.
+
+    Args:
+        index: what a user named.
+        fresh: believe nothing that the mirror holds, and fetch all of it again, damaged or not.
+
+    Raises:
+        UsageError: a URL that can't be an index's.
+        IndexCorruptError: a file in the store is missing or damaged.
+        RemoteStoreError: the store can't be reached, or obstore is not installed.
+    """
+    text = str(index)
+    if isinstance(index, Path) and text.startswith(f"{SCHEME}:/"):
+        text = text.replace(":/", "://", 1)  # pathlib takes one slash for as good as two
+    if not is_url(text):
+        return Path(index)
+    url, endpoint = parse_url(text), configured_endpoint()
+    layout = Layout(mirror_folder(url, endpoint))
+    with writing(layout.root):
+        layout.root.mkdir(parents=True, exist_ok=True)
+    if not layout.remote.exists():
+        Mirror(layout, MirrorState(url, endpoint)).note()
+    _pull(layout, fresh)
+    return layout.root
+
+
+def existing_root(index: str | Path, fresh: bool = False) -> Path:
+    """Return what :func:`local_root` does, or raise IndexNotFoundError where a URL leads to no index."""
+    root = local_root(index, fresh)
+    if root != Path(index) and not is_index(root):
+        raise IndexNotFoundError(
+            f"there is no index at {index}; make one with: diffsim-index build FOLDER --index {index}"
+        )
+    return root
+
+
+def mirror_folder(url: str, endpoint: str | None) -> Path:
+    """Return where the mirror of an index lies: below $DIFFSIM_MIRRORS, else in the user's cache folder."""
+    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = os.environ.get(MIRRORS_VARIABLE) or Path(caches) / "diffsim"
+    digest = hashlib.sha256(f"{endpoint or ''} {url}".encode()).hexdigest()
+    return Path(folder) / f"{url.rpartition('/')[2]}-{digest[:16]}"
+
+
+def _pull(layout: Layout, fresh: bool) -> None:
+    """Bring the mirror up to date; where a writer holds it, that writer keeps it so, or is about to make the index."""
+    deadline = time.monotonic() + _WAIT
+    while True:
+        mirror = _mirror(layout)
+        found = mirror.store.get(CURRENT)
+        if found is not None and not fresh and _is_shown(mirror, found):
+            return
+        try:
+            with writer_lock(layout):
+                _update(_mirror(layout), found, fresh)
+                return
+        except IndexLockedError:
+            if found is None or layout.current.exists():
+                return
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.1)
+
+
+def _mirror(layout: Layout) -> Mirror:
+    mirror = find_mirror(layout)
+    assert mirror is not None
+    return mirror
+
+
+def _is_shown(mirror: Mirror, found: StoredObject) -> bool:
+    state, layout = mirror.state, mirror.layout
+    return state.current == found.version and layout.current.exists() and layout.current.read_bytes() == found.data
+
+
+def _update(mirror: Mirror, found: StoredObject | None, fresh: bool) -> None:
+    layout, store = mirror.layout, mirror.store
+    if found is None:
+        if next(store.list("items"), None) is not None:
+            raise corrupt(store.where(CURRENT), "is missing, though there are segments")
+        _forget(mirror)
+        return
+    if fresh:
+        shutil.rmtree(layout.root / "attention", ignore_errors=True)
+        forget_tails()
+    generation = _fetch_generation(mirror, found)
+    state = held_by(generation, found)
+    if not mirror.state.segments.items() & state["segments"].items():
+        shutil.rmtree(layout.cache, ignore_errors=True)  # it may be another index by now: its ids mean other images
+    in_parallel(lambda wanted: _fetch(mirror, wanted, fresh), _small_files(layout, generation))
+    atomic_write(layout.current, found.data)
+    mirror.note(**state)
+    clear_uncommitted(layout, generation)
+
+
+def _forget(mirror: Mirror) -> None:
+    """Empty a mirror whose index is not in the store, or not any more."""
+    layout = mirror.layout
+    layout.current.unlink(missing_ok=True)
+    for path in layout.root.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+    mirror.note(e_tag=None, version=None, segments={}, projections=(), swept=False)
+
+
+def _fetch_generation(mirror: Mirror, found: StoredObject) -> Generation:
+    layout, store = mirror.layout, mirror.store
+    try:
+        name = decode_current(found.data)
+    except ValueError as error:
+        raise corrupt(store.where(CURRENT), f"makes no sense ({error})") from error
+    key = f"generations/{Path(name).name}"
+    body = store.get(key)
+    if body is None:
+        raise corrupt(store.where(key), "is missing")
+    with writing(layout.generations):
+        layout.generations.mkdir(parents=True, exist_ok=True)
+    path = layout.root / key
+    atomic_write(path, body.data)
+    return read_generation(path)
+
+
+def _small_files(layout: Layout, generation: Generation) -> list[_Wanted]:
+    """Return all that a generation names but its tensors."""
+    wanted: list[_Wanted] = []
+    for segment in generation.segments:
+        folder = layout.segment(segment.name).relative_to(layout.root).as_posix()
+        wanted += [(f"{folder}/{name}", record) for name, record in segment.files.items()]
+    for digest in sorted(set(generation.projections.values())):
+        wanted.append((layout.projection(digest).relative_to(layout.root).as_posix(), digest))
+    return wanted
+
+
+def _fetch(mirror: Mirror, wanted: _Wanted, fresh: bool) -> None:
+    """Fetch one file unless the mirror has it whole; a ``fresh`` one as it is, missing or damaged."""
+    (key, expected), store = wanted, mirror.store
+    path = mirror.layout.root / key
+    if not fresh and path.exists() and _is_as_expected(path.read_bytes(), expected):
+        return
+    found = store.get(key)
+    if found is None:
+        path.unlink(missing_ok=True)
+        if fresh:
+            return
+        raise corrupt(store.where(key), "is missing")
+    if not fresh and not _is_as_expected(found.data, expected):
+        raise corrupt(store.where(key), "has changed since it was written")
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, found.data)
+
+
+def _is_as_expected(data: bytes, expected: FileRecord | str) -> bool:
+    if isinstance(expected, str):
+        return hashlib.sha256(data).hexdigest() == expected
+    return FileRecord(len(data), int(google_crc32c.value(data))) == expected

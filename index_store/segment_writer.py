@@ -1,0 +1,149 @@
+"""Write one segment: catalogue, vectors and tensors of a run of images, durable before it is named anywhere."""
+
+import json
+from collections.abc import Mapping, Sequence
+
+from index_store.catalog import ITEM_SCHEMA, REJECT_SCHEMA, Item, Reject, write_ids, write_rows
+from index_store.codecs import DEFAULT_CODEC
+from index_store.files import FileRecord, fsync_folder, fsync_tree, writing
+from index_store.garbage import remove_segment
+from index_store.generation import SegmentRecord
+from index_store.layout import Layout
+from index_store.tensors.attention import AttentionWriter, Tensors
+from index_store.tensors.background_writer import BackgroundWriter
+from index_store.vectors.storage import Vectors, write_vectors
+
+
+class SegmentWriter:
+    """Collect batches, then :meth:`finish`. Files carry their final names: they count once a commit names them."""
+
+    def __init__(self, layout: Layout, name: str, codec: str = DEFAULT_CODEC) -> None:
+        self._layout, self._name, self._codec = layout, name, codec
+        self._items: list[Item] = []
+        self._rejects: list[Reject] = []
+        self._moved: list[Item] = []
+        self._filled: list[int] = []
+        self._vectors: dict[str, list[Vectors]] = {}
+        self._attention: dict[str, AttentionWriter] = {}
+        self._files = BackgroundWriter()
+        self._appending = False
+        self._record: SegmentRecord | None = None
+        with writing(layout.segment(name)):
+            layout.segment(name).mkdir(parents=True)
+
+    def __len__(self) -> int:
+        """Images dealt with so far, rejects, moved and filled ones included."""
+        return len(self._items) + len(self._rejects) + len(self._moved) + len(self._filled)
+
+    @property
+    def items(self) -> int:
+        """Items so far."""
+        return len(self._items)
+
+    @property
+    def uris(self) -> list[str]:
+        """The items' paths so far."""
+        return [item.uri for item in self._items]
+
+    @property
+    def rejected_uris(self) -> list[str]:
+        """The rejects' paths so far."""
+        return [reject.uri for reject in self._rejects]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no append was cut short, so that catalogue, vectors and tensors have the same rows."""
+        return not self._appending
+
+    def append(
+        self,
+        items: Sequence[Item],
+        rejects: Sequence[Reject],
+        vectors: Mapping[str, Vectors],
+        tensors: Mapping[str, Tensors],
+    ) -> None:
+        """Append one batch.
+
+        Args:
+            items: one an image.
+            rejects: images of the batch that can't be used.
+            vectors: float32 or float16 ``[len(items), dim]`` by encoder.
+            tensors: the codec's arrays of ``len(items)`` rows by mode, encoded.
+        """
+        assert not self._filled
+        self._appending = True
+        self._append_rows(vectors, tensors)
+        self._items.extend(items)
+        self._rejects.extend(rejects)
+        self._appending = False
+
+    def fill(self, ids: Sequence[int], vectors: Mapping[str, Vectors], tensors: Mapping[str, Tensors]) -> None:
+        """Append vectors and tensors of items of older segments, which lack them; args as in :meth:`append`.
+
+        A segment that is filled has no items of its own, and every call has the same encoders and modes.
+        """
+        assert len(self) == len(self._filled)
+        self._appending = True
+        self._append_rows(vectors, tensors)
+        self._filled.extend(ids)
+        self._appending = False
+
+    def _append_rows(self, vectors: Mapping[str, Vectors], tensors: Mapping[str, Tensors]) -> None:
+        for mode, rows in tensors.items():
+            if mode not in self._attention:
+                path = self._layout.attention(mode, self._name)
+                shapes = {name: array.shape[1:] for name, array in rows.items()}
+                self._attention[mode] = AttentionWriter(path, shapes, self._codec, self._files)
+            self._attention[mode].append(rows)
+        for encoder, batch in vectors.items():
+            self._vectors.setdefault(encoder, []).append(batch)
+
+    def move(self, items: Sequence[Item]) -> None:
+        """Give items of older segments new catalogue rows: the same ids, vectors and tensors at another path."""
+        self._moved.extend(items)
+
+    def finish(self) -> SegmentRecord:
+        """Write what waits, flush everything to the disk and return the record for a generation.
+
+        Where this was interrupted, it can be called again; once it has returned, nothing is written any more.
+        """
+        assert self.is_whole
+        if self._record is None:
+            self._record = self._write()
+        return self._record
+
+    def _write(self) -> SegmentRecord:
+        layout, name = self._layout, self._name
+        if self._filled:
+            write_ids(layout.filled(name), self._filled)
+        else:
+            write_rows(layout.items(name), self._items, ITEM_SCHEMA)
+            write_rows(layout.rejects(name), self._rejects, REJECT_SCHEMA)
+        if self._moved:
+            write_rows(layout.moved(name), self._moved, ITEM_SCHEMA)
+        for encoder, batches in self._vectors.items():
+            write_vectors(layout.vectors(name, encoder), batches)
+        attention = {mode: writer.close() for mode, writer in self._attention.items()}
+        if attention:
+            firsts = {mode: writer.firsts for mode, writer in self._attention.items()}
+            with writing(layout.shards(name)):
+                layout.shards(name).write_text(json.dumps(firsts))
+        folder = layout.segment(name)
+        with writing(folder):
+            for tree in (folder, *(layout.attention(mode, name) for mode in attention)):
+                fsync_tree(tree)
+                for parent in tree.relative_to(layout.root).parents[:-1]:  # the commit flushes the root
+                    fsync_folder(layout.root / parent)
+        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        files = {path.relative_to(folder).as_posix(): FileRecord.of(path) for path in paths}
+        counts = len(self._items), len(self._rejects)
+        return SegmentRecord(name, *counts, files, attention, len(self._moved), len(self._filled))
+
+    def discard(self) -> None:
+        """Remove what was written, best effort; the next writer clears what is left.
+
+        A finished segment stays, since a generation may name it.
+        """
+        if self._record is None:
+            self._files.drop()
+            remove_segment(self._layout, self._name)

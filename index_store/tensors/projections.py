@@ -1,0 +1,45 @@
+"""The projections of an index: what turns a stored layer input into Q, K and V, once a mode, as ``.npz``.
+
+A file is named by its content's SHA-256, so modes that share a layer share a file, and nothing is updated in place.
+The generation holds the digest. What the arrays mean is the engine's business.
+"""
+
+import hashlib
+import io
+from collections.abc import Mapping
+from typing import Any, cast
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index_store.files import atomic_write, corrupt, decode_or_corrupt, writing
+from index_store.layout import Layout
+
+
+def write_projection(layout: Layout, arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Write ``arrays``, durably, and return the digest that a generation names them by."""
+    buffer, named = io.BytesIO(), cast(Any, dict(arrays))
+    np.savez(buffer, **named)
+    digest = hashlib.sha256(buffer.getvalue()).hexdigest()
+    path = layout.projection(digest)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, buffer.getvalue())
+    return digest
+
+
+def read_projection(layout: Layout, digest: str) -> dict[str, NDArray[Any]]:
+    """Read the arrays of ``digest``; IndexCorruptError where the file is missing or damaged."""
+    path = layout.projection(digest)
+
+    def decode(data: bytes) -> dict[str, NDArray[Any]]:
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise ValueError("its digest does not match its content")
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+
+    try:
+        return decode_or_corrupt(path, decode)
+    except BadZipFile as error:  # only a writer's bug could give such bytes their digest
+        raise corrupt(path, f"makes no sense ({error})") from error

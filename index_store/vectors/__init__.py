@@ -1,0 +1,1 @@
+"""Encoder vectors on disk, and exact and approximate search over them."""

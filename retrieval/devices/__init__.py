@@ -1,0 +1,1 @@
+"""Devices: which one to use, its free memory, copies to it, and the dtype it scores in."""

@@ -1,0 +1,59 @@
+"""The rows and cells of a contact sheet, and a cache of their thumbnails."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+from retrieval.errors import ImageError
+from retrieval.images.decoding import DecodeRules, read_image, to_rgb
+
+
+@dataclass(frozen=True)
+class SheetCell:
+    """One picture of a sheet: an image, or the path of one (opened only when the sheet is made).
+
+    ``caption`` is what matters about it, such as its score; ``note`` is small print, such as its name.
+    """
+
+    image: Image.Image | Path | None
+    caption: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class SheetRow:
+    """A query and its neighbours, the best first, under a ``title`` such as the kind of similarity."""
+
+    title: str
+    query: SheetCell
+    neighbours: Sequence[SheetCell]
+
+
+class Thumbnails:
+    """Pictures fitted into a square of ``side`` pixels; the same one is read only once in a sheet."""
+
+    def __init__(self, side: int) -> None:
+        self.side = side
+        self._made: dict[Path | int, Image.Image | None] = {}
+
+    def of(self, source: Image.Image | Path | None) -> Image.Image | None:
+        """Return ``source`` upright, as RGB on white, its longer side ``side``; None if it can't be read."""
+        key = source if isinstance(source, Path) else id(source)
+        if key not in self._made:
+            self._made[key] = self._make(source)
+        return self._made[key]
+
+    def _make(self, source: Image.Image | Path | None) -> Image.Image | None:
+        if source is None:
+            return None
+        try:
+            if isinstance(source, Image.Image):
+                image = to_rgb(source, "white")
+            else:
+                image, _ = read_image(source, DecodeRules(draft=self.side))
+        except (ImageError, OSError, ValueError, MemoryError):  # the sheet shows the others
+            return None
+        image.thumbnail((self.side, self.side), Image.Resampling.LANCZOS)
+        return ImageOps.contain(image, (self.side, self.side), Image.Resampling.BICUBIC)

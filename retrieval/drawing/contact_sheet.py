@@ -1,0 +1,125 @@
+"""Contact sheets of search results: one picture (PNG, JPEG, WebP) or one HTML file, whichever is asked for."""
+
+from collections.abc import Sequence
+
+from PIL import Image, ImageDraw
+
+from retrieval.drawing.cells import SheetCell, SheetRow, Thumbnails
+from retrieval.drawing.fonts import Font, drawable, own_font
+from retrieval.errors import UsageError
+from retrieval.text import printable
+
+_WHITE, _MAT, _LINE = (255, 255, 255), (242, 243, 246), (222, 225, 231)
+_INK, _GREY, _ACCENT = (26, 29, 38), (118, 123, 137), (214, 58, 84)
+_MOST_COLUMNS, _MARGIN, _GAP, _ASIDE = 10, 28, 14, 44
+
+
+def contact_sheet(rows: Sequence[SheetRow], heading: str = "", cell: int = 176) -> Image.Image:
+    """Draw ``rows`` as an RGB picture; every image is fitted into a square of ``cell`` pixels.
+
+    The query stands apart at the left. More than 10 neighbours go on in further lines of 8 to 10.
+    """
+    if cell < 32:
+        raise UsageError(f"a cell of a contact sheet is at least 32 pixels wide, not {cell}")
+    return _Sheet(rows, heading, cell).draw()
+
+
+class _Sheet:
+    """The measures of one contact sheet, and the pencil that draws it."""
+
+    def __init__(self, rows: Sequence[SheetRow], heading: str, cell: int) -> None:
+        self.rows, self.heading, self.cell, self.thumbnails = rows, printable(heading), cell, Thumbnails(cell)
+        self.text, self.small, self.title, self.large = (
+            own_font(max(9, round(cell * share))) for share in (0.085, 0.064, 0.115, 0.15)
+        )
+        self.columns = _columns([len(row.neighbours) for row in rows])
+        self.first = _MARGIN + cell + _ASIDE  # where the neighbours begin
+        self.line = cell + round(0.32 * cell)
+        self.above = round(0.24 * cell)  # the title's share of a row
+        self.top = _MARGIN + (round(0.28 * cell) if heading else 0)
+
+    def _lines(self, row: SheetRow) -> int:
+        return max(1, -(-len(row.neighbours) // self.columns))
+
+    def draw(self) -> Image.Image:
+        width = self.first + self.columns * (self.cell + _GAP) - _GAP + _MARGIN
+        height = self.top + sum(self.above + self._lines(row) * self.line for row in self.rows) + _MARGIN // 2
+        self.image = Image.new("RGB", (width, height), _WHITE)
+        self.pencil = ImageDraw.Draw(self.image)
+        if self.heading:
+            self._write(_MARGIN, _MARGIN * 3 // 4, self.heading, self.large, _INK, width - 2 * _MARGIN)
+        y = self.top
+        for row in self.rows:
+            y = self._row(row, y)
+        return self.image
+
+    def _row(self, row: SheetRow, y: int) -> int:
+        width = self.image.width - 2 * _MARGIN
+        self.pencil.line((_MARGIN, y, _MARGIN + width, y), fill=_LINE)
+        self._write(_MARGIN, y + self.above // 5, printable(row.title), self.title, _INK, width)
+        y += self.above
+        self._query(row.query, y)
+        rule = self.first - _ASIDE // 2
+        self.pencil.line((rule, y, rule, y + self._lines(row) * self.line - _MARGIN), fill=_LINE, width=2)
+        if not row.neighbours:
+            self._write(self.first, y, "no results", self.text, _GREY, self.cell)
+        for rank, neighbour in enumerate(row.neighbours):
+            line, column = divmod(rank, self.columns)
+            self._cell(neighbour, self.first + column * (self.cell + _GAP), y + line * self.line, f"{rank + 1}")
+        return y + self._lines(row) * self.line
+
+    def _query(self, query: SheetCell, y: int) -> None:
+        self.pencil.rounded_rectangle(
+            (_MARGIN - 7, y - 7, _MARGIN + self.cell + 6, y + self.cell + 6), 6, outline=_ACCENT, width=4
+        )
+        extra = query if query.caption != "query" else SheetCell(query.image, "", query.note)
+        self._cell(extra, _MARGIN, y, "query", _ACCENT)
+
+    def _cell(self, cell: SheetCell, x: int, y: int, label: str, colour: tuple[int, int, int] = _GREY) -> None:
+        side = self.cell
+        picture = self.thumbnails.of(cell.image)
+        self.pencil.rectangle((x, y, x + side - 1, y + side - 1), fill=_MAT if picture else _LINE)
+        if picture is None:
+            self.pencil.text((x + side / 2, y + side / 2), "not found", font=self.text, fill=_GREY, anchor="mm")
+        else:
+            self.image.paste(picture, (x + (side - picture.width) // 2, y + (side - picture.height) // 2))
+        below = y + side + side // 20
+        taken = self._write(x, below, label, self.text, colour, side) + side // 20
+        self._write(x + taken, below, printable(cell.caption), self.text, _INK, side - taken, right=True)
+        self._write(x, below + round(0.115 * side), printable(cell.note), self.small, _GREY, side)
+
+    def _write(
+        self, x: float, y: float, text: str, font: Font, fill: tuple[int, int, int], room: float, right: bool = False
+    ) -> int:
+        # Returns the width taken; text of any length and any script must fit without an error.
+        text, font = drawable(text, font)
+        text = _shortened(text, font, room)
+        taken = font.getlength(text)
+        self.pencil.text((x + (room - taken if right else 0), y), text, font=font, fill=fill)
+        return round(taken)
+
+
+def _columns(counts: Sequence[int]) -> int:
+    """Return how many pictures go side by side: all of up to 10, else what leaves the least space empty."""
+    most = max(counts, default=0)
+    if most <= _MOST_COLUMNS:
+        return max(most, 1)
+    return min((10, 9, 8), key=lambda columns: sum(-count % columns for count in counts))
+
+
+def _shortened(text: str, font: Font, room: float) -> str:
+    """Leave out the middle of ``text``, as little of it as makes it fit ``room`` pixels."""
+    text = text if len(text) <= 512 else f"{text[:256]}{text[-256:]}"
+    if font.getlength(text) <= room:
+        return text
+    low, high = 0, len(text)  # ``low`` characters are known to fit, ``high`` are not
+    while high - low > 1:
+        keep = (low + high) // 2
+        fits = font.getlength(_without_middle(text, keep)) <= room
+        low, high = (keep, high) if fits else (low, keep)
+    return _without_middle(text, low) if low else ""
+
+
+def _without_middle(text: str, keep: int) -> str:
+    head = keep // 2
+    return f"{text[:head]}…{text[len(text) - (keep - head) :]}"

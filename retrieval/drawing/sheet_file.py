@@ -1,0 +1,55 @@
+"""Write a contact sheet as a picture or an HTML page."""
+
+import errno
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from retrieval.drawing.cells import SheetRow
+from retrieval.drawing.contact_sheet import contact_sheet
+from retrieval.errors import DiffSimError, NoSpaceError, UsageError
+from retrieval.files import _replace, check_writable
+
+# The format by suffix, and the longest side in pixels that it can hold.
+_PICTURES = {".png": ("PNG", 2**31), ".jpg": ("JPEG", 65535), ".jpeg": ("JPEG", 65535), ".webp": ("WEBP", 16383)}
+_PAGES = (".html", ".htm")
+_ACCEPTED = ", ".join((*_PICTURES, *_PAGES))
+
+
+def write_sheet(path: Path, rows: Sequence[SheetRow], heading: str = "") -> None:
+    """Write ``rows`` as ``path``: a picture for .png, .jpg, .jpeg and .webp, a page for .html and .htm.
+
+    The folder is made if need be, and an older file is replaced only by a complete new one. Raises
+    UsageError for another suffix, DiffSimError if the file can't be written.
+    """
+    check_sheet(path)
+    if path.suffix.lower() in _PAGES:
+        from retrieval.drawing.html_page import html_page
+
+        data = html_page(rows, heading).encode()
+    else:
+        data = _encoded(contact_sheet(rows, heading), path)
+    try:
+        _replace(path, data)
+    except OSError as error:
+        kind = NoSpaceError if error.errno in (errno.ENOSPC, errno.EDQUOT) else DiffSimError
+        raise kind(f"the sheet {path} can't be written: {error.strerror or error}") from error
+
+
+def check_sheet(path: Path) -> None:
+    """Raise, before any work, what :func:`write_sheet` would raise after it."""
+    if path.suffix.lower() not in (*_PAGES, *_PICTURES):
+        raise UsageError(f"a sheet can't be written as {path.name!r}: its name must end in one of {_ACCEPTED}")
+    check_writable(path)
+
+
+def _encoded(sheet: Image.Image, path: Path) -> bytes:
+    kind, longest = _PICTURES[path.suffix.lower()]
+    if max(sheet.size) > longest:
+        size = f"{sheet.width} x {sheet.height}"
+        raise UsageError(f"{path.name}: a sheet of {size} pixels is too large for {kind}; write a .png or .html")
+    buffer = io.BytesIO()
+    sheet.save(buffer, kind, quality=90)
+    return buffer.getvalue()

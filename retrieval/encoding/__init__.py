@@ -1,0 +1,1 @@
+"""From image files to the tensors and vectors that an index keeps."""

@@ -1,0 +1,131 @@
+"""Decide what an index is made with: the recipe of a new one, or the one that an existing index must go on with."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+from index_store.codecs import find_codec
+from index_store.reader import IndexReader
+from retrieval.encoding.fingerprint import differences
+from retrieval.errors import IndexIncompatibleError
+from retrieval.models.defaults import ChosenModel, choose_model, resolve
+from retrieval.models.modes import Mode, Outputs, Target, choose_modes
+from retrieval.models.registry import describe_extractor
+from retrieval.settings import BuildSettings, ModelChoices, ModelSettings
+from retrieval.types import AttentionRule
+
+ATTENTION = "attention"  # the key of the attention rule among an index's settings
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a build computes: resolved settings, the target of every mode, and whose tensors it computes."""
+
+    settings: ModelSettings
+    targets: Mapping[str, Target]
+    chosen: ChosenModel
+    attention: AttentionRule = "eager"
+
+    @property
+    def wanted(self) -> Outputs:
+        """What every item of the index is to have: vectors always, tensors unless searches compute them."""
+        return Outputs(tuple(self.targets) if self.attention == "eager" else (), tuple(self.settings.encoders or {}))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the index's settings."""
+        return {**self.settings.to_json(), ATTENTION: self.attention}
+
+
+def new_recipe(modes: Sequence[str] | None, choices: ModelChoices, run: BuildSettings) -> Recipe:
+    """Return the recipe of a new index.
+
+    Raises:
+        UsageError: an unknown model, mode, codec or encoder, or no folder for an encoder.
+    """
+    asked = ModelSettings(**choices)
+    find_codec(asked.codec)
+    chosen = choose_model(asked, run.device, run.offline)
+    description = describe_extractor(chosen.name)
+    wanted = choose_modes(description.modes, description.default_modes if modes is None else modes)
+    used, chosen = _without_unused(choices, chosen)
+    settings = resolve(ModelSettings(**{**used, "model": chosen.name}), wanted, run.device)
+    return Recipe(settings, {mode.name: mode.target for mode in wanted}, chosen, run.attention or "eager")
+
+
+def _without_unused(choices: ModelChoices, chosen: ChosenModel) -> tuple[dict[str, Any], ChosenModel]:
+    """Leave out the choices that change nothing of the model, so that they are no part of the index; and say so."""
+    unused = describe_extractor(chosen.name).unused
+    used = {name: value for name, value in choices.items() if name not in unused}
+    needless = ", ".join(f"--{name}" for name in choices if name in unused)
+    return used, replace(chosen, why=f"{chosen.why}; {needless} changes nothing of it") if needless else chosen
+
+
+def stored_recipe(reader: IndexReader, root: Path) -> Recipe:
+    """Return the recipe that the index was made with."""
+    generation = reader.generation
+    try:
+        settings = ModelSettings.from_json(generation.settings)
+        targets = {mode: Target.from_json(values) for mode, values in generation.fingerprint["modes"].items()}
+    except (KeyError, TypeError) as error:
+        raise IndexIncompatibleError(
+            f"{root} states no model that this version knows ({error}); it was made by {generation.created_by}"
+        ) from error
+    rule = generation.settings.get(ATTENTION, "eager")
+    return Recipe(settings, targets, ChosenModel(settings.model, "the index was made with it"), rule)
+
+
+def continued_recipe(
+    reader: IndexReader, root: Path, modes: Sequence[str] | None, choices: ModelChoices, run: BuildSettings
+) -> Recipe:
+    """Return the index's own recipe with the modes and encoders that were asked for beside its own.
+
+    Raises:
+        IndexIncompatibleError: a choice differs from what the index was made with; both are printed.
+    """
+    stored = stored_recipe(reader, root)
+    find_codec(choices.get("codec", stored.settings.codec))
+    table = describe_extractor(stored.settings.model).modes
+    wanted = stored.targets if modes is None else modes
+    added = [mode for mode in choose_modes(table, wanted) if mode.name not in stored.targets]
+    targets = {**stored.targets, **{mode.name: mode.target for mode in added}}
+    given, chosen = _without_unused(choices, stored.chosen)
+    given = {key: value for key, value in given.items() if not (key == "model" and value == "auto")}
+    given["encoders"] = _grown_encoders(stored.settings.encoders or {}, choices, added, root)
+    asked = ModelSettings(**{**stored.settings.to_json(), **given})
+    asked = resolve(asked, choose_modes(table, targets), run.device)
+    found = differences(stored.settings.to_json(), asked.to_json())
+    # A folder is a place, not a meaning: whether the weights in it are the same, the fingerprint decides.
+    found = [line for line in found if not line.startswith(("weights:", "encoders."))]
+    if found:
+        raise _made_otherwise(root, "; ".join(found))
+    attention = run.attention or stored.attention
+    return replace(stored, settings=asked, targets=targets, attention=attention, chosen=chosen)
+
+
+def _grown_encoders(
+    stored: Mapping[str, str | None], choices: ModelChoices, added: Sequence[Mode], root: Path
+) -> dict[str, str | None]:
+    """Return the index's encoders, those asked for, and those that added modes name: an index without any stays so."""
+    asked = choices.get("encoders")
+    if asked is not None and stored and not asked:
+        raise _made_otherwise(root, f"encoders: {', '.join(stored)} in the index, none asked for")
+    grown = {**stored, **{name: folder or stored.get(name) for name, folder in (asked or {}).items()}}
+    named = [encoder for mode in added for encoder in mode.encoders] if grown else []
+    return {**grown, **{name: None for name in named if name not in grown}}
+
+
+def _made_otherwise(root: Path, listed: str) -> IndexIncompatibleError:
+    return IndexIncompatibleError(
+        f"{root} was made with other settings ({listed}); leave them out, or build another index (--index)"
+    )
+
+
+def lacks_modes(reader: IndexReader, missing: Sequence[str]) -> IndexIncompatibleError:
+    """Return the error for modes that an index was not built for: it says which command adds them."""
+    root, sources = reader.layout.root, " ".join(quote(source) for source in reader.generation.sources)
+    return IndexIncompatibleError(
+        f"{root} was built for {', '.join(reader.generation.modes)}, not for {', '.join(missing)}; add what it lacks "
+        f"with: diffsim-index build {sources} --modes {','.join(missing)} --index {quote(str(root))}"
+    )

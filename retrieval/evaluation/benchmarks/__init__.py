@@ -1,0 +1,1 @@
+"""Benchmarks: their loaders and published numbers."""

@@ -1,0 +1,1 @@
+"""Find, sniff, decode and resize images."""

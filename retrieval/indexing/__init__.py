@@ -1,0 +1,1 @@
+"""Change an index: build, fill, compact, repair."""

@@ -1,0 +1,59 @@
+"""The order in which a fill computes missing tensors."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index_store.lookup import locate_image
+from index_store.reader import IndexReader
+from retrieval.encoding.loaded_models import LoadedModels
+from retrieval.errors import UsageError
+from retrieval.images.decoding import read_image
+from retrieval.models.modes import Outputs
+from retrieval.settings import NEWEST
+
+OLDEST, PATH, LIKE = "oldest", "path", "like:"
+
+
+def check_order(order: Sequence[str]) -> None:
+    """Raise a UsageError unless ``order`` is one of the known ones, or names pictures: ``like:QUERY``, any number."""
+    known = [word for word in order if word in (NEWEST, OLDEST, PATH)]
+    pictures = [word for word in order if word.startswith(LIKE) and word != LIKE]
+    unknown = [word for word in order if word not in known and word not in pictures]
+    if unknown or not order:
+        raise UsageError(f"unknown order '{' '.join(unknown)}'; known: newest, oldest, path, like:QUERY (repeatable)")
+    if known and len(order) > 1:
+        raise UsageError(f"several orders ({', '.join(order)}): give one; only like:QUERY may be repeated")
+
+
+def in_order(reader: IndexReader, order: Sequence[str], models: LoadedModels) -> NDArray[np.int64]:
+    """Return all rows in an order that :func:`check_order` knows.
+
+    ``newest`` and ``oldest`` go by the files' time of change, ``path`` by name. ``like:QUERY`` puts first what is most
+    alike by the mean cosine over the index's encoders; of several pictures, the likest counts.
+    """
+    if order[0].startswith(LIKE):
+        likeness = np.max([_likeness(reader, word.removeprefix(LIKE), models) for word in order], axis=0)
+        rows = np.lexsort((np.arange(len(reader)), -likeness))
+    elif order[0] == PATH:
+        uris = reader.uris()
+        rows = np.array(sorted(range(len(uris)), key=uris.__getitem__), np.int64)
+    else:
+        _, times = reader.file_states()
+        rows = np.argsort(times if order[0] == OLDEST else -times, kind="stable")
+    return rows.astype(np.int64)
+
+
+def _likeness(reader: IndexReader, query: str, models: LoadedModels) -> NDArray[np.float32]:
+    """Return every item's likeness to ``query``, float32 ``[len(reader)]``."""
+    encoders = [name for name in reader.generation.encoders if reader.has_vector(name).any()]
+    if not encoders:
+        raise UsageError(f"{reader.layout.root} has no coarse stage to tell what is like {query}; choose another order")
+    image, _ = read_image(Path(locate_image(reader, query)), models.rules)
+    need = Outputs(encoders=tuple(encoders))
+    vectors = models.encode([models.prepare(image, need)], "query", need).vectors
+    cosines = [reader.vectors(name) @ vectors[name][0] for name in encoders]
+    mean: NDArray[np.float32] = np.mean(cosines, axis=0, dtype=np.float32)
+    return mean

@@ -1,0 +1,93 @@
+"""The metric protocol, its settings, and features of images."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
+
+from retrieval.errors import UsageError
+from retrieval.models.modes import LAST_STEP
+from retrieval.settings import PUBLISHED_PROMPT, PUBLISHED_SEED, at_least
+from retrieval.types import Branches, Directions, DtypeName, NoiseRule, Parity, Role, Similarity
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image
+    from torch import Tensor
+
+Features = Mapping[str, "Tensor"]
+"""What is kept of images: tensors by name on the CPU, the first axis of each counts images."""
+
+
+@dataclass(frozen=True)
+class MetricSettings:
+    """How a metric is computed; None stands for the metric's own value."""
+
+    layer: str | None = None
+    denoising_step: int | None = None  # the published number: higher is LESS noise, see retrieval.models.modes
+    weights: str | None = None  # a local folder; None: the hub's pinned revision, or none
+    image_size: int | None = None
+    similarity: Similarity = "cosine"
+    directions: Directions = "both"
+    parity: Parity = "sound"
+    branches: Branches = "both"
+    noise: NoiseRule | None = None
+    seed: int = PUBLISHED_SEED
+    prompt: str = PUBLISHED_PROMPT
+    dtype: DtypeName = "auto"
+    masks: str | None = None  # of ffa: a folder of given masks, in place of those that rembg finds
+
+    def __post_init__(self) -> None:
+        for name, words in (("similarity", Similarity), ("directions", Directions), ("parity", Parity)):
+            value = getattr(self, name)
+            if value not in get_args(words):
+                raise UsageError(f"unknown {name} '{value}'; known: {', '.join(get_args(words))}")
+        at_least(1, image_size=self.image_size, denoising_step=self.denoising_step)
+        if (self.denoising_step or 0) >= LAST_STEP:
+            raise UsageError(f"denoising step must be at most {LAST_STEP - 1}, not {self.denoising_step}")
+
+
+class Metric(ABC):
+    """A likeness of two images, the query first."""
+
+    higher_is_closer: bool = True
+    prompt: str = ""  # with {category} in it: to be filled in by :meth:`prompted`
+    one_role: bool = False  # an image has the same features as a query and in the gallery: encode it once
+    comparative: ClassVar[bool] = False  # a score depends on the other images that it is asked with
+    batch_size: int = 16  # images that are encoded at a time
+
+    @abstractmethod
+    def encode(self, images: Sequence["Image.Image"], role: Role) -> Features:
+        """Return the features of upright RGB images."""
+
+    def encode_files(self, images: Sequence["Image.Image"], paths: Sequence["Path"], role: Role) -> Features:
+        """Encode images that were read from ``paths``, for metrics that look beside them (a given mask)."""
+        return self.encode(images, role)
+
+    def prompted(self, prompts: Sequence[str]) -> Mapping[str, "Metric"]:
+        """Return the metric under each of ``prompts``; a UsageError where it takes none."""
+        raise UsageError("this metric takes no prompts of categories; diffsim-s and diffsim-c do")
+
+    @abstractmethod
+    def score(self, query: Features, gallery: Features) -> "NDArray[np.float32]":
+        """Score one query (features of one image) against each image of the gallery: float32 ``[images]``."""
+
+    @abstractmethod
+    def fingerprint(self) -> dict[str, Any]:
+        """Return all that changes a feature, as JSON values."""
+
+    def need_scores(self) -> None:
+        """Raise a UsageError where scores of single pairs mean nothing."""
+        if self.comparative:
+            raise UsageError("an ensemble votes between images: it has no score for one pair")
+
+    def rank(self, query: Features, gallery: Features) -> "NDArray[np.int64]":
+        """Return the gallery's positions from closest to farthest; ties keep the gallery's order."""
+        import numpy as np
+
+        scores = self.score(query, gallery)
+        order: NDArray[np.int64] = np.argsort(-scores if self.higher_is_closer else scores, kind="stable")
+        return order

@@ -1,0 +1,1 @@
+"""Networks, and the tensors and vectors that they give of an image."""

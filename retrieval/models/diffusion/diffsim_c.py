@@ -1,0 +1,207 @@
+"""DiffSim-C (paper section 3.4): AAS on the image cross-attention that IP-Adapter Plus adds to SD 1.5.
+
+Queries are the UNet's, of image A's noisy latent with A's own image tokens injected; keys and values are projections
+of the 16 image tokens. ``parity="sound"`` compares the conditional branch alone; ``"published"`` both: the
+unconditional one holds the tokens of a zero image on either side, so its half of the score is always 1.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from retrieval.devices.transfer import upload
+from retrieval.errors import ModelError
+from retrieval.images.preprocessing import CLIP_PREPROCESSING, Preprocessing, read_preprocessing, resize_and_crop
+from retrieval.models.capture import Projections, capture_qkv
+from retrieval.models.diffusion.latents import told
+from retrieval.models.diffusion.sd15 import LAYERS, StableDiffusion15
+from retrieval.models.diffusion.sd15 import load as load_sd15
+from retrieval.models.modes import Target
+from retrieval.models.protocols import Pixels
+from retrieval.models.registry import EXTRACTORS, Description, ExtractorDescription
+from retrieval.models.weights import load_pretrained, quiet_loading, require, weights_digest, weights_folder
+from retrieval.scoring.aas import QKV
+from retrieval.settings import ModelSettings
+from retrieval.types import Role
+
+SCALE = 0.5  # of the image tokens in the UNet
+ADAPTER = "models/ip-adapter-plus_sd15.safetensors"
+ENCODER = "models/image_encoder"
+FILES = (ADAPTER, f"{ENCODER}/config.json", f"{ENCODER}/model.safetensors")
+IP_ADAPTER = Description(
+    name="ip_adapter",
+    title="IP-Adapter Plus for SD 1.5 with its image encoder, CLIP ViT-H/14",
+    licence="Apache-2.0",
+    download_mb=2626,
+    loader="",
+    repo="h94/IP-Adapter",
+    revision="018e402774aeeddd60609b4ecdb7e298259dc729",
+)
+
+
+def load(
+    description: ExtractorDescription, settings: ModelSettings, device: torch.device, offline: bool
+) -> "ImageCrossAttention":
+    """Load SD 1.5 and IP-Adapter Plus; local weights of the second lie in ``ip_adapter`` beside the first.
+
+    Raises:
+        UsageError: an image size that SD 1.5 can't take.
+        ModelError: weights are missing or incomplete.
+    """
+    published = settings.parity == "published"
+    base = load_sd15(EXTRACTORS["sd15"], settings if published else replace(settings, branches="cond"), device, offline)
+    local = None if settings.weights is None else Path(settings.weights).resolve().parent / "ip_adapter"
+    folder = weights_folder(IP_ADAPTER, local, FILES, offline)
+    require(folder, (ADAPTER, ENCODER), "IP-Adapter Plus")
+    rules = CLIP_PREPROCESSING
+    if settings.weights is not None:
+        rules = read_preprocessing(Path(settings.weights) / "feature_extractor", rules)
+    inject_adapter(base.network, folder / ADAPTER)
+    return ImageCrossAttention(base, _load_encoder(folder, device), folder, rules)
+
+
+class ImageCrossAttention:
+    """An AttentionExtractor; keys and values are of 16 tokens, of one branch (sound) or two (published)."""
+
+    def __init__(self, base: StableDiffusion15, encoder: Any, folder: Path, rules: Preprocessing) -> None:
+        """Take SD 1.5 with the adapter injected, the image encoder, the adapter's folder and the encoder's pixels."""
+        self._base, self._encoder, self._folder, self._rules = base, encoder, folder, rules
+
+    def with_prompts(self, prompts: Sequence[str]) -> "dict[str, ImageCrossAttention]":
+        """See :class:`retrieval.models.protocols.Prompted`."""
+        bases = self._base.with_prompts(prompts)
+        return {
+            prompt: ImageCrossAttention(base, self._encoder, self._folder, self._rules)
+            for prompt, base in bases.items()
+        }
+
+    def prepare(self, image: Image.Image) -> Pixels:
+        """Return SD 1.5's square above the encoder's crop, ``[S + C, max(S, C), 3]``, what is left over black."""
+        square, crop = self._base.prepare(image), resize_and_crop(image, self._rules.shortest, self._rules.crop)
+        both = np.zeros((len(square) + len(crop), max(len(square), len(crop)), 3), np.uint8)
+        both[: len(square), : len(square)], both[len(square) :, : len(crop)] = square, crop
+        return both
+
+    @torch.inference_mode()
+    def extract(self, pixels: Pixels, targets: Sequence[Target], role: Role) -> dict[Target, QKV]:
+        """Encode once, then run one truncated UNet pass a timestep; see :class:`AttentionExtractor`."""
+        side, crop = pixels.shape[1] - self._rules.crop, self._rules.crop
+        modules = {target.layer: self._cross_attention(target.layer) for target in targets}
+        hidden = self._hidden(pixels[:, side:, :crop])
+        tokens = self._base.network.encoder_hid_proj.image_projection_layers[0](hidden.flatten(0, 1))
+        tokens = tokens.reshape(*hidden.shape[:2], *tokens.shape[1:])  # [images, branches, 16, width]
+        noisy = self._base.noisy_latents(pixels[:, :side, :side], [target.timestep for target in targets], role)
+        found: dict[Target, QKV] = {}
+        for timestep, group in groupby(sorted(targets, key=_by_timestep), key=_by_timestep):
+            chosen = list(group)
+            queries = self._queries(noisy[timestep], timestep, hidden, {t.layer: modules[t.layer] for t in chosen})
+            found |= {t: QKV(queries[t.layer], *_keys_and_values(modules[t.layer], tokens)) for t in chosen}
+        return found
+
+    def _cross_attention(self, layer: str) -> Any:
+        self._base.attention(layer)  # an unknown layer is told
+        return self._base.network.get_submodule(f"{LAYERS[layer]}.attentions")[-1].transformer_blocks[-1].attn2
+
+    def _queries(
+        self, noisy: Tensor, timestep: int, hidden: Tensor, modules: Mapping[str, nn.Module]
+    ) -> dict[str, Tensor]:
+        """Run the UNet with each image's own tokens; ``[images, branches, heads, tokens, head_dim]`` by layer."""
+        sample, prompts = self._base.branch_inputs(noisy)
+        step = told(timestep, noisy.device)
+        captured = capture_qkv(
+            run=lambda: self._base.network(
+                sample,
+                step,
+                encoder_hidden_states=prompts,
+                added_cond_kwargs={"image_embeds": [hidden.flatten(0, 1).unsqueeze(1)]},
+            ),
+            layers=modules,
+            project=_project_query,
+        )
+        return {layer: q.reshape(*hidden.shape[:2], *q.shape[1:]) for layer, (q, _, _) in captured.items()}
+
+    def _hidden(self, crops: Pixels) -> Tensor:
+        """Return the encoder's hidden states before its last layer ``[images, branches, tokens, width]``.
+
+        The unconditional branch is of an image of zeros, as published.
+        """
+        values = normalised(crops, self._rules, self._encoder.device).to(self._encoder.dtype)
+        both = [values] if self._base.branches == "cond" else [torch.zeros_like(values), values]
+        stacked = torch.stack(both, dim=1)
+        states: Tensor = self._encoder(stacked.flatten(0, 1), output_hidden_states=True).hidden_states[-2]
+        return states.reshape(*stacked.shape[:2], *states.shape[1:]).to(self._base.network.dtype)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """See :class:`retrieval.models.protocols.AttentionExtractor`."""
+        return {
+            **self._base.fingerprint(),
+            "name": "diffsim-c",
+            "adapter": weights_digest(self._folder, ("models", ENCODER)),
+            "encoder_pixels": {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self._rules).items()},
+        }
+
+
+def normalised(pixels: Pixels, rules: Preprocessing, device: torch.device) -> Tensor:
+    """Return uint8 ``[images, S, S, 3]`` as float32 ``[images, 3, S, S]`` by the encoder's mean and deviation."""
+    statistics = {"mean": rules.mean, "std": rules.std}
+    arrays = {name: np.array(values, np.float32).reshape(1, 3, 1, 1) for name, values in statistics.items()}
+    found = upload({"images": np.ascontiguousarray(pixels), **arrays}, device)
+    return (found["images"].permute(0, 3, 1, 2).float() / 255.0 - found["mean"]) / found["std"]
+
+
+def inject_adapter(network: Any, path: Path) -> None:
+    """Load IP-Adapter Plus into a UNet, at the published scale.
+
+    Raises:
+        ModelError: the file is no adapter for this UNet.
+    """
+    from safetensors.torch import load_file
+
+    try:
+        weights = load_file(path)
+        parts: Mapping[str, dict[str, Tensor]] = {"image_proj": {}, "ip_adapter": {}}
+        for name, tensor in weights.items():
+            part, _, rest = name.partition(".")
+            parts[part][rest] = tensor
+        network._load_ip_adapter_weights([parts], low_cpu_mem_usage=False)
+    except (OSError, KeyError, RuntimeError, ValueError) as error:
+        raise ModelError(f"{path} can't be loaded as IP-Adapter Plus: {str(error).strip().splitlines()[0]}") from error
+    for processor in network.attn_processors.values():
+        if hasattr(processor, "to_k_ip"):
+            processor.scale = [SCALE]
+    network.requires_grad_(False)
+
+
+def _project_query(attention: Any, hidden: Tensor) -> Projections:
+    q: Tensor = attention.to_q(hidden).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
+    return q, q, q  # keys and values come from the image tokens
+
+
+def _keys_and_values(attention: Any, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Project the image tokens: each ``[images, branches, heads, 16, head_dim]``."""
+    k, v = (
+        to[0](tokens).unflatten(-1, (attention.heads, -1)).transpose(2, 3)
+        for to in (attention.processor.to_k_ip, attention.processor.to_v_ip)
+    )
+    return k, v
+
+
+def _by_timestep(target: Target) -> int:
+    return target.timestep
+
+
+def _load_encoder(folder: Path, device: torch.device) -> Any:
+    from transformers import CLIPVisionModelWithProjection
+
+    with quiet_loading():
+        encoder = load_pretrained(
+            CLIPVisionModelWithProjection, folder / ENCODER, "the image encoder of IP-Adapter", dtype=torch.float32
+        )
+    return encoder.to(device)

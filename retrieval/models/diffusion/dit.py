@@ -1,0 +1,196 @@
+"""DiffSim on DiT-XL/2: images to the Q/K/V of one transformer block, through diffusers' DiT.
+
+Two branches, [ImageNet class 1, no class], in the published order. The published code adds noise at one noise level
+and tells the network another one, each on a schedule of its own (see :func:`published_level`); by default here
+both are ``timestep = 1001 - denoising_step`` on DiT's own schedule.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from retrieval.devices.selection import choose_dtype, dtype_name
+from retrieval.devices.transfer import to_device
+from retrieval.errors import UsageError
+from retrieval.images.preprocessing import resize_square
+from retrieval.models.capture import LayerInputs, capture_branches
+from retrieval.models.diffusion.dit_checkpoint import _checkpoint, _stated_heads, load_original
+from retrieval.models.diffusion.latents import sampled_latent
+from retrieval.models.diffusion.noise import add_noise
+from retrieval.models.modes import Target
+from retrieval.models.protocols import Pixels
+from retrieval.models.registry import Description, ExtractorDescription
+from retrieval.models.weights import load_pretrained, require, weights_digest, weights_folder
+from retrieval.settings import ModelSettings
+from retrieval.types import Role
+
+STEPS = 1000
+CLASSES = (1, 1000)  # goldfish, and the null class
+VAE = Description(
+    name="sd-vae-ft-mse",
+    title="the VAE that DiffSim's DiT uses",
+    licence="MIT",
+    download_mb=335,
+    loader="",
+    repo="stabilityai/sd-vae-ft-mse",
+    revision="31f26fdeee1355a5c34592e401dd41e45d25a493",
+)
+
+
+def load(description: ExtractorDescription, settings: ModelSettings, device: torch.device, offline: bool) -> "DiT":
+    """Load a DiT and its VAE.
+
+    A local folder holds ``vae/`` and either diffusers' ``transformer/`` or one original checkpoint (``*.pt``,
+    ``*.safetensors``; with a ``config.json`` where its ``num_attention_heads`` are not 16).
+
+    Raises:
+        UsageError: an image size other than the checkpoint's.
+        ModelError: weights are missing or incomplete.
+    """
+    if settings.weights is None:
+        folder = weights_folder(description, None, ("transformer/*",), offline)
+        vae_folder = weights_folder(VAE, None, ("config.json", "diffusion_pytorch_model.safetensors"), offline)
+    else:
+        folder = weights_folder(description, Path(settings.weights), (), offline)
+        require(folder, ("vae",), "DiT model")
+        vae_folder = folder / "vae"
+    network, sources = _load_network(folder, choose_dtype(settings.dtype, device))
+    size = settings.image_size or description.image_size
+    if size != 8 * network.config.sample_size:
+        raise UsageError(f"image size {size} does not suit this DiT: it takes {8 * network.config.sample_size} only")
+    return DiT(
+        network=network.to(device),
+        vae=_load_vae(vae_folder).to(device),
+        digests=(weights_digest(sources), weights_digest(vae_folder)),
+        settings=settings,
+        published=settings.parity == "published",
+    )
+
+
+class DiT(LayerInputs):
+    """An AttentionExtractor; layers are named by their number, "0" to "27"."""
+
+    def __init__(
+        self, *, network: Any, vae: Any, digests: tuple[str, str], settings: ModelSettings, published: bool
+    ) -> None:
+        """Take loaded parts."""
+        self._network, self._vae, self._digests = network, vae, digests
+        self._settings, self._published = settings, published
+        self._image_size = 8 * network.config.sample_size
+        self._classes = CLASSES if settings.branches == "both" else CLASSES[:1]
+
+    def prepare(self, image: Image.Image) -> Pixels:
+        """Return ``[S, S, 3]``: Lanczos to a square, as published."""
+        return resize_square(image, self._image_size)
+
+    def attention(self, layer: str) -> Any:
+        """Return the self-attention module of the block ``layer``; an unknown number is a UsageError."""
+        blocks = {str(number): block.attn1 for number, block in enumerate(self._network.transformer_blocks)}
+        if layer not in blocks:
+            raise UsageError(f"unknown layer '{layer}' of DiT; known: 0 to {len(blocks) - 1}")
+        return blocks[layer]
+
+    def hidden_shape(self, target: Target) -> tuple[int, int, int]:
+        """See :class:`retrieval.models.protocols.HiddenExtractor`."""
+        side = self._network.config.sample_size // self._network.config.patch_size
+        return len(self._classes), side**2, self.attention(target.layer).to_q.in_features
+
+    @torch.inference_mode()
+    def hidden(self, pixels: Pixels, targets: Sequence[Target], role: Role) -> dict[Target, Tensor]:
+        """Encode once, then one truncated pass a timestep; see :class:`retrieval.models.protocols.HiddenExtractor`."""
+        modules = {target.layer: self.attention(target.layer) for target in targets}
+        rule = self._settings.noise or "pairwise"
+        latent, noise = sampled_latent(self._vae, pixels, role, rule, self._settings.seed)
+        found: dict[Target, Tensor] = {}
+        for step, group in groupby(sorted(targets, key=_by_step), key=_by_step):
+            alpha_bar, told = published_level(step) if self._published else sound_level(step)
+            chosen = list(group)
+            noisy = add_noise(latent, noise, alpha_bar).to(self._network.dtype)
+            tensors = self._read(noisy, told, {target.layer: modules[target.layer] for target in chosen})
+            found |= {target: tensors[target.layer] for target in chosen}
+        return found
+
+    def _read(self, noisy: Tensor, told: int, modules: Mapping[str, Any]) -> dict[str, Tensor]:
+        images, branches = len(noisy), len(self._classes)
+        labels = to_device(np.array(self._classes), noisy.device).repeat(images)
+        steps = torch.full((images * branches,), told, device=noisy.device)
+        sample = noisy.repeat_interleave(branches, dim=0)
+        return capture_branches(
+            run=lambda: self._network(sample, timestep=steps, class_labels=labels),
+            layers=modules,
+            shape=(images, branches),
+        )
+
+    def fingerprint(self) -> dict[str, Any]:
+        """See :class:`retrieval.models.protocols.AttentionExtractor`."""
+        return {
+            "name": "dit",
+            "weights": list(self._digests),
+            "image_size": self._image_size,
+            "branches": self._settings.branches,
+            "noise": self._settings.noise or "pairwise",
+            "seed": self._settings.seed,
+            "published": self._published,
+            "dtype": dtype_name(self._network.dtype),
+        }
+
+
+def sound_level(denoising_step: int) -> tuple[float, int]:
+    """Return (alpha bar, timestep) for ``timestep = 1001 - denoising_step`` on DiT's linear schedule."""
+    timestep = min(STEPS - 1, STEPS + 1 - denoising_step)
+    alpha_bars = torch.cumprod(1.0 - torch.linspace(1e-4, 0.02, STEPS, dtype=torch.float64), dim=0)
+    return float(alpha_bars[timestep]), timestep
+
+
+def published_level(denoising_step: int) -> tuple[float, int]:
+    """Return what the published code does: (alpha bar of the noise, timestep that the network is told).
+
+    Noise is added at timestep ``denoising_step`` (so a higher one is MORE noise here) of SD 1.5's schedule. The
+    network is told step ``1000 - denoising_step`` of a schedule respaced to ``denoising_step`` steps.
+    """
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, STEPS) ** 2
+    alpha_bar = float(torch.cumprod(1.0 - betas, dim=0)[denoising_step])
+    position = STEPS - denoising_step
+    if position >= denoising_step:
+        raise UsageError(f"the published DiT code has no denoising step {denoising_step}: 501 to 999 are possible")
+    stride, at = (STEPS - 1) / (denoising_step - 1), 0.0
+    for _ in range(position):  # summed up, not multiplied: the rounding of the original
+        at += stride
+    return alpha_bar, round(at)
+
+
+def _by_step(target: Target) -> int:
+    return target.denoising_step
+
+
+def _load_network(folder: Path, dtype: torch.dtype) -> tuple[Any, Path]:
+    from diffusers import DiTTransformer2DModel
+
+    if (folder / "transformer").is_dir():
+        network = load_pretrained(
+            DiTTransformer2DModel, folder, "DiT", subfolder="transformer", torch_dtype=dtype, low_cpu_mem_usage=False
+        )
+        source = folder / "transformer"
+    else:
+        network = load_original(_checkpoint(folder), _stated_heads(folder))
+        source = folder
+        if dtype != torch.float32:
+            network = network.to(dtype)
+    for block in network.transformer_blocks:
+        # diffusers spaces the timestep's frequencies by half - 1 and normalises with another eps than DiT, whose
+        # weights were trained with these.
+        block.norm1.emb.time_proj.downscale_freq_shift = 0
+        block.norm3.eps = 1e-6
+    return network.eval().requires_grad_(False), source
+
+
+def _load_vae(folder: Path) -> Any:
+    from diffusers import AutoencoderKL
+
+    return load_pretrained(AutoencoderKL, folder, "the VAE of DiT", torch_dtype=torch.float32, low_cpu_mem_usage=False)

@@ -1,0 +1,43 @@
+"""From the embedded model's cell histograms to Q, K and V."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from retrieval.models.mini.cells import LAB_SIZE
+from retrieval.models.mini.values import MATCH_PATTERNS, match_features, weighted
+from retrieval.models.modes import CellValues
+from retrieval.scoring.aas import QKV
+
+
+@dataclass(frozen=True)
+class CellProjection:
+    """From the roots of cells' histograms, ``[items, 1, cells, 214]``, to the tensors of the embedded model.
+
+    Roots and not the histograms themselves, because scores read roots: that is where equal steps of an int8 do least.
+    """
+
+    values: CellValues
+
+    def __call__(self, hidden: Tensor) -> QKV:
+        """See :class:`Projection`."""
+        histograms = hidden.squeeze(1).square()
+        return project_cells(histograms[..., :LAB_SIZE], histograms[..., LAB_SIZE:], self.values)
+
+    def to(self, device: torch.device | str) -> "CellProjection":
+        """See :class:`Projection`."""
+        return self
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """See :class:`Projection`: the three numbers of the mode's values."""
+        return {name: np.array(value) for name, value in asdict(self.values).items()}
+
+
+def project_cells(lab: Tensor, lbp: Tensor, values: CellValues) -> QKV:
+    """Return the tensors of the layer ``cells``, ``[items, 1, 1, cells, 214]``, from its two histograms."""
+    features = match_features(torch.cat([lab, MATCH_PATTERNS * lbp], dim=-1), values.sharpness)[:, None, None]
+    return QKV(features, features, weighted(lab, lbp, values)[:, None, None])

@@ -1,0 +1,139 @@
+"""Search modes as data: which layer at which noise level answers which question, per model.
+
+Two numbers name a noise level, and mixing them up gives a far worse system. The published scripts' number is
+the ``denoising_step``; the scheduler's is the ``timestep``. The published code indexes a list that runs down from
+1000 (with one repeat), so ``timestep = 1001 - denoising_step``: its "900" is timestep 101, LITTLE noise.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
+from typing import Any
+
+from retrieval.errors import UsageError
+from retrieval.types import LINEAR, Readout
+
+LAST_STEP = 1001
+SDXL_LAST_STEP = 1000  # Euler's list has no repeat: what a target calls timestep 101 is 100 to SD-XL's network
+
+
+@dataclass(frozen=True)
+class CellValues:
+    """Values that describe an image's cells: colour and texture histograms of each cell.
+
+    Cell j's values are ``w_j [Lab histogram, patterns x LBP histograms]``; the weights w, of mean 1, come from the
+    image: ``w_j`` is proportional to ``(1 - likeness of cell j to the border's cells)^contrast``.
+    """
+
+    patterns: float  # weight of texture beside colour
+    sharpness: float = 0.0  # of the attention among cells; logits are sharpness x cosine
+    contrast: float = 0.0  # 0: all cells count alike
+
+
+@dataclass(frozen=True)
+class Target:
+    """One layer at one timestep, and how it is read: all that the tensors and scores of a mode depend on."""
+
+    layer: str
+    timestep: int
+    values: CellValues | None = None  # None: the layer's own values
+    readout: Readout = LINEAR
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for a fingerprint; what is left at its default is left out."""
+        values = asdict(self)
+        return {key: values[key] for key in values if key in ("layer", "timestep") or getattr(self, key) != _plain(key)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Target":
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            KeyError, TypeError: it was written by another version.
+        """
+        cells, readout = values.get("values"), values.get("readout")
+        return cls(
+            values["layer"],
+            values["timestep"],
+            None if cells is None else CellValues(**cells),
+            LINEAR if readout is None else Readout(**readout),
+        )
+
+    @property
+    def denoising_step(self) -> int:
+        """The published scripts' number for this timestep."""
+        return LAST_STEP - self.timestep
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A kind of likeness: the target it is read from and the encoders that pick its candidates, best first."""
+
+    name: str
+    target: Target
+    encoders: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is wanted of an image: tensors of modes and vectors of encoders."""
+
+    modes: tuple[str, ...] = ()
+    encoders: tuple[str, ...] = ()
+
+
+def _plain(field: str) -> Any:
+    return {"values": None, "readout": LINEAR}[field]
+
+
+def at_step(layer: str, denoising_step: int) -> Target:
+    """Return the target that the published scripts call ``denoising_step`` (2 or more)."""
+    return Target(layer, LAST_STEP - denoising_step)
+
+
+def _table(*modes: Mode) -> Mapping[str, Mode]:
+    return MappingProxyType({mode.name: mode for mode in modes})
+
+
+SD15_MODES = _table(
+    Mode("style", at_step("U_0", 900), ("clip", "dinov2")),  # style_main.sh: Sref, InstantStyle
+    Mode("instance", at_step("U_0", 750), ("dinov2",)),  # ipref_main.sh, dreambench_main.sh
+    Mode("semantic", at_step("U_0", 500), ("dinov2", "clip")),  # night_main.sh; the retrieval figures
+    Mode("lowlevel", at_step("U_0", 900), ("dinov2",)),  # tid_main.sh
+)
+SDXL_MODES = SD15_MODES  # the paper states no other settings for SD-XL
+DIT_MODES = _table(
+    Mode("style", at_step("14", 900), ("clip", "dinov2")),
+    Mode("instance", at_step("14", 750), ("dinov2",)),
+    Mode("semantic", at_step("14", 500), ("dinov2", "clip")),
+)
+DIFFSIM_C_MODES = _table(
+    Mode("style", at_step("U_0", 900), ("clip", "dinov2")),
+    Mode("instance", at_step("U_0", 600), ("dinov2",)),  # cute_main.sh, where DiffSim-C is best
+    Mode("semantic", at_step("U_0", 500), ("dinov2", "clip")),
+)
+LAST = "last"  # the layer of a vision transformer that the paper's ablation reads
+CLIP_MODES = _table(*(Mode(name, Target(LAST, 0), ("clip",)) for name in ("instance", "semantic")))
+DINOV2_MODES = _table(*(Mode(name, Target(LAST, 0), ("dinov2",)) for name in ("instance", "semantic")))
+CELLS = "cells"  # the only layer of the embedded model
+_ROOT = Readout(root=True, floor=1e-5)
+MINI_MODES = _table(
+    Mode("style", Target(CELLS, 0, CellValues(patterns=1.5, sharpness=40.0), _ROOT), ("descriptor",)),
+    Mode("instance", Target(CELLS, 0, CellValues(0.6, sharpness=3.0, contrast=1.2), _ROOT), ("subject",)),
+    Mode("semantic", Target(CELLS, 0, CellValues(1.0, sharpness=1.0, contrast=0.5), _ROOT), ("descriptor",)),
+)
+DEFAULT_MODES = ("style", "instance", "semantic")
+
+
+def choose_modes(table: Mapping[str, Mode], names: Iterable[str]) -> tuple[Mode, ...]:
+    """Look ``names`` up in a model's ``table``, each once, in the order given.
+
+    Raises:
+        UsageError: a name that the model has no mode for; the message lists those it has.
+    """
+    wanted = tuple(dict.fromkeys(names))
+    unknown = [name for name in wanted if name not in table]
+    if unknown or not wanted:
+        asked = f"unknown mode '{unknown[0]}'" if unknown else "no mode was named"
+        raise UsageError(f"{asked}; this model has: {', '.join(table)}")
+    return tuple(table[name] for name in wanted)

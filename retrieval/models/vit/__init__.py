@@ -1,0 +1,1 @@
+"""Vision transformers as encoders and attention extractors."""

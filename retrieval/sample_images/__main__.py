@@ -1,0 +1,55 @@
+"""The demonstration behind `make demo`: draw a gallery, search it in every mode, draw what was found.
+
+python -m retrieval.sample_images.__main__ draw GALLERY | search GALLERY INDEX SHEET | pictures GALLERY INDEX FOLDER
+"""
+
+import sys
+from pathlib import Path
+
+QUERY = "oil/cat.png"
+README_QUERIES = ("oil/cat.png", "neon/sailboat.png", "ink/teapot.png")
+NEIGHBOURS = 7
+
+
+def draw(gallery: Path) -> None:
+    """Draw the gallery, 16 styles x 8 motifs, as GALLERY/STYLE/MOTIF.png."""
+    from retrieval.sample_images.pictures import draw_gallery
+
+    print(f"drew {len(draw_gallery(gallery))} pictures in {gallery}")
+
+
+def search(gallery: Path, index: Path, sheet: Path) -> None:
+    """Search INDEX with one picture in every mode and draw the results."""
+    from retrieval.search.engine import Engine
+    from retrieval.search.results_sheet import write_results_sheet
+
+    engine = Engine.open(index)
+    query = gallery / QUERY
+    found = [(query, engine.search(query, mode, k=NEIGHBOURS, exclude_query=True)) for mode in engine.modes]
+    write_results_sheet(sheet, found, heading=f"{QUERY} among {len(engine)} pictures, embedded model")
+    print(f"drew the neighbours in every mode: {sheet}")
+
+
+def pictures(gallery: Path, index: Path, folder: Path) -> None:
+    """Draw the README's pictures, FOLDER/MODE.jpg: what a few queries find in every mode."""
+    from retrieval.search.engine import Engine
+    from retrieval.search.results_sheet import write_results_sheet
+
+    engine = Engine.open(index)
+    queries = [gallery / name for name in README_QUERIES]
+    for mode in engine.modes:
+        found = engine.search_many(queries, mode, k=NEIGHBOURS, exclude_query=True)
+        write_results_sheet(folder / f"{mode}.jpg", list(found))
+
+
+def main() -> None:
+    """Run the step that the command line names."""
+    steps = {"draw": draw, "search": search, "pictures": pictures}
+    step, *paths = sys.argv[1:] or ["help"]
+    if step not in steps:
+        sys.exit(__doc__)
+    steps[step](*map(Path, paths))  # type: ignore[operator]
+
+
+if __name__ == "__main__":
+    main()

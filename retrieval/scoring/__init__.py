@@ -1,0 +1,1 @@
+"""The DiffSim formula as pure functions on tensors."""

@@ -1,0 +1,128 @@
+"""The coarse stage on a GPU: an encoder's vectors in its memory, every one of them compared with the query.
+
+The answers equal those of the flat scan, :class:`index_store.vectors.flat.FlatIndex`, to the bit: the device's
+products only say which rows are worth a look, and the same float32 arithmetic on the host orders these. Products are
+made by multiplying and adding up, not by torch's matrix product, whose precision follows flags that any other code
+in the process may set (TF32, bfloat16). A product reads every number of every vector once, so there is nothing to lose.
+"""
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from index_store.reader import IndexReader
+from index_store.vectors.exact import Floats, Ranked, cosines_of, exact_nearest, rounding
+from index_store.vectors.storage import normalised
+from retrieval.devices.memory import available_memory
+
+MEMORY_SHARE = 0.25  # of what is free on the GPU when an encoder is first searched: tensors of candidates need it too
+SCAN_BYTES = 16 << 20  # of float32 products at a time
+
+
+class VectorIndex(Protocol):
+    """Nearest neighbours over one encoder's vectors; safe in many threads."""
+
+    def search(self, query: Floats, count: int) -> Ranked:
+        """Return the rows nearest to ``query [dim]`` and their cosines, best first; ties by row, lowest first.
+
+        Rows without a vector are not among them.
+        """
+        ...
+
+    def similarities(self, query: Floats, rows: NDArray[np.int64]) -> Floats:
+        """Return the cosines of ``query [dim]`` with ``rows``, in their order."""
+        ...
+
+
+def open_vector_index(reader: IndexReader, encoder: str, device: torch.device) -> VectorIndex:
+    """Return the coarse stage over one encoder: on a GPU that has room for all vectors, else FAISS's."""
+    if belongs_on(device.type, reader.vector_bytes(encoder), available_memory(device)):
+        parts = ((np.searchsorted(reader.ids, ids), stored) for _, _, ids, stored in reader.vector_parts(encoder))
+        return GpuIndex(parts, len(reader), device)
+    return reader.coarse_index(encoder)
+
+
+def belongs_on(kind: str, needed: int, free: int | None) -> bool:
+    """Say whether ``needed`` bytes of vectors are to be kept on a device of that kind with ``free`` bytes.
+
+    On a CPU FAISS's scan of float32 is faster than torch's of float16, and its trained lists faster still (DESIGN.md).
+    """
+    return kind == "cuda" and free is not None and needed <= MEMORY_SHARE * free
+
+
+class GpuIndex:
+    """Exact nearest neighbours over one encoder's vectors, kept on a torch device; safe to search from many threads."""
+
+    def __init__(
+        self, parts: Iterable[tuple[NDArray[np.int64], NDArray[np.float16]]], rows: int, device: torch.device
+    ) -> None:
+        """Upload the vectors part by part; the host never holds more than one.
+
+        Args:
+            parts: rows, and their stored vectors ``[len(rows), dim]``; each row once. No search finds a row that no
+                part has.
+            rows: how many there are.
+            device: where they are kept, as float16.
+        """
+        self._vectors = torch.zeros(rows, 0, dtype=torch.float16, device=device)
+        self._held = 0  # rows that have a vector
+        lacking = torch.ones(rows, dtype=torch.bool, device=device)
+        for where, stored in parts:
+            if not self._vectors.shape[1]:
+                self._vectors = torch.zeros(rows, stored.shape[1], dtype=torch.float16, device=device)
+            places = torch.from_numpy(where).to(device)
+            self._vectors[places] = torch.from_numpy(stored).to(device)
+            lacking[places] = False
+            self._held += len(where)
+        self._lacking = lacking if self._held < rows else None
+        self._block = max(1, SCAN_BYTES // (4 * max(1, self.dim)))
+        self._norms = torch.empty(rows, device=device)
+        for start in range(0, rows, self._block):
+            stop = start + self._block
+            self._norms[start:stop] = torch.linalg.vector_norm(self._vectors[start:stop], dim=1, dtype=torch.float32)
+        self._norms.clamp_min_(float(np.finfo(np.float32).tiny))
+
+    def __len__(self) -> int:
+        return len(self._vectors)
+
+    @property
+    def dim(self) -> int:
+        """Entries of a vector."""
+        return int(self._vectors.shape[1])
+
+    def search(self, query: Floats, count: int) -> Ranked:
+        """Return the rows nearest to ``query [dim]`` and their cosines, best first; ties by row, lowest first."""
+        products, exactly = self._products(query), partial(self.similarities, query)
+        return exact_nearest(partial(_largest, products), exactly, self._held, count, rounding(query))
+
+    def similarities(self, query: Floats, rows: NDArray[np.int64]) -> Floats:
+        """Return the cosines of ``query [dim]`` with ``rows``, in their order; 0 for one without a vector."""
+        return cosines_of(self._read, rows, query)
+
+    def _read(self, rows: NDArray[np.int64]) -> Floats:
+        stored: NDArray[np.float16] = self._vectors[torch.from_numpy(rows).to(self._vectors.device)].cpu().numpy()
+        return normalised(stored)
+
+    def _products(self, query: Floats) -> Tensor:
+        """Return the cosines of ``query [dim]`` with all rows, rounded as the device does, float32 ``[rows]``.
+
+        Rows without a vector come last: theirs is -inf.
+        """
+        asked = torch.tensor(query, device=self._vectors.device)
+        products = torch.empty_like(self._norms)
+        for start in range(0, len(self), self._block):
+            stop = start + self._block
+            # float16 times float32 is float32, without a copy of the vectors in between.
+            torch.sum(self._vectors[start:stop] * asked, dim=1, out=products[start:stop])
+        products.div_(self._norms)
+        return products if self._lacking is None else products.masked_fill_(self._lacking, -torch.inf)
+
+
+def _largest(products: Tensor, count: int) -> Ranked:
+    values, rows = torch.topk(products, count, sorted=False)
+    return rows.cpu().numpy(), values.cpu().numpy()

@@ -1,0 +1,51 @@
+"""What an index is, as JSON values."""
+
+from collections import Counter
+from typing import Any
+
+from index_store.reader import IndexReader
+from index_store.remote.mirror import index_name
+from index_store.tensors.cache import cache_size
+from retrieval.encoding.recipe import Recipe
+from retrieval.encoding.stored_tensors import coverage
+from retrieval.models.registry import describe_extractor
+
+
+def about_index(reader: IndexReader, recipe: Recipe) -> dict[str, Any]:
+    """Return what every result says of its index."""
+    generation = reader.generation
+    return {
+        "path": index_name(reader.layout.root),
+        "model": recipe.settings.model,
+        "items": len(reader),
+        "generation": generation.number,
+    }
+
+
+def describe_index(reader: IndexReader, recipe: Recipe) -> dict[str, Any]:
+    """Return everything that ``diffsim-index info`` shows."""
+    generation, rejects = reader.generation, reader.rejects()
+    last_step = describe_extractor(recipe.settings.model).last_step
+    return {
+        "schema": 1,
+        **about_index(reader, recipe),
+        "created": generation.created,
+        "created_by": generation.created_by,
+        "format_version": generation.format_version,
+        "codec": recipe.settings.codec,
+        "modes": {
+            mode: {"layer": t.layer, "timestep": last_step - t.denoising_step, "denoising_step": t.denoising_step}
+            for mode, t in recipe.targets.items()
+        },
+        "encoders": list(generation.encoders),
+        "sources": list(generation.sources),
+        "segments": len(generation.segments),
+        "removed": len(generation.tombstones),
+        "rejected": dict(Counter(reject.reason for reject in rejects)),
+        "rejects": [{"path": r.uri, "reason": r.reason, "detail": r.detail} for r in rejects],
+        "attention": recipe.attention,
+        "coverage": coverage(reader),
+        "bytes": reader.bytes_on_disk(),
+        "cache": dict(zip(("tensors", "bytes"), cache_size(reader.layout), strict=True)),
+        "fingerprint": dict(generation.fingerprint),
+    }

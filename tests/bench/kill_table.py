@@ -1,0 +1,176 @@
+"""Kill every kind of writer at random moments and print what was lost.
+
+``python -m tests.bench.kill_table FOLDER [--kills 200]``, Linux only. Builds, updates (files changed, renamed, removed
+and new), compactions and fills of a small index are killed with SIGKILL. After every kill the index is opened and read
+whole; then the same command runs again, to its end.
+"""
+
+import argparse
+import hashlib
+import pickle
+import random
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from index_store.layout import Layout
+from index_store.reader import IndexReader
+from retrieval.indexing.build import build_index
+from retrieval.indexing.fill import fill_index
+from retrieval.indexing.maintenance import compact, verify
+from retrieval.settings import BuildSettings
+from tests.support.kill_harness import REAL, Child, Say
+from tests.support.stub_models import paint
+
+IMAGES = 24
+MODES = ["style", "instance"]
+
+Held = dict[str, tuple[str, tuple[str | None, ...]]]
+"""By path: the file's SHA-256, and a digest of the tensors of every mode, None where there are none."""
+
+
+@dataclass
+class Tally:
+    """What happened to one kind of writer; nothing may be lost, wrong, damaged or unfinished."""
+
+    kills: int = 0
+    at_work: int = 0  # kills that came before its end
+    lost: int = 0  # committed items, or tensors of theirs, that belong to the end as well and were gone
+    wrong: int = 0  # items with other tensors than before and at the end
+    damaged: int = 0  # findings of verify
+    unfinished: int = 0  # run again, it did not end like one that was never killed
+    reopened: int = 0
+
+
+def held_by(index: Path) -> Held:
+    """Read an index whole, every checksum verified."""
+    if not Layout(index).current.exists():
+        return {}
+    reader = IndexReader(index)
+    digests: list[list[str | None]] = [[] for _ in range(len(reader))]
+    for mode in MODES:
+        known = mode in reader.generation.modes
+        has = reader.has_tensors(mode) if known else np.zeros(len(reader), bool)
+        for row, found in enumerate(digests):
+            arrays = reader.attention(mode, [row]) if has[row] else {}
+            found.append(hashlib.sha256(b"".join(a.tobytes() for a in arrays.values())).hexdigest() if arrays else None)
+    return {item.uri: (item.sha256, tuple(d)) for item, d in zip(reader.items(), digests, strict=True)}
+
+
+def build(source: Path, index: Path, run: BuildSettings = REAL) -> None:
+    """Index ``source``, or bring the index up to date with it."""
+    build_index(source, index, model="mini", modes=MODES, image_size=64, run=run)
+
+
+def prepare(folder: Path) -> None:
+    """Make the indexes to begin with and, last, change the files of ``moving``."""
+    paint(folder / "photos", range(IMAGES))
+    paint(folder / "moving", range(IMAGES))
+    build(folder / "photos", folder / "whole.diffsim")
+    build(folder / "moving", folder / "old.diffsim")
+    build(folder / "photos", folder / "lazy.diffsim", BuildSettings(device="cpu", segment_rows=8, attention="lazy"))
+    for number in range(4):
+        (folder / "moving" / f"{number:03d}.png").unlink()
+        (folder / "moving" / f"{number + 4:03d}.png").rename(folder / "moving" / f"renamed{number}.png")
+    paint(folder / "moving", range(8, 12), seed=1)
+    paint(folder / "moving", range(IMAGES, IMAGES + 6))
+
+
+def writers(folder: Path) -> dict[str, tuple[str | None, Callable[[Path], object]]]:
+    """Return, by kind, the index to begin with and the command."""
+    return {
+        "build": (None, lambda index: build(folder / "photos", index)),
+        "update": ("old", lambda index: build_index(folder / "moving", index, run=REAL)),
+        "compact": ("whole", lambda index: compact(index)),
+        "fill": ("lazy", lambda index: fill_index(index, run=REAL)),
+    }
+
+
+def in_child(work: Callable[[], object], result: Path) -> None:
+    """Do ``work`` in a child, the parent computes nothing, and pickle what it returns."""
+
+    def run(_: Say) -> None:
+        result.write_bytes(pickle.dumps(work()))
+
+    Child(run).wait()
+
+
+def run_and_look(command: Callable[[Path], object], index: Path, result: Path) -> tuple[Held, float]:
+    """Run a writer to its end and return what the index holds then, and the seconds that it took."""
+
+    def work() -> tuple[Held, float]:
+        began = time.monotonic()
+        command(index)
+        seconds = time.monotonic() - began
+        return held_by(index), seconds
+
+    in_child(work, result)
+    found: tuple[Held, float] = pickle.loads(result.read_bytes())
+    return found
+
+
+def kill_writer(folder: Path, kind: str, kills: int, seed: int) -> Tally:
+    """Kill one kind of writer so many times, each time from the same beginning."""
+    start, command = writers(folder)[kind]
+    scratch, result, random_numbers = folder / "scratch.diffsim", folder / "result.pickle", random.Random(seed)
+
+    def begin() -> None:
+        shutil.rmtree(scratch, ignore_errors=True)
+        if start is not None:
+            shutil.copytree(folder / f"{start}.diffsim", scratch)
+
+    begin()
+    in_child(lambda: held_by(scratch), result)
+    before: Held = pickle.loads(result.read_bytes())
+    (end, duration), tally = run_and_look(command, scratch, result), Tally()
+    while tally.kills < kills:
+        begin()
+        child = Child(lambda say: command(scratch) and None)
+        time.sleep(random_numbers.uniform(0, duration))
+        child.kill()
+        tally.at_work += child.wait()[1]
+        tally.kills += 1
+        in_child(lambda: (held_by(scratch), verify(scratch) if Layout(scratch).current.exists() else []), result)
+        held, damages = pickle.loads(result.read_bytes())
+        tally.reopened += 1
+        tally.damaged += len(damages)
+        count_differences(tally, before, held, end)
+        tally.unfinished += run_and_look(command, scratch, result)[0] != end
+    return tally
+
+
+def count_differences(tally: Tally, before: Held, held: Held, end: Held) -> None:
+    """Count what was lost and what is neither as before nor as at the end."""
+    for uri, (sha256, tensors) in held.items():
+        known = [state[uri][1] for state in (before, end) if uri in state and state[uri][0] == sha256]
+        allowed = [{each[place] for each in known} | {None} for place in range(len(MODES))]
+        tally.wrong += not known or any(digest not in each for digest, each in zip(tensors, allowed, strict=True))
+    for uri, state in before.items():
+        if end.get(uri, ("", ()))[0] != state[0]:
+            continue  # it does not belong to the end
+        there = held.get(uri, ("", ()))[1]
+        tally.lost += not there or any(was and not now for was, now in zip(state[1], there, strict=True))
+
+
+def main() -> None:
+    """Read the command line, kill, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    asked.folder.mkdir(parents=True)
+    Child(lambda say: prepare(asked.folder)).wait()
+    print("| writer | kills | at work | lost | wrong | damaged | not finished | opened |\n" + "|---" * 8 + "|")
+    kinds = list(writers(asked.folder))
+    for kind in kinds:
+        tally = kill_writer(asked.folder, kind, -(-asked.kills // len(kinds)), asked.seed)
+        print(f"| {kind} | " + " | ".join(str(number) for number in astuple(tally)) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,296 @@
+"""The installed commands, as a user runs them."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from retrieval import Engine
+from retrieval.sample_images.pictures import MOTIFS, STYLES
+from tests.support.paths import ROOT
+
+BIN = Path(sys.executable).parent
+
+
+def run(
+    *arguments: str | Path, cwd: Path, stdin: bytes = b"", environment: dict[str, str] | None = None
+) -> "subprocess.CompletedProcess[bytes]":
+    """Run an installed command; its environment is bare, so that a terminal's settings do not matter."""
+    command = [str(BIN / arguments[0]), *map(str, arguments[1:])]
+    plain = {"PATH": os.environ["PATH"], "HOME": str(cwd), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    plain |= {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}  # which code is under test
+    return subprocess.run(
+        command, cwd=cwd, input=stdin, capture_output=True, env=plain | (environment or {}), timeout=120
+    )
+
+
+def failed(result: "subprocess.CompletedProcess[bytes]", code: int) -> str:
+    """Assert a clean failure: the code, one line on stderr, no traceback, nothing on stdout. Return the line."""
+    message = result.stderr.decode()
+    assert result.returncode == code, message
+    assert "Traceback" not in message
+    assert result.stdout == b""
+    errors = [line for line in message.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, message
+    return errors[0]
+
+
+@pytest.fixture(scope="module")
+def desk(index: Path, gallery: Path) -> Path:
+    """A working directory that holds one index."""
+    return index.parent
+
+
+def query_of(gallery: Path, style: int = 0, motif: int = 0) -> Path:
+    return gallery / STYLES[style] / f"{MOTIFS[motif]}.png"
+
+
+def test_build_search_and_info(gallery: Path, tmp_path: Path) -> None:
+    (tmp_path / "pictures").symlink_to(gallery)
+    built = run("diffsim-index", "build", "pictures", "--segment-rows", "16", cwd=tmp_path)
+    assert built.returncode == 0, built.stderr
+    assert b"pictures.diffsim: 40 images" in built.stdout
+    assert b"model mini" in built.stderr
+    assert b"--model sd15" in built.stderr  # auto says how to choose
+    again = run("diffsim-index", "build", "pictures", "--json", cwd=tmp_path)
+    assert json.loads(again.stdout)["unchanged"] == 40
+    assert json.loads(again.stdout)["added"] == 0
+
+    found = run("diffsim-search", query_of(gallery), "-m", "instance", "-k", "3", cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+    lines = found.stdout.decode().splitlines()
+    assert lines[0].split() == ["rank", "score", "path"]
+    assert lines[1].split()[2] == f"pictures/{STYLES[0]}/{MOTIFS[0]}.png"
+    assert len(lines) == 4
+
+    about = run("diffsim-index", "info", cwd=tmp_path).stdout.decode()
+    assert "40 images, model mini" in about
+    assert "kB an image" in about
+
+
+def test_every_form_of_output_is_the_same_answer(desk: Path, gallery: Path) -> None:
+    query = query_of(gallery, 1, 3)
+    outputs = {
+        form: run("diffsim-search", query, "-k", "5", *form.split(), cwd=desk)
+        for form in ("--json", "--jsonl", "--paths", "-0", "--paths -0")
+    }
+    assert all(result.returncode == 0 for result in outputs.values())
+    whole = json.loads(outputs["--json"].stdout)
+    assert whole["schema"] == 1
+    paths = [result["path"] for result in whole["results"]]
+    assert [json.loads(line)["path"] for line in outputs["--jsonl"].stdout.splitlines()] == paths
+    assert outputs["--paths"].stdout.decode().splitlines() == paths
+    assert outputs["-0"].stdout == outputs["--paths -0"].stdout == b"".join(p.encode() + b"\0" for p in paths)
+    assert "choose one of" in failed(run("diffsim-search", query, "--json", "--paths", cwd=desk), 2)
+
+
+def test_queries_from_stdin_and_from_the_index(desk: Path, gallery: Path) -> None:
+    query = query_of(gallery, 2, 2)
+    by_path = run("diffsim-search", query, "--jsonl", cwd=desk)
+    assert run("diffsim-search", "-", "--jsonl", cwd=desk, stdin=query.read_bytes()).stdout == by_path.stdout
+    number = json.loads(by_path.stdout.splitlines()[0])["id"]
+    assert run("diffsim-search", f"id:{number}", "--jsonl", cwd=desk).stdout == by_path.stdout
+    assert "the query" in failed(run("diffsim-search", "-", cwd=desk), 1)
+
+
+def test_several_queries_at_once(desk: Path, gallery: Path, index: Path, tmp_path: Path) -> None:
+    queries, broken, sheet = [query_of(gallery), query_of(gallery, 1, 3)], tmp_path / "broken.png", tmp_path / "s.html"
+    broken.write_bytes(b"no image")
+    engine = Engine.open(index)
+    alone = [[result.path for result in engine.search(query, k=3)] for query in queries]
+    asked = ("diffsim-search", queries[0], broken, "nothing.png", queries[1], "-k", "3")
+    result = run(*asked, "--json", "--sheet", sheet, cwd=desk)
+    told = json.loads(result.stdout)
+    assert [[found["path"] for found in each["results"]] for each in (told[0], told[3])] == alone
+    assert [(each["query"]["path"], each["kind"]) for each in told[1:3]] == [
+        (str(broken), "image"),
+        ("nothing.png", "usage"),
+    ]
+    assert "no such file" in told[2]["error"]
+    assert told[0]["timing_ms"]["total"] >= told[0]["timing_ms"]["embed"] > 0
+    assert result.returncode == 1
+    assert "broken.png" in result.stderr.decode()
+    assert "may be given once" in failed(run("diffsim-search", "-", "-", cwd=desk), 2)
+    assert sheet.read_text().count("<img") == 8
+    lines = [json.loads(line) for line in run(*asked, "--jsonl", cwd=desk).stdout.splitlines()]
+    assert {(line["schema"], line["mode"]) for line in lines} == {(1, "style")}
+    assert [(line["query"], line["path"]) for line in lines] == [
+        (str(query), path) for query, paths in zip(queries, alone, strict=True) for path in paths
+    ]
+    paths = run(*asked, "--paths", cwd=desk).stdout.decode().splitlines()
+    assert paths == list(dict.fromkeys(alone[0] + alone[1]))
+
+
+def test_sheets_are_drawn(desk: Path, gallery: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    for name in ("results.png", "results.html"):
+        drawn = run("diffsim-search", query_of(gallery), "-k", "4", "--sheet", tmp_path / name, cwd=desk)
+        assert drawn.returncode == 0, drawn.stderr
+    with Image.open(tmp_path / "results.png") as image:
+        assert image.width > 600
+    assert (tmp_path / "results.html").read_text().count("<img") == 5
+    assert ".png" in failed(run("diffsim-search", query_of(gallery), "--sheet", "results.gif", cwd=desk), 2)
+    (tmp_path / "file").touch()
+    below = run("diffsim-search", query_of(gallery), "--sheet", tmp_path / "file" / "results.png", cwd=desk)
+    assert "is no folder" in failed(below, 1)
+
+
+def test_semantic_mode_of_mini_warns_in_one_line(desk: Path, gallery: Path) -> None:
+    result = run("diffsim-search", query_of(gallery), "-m", "semantic", cwd=desk)
+    assert [line for line in result.stderr.decode().splitlines() if "not meaning" in line] != []
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_which_index_is_meant(desk: Path, gallery: Path, index: Path, tmp_path: Path) -> None:
+    query = query_of(gallery)
+    assert "no index in" in failed(run("diffsim-search", query, cwd=tmp_path), 3)
+    assert "does not exist" in failed(run("diffsim-search", query, "-i", "x.diffsim", cwd=tmp_path), 3)
+    assert run("diffsim-search", query, cwd=tmp_path, environment={"DIFFSIM_INDEX": str(index)}).returncode == 0
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.diffsim" / "generations").mkdir(parents=True)
+    message = failed(run("diffsim-search", query, cwd=tmp_path), 3)
+    assert "a.diffsim, b.diffsim" in message
+
+
+def test_bad_requests_end_in_one_sentence(desk: Path, gallery: Path, index: Path, tmp_path: Path) -> None:
+    query = query_of(gallery)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("text")
+    build = ("diffsim-index", "build")
+    assert "does not exist" in failed(run(*build, "missing", cwd=tmp_path), 2)
+    assert "no images in empty" in failed(run(*build, "empty", cwd=tmp_path), 2)
+    assert "1 file there with other names" in failed(run(*build, "notes", cwd=tmp_path), 2)
+    assert not list(tmp_path.glob("*.diffsim"))
+    assert "style, instance, semantic" in failed(
+        run(*build, gallery, "--modes", "stile", "-i", "n.diffsim", cwd=tmp_path), 2
+    )
+    assert "auto, sd15, mini" in failed(run(*build, gallery, "--model", "sd3", "-i", "n.diffsim", cwd=tmp_path), 2)
+    assert "unknown mode 'stile'" in failed(run("diffsim-search", query, "-m", "stile", cwd=desk), 2)
+    assert "no such file" in failed(run("diffsim-search", "nothing.jpg", cwd=desk), 2)
+    message = failed(run(*build, gallery, "-i", index, "--image-size", "96", cwd=tmp_path), 3)
+    assert "image_size: 144 in the index, 96 asked for" in message
+    assert "--index" in message
+
+
+def test_rejects_are_counted_listed_and_strict(gallery: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    (folder / "good.png").write_bytes(query_of(gallery).read_bytes())
+    (folder / "cut.png").write_bytes(query_of(gallery).read_bytes()[:900])
+    (folder / "empty.jpg").touch()
+    (folder / "Ünïcode ❤.jpg").write_text("this is no JPEG")
+    result = run("diffsim-index", "build", "mixed", "--strict", cwd=tmp_path)
+    assert result.returncode == 4
+    assert b"3 rejected (1 empty, 1 not_an_image, 1 truncated)" in result.stderr
+    listed = run("diffsim-index", "info", "--rejects", cwd=tmp_path).stdout.decode().splitlines()
+    assert sorted(line.split("\t")[0] for line in listed) == ["empty", "not_an_image", "truncated"]
+    assert any("Ünïcode ❤.jpg" in line for line in listed)
+
+
+@pytest.mark.parametrize(
+    "damage", ["CURRENT", "generations/000002.json", "items/*/items.parquet", "attention/style/*.zarr/q/c/0/0/0/0/0"]
+)
+def test_a_damaged_index_is_told_with_the_file(damage: str, gallery: Path, index: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "copy.diffsim"
+    shutil.copytree(index, copy)
+    (file,) = copy.glob(damage)
+    data = file.read_bytes()
+    file.write_bytes(data[: len(data) // 2] + b"?" + data[len(data) // 2 + 1 : -3])
+    message = failed(run("diffsim-search", query_of(gallery), cwd=tmp_path), 3)
+    assert file.name in message
+
+
+def test_a_lazy_index_is_searched_filled_and_given_a_mode(gallery: Path, tmp_path: Path) -> None:
+    (tmp_path / "pictures").symlink_to(gallery)
+    query = query_of(gallery)
+    built = run("diffsim-index", "build", "pictures", "--modes", "style", "--attention", "lazy", cwd=tmp_path)
+    assert b"tensors stored: style of 0 of 40 images" in built.stderr
+    search = partial(run, "diffsim-search", query, "--candidates", "6", "-k", "3", cwd=tmp_path)
+    first = json.loads(search("--json", "--max-cache", "1GB").stdout)
+    assert (first["computed"], first["cached"], first["left_out"]) == (6, 0, 0)
+    assert first["timing_ms"]["compute"] > 0
+    error = failed(search("-m", "instance"), 3)
+    assert "--modes instance" in error
+    added = run(*error[error.index("diffsim-index build") :].split(), "--json", cwd=tmp_path)
+    assert json.loads(added.stdout)["coverage"] == {"style": 0, "instance": 0}
+    filled = run("diffsim-index", "fill", "--modes", "style", "--order", f"like:{query}", "--json", cwd=tmp_path)
+    report = json.loads(filled.stdout)
+    assert (report["adopted"], report["completed"], report["coverage"]) == (6, 34, {"style": 40, "instance": 0})
+    about = run("diffsim-index", "info", cwd=tmp_path).stdout.decode()
+    assert "stored of 0 images of 40" in about
+    assert "lazy; computed by searches" in about
+
+
+def test_threads_of_a_command_wait_without_spinning() -> None:
+    """Beside another busy process a search takes fifty times as long otherwise; a user's own choice counts."""
+    script = "import os, typer; from cli.process import run; a = typer.Typer(); "
+    script += "a.command()(lambda: print(os.environ['OMP_WAIT_POLICY'], 'torch' in __import__('sys').modules)); run(a)"
+    plain = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    for environment, policy in ((plain, "PASSIVE"), ({**plain, "OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")):
+        told = subprocess.check_output([sys.executable, "-c", script], cwd=ROOT, env=environment, text=True)
+        assert told == f"{policy} False\n", "set before torch is imported, which reads it then"
+
+
+def test_ctrl_c_does_not_wait_for_what_a_thread_still_computes() -> None:
+    script = """
+        import threading, typer
+        from concurrent.futures import ThreadPoolExecutor
+        from cli.process import run
+
+        app = typer.Typer()
+
+        @app.command()
+        def work():
+            ThreadPoolExecutor(1).submit(threading.Event().wait)  # for ever
+            print("a result")
+            raise KeyboardInterrupt
+
+        run(app)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "a result\n", "stopped\n")
+
+
+def test_ctrl_c_leaves_a_valid_index_and_the_same_command_goes_on(gallery: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    images = [folder / f"{number:03d}.png" for number in range(800)]  # more than are computed before the signal comes
+    for number, image in enumerate(images):
+        os.link(query_of(gallery, number % 5, number % 8), image)
+    command = [str(BIN / "diffsim-index"), "build", "many", "--segment-rows", "16", "--batch-size", "4"]
+    # A shell's background jobs ignore SIGINT, and so would what they start: take it as a terminal would give it.
+    default = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=default
+    )
+    while len(list((tmp_path / "many.diffsim" / "generations").glob("*.json"))) < 3:
+        time.sleep(0.02)
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert b"Traceback" not in errors
+    last = errors.decode().splitlines()[-1]
+    told = re.fullmatch(r"stopped: (\d+) of 800 images are done and in many.diffsim; the same command goes on", last)
+    assert told, last
+    kept = json.loads(run("diffsim-index", "info", "--json", cwd=tmp_path).stdout)["items"]
+    assert int(told[1]) == kept
+    assert 16 <= kept < 800
+    for image in images[kept + 20 :]:
+        image.unlink()
+    report = json.loads(run("diffsim-index", "build", "many", "--json", cwd=tmp_path).stdout)
+    assert report["unchanged"] == kept
+    assert report["items"] == min(kept + 20, 800)

@@ -1,0 +1,159 @@
+"""What the commands say beside their results: progress without a terminal, hints that can be pasted, refusals."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli import progress as module
+from cli.output import naming
+from cli.progress import QUERIES, BuildProgress, Pulse, TaskProgress
+from cli.reports import print_build, print_damages
+from index_store.errors import IndexStoreError
+from index_store.locate import find_index, is_index
+from retrieval.drawing.fonts import drawable, own_font
+from retrieval.errors import UsageError
+from retrieval.indexing.maintenance import repair
+from retrieval.indexing.reports import BuildEvent, BuildReport
+from retrieval.metrics.base import MetricSettings
+from retrieval.search.results import Result, Results
+from retrieval.search.results_sheet import sheet_rows
+from retrieval.settings import BuildSettings, ModelSettings, SearchSettings
+from tests.support.stub_models import RUN, flip_bit, paint, tiny_model
+
+
+def test_an_index_that_may_not_be_entered_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "x.diffsim").mkdir()
+
+    def refused(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", refused)
+    with pytest.raises(IndexStoreError, match=r"x\.diffsim may not be read by this user"):
+        is_index(tmp_path / "x.diffsim")
+    assert find_index(None, {}, tmp_path) == tmp_path / "x.diffsim", "it is the one that is meant"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (lambda: ModelSettings(image_size=0), "image size must be at least 1"),
+        (lambda: MetricSettings(denoising_step=0), "denoising step must be at least 1"),
+        (lambda: BuildSettings(commit_seconds=-1), "commit seconds must be at least 0"),
+        (lambda: BuildSettings(commit_seconds=float("nan")), "commit seconds must be at least 0"),
+        (lambda: BuildSettings(workers=5000), "at most 256"),
+        (lambda: BuildSettings(batch_size=100_000), "more than the 1024 images of one commit"),
+        (lambda: SearchSettings(min_score=float("nan")), "must be a number"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings: Callable[[], object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        settings()
+
+
+def test_long_work_without_a_terminal_says_that_it_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LINE_SECONDS", 0.02)
+    said: list[str] = []
+    with Pulse("at work", said.append) as pulse:
+        while not said:
+            time.sleep(0.01)
+        pulse.state = "nearly done"
+        while said[-1].startswith("at work"):
+            time.sleep(0.01)
+    assert said[0] == "at work (0:00)"
+    assert said[-1] == "nearly done (0:00)"
+
+
+def test_tasks_of_one_size_are_one_task_at_their_true_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    progress = TaskProgress(quiet=True, counted=QUERIES)
+    show = progress.overall("recall", parts=3)
+    now[0] += 8  # sixteen queries come at once
+    for done in range(1, 17):
+        show("style", done, 20)
+    assert progress._pulse.state == "recall: 16/60, 2.0 queries/s, about 0:22 left"
+    now[0] += 24
+    show("style", 20, 20)
+    show("instance", 12, 20)
+    assert progress._pulse.state == "recall: 32/60, 1.0 queries/s, about 0:28 left"
+
+
+def test_a_build_that_is_stopped_says_what_is_kept() -> None:
+    progress = BuildProgress(quiet=True, bar=False)
+    assert progress.kept("x.diffsim") == ""
+    progress.tell(BuildEvent("planned", total=945))
+    progress.tell(BuildEvent("committed", done=560, total=945))
+    progress.tell(BuildEvent("batch", done=576, total=945))
+    assert progress.kept("x.diffsim").startswith("560 of 945 images are done and in x.diffsim")
+
+
+def report(**values: Any) -> dict[str, Any]:
+    counts = {"items": 0, "added": 0, "replaced": 0, "moved": 0, "removed": 0, "unchanged": 0, **values}
+    return BuildReport(index="x.diffsim", model="mini", modes=("style",), **counts).to_dict()
+
+
+def test_a_build_counts_added_and_completed_together(capsys: pytest.CaptureFixture[str]) -> None:
+    print_build(report(items=3000, added=1528, completed=1472, unchanged=1472, seconds=30.0), quiet=False)
+    said = capsys.readouterr().err.splitlines()
+    assert said == [
+        "1528 added and 1472 completed in 30.0 s (100.0 images/s)",
+        "1472 were there already, and lacked something until now",
+    ]
+    print_build(report(items=1, added=1, seconds=0.5, rejected={"empty": 1}), quiet=False)
+    shown = capsys.readouterr()
+    assert shown.out == "x.diffsim: 1 image (style; model mini)\n"
+    assert shown.err.endswith("diffsim-index info --rejects --index x.diffsim\n")
+
+
+def test_hints_name_the_index_where_another_would_be_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a b.diffsim" / "generations").mkdir(parents=True)
+    assert naming("diffsim-index info", tmp_path / "a b.diffsim") == "diffsim-index info"
+    (tmp_path / "c.diffsim" / "generations").mkdir(parents=True)
+    assert naming("diffsim-index info", "a b.diffsim") == "diffsim-index info --index 'a b.diffsim'"
+
+
+def test_a_repair_says_what_it_took_out_and_what_is_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from retrieval.indexing.build import build_index
+
+    photos, index = tmp_path / "photos", tmp_path / "x.diffsim"
+    paint(photos, range(6))
+    with tiny_model():
+        build_index(photos, index, model="mini", modes=["style"], run=RUN)
+    flip_bit(index / "items/000002/items.parquet", 800)
+    repaired = repair(index)
+    print_damages(index, repaired.damages, repaired)
+    shown = capsys.readouterr()
+    assert "items.parquet has changed" in shown.out
+    assert "restore" not in shown.out
+    assert shown.err == (
+        f"taken out, with 4 images of 6; compute again what is lacking with: "
+        f"diffsim-index build {photos} --index {index}\n"
+    )
+
+
+def results(*scores: float, coarse: bool = False) -> Results:
+    found = tuple(
+        Result(rank, rank, f"/{rank}.png", None if coarse else score, score, rank) for rank, score in enumerate(scores)
+    )
+    return Results(found, {}, "style", {}, {})
+
+
+def test_a_sheet_tells_coarse_scores_and_ties_apart() -> None:
+    (exact,) = sheet_rows([results(0.91234, 0.91241, 0.5)], "q.png", room=2)
+    assert [cell.caption for cell in exact.neighbours] == ["0.9123", "0.9124"]
+    (coarse,) = sheet_rows([results(0.9, 0.8, coarse=True)], "q.png")
+    assert [cell.caption for cell in coarse.neighbours] == ["0.900", "0.800"]
+    assert (exact.title, coarse.title) == ("style", "style, coarse ranking: scores of the coarse stage")
+
+
+def test_letters_beyond_ascii_are_drawn_or_lose_their_accents(monkeypatch: pytest.MonkeyPatch) -> None:
+    from retrieval.drawing import fonts
+
+    own = own_font(14)
+    assert drawable("plain", own) == ("plain", own)
+    monkeypatch.setattr(fonts, "_named", lambda name, size: None)  # a machine without fonts
+    assert drawable("Grüße", own)[0] == "Gruße"

@@ -1,0 +1,338 @@
+"""Full disks, Ctrl-C anywhere, power failures and damaged files: an index gives the truth or an error, nothing else."""
+
+import errno
+import os
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from index_store.generation import read_current
+from index_store.layout import Layout
+from index_store.reader import IndexReader
+from retrieval.encoding.loaded_models import LoadedModels, load_models
+from retrieval.errors import IndexCorruptError, NoSpaceError
+from retrieval.indexing.build import build_index
+from retrieval.indexing.estimate import CATALOGUE_BYTES
+from retrieval.indexing.maintenance import verify as find_damages
+from retrieval.indexing.reports import BuildEvent, BuildReport
+from retrieval.search.engine import Engine
+from retrieval.settings import BuildSettings, EngineSettings
+from tests.support.stub_models import RUN, Contents, Operations, TinyExtractor, flip_bit, paint, tiny_model
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three images and a reject: two segments of two."""
+    folder = tmp_path_factory.mktemp("faults") / "photos"
+    paint(folder, range(4))
+    (folder / "001.png").write_bytes(b"no image")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(photos: Path) -> Contents:
+    """What an undisturbed build gives."""
+    build(photos, photos.parent / "whole.diffsim")
+    return Contents.of(photos.parent / "whole.diffsim")
+
+
+def build(photos: Path, index: Path, on_event: Callable[[BuildEvent], None] = lambda event: None) -> BuildReport:
+    run = replace(RUN, segment_rows=2)
+    with tiny_model():
+        return build_index(photos, index, model="mini", modes=["style"], run=run, on_event=on_event)
+
+
+def add(photos: Path, index: Path) -> BuildReport:
+    """Add a mode, and the encoder that it needs, to an index."""
+    with tiny_model():
+        return build_index(photos, index, modes=["instance"], run=replace(RUN, segment_rows=2))
+
+
+def run_out_of_space() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def assert_partial(index: Path, whole: Contents, segments: int) -> None:
+    """Assert that the index holds the first batches of ``whole``, in as many segments or one more."""
+    if not Layout(index).current.exists():
+        assert segments == 0
+        return
+    kept = Contents.of(index)
+    assert segments <= len(IndexReader(index).generation.segments) <= segments + 1
+    assert (len(kept.items) + len(kept.rejects)) % 2 == 0, "a batch counts as a whole or not at all"
+    assert kept.differences(replace(whole.first(len(kept.items)), rejects=whole.rejects[: len(kept.rejects)])) == []
+
+
+# --- The disk is full, or the user has had enough
+
+
+@pytest.mark.parametrize(("act", "step"), [(run_out_of_space, 7), (interrupt, 3)])
+def test_a_build_stopped_at_any_write_keeps_what_was_committed_and_resumes(
+    photos: Path, whole: Contents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: Callable[[], None], step: int
+) -> None:
+    """A full disk hits any thread, Ctrl-C only the main one."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # the machine stays up
+    only_main = act is interrupt
+    with Operations(tmp_path, 0, act, only_main=only_main).watched() as undisturbed:
+        build(photos, tmp_path / "undisturbed")
+    outcomes: Counter[str] = Counter()
+    for number in range(1, undisturbed.count + 1, step):
+        index = tmp_path / f"{number}.diffsim"
+        events: Counter[str] = Counter()
+        with (
+            suppress(KeyboardInterrupt, NoSpaceError),
+            Operations(tmp_path, number, act, only_main=only_main).watched(),
+        ):
+            build(photos, index, lambda event, events=events: events.update([event.kind]))
+            outcomes["went on"] += 1
+        assert_partial(index, whole, events["committed"])
+        build(photos, index)
+        assert Contents.of(index).differences(whole) == [], f"stopped at operation {number}"
+        shutil.rmtree(index)
+        outcomes["stopped"] += 1
+    assert outcomes["stopped"] > 30
+    assert outcomes["went on"] < 0.2 * outcomes["stopped"], "some folders were there already; nothing else went on"
+
+
+@pytest.mark.parametrize(("act", "step"), [(run_out_of_space, 17), (interrupt, 11)])
+def test_an_addition_stopped_at_any_write_keeps_what_was_there_and_resumes(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: Callable[[], None], step: int
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # the machine stays up
+    only_main = act is interrupt
+    base, added, index = tmp_path / "base.diffsim", tmp_path / "added.diffsim", tmp_path / "x.diffsim"
+    build(photos, base)
+    shutil.copytree(base, added)
+    with Operations(added, 0, act, only_main=only_main).watched() as undisturbed:
+        add(photos, added)
+    before, after = Contents.of(base), Contents.of(added)
+    assert list(after.vectors) == ["descriptor", "subject"]
+    for number in range(1, undisturbed.count + 1, step):
+        shutil.copytree(base, index)
+        with suppress(KeyboardInterrupt, NoSpaceError), Operations(index, number, act, only_main=only_main).watched():
+            add(photos, index)
+        reader = IndexReader(index)
+        assert reader.items() == before.items
+        style = reader.attention("style", range(len(reader)))
+        assert [row.tobytes() for row in style["q"]] == before.tensors["style/q"]
+        if "instance" in reader.generation.modes:
+            rows = [row for row, has in enumerate(reader.has_tensors("instance")) if has]
+            there = reader.attention("instance", rows)["v"] if rows else []
+            assert [row.tobytes() for row in there] == [after.tensors["instance/v"][row] for row in rows]
+        assert find_damages(index) == []
+        add(photos, index)
+        assert Contents.of(index).differences(after) == [], f"stopped at operation {number}"
+        shutil.rmtree(index)
+    assert undisturbed.count > 60
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 4 MB; where none may be mounted, the test is skipped."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if shutil.which("mount") is None:
+        pytest.skip("there is no mount")
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", place], capture_output=True).returncode:
+        pytest.skip("mounting needs root")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+def test_a_disk_that_fills_up_keeps_what_was_committed(photos: Path, whole: Contents, small_disk: Path) -> None:
+    index, filler = small_disk / "x.diffsim", small_disk / "filler"
+
+    def fill_up(event: BuildEvent) -> None:
+        if event.kind == "committed":  # someone else takes the rest of the disk
+            with suppress(OSError), filler.open("wb") as file:
+                while True:
+                    file.write(bytes(4096))
+                    file.flush()
+
+    with pytest.raises(NoSpaceError, match="what was committed is intact"):
+        build(photos, index, fill_up)
+    assert len(IndexReader(index).generation.segments) == 1
+    assert_partial(index, whole, 1)
+    filler.unlink()
+    build(photos, index)
+    assert Contents.of(index).differences(whole) == []
+
+
+def test_ctrl_c_while_the_model_works_does_not_split_a_batch(
+    photos: Path, whole: Contents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first batch has a reject: it must not be recorded without the image beside it."""
+    monkeypatch.setattr(TinyExtractor, "extract", lambda *arguments: interrupt())
+    with pytest.raises(KeyboardInterrupt):
+        build(photos, tmp_path / "x.diffsim")
+    assert Contents.of(tmp_path / "x.diffsim") == whole.first(0)
+
+
+@pytest.mark.parametrize("first_is_broken", [False, True])
+def test_a_build_that_cannot_fit_stops_before_anything_is_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first_is_broken: bool
+) -> None:
+    """One image is 1152 bytes of tensors, 32 of vectors and some of the catalogue here; rejects are not known yet."""
+    paint(tmp_path / "photos", range(6))
+    if first_is_broken:
+        for name in ("000.png", "001.png"):
+            (tmp_path / "photos" / name).write_bytes(b"a whole batch of rejects")
+    index = tmp_path / "x.diffsim"
+    needed = (3 * 2 * 192 + 2 * 48 + CATALOGUE_BYTES) * 6
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=needed - 1))
+    with pytest.raises(NoSpaceError, match=r"would grow by .* are free; --codec hidden-float16 would fit"):
+        build(tmp_path / "photos", index)
+    assert not index.exists()
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=needed))
+    assert build(tmp_path / "photos", index).items == (4 if first_is_broken else 6)
+
+
+# --- The power fails
+
+
+def test_everything_is_on_the_disk_before_current_names_it(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At every commit each named file was flushed as it is, and each folder when it already had its entries."""
+    flushed: dict[Path, object] = {}
+    own_fsync, own_replace = os.fsync, os.replace
+    commits = 0
+
+    def state(path: Path) -> object:
+        return frozenset(os.listdir(path)) if path.is_dir() else path.read_bytes()
+
+    def fsync(descriptor: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        flushed[path] = state(path)
+        own_fsync(descriptor)
+
+    def replace_checked(source: Any, target: Any) -> None:
+        nonlocal commits
+        own_replace(source, target)
+        if Path(source) in flushed:
+            flushed[Path(target)] = flushed.pop(Path(source))
+        if Path(target).name == "CURRENT":
+            commits += 1
+            layout = Layout(Path(target).parent)
+            generation = read_current(layout)
+            needed = [layout.current, layout.generation(generation.number)]
+            for segment in generation.segments:
+                trees = [layout.segment(segment.name), *(layout.attention(m, segment.name) for m in segment.attention)]
+                needed += [path for tree in trees for path in tree.rglob("*")]
+            for path in needed:
+                assert path.is_dir() or flushed[path] == state(path), f"{path} was not flushed"
+                while path != layout.root and path != layout.current:
+                    assert path.name in flushed[path.parent], f"{path.parent} was not flushed with {path.name}"
+                    path = path.parent
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace_checked)
+    build(photos, tmp_path / "x.diffsim")
+    assert commits == 3
+    add(photos, tmp_path / "x.diffsim")
+    assert commits == 6, "the mode is listed, then two segments are filled"
+    assert "CURRENT" in flushed[tmp_path / "x.diffsim"], "the commit itself is flushed before the build says done"
+
+
+# --- Files are damaged
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten images and a reject under the embedded model; two segments."""
+    folder = tmp_path_factory.mktemp("real")
+    paint(folder / "photos", range(11))
+    (folder / "photos" / "007.png").write_bytes(b"no image")
+    run = BuildSettings(device="cpu", batch_size=6, segment_rows=6, workers=1)
+    build_index(folder / "photos", folder / "x.diffsim", model="mini", modes=["style"], image_size=64, run=run)
+    return folder / "x.diffsim"
+
+
+@pytest.fixture(scope="module")
+def search(real: Path) -> Callable[[Path], list[object]]:
+    """Search in two ways what is opened anew each time; only the models are loaded once."""
+    loaded: list[LoadedModels] = []
+
+    def load_once(*arguments: Any) -> LoadedModels:
+        loaded[:] = loaded or [load_models(*arguments)]
+        return loaded[0]
+
+    def search(index: Path) -> list[object]:
+        query = real.parent / "photos" / "003.png"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("retrieval.search.engine.load_models", load_once)
+            engine = Engine.open(index, EngineSettings(device="cpu"))
+            return [
+                engine.search(query, "style", exhaustive=True, k=100).results,
+                engine.search(query, "style", candidates=3, k=3).results,
+            ]
+
+    return search
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "deleted": Path.unlink,
+    "emptied": lambda path: path.write_bytes(b""),
+    "halved": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "one byte short": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "zeroed": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "last 4 KB zeroed": lambda path: path.write_bytes(
+        path.read_bytes()[:-4096] + bytes(min(4096, path.stat().st_size))
+    ),
+    "grown": lambda path: path.write_bytes(path.read_bytes() + b"\0"),
+    **{
+        f"bit at {percent} %": lambda path, percent=percent: flip_bit(
+            path, (8 * path.stat().st_size - 1) * percent // 100
+        )
+        for percent in (0, 11, 50, 83, 100)
+    },
+}
+HARMLESS = {
+    "LOCK": "holds nothing",
+    "generations/000002.json": "is an older generation",
+    "items/000003/rejects.parquet": "is read when rejects are asked for",
+    "attention/style/000003.zarr/q/zarr.json": "is there for other readers",
+}
+
+
+def test_damage_to_any_file_gives_the_same_results_or_an_error_that_names_it(
+    real: Path, search: Callable[[Path], list[object]], tmp_path: Path
+) -> None:
+    expected = search(real)
+    shard = "c/0/0/0/0/0"
+    files = ["CURRENT", "generations/000003.json", "items/000002/items.parquet", "items/000003/items.parquet"]
+    files += ["items/000003/vectors/descriptor.npy"]
+    files += [f"attention/style/000003.zarr/{array}/{shard}" for array in "qkv"]
+    index = tmp_path / "x.diffsim"
+    shutil.copytree(real, index)
+    print(f"\n{'file':45} {'damage':17} outcome")
+    for name in [*files, *HARMLESS]:
+        victim = index / name
+        content = victim.read_bytes()
+        for damage, apply in DAMAGES.items():
+            if name == "LOCK" and damage not in ("deleted", "grown"):
+                continue  # it is empty
+            apply(victim)
+            try:
+                outcome, message = "the same results", ""
+                assert search(index) == expected, f"{name} {damage}: another result"
+            except IndexCorruptError as error:
+                outcome, message = "an error that names it", str(error)
+            harmless = name in HARMLESS or (name, damage) == ("CURRENT", "one byte short")  # the newline
+            assert harmless == (not message), f"{name} {damage}: {message}"
+            assert not message or name in message or (damage == "deleted" and f"('{victim.name}')" in message)
+            print(f"{name:45} {damage:17} {outcome}")
+            victim.write_bytes(content)
+    assert search(index) == expected

@@ -1,0 +1,253 @@
+"""The engine on a drawn gallery and the embedded model, and on the tiny Stable Diffusion."""
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retrieval import Engine, EngineSettings, build_index
+from retrieval.errors import ImageError, IndexIncompatibleError, UsageError
+from retrieval.sample_images.pictures import MOTIFS, STYLES
+from retrieval.settings import SearchChoices
+from tests.support.paths import DATA
+from tests.support.stub_models import RUN, paint
+
+TINY = DATA / "tiny_sd15"
+
+
+@pytest.fixture(scope="module")
+def engine(index: Path) -> Engine:
+    return Engine.open(index)
+
+
+def test_every_mode_answers_and_puts_the_query_first(engine: Engine, gallery: Path) -> None:
+    query = gallery / STYLES[0] / f"{MOTIFS[2]}.png"
+    for mode in ("style", "instance", "semantic"):
+        results = engine.search(query, mode, k=5)
+        assert [result.rank for result in results] == [1, 2, 3, 4, 5]
+        assert results[0].path == str(query)
+        assert results[0].score == pytest.approx(1.0, abs=1e-3)  # float16 storage
+        scores = [result.score or 0.0 for result in results]
+        assert scores == sorted(scores, reverse=True)
+
+
+def test_style_mode_prefers_the_querys_style(engine: Engine, gallery: Path) -> None:
+    """Chance would be 7 of 39."""
+    hits = [
+        Path(result.path).parent.name == style
+        for style in STYLES[:5]
+        for result in engine.search(gallery / style / f"{MOTIFS[0]}.png", "style", k=4, exclude_query=True)
+    ]
+    assert np.mean(hits) > 0.5
+
+
+def test_enough_candidates_equal_an_exhaustive_search(engine: Engine, gallery: Path) -> None:
+    query = gallery / STYLES[1] / f"{MOTIFS[1]}.png"
+    few, all_of_them = engine.search(query, candidates=40, k=40), engine.search(query, exhaustive=True, k=40)
+    assert [r.id for r in few] == [r.id for r in all_of_them]
+    np.testing.assert_allclose([r.score for r in few], [r.score for r in all_of_them], atol=1e-6)
+    assert all(r.coarse_rank is None for r in all_of_them)
+    assert sorted(r.coarse_rank or 0 for r in few) == list(range(1, 41))
+
+
+def test_the_coarse_ranking_alone(engine: Engine, gallery: Path) -> None:
+    results = engine.search(gallery / STYLES[1] / f"{MOTIFS[1]}.png", rerank=False, k=6)
+    assert [r.coarse_rank for r in results] == [1, 2, 3, 4, 5, 6]
+    assert all(r.score is None for r in results)
+    cosines = [r.coarse_score or 0.0 for r in results]
+    assert cosines == sorted(cosines, reverse=True)
+
+
+def test_scores_are_those_of_single_pairs(engine: Engine, gallery: Path) -> None:
+    query = gallery / STYLES[2] / f"{MOTIFS[3]}.png"
+    for result in engine.search(query, "instance", k=4):
+        assert engine.score(query, result.path, "instance") == pytest.approx(result.score, abs=1e-3)
+
+
+def test_mse_orders_the_other_way_and_starts_at_zero(engine: Engine, gallery: Path) -> None:
+    query = gallery / STYLES[0] / f"{MOTIFS[0]}.png"
+    results = engine.search(query, similarity="mse", k=40)
+    scores = [r.score or 0.0 for r in results]
+    assert scores == sorted(scores)
+    assert results[0].path == str(query)
+    limit = scores[5]
+    assert len(engine.search(query, similarity="mse", k=40, min_score=limit)) == 6
+
+
+def test_a_least_score_and_leaving_the_query_out(engine: Engine, gallery: Path, tmp_path: Path) -> None:
+    query = gallery / STYLES[0] / f"{MOTIFS[0]}.png"
+    everything = engine.search(query, k=40)
+    limit = everything[7].score
+    assert len(engine.search(query, k=40, min_score=limit)) == 8
+    copy = tmp_path / "copy.png"
+    shutil.copy(query, copy)
+    without = engine.search(copy, k=39, exclude_query=True)
+    assert str(query) not in [r.path for r in without]
+    assert [r.id for r in without] == [r.id for r in everything[1:]]
+
+
+@pytest.mark.usefixtures("tiny")
+def test_leaving_the_query_out_is_searching_an_index_without_its_copies(tmp_path: Path) -> None:
+    """However many copies there are, and however few candidates."""
+    others = paint(tmp_path / "images", range(11))
+    build_index(tmp_path / "images", tmp_path / "without.diffsim", run=RUN)
+    query = paint(tmp_path / "query", ["query.png"])[0]
+    for number in range(31):
+        shutil.copy(query, tmp_path / "images" / f"copy {number}.png")
+    build_index(tmp_path / "images", tmp_path / "with.diffsim", run=RUN)
+    wanted: list[SearchChoices] = [{}, {"exhaustive": True}, {"rerank": False}, {"candidates": 5, "k": 5}]
+
+    def results(name: str, choices: SearchChoices) -> list[tuple[str, float | None, int | None]]:
+        found = Engine.open(tmp_path / f"{name}.diffsim").search(query, exclude_query=True, **choices)
+        return [(result.path, result.shown_score, result.coarse_rank) for result in found]
+
+    for choices in wanted:
+        assert results("with", choices) == results("without", choices)
+        assert len(results("with", choices)) == choices.get("k", 10)
+    assert len(results("with", {"k": 40})) == len(others)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_an_image_without_a_vector_is_found_exhaustively_alone(tmp_path: Path) -> None:
+    """Its file was out of reach when the encoder of another mode was added."""
+    query = paint(tmp_path / "photos", range(6))[2]
+    index = tmp_path / "t.diffsim"
+    build_index(tmp_path / "photos", index, run=RUN, modes=["style"])
+    away = (tmp_path / "photos").rename(tmp_path / "away")
+    here = paint(tmp_path / "other", ["new.png"])[0]
+    build_index(tmp_path / "other", index, run=RUN, modes=["instance"])
+    found = Engine.open(index).search(away / query.name, "instance", rerank=False, k=7)
+    assert [result.path for result in found] == [str(here)]
+    assert "6 images lack a vector of the coarse stage, and only --exhaustive" in found.notes[0]
+    away.rename(tmp_path / "photos")
+    assert len(Engine.open(index).search(query, "instance", exhaustive=True, k=7)) == 7
+
+
+def test_paths_bytes_pictures_and_arrays_are_one_query(engine: Engine, gallery: Path) -> None:
+    path = gallery / STYLES[0] / f"{MOTIFS[4]}.png"
+    picture = Image.open(path)
+    forms = [path, str(path), path.read_bytes(), picture, np.asarray(picture)]
+    answers = [[(r.id, r.score) for r in engine.search(form, k=6)] for form in forms]
+    assert all(answer == answers[0] for answer in answers)
+
+
+def test_many_queries_get_the_results_of_single_searches(
+    engine: Engine, gallery: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retrieval.search.engine.QUERIES_AT_ONCE", 3)
+    files = sorted(gallery.rglob("*.png"))[::6]
+    assert len(files) == 7
+    for mode in engine.modes:
+        together = list(engine.search_many(files, mode, candidates=9, k=5))
+        assert [query for query, _ in together] == files
+        for query, found in together:
+            alone = engine.search(query, mode, candidates=9, k=5)
+            assert [r.id for r in found] == [r.id for r in alone]
+            np.testing.assert_allclose([r.score for r in found], [r.score for r in alone], atol=1e-6)
+            assert found.query == alone.query
+
+
+def test_a_query_that_is_no_image_is_told_and_passed_over(engine: Engine, gallery: Path, tmp_path: Path) -> None:
+    good, bad = gallery / STYLES[0] / f"{MOTIFS[0]}.png", tmp_path / "broken.png"
+    bad.write_bytes(b"no image")
+    told: list[object] = []
+    found = list(engine.search_many([bad, good, bad], k=1, on_unusable=lambda query, error: told.append(query)))
+    assert [query for query, _ in found] == [good]
+    assert told == [bad, bad]
+    with pytest.raises(ImageError, match=r"broken\.png"):
+        list(engine.search_many([good, bad]))
+    assert list(engine.search_many([])) == []
+
+
+def test_an_item_is_found_by_id_and_by_the_end_of_its_path(engine: Engine, gallery: Path) -> None:
+    name = f"{STYLES[3]}/{MOTIFS[5]}.png"
+    path = gallery / name
+    found = engine.search(path, k=1)[0]
+    assert engine.locate(name) == engine.locate(f"id:{found.id}") == path
+    assert engine.locate(str(path)) == str(path)
+    with pytest.raises(UsageError, match="fits 5 items"):
+        engine.locate(f"{MOTIFS[5]}.png")
+    with pytest.raises(UsageError, match="no such file, and no item"):
+        engine.locate("nothing.png")
+    with pytest.raises(UsageError, match="no such file"):
+        engine.locate("id:4000")
+
+
+def test_bad_requests_are_told(engine: Engine, gallery: Path, tmp_path: Path) -> None:
+    query = gallery / STYLES[0] / f"{MOTIFS[0]}.png"
+    with pytest.raises(UsageError, match="unknown mode 'stile'; this index has: style, instance, semantic"):
+        engine.search(query, "stile")
+    with pytest.raises(UsageError, match="k must be at least 1"):
+        engine.search(query, k=0)
+    with pytest.raises(UsageError, match="exclude each other"):
+        engine.search(query, exhaustive=True, rerank=False)
+    with pytest.raises(UsageError, match="unknown similarity"):
+        engine.search(query, similarity="euclid")  # type: ignore[typeddict-item]
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no picture")
+    with pytest.raises(ImageError, match=r"broken\.jpg"):
+        engine.search(broken)
+    with pytest.raises(UsageError, match="uint8"):
+        engine.search(np.zeros((4, 4)))
+
+
+def test_a_mode_that_the_index_lacks_says_how_to_get_it(gallery: Path, tmp_path: Path) -> None:
+    build_index(gallery / STYLES[0], tmp_path / "a.diffsim", model="mini", modes=["style"])
+    with pytest.raises(IndexIncompatibleError, match=r"diffsim-index build .* --modes instance --index"):
+        Engine.open(tmp_path / "a.diffsim").search(gallery / STYLES[0] / f"{MOTIFS[0]}.png", "instance")
+
+
+def test_many_threads_get_the_same_answers(index: Path, gallery: Path) -> None:
+    engine = Engine.open(index)
+    queries = [gallery / style / f"{motif}.png" for style in STYLES[:2] for motif in MOTIFS]
+    alone = [[(r.id, r.score) for r in engine.search(query, k=4)] for query in queries]
+    fresh = Engine.open(index)
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda query: [(r.id, r.score) for r in fresh.search(query, k=4)], queries))
+    assert together == alone
+
+
+def test_results_are_plain_values_and_html(engine: Engine, gallery: Path) -> None:
+    results = engine.search(gallery / STYLES[0] / f"{MOTIFS[0]}.png", "semantic", k=2)
+    values = results.to_dict()
+    counts = ["computed", "cached", "left_out"]
+    assert list(values) == ["schema", "index", "query", "mode", "timing_ms", *counts, "notes", "results"]
+    assert [values[name] for name in counts] == [0, 0, 0]
+    assert values["index"]["model"] == "mini"
+    assert set(values["timing_ms"]) == {"embed", "coarse", "read", "rerank", "compute", "total"}
+    assert "not meaning" in values["notes"][0]
+    assert f"{MOTIFS[0]}.png" in results._repr_html_()
+    assert len(results[:1]) == 1
+
+
+def test_sd15_end_to_end_with_pairwise_noise(tmp_path: Path) -> None:
+    images = DATA / "golden_images"
+    index = tmp_path / "g.diffsim"
+    options = {"model": "sd15", "weights": str(TINY), "image_size": 128, "encoders": {}, "alpha": "drop"}
+    build_index(images, index, modes=["style", "instance"], **options)  # type: ignore[arg-type]
+    engine = Engine.open(index)
+    first, second = sorted(images.glob("*.png"))[:2]
+    results = engine.search(first, "style", k=6)
+    assert {Path(r.path) for r in results} == set(images.glob("*.png"))
+    by_path = {Path(r.path): r.score for r in results}
+    assert by_path[first] < 1.0 - 1e-6  # query and gallery have different noise, as published
+    assert engine.score(first, second, "style") == pytest.approx(by_path[second], abs=1e-4)
+    assert engine.search(first, "instance", k=6)[0].score != results[0].score
+    with pytest.raises(UsageError, match="no coarse stage"):
+        engine.search(first, rerank=False)
+
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(TINY, moved)
+    again = Engine.open(index, EngineSettings(weights=str(moved))).search(first, "style", k=6)
+    assert [r.score for r in again] == [r.score for r in results]
+
+    other = moved / "unet" / "diffusion_pytorch_model.safetensors"
+    data = bytearray(other.read_bytes())
+    data[-1] ^= 1
+    other.write_bytes(bytes(data))
+    with pytest.raises(IndexIncompatibleError, match=r"model\.weights: .* in the index"):
+        Engine.open(index, replace(EngineSettings(), weights=str(moved))).search(first)

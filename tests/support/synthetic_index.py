@@ -1,0 +1,43 @@
+"""Indexes of random vectors, without tensors: for what depends on the number of items alone."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from index_store.catalog import Item
+from index_store.commit import commit
+from index_store.generation import Generation
+from index_store.layout import Layout
+from index_store.segment_writer import SegmentWriter
+
+ENCODER = "e"
+EMPTY = Generation(0, {"model": {"name": "none"}, "encoders": {ENCODER: {}}}, {}, (), (ENCODER,), ())
+
+
+def add_segments(
+    root: Path,
+    rows: Sequence[int],
+    dim: int,
+    seed: int = 0,
+    generation: Generation = EMPTY,
+    structured: bool = True,
+) -> Generation:
+    """Add segments of so many ``rows`` each, in one commit: a centre every thousand rows and noise, or noise alone."""
+    generator = np.random.default_rng([seed, generation.next_id])
+    centres = generator.standard_normal((max(1, sum(rows) // 1000), dim), dtype=np.float32)
+    layout, records, next_id = Layout(root), [], generation.next_id
+    for number, count in enumerate(rows):
+        vectors = generator.standard_normal((count, dim), dtype=np.float32)
+        if structured:
+            vectors += 1.5 * centres[generator.integers(0, len(centres), count)]
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        ids = range(next_id, next_id + count)
+        items = [Item(n, f"/pictures/{n // 1000:06d}/{n:09d}.jpg", 1, 1, f"{n:064x}", 512, 512) for n in ids]
+        writer = SegmentWriter(layout, f"{generation.number + 1:06d}-{number:04d}")
+        writer.append(items, [], {ENCODER: vectors.astype(np.float16)}, {})
+        records.append(writer.finish())
+        next_id += count
+    grown = replace(generation, segments=(*generation.segments, *records), next_id=next_id)
+    return commit(layout, grown, "tests")
