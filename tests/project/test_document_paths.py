@@ -1,4 +1,4 @@
-"""Paths in the documents exist; the map of the code has its folders, its layers, and the way of a search and a build."""
+"""Paths in the documents exist; the map of the code has its folders, its layers, and two ways through it."""
 
 import ast
 import re
