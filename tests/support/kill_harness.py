@@ -25,12 +25,12 @@ from unittest import mock
 import faiss  # noqa: F401  (imported here so that no child has to)
 import filelock  # noqa: F401
 import numpy as np
-import retrieval.backbones.descriptor
-import retrieval.backbones.mini  # noqa: F401
 import torch
 import zarr.codecs
 import zarr.storage  # noqa: F401
 
+import retrieval.models.mini.attention
+import retrieval.models.mini.pooled  # noqa: F401
 from index_store.layout import Layout
 from index_store.reader import IndexReader
 from retrieval.encoding.loaded_models import LoadedModels
