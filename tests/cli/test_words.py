@@ -21,7 +21,9 @@ from retrieval.metrics.base import MetricSettings
 from retrieval.search.results import Result, Results
 from retrieval.search.results_sheet import sheet_rows
 from retrieval.settings import BuildSettings, ModelSettings, SearchSettings
-from tests.support.stub_models import RUN, flip_bit, paint, tiny_model
+from tests.support.faults import flip_bit
+from tests.support.sample_index import RUN, paint
+from tests.support.stub_models import tiny_model
 
 
 def test_an_index_that_may_not_be_entered_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

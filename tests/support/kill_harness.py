@@ -39,7 +39,9 @@ from retrieval.indexing.fill import fill_index
 from retrieval.indexing.maintenance import verify
 from retrieval.search.engine import Engine
 from retrieval.settings import BuildSettings, EngineSettings
-from tests.support.stub_models import RUN, Contents, Operations, paint, tiny_model
+from tests.support.faults import Operations
+from tests.support.sample_index import RUN, Contents, paint
+from tests.support.stub_models import tiny_model
 
 IMAGES = 60
 SEGMENT = 8
