@@ -40,6 +40,7 @@ from retrieval.indexing.maintenance import verify
 from retrieval.search.engine import Engine
 from retrieval.settings import BuildSettings, EngineSettings
 from tests.support.faults import Operations
+from tests.support.ranking import assert_same_ranking
 from tests.support.sample_index import RUN, Contents, paint
 from tests.support.stub_models import tiny_model
 
@@ -197,7 +198,8 @@ def compare_to_the_end(photos: Path, index: Path, whole: Path) -> dict[str, Any]
         searches = []
         for query in sorted(photos.iterdir())[:: IMAGES // 3]:
             mine, expected = (engine.search(query, "style", exhaustive=True, k=IMAGES) for engine in engines)
-            searches.append(mine.results == expected.results)
+            assert_same_ranking(mine.results, expected.results, whole=True)
+            searches.append(len(mine.results))
         say(**look(index, whole), searches=searches)
 
     lines, _ = Child(work).wait()
