@@ -72,7 +72,8 @@ def _as_json(query: Any, given: "Results | DiffSimError", is_list: bool) -> dict
     if isinstance(given, DiffSimError):
         return {"schema": 1, "query": {"path": str(query)}, "error": str(given), "kind": given.kind}
     # Queries are searched some at a time: what they spent is shared out evenly.
-    return {**given.to_dict(), "notes": note_sentences(given), **({"timing_ms_is": "mean of queries searched together"} if is_list else {})}
+    shared = {"timing_ms_is": "mean of queries searched together"} if is_list else {}
+    return {**given.to_dict(), "notes": note_sentences(given), **shared}
 
 
 def note_sentences(results: "Results") -> list[str]:
