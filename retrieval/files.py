@@ -1,9 +1,9 @@
 """Say before long work, not after it, that its result could not be written."""
 
 import os
-import secrets
 from pathlib import Path
 
+from index_store.files import replace_file as replace_file  # passed on to the packages that may not know the store
 from retrieval.errors import DiffSimError
 
 
@@ -20,12 +20,7 @@ def check_writable(path: Path) -> None:
 
 def _replace(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".sheet-{secrets.token_hex(6)}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    replace_file(path, data)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -22,6 +22,7 @@ from index_store.lock import writer_lock
 from index_store.reader import IndexReader
 from index_store.remote.mirror import index_name
 from index_store.segment_writer import SegmentWriter
+from index_store.vectors.training import train_where_due
 from retrieval.encoding.batches import Failure, FileBatch, batch_size, workers
 from retrieval.encoding.fingerprint import grown_fingerprint
 from retrieval.encoding.loaded_models import InFlightBatch, LoadedModels, ModelInputs, load_models
@@ -256,7 +257,9 @@ class _Builder:
     def report(self, unreadable: Sequence[str]) -> BuildReport:
         """Train the coarse stage where the index has grown large enough for that, and sum up what is in it now."""
         reader = IndexReader(self._root)
-        reader.train_where_due(lambda encoder: self._emit(BuildEvent("training", encoder, total=len(reader))))
+        train_where_due(
+            reader.vector_reader, lambda encoder: self._emit(BuildEvent("training", encoder, total=len(reader)))
+        )
         return BuildReport(
             index=index_name(self._root),
             model=self._recipe.settings.model,

@@ -24,6 +24,7 @@ from index_store.remote.pull import existing_root
 from index_store.row_locations import batched
 from index_store.segment_writer import SegmentWriter
 from index_store.tensors.cache import CacheKey, TensorCache
+from index_store.vectors.training import train_where_due
 from retrieval.encoding.batches import Failure, FileBatch, batch_size, workers
 from retrieval.encoding.fingerprint import check_fingerprint, tensors_digest
 from retrieval.encoding.loaded_models import InFlightBatch, ModelInputs, load_models
@@ -215,7 +216,9 @@ def _fill(
         progress.total = len(backlog)
         filled = filler.run(reader, backlog)
         reader = IndexReader(layout.root)
-        reader.train_where_due(lambda encoder: on_event(BuildEvent("training", encoder, total=len(reader))))
+        train_where_due(
+            reader.vector_reader, lambda encoder: on_event(BuildEvent("training", encoder, total=len(reader)))
+        )
     return FillReport(
         index=index_name(layout.root),
         model=recipe.settings.model,

@@ -11,16 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index_store.commit import commit
+from index_store.disk_usage import bytes_on_disk
 from index_store.files import write_array, writing
 from index_store.garbage import READER_GRACE, clear_uncommitted, drop_expired, retire
 from index_store.layout import Layout
 from index_store.lock import writer_lock
-from index_store.lookup import _matching
+from index_store.lookup import find_items
 from index_store.reader import IndexReader
 from index_store.remote.mirror import segment_name
 from index_store.remote.pull import existing_root
 from index_store.row_locations import batched
 from index_store.segment_writer import SegmentWriter
+from index_store.vectors.training import train_where_due
 from index_store.verify import Damage, find_damage, segment_ids, whole_generation, without_damage
 from retrieval.errors import IndexCorruptError, NoSpaceError, UsageError
 from retrieval.models.modes import Outputs
@@ -60,7 +62,7 @@ def remove_items(index: str | Path, patterns: Sequence[str]) -> Change:
     layout = Layout(existing_root(index))
     with writer_lock(layout):
         reader = IndexReader(layout.root)
-        ids = {item.id for pattern in patterns for item in _matching(reader, pattern)}
+        ids = {item.id for pattern in patterns for item in find_items(reader, pattern)}
         generation = reader.generation
         tombstones = tuple(sorted({*generation.tombstones, *ids}))
         commit(layout, replace(generation, tombstones=tombstones), CREATED_BY)
@@ -80,7 +82,7 @@ def compact(index: str | Path, now: bool = False, on_progress: Progress = lambda
         reader = IndexReader(layout.root)
         generation = drop_expired(layout, reader.generation)
         clear_uncommitted(layout, generation)
-        before = sum(reader.bytes_on_disk().values())
+        before = sum(bytes_on_disk(layout, generation.modes).values())
         free = shutil.disk_usage(layout.root).free
         if before > free:
             raise NoSpaceError(f"compacting {index} needs {before / 1e9:.1f} GB for a while, {free / 1e9:.1f} are free")
@@ -89,8 +91,8 @@ def compact(index: str | Path, now: bool = False, on_progress: Progress = lambda
         stored = commit(layout, replace(retired, segments=merged, tombstones=()), CREATED_BY)
         drop_expired(layout, stored, timedelta(0) if now else READER_GRACE)
         fresh = IndexReader(layout.root)
-        fresh.train_where_due()
-    after = sum(fresh.bytes_on_disk().values())
+        train_where_due(fresh.vector_reader)
+    after = sum(bytes_on_disk(layout, fresh.generation.modes).values())
     return Change(str(index), len(fresh), 0, len(merged), before, after)
 
 

@@ -493,7 +493,7 @@ def test_an_index_of_format_1_opens_and_grows(photos: Path, index: Path, whole: 
     del body["settings"]["attention"]
     for segment in body["segments"]:
         del segment["filled"]
-    path.write_text(json.dumps({"sha256": manifest._digest(body), "generation": body}))
+    path.write_text(json.dumps({"sha256": manifest.digest_of(body), "generation": body}))
     assert Engine.open(index).info()["format_version"] == 1
     assert Engine.open(index).info()["attention"] == "eager"
     assert len(answers(index, photos / "000.png", "style")) == 10
