@@ -17,7 +17,7 @@ from index_store.layout import Layout
 from index_store.reader import IndexReader
 from index_store.segment_writer import SegmentWriter
 from tests.index_store.small_index import assert_corrupt, item, read_all
-from tests.support.stub_models import flip_bit
+from tests.support.faults import flip_bit
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 INT64 = st.integers(-(2**63), 2**63 - 1)

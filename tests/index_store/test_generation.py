@@ -18,7 +18,7 @@ from index_store.generation import AttentionRecord, Generation, SegmentRecord, r
 from index_store.layout import Layout
 from index_store.reader import IndexReader
 from tests.index_store.small_index import assert_corrupt, read_all
-from tests.support.stub_models import flip_bit
+from tests.support.faults import flip_bit
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 NATURAL = st.integers(0, 2**53)

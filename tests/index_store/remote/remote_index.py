@@ -5,7 +5,8 @@ from pathlib import Path
 
 from index_store.remote.object_store import ObjectStore, open_store
 from retrieval.indexing.build import build_index
-from tests.support.stub_models import RUN, Contents, tiny_model
+from tests.support.sample_index import RUN, Contents
+from tests.support.stub_models import tiny_model
 
 
 def store_of(url: str) -> ObjectStore:

@@ -23,7 +23,7 @@ from retrieval.indexing.maintenance import verify
 from retrieval.indexing.reports import BuildEvent
 from tests.index_store.remote.remote_index import build, folder_of, names_in
 from tests.support.paths import ROOT
-from tests.support.stub_models import Contents, paint
+from tests.support.sample_index import Contents, paint
 
 pytestmark = pytest.mark.xdist_group("object_store")
 

@@ -12,7 +12,7 @@ from index_store.layout import Layout
 from index_store.remote.pull import local_root
 from retrieval.indexing.maintenance import repair, verify
 from tests.index_store.remote.remote_index import build, store_of
-from tests.support.stub_models import Contents, paint
+from tests.support.sample_index import Contents, paint
 
 pytestmark = pytest.mark.xdist_group("object_store")
 

@@ -20,7 +20,8 @@ from retrieval.indexing.maintenance import compact, remove_items
 from retrieval.search.engine import Engine
 from tests.cli.test_cli import failed, run
 from tests.index_store.remote.remote_index import build
-from tests.support.stub_models import RUN, Contents, paint, tiny_model
+from tests.support.sample_index import RUN, Contents, paint
+from tests.support.stub_models import tiny_model
 
 pytestmark = pytest.mark.xdist_group("object_store")
 

@@ -13,7 +13,7 @@ from index_store.lock import writer_lock
 from index_store.remote.object_store import ObjectStore
 from index_store.remote.pull import MIRRORS_VARIABLE, existing_root, local_root
 from tests.index_store.remote.remote_index import build, names_in, store_of
-from tests.support.stub_models import Contents, paint
+from tests.support.sample_index import Contents, paint
 
 pytestmark = pytest.mark.xdist_group("object_store")
 

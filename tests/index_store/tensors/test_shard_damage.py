@@ -20,7 +20,7 @@ from tests.index_store.tensors.small_group import (
     shard,
     write,
 )
-from tests.support.stub_models import flip_bit
+from tests.support.faults import flip_bit
 
 pytestmark = pytest.mark.usefixtures("small_shards")
 
