@@ -1,10 +1,10 @@
-"""DiffSim Retrieval: image search by style, instance or meaning.
+"""DiffSim Retrieval: image search by style, by subject or by meaning.
 
 >>> from retrieval import Engine, build_index
 >>> build_index("./coco", "coco.diffsim", modes=["style"])
 >>> Engine.open("coco.diffsim").search("query.jpg", mode="style", k=10)
 
-Importing this package costs nothing: what is named below is imported when it is first used.
+Importing this package is cheap: each name below is imported when it is first used.
 """
 
 from importlib import import_module
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from retrieval.indexing.dry_run import plan_build
     from retrieval.indexing.fill import fill_index
     from retrieval.indexing.reports import BuildEvent, BuildPlan, BuildReport, FillReport
+    from retrieval.progress import Cancellation, Progress
     from retrieval.search.engine import Engine
     from retrieval.search.results import Result, Results
     from retrieval.settings import BuildSettings, EngineSettings, SearchSettings
@@ -25,10 +26,12 @@ __all__ = [
     "BuildPlan",
     "BuildReport",
     "BuildSettings",
+    "Cancellation",
     "DiffSimError",
     "Engine",
     "EngineSettings",
     "FillReport",
+    "Progress",
     "Result",
     "Results",
     "SearchSettings",
@@ -42,10 +45,12 @@ _HOMES = {
     "BuildPlan": "indexing.reports",
     "BuildReport": "indexing.reports",
     "BuildSettings": "settings",
+    "Cancellation": "progress",
     "DiffSimError": "errors",
     "Engine": "search.engine",
     "EngineSettings": "settings",
     "FillReport": "indexing.reports",
+    "Progress": "progress",
     "Result": "search.results",
     "Results": "search.results",
     "SearchSettings": "settings",
