@@ -1,6 +1,6 @@
-"""What would help after an error or a note of the library, in terms of this command line.
+"""The remedy for an error or a note of the library, in the options of this command line.
 
-The library names what is wrong and gives an ``advice``: a word and facts. This table turns the word into options.
+The library's message says what is wrong. Its ``advice`` is a word, which this table turns into a clause with options.
 """
 
 from collections.abc import Mapping
@@ -8,15 +8,17 @@ from typing import Any
 
 from retrieval.errors import DiffSimError
 
-ADVICE: Mapping[str, str] = {}
-"""By the library's word for it, a clause for people; facts of the error fill its braces."""
+ADVICE: Mapping[str, str] = {
+    "smaller-batch-or-larger-commit": "choose a smaller --batch-size or a larger --segment-rows",
+}
+"""A clause for people by the library's word, in alphabetical order; the facts of the error fill its braces."""
 
 
 def with_advice(message: str, advice: str, facts: Mapping[str, Any]) -> str:
-    """Return ``message`` and, after a semicolon, the clause that ``advice`` stands for."""
+    """Return ``message`` and, after a semicolon, the clause for ``advice``, if there is any."""
     return f"{message}; {ADVICE[advice].format(**facts)}" if advice else message
 
 
 def sentence_of(error: DiffSimError) -> str:
-    """Return the one sentence that tells a user what happened and which option helps."""
+    """Return one sentence for the user: what happened, and which option helps."""
     return with_advice(str(error), error.advice, error.facts)
