@@ -8,7 +8,19 @@ from typing import Any
 
 from retrieval.errors import DiffSimError
 
-ADVICE: Mapping[str, str] = {}
+ADVICE: Mapping[str, str] = {
+    "add-modes": "add them with: diffsim-index build {sources} --modes {modes} --index {index}",
+    "choose-codec": "--codec {codec}{where} would fit ({size}); or name another disk (--index)",
+    "choose-codec-and-mode": "--codec {codec} --modes {mode}{where} would fit ({size}); or name another disk (--index)",
+    "choose-lazy": "--attention lazy{where} would fit ({size}); or name another disk (--index)",
+    "choose-mode": "--modes {mode}{where} would fit ({size}); or name another disk (--index)",
+    "keep-settings": "leave them out, or build another index (--index)",
+    "less-to-complete": "add or fill fewer modes (--modes), or let searches compute tensors (--attention lazy)",
+    "name-another-index": "name another place with --index",
+    "no-codec-fits": "even --codec {codec} needs {size}: index fewer images or modes (--modes), or name another disk",
+    "smaller-batch": "--batch-size {images} would fit",
+    "smaller-images": "choose a smaller --image-size or another model",
+}
 """By the library's word for it, a clause for people; facts of the error fill its braces."""
 
 

@@ -1,7 +1,6 @@
 """``diffsim-index``: make, update and inspect indexes."""
 
 import os
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -12,7 +11,7 @@ from cli.output import print_json, short_path
 from cli.parsing import parse_encoders, parse_names
 from cli.process import run, say, speaker, stopping, work_offline
 from cli.progress import IMAGES, BuildProgress, Pulse, TaskProgress
-from cli.reports import print_build, print_compact, print_damages, print_fill, print_info, print_plan
+from cli.reports import plan_to_json, print_build, print_compact, print_damages, print_fill, print_info, print_plan
 from index_store.locate import INDEX_VARIABLE, find_index, new_index_path
 from retrieval.errors import NoSpaceError
 from retrieval.settings import NEWEST, BuildSettings
@@ -120,7 +119,7 @@ def _build(sources: list[Path], asked: dict[str, Any], progress: BuildProgress) 
         return progress.kept(asked["index"] or new_index_path(sources[:1], Path()))
 
     with stopping(kept), progress:
-        return build_index(sources, on_event=progress.tell, **asked)
+        return build_index(sources, on_progress=progress.tell, **asked)
 
 
 def _plan(sources: list[Path], asked: dict[str, Any], as_json: bool) -> None:
@@ -129,7 +128,7 @@ def _plan(sources: list[Path], asked: dict[str, Any], as_json: bool) -> None:
     with Pulse("timing a few images", say):
         plan = plan_build(sources, **asked)
     if as_json:
-        print_json(plan.to_dict())
+        print_json(plan_to_json(plan))
     else:
         print_plan(plan)
     if not plan.fits:
@@ -168,7 +167,7 @@ def fill(
             order=order,
             weights=None if weights is None else str(weights),
             run=BuildSettings(device, batch_size, workers, segment_rows, commit_seconds, offline=offline),
-            on_event=progress.tell,
+            on_progress=progress.tell,
         ).to_dict()
     if as_json:
         print_json(report)
@@ -222,7 +221,11 @@ def compact(
     from retrieval.indexing.maintenance import compact as compact_index
 
     with TaskProgress(quiet, counted=IMAGES) as progress:
-        change = compact_index(find_index(index, os.environ, Path.cwd()), now, partial(progress.show, "copying"))
+        change = compact_index(
+            find_index(index, os.environ, Path.cwd()),
+            now,
+            lambda copied: progress.show("copying", copied.done, copied.total),
+        )
     if as_json:
         print_json(change.to_dict())
         return

@@ -85,7 +85,7 @@ class _Shown:
 
 
 class BuildProgress(_Shown):
-    """A bar for a build, or lines where there is no terminal; :meth:`tell` is the build's ``on_event``."""
+    """A bar for a build, or lines where there is no terminal; :meth:`tell` is the build's ``on_progress``."""
 
     def __init__(self, quiet: bool, bar: bool, what: str = "indexing") -> None:
         """Say nothing when ``quiet``; draw a bar when ``bar`` and stderr is a terminal."""
@@ -104,21 +104,21 @@ class BuildProgress(_Shown):
 
     def tell(self, event: "BuildEvent") -> None:
         """Show one event."""
-        if event.kind in ("planned", "committed"):
+        if event.stage in ("planned", "commit"):
             self._committed = (event.done, event.total)
-        if event.kind == "planned":
-            self._say(event.message)
-        elif event.kind == "model":
-            self._say(f"model {event.message}")
-        elif event.kind == "estimate" and event.estimate is not None:
+        if event.stage == "planned":
+            self._say(event.note)
+        elif event.stage == "model":
+            self._say(f"model {event.note}")
+        elif event.stage == "estimate" and event.estimate is not None:
             self._say(describe_estimate(event.estimate))
-        elif event.kind == "loaded":
+        elif event.stage == "loaded":
             self._began = time.monotonic()
             self._pulse.state = f"{self._what}: no batch is done yet"
-        elif event.kind == "batch":
+        elif event.stage == "encode":
             self._tell_batch(event)
-        elif event.kind == "training":
-            self._pulse.state = f"training the coarse index of {event.message} over {event.total} images"
+        elif event.stage == "train":
+            self._pulse.state = f"training the coarse index of {event.note} over {event.total} images"
             self._say(self._pulse.state)
 
     def _tell_batch(self, event: "BuildEvent") -> None:

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from cli.advice import ADVICE, with_advice
 from cli.output import describe_estimate
 from cli.process import clock
 from retrieval.text import counted, human_bytes
@@ -157,4 +158,15 @@ def print_plan(plan: "BuildPlan") -> None:
     if plan.seconds is not None and plan.seconds_an_image is not None:
         print(f"  time: about {clock(plan.seconds)} ({plan.seconds_an_image:.2g} s an image)")
     if plan.problem:
-        print(f"  it does not fit: {plan.problem}")
+        print(f"  it does not fit: {with_advice(plan.problem, plan.advice, plan.advice_facts)}")
+
+
+def plan_to_json(plan: "BuildPlan") -> dict[str, Any]:
+    """Return a dry run as JSON values, with every advice as a sentence."""
+    told = plan.to_dict()
+    facts = told.pop("advice_facts")
+    told["problem"] = with_advice(plan.problem, told.pop("advice"), facts)
+    if estimate := told["estimate"]:
+        facts = estimate.pop("advice_facts")
+        estimate["advice"] = ADVICE[estimate["advice"]].format(**facts) if estimate["advice"] else ""
+    return told

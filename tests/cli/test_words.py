@@ -85,8 +85,8 @@ def test_a_build_that_is_stopped_says_what_is_kept() -> None:
     progress = BuildProgress(quiet=True, bar=False)
     assert progress.kept("x.diffsim") == ""
     progress.tell(BuildEvent("planned", total=945))
-    progress.tell(BuildEvent("committed", done=560, total=945))
-    progress.tell(BuildEvent("batch", done=576, total=945))
+    progress.tell(BuildEvent("commit", done=560, total=945))
+    progress.tell(BuildEvent("encode", done=576, total=945))
     assert progress.kept("x.diffsim").startswith("560 of 945 images are done and in x.diffsim")
 
 
