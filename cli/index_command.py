@@ -12,12 +12,11 @@ from cli.output import print_json, short_path
 from cli.parsing import parse_names
 from cli.process import HELP, Speaker, run, stopping, work_offline
 from cli.progress import IMAGES, BuildProgress, ProgressBar
-from cli.reports import print_build, print_compact, print_damages, print_fill, print_info, print_plan
+from cli.reports import plan_to_json, print_build, print_compact, print_damages, print_fill, print_info, print_plan
 from index_store.locate import INDEX_VARIABLE, find_index, is_index, new_index_path
 from index_store.remote.object_store import is_url
 from retrieval.errors import NoSpaceError
 from retrieval.models.registry import describe_extractor
-from retrieval.progress import Progress
 from retrieval.settings import NEWEST
 from retrieval.text import counted
 
@@ -103,7 +102,7 @@ def _build(sources: list[Path], asked: dict[str, Any], progress: BuildProgress) 
         return progress.kept(asked["index"] or new_index_path(sources[:1], Path()))
 
     with stopping(kept), progress:
-        return build_index(sources, on_event=progress.tell, **asked)
+        return build_index(sources, on_progress=progress.tell, **asked)
 
 
 def _plan(sources: list[Path], asked: dict[str, Any], as_json: bool) -> None:
@@ -112,7 +111,7 @@ def _plan(sources: list[Path], asked: dict[str, Any], as_json: bool) -> None:
     with ProgressBar(Speaker(), state="timing a few images"):
         plan = plan_build(sources, **asked)
     if as_json:
-        print_json(plan.to_dict())
+        print_json(plan_to_json(plan))
     else:
         print_plan(plan)
     if not plan.fits:
@@ -156,7 +155,7 @@ def fill(
             order=order,
             weights=text_of(weights),
             run=how.settings(),
-            on_event=progress.tell,
+            on_progress=progress.tell,
         ).to_dict()
     if as_json:
         print_json(report)
@@ -211,7 +210,7 @@ def compact(
 
     speaker = speech.speaker()
     with ProgressBar(speaker, IMAGES) as bar:
-        change = compact_index(_named(index), now, lambda done, total: bar.show(Progress("copying", done, total)))
+        change = compact_index(_named(index), now, bar.show)
     if as_json:
         print_json(change.to_dict())
     else:

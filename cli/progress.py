@@ -153,22 +153,22 @@ class BuildProgress:
 
     def tell(self, event: "BuildEvent") -> None:
         """Show one event."""
-        if event.kind in ("planned", "committed"):
+        if event.stage in ("planned", "commit"):
             self._committed = (event.done, event.total)
-        if event.kind == "planned":
-            self._speaker.detail(event.message)
-        elif event.kind == "model":
-            self._say_model(event.message)
-        elif event.kind == "estimate" and event.estimate is not None:
+        if event.stage == "planned":
+            self._speaker.detail(event.note)
+        elif event.stage == "model":
+            self._say_model(event.note)
+        elif event.stage == "estimate" and event.estimate is not None:
             self._speaker.detail(describe_estimate(event.estimate))
-        elif event.kind == "loaded":
+        elif event.stage == "loaded":
             self._began = time.monotonic()
             self._bar.restart()
             self._bar.state = f"{self._what}: no batch is done yet"
-        elif event.kind == "batch":
+        elif event.stage == "encode":
             self._show_batch(event)
-        elif event.kind == "training":
-            self._bar.state = f"training the FAISS index of {event.message} on {event.total} images"
+        elif event.stage == "train":
+            self._bar.state = f"training the FAISS index of {event.note} on {event.total} images"
             self._speaker.say(self._bar.state)
 
     def _say_model(self, model: str) -> None:

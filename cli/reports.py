@@ -5,6 +5,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
+from cli.advice import ADVICE, with_advice
 from cli.output import describe_estimate, naming, short_path
 from cli.process import Speaker, clock, duration, say
 from cli.progress import describe_speeds, pace
@@ -168,4 +169,15 @@ def print_plan(plan: "BuildPlan") -> None:
     if plan.seconds is not None and plan.seconds_an_image is not None:
         print(f"  time: about {clock(plan.seconds)} ({plan.seconds_an_image:.2g} s per image)")
     if plan.problem:
-        print(f"  it does not fit: {plan.problem}")
+        print(f"  it does not fit: {with_advice(plan.problem, plan.advice, plan.advice_facts)}")
+
+
+def plan_to_json(plan: "BuildPlan") -> dict[str, Any]:
+    """Return a dry run as JSON values, with its advice as clauses for people."""
+    values = plan.to_dict()
+    facts = values.pop("advice_facts")
+    values["problem"] = with_advice(plan.problem, values.pop("advice"), facts)
+    if estimate := values["estimate"]:
+        facts = estimate.pop("advice_facts")
+        estimate["advice"] = ADVICE[estimate["advice"]].format(**facts) if estimate["advice"] else ""
+    return values

@@ -1,7 +1,7 @@
 """Read an index back and say, file by file, what is wrong; and take out what is damaged."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,8 +30,11 @@ class Damage:
     projection: str = ""
 
 
-def find_damage(root: Path) -> Iterator[Damage]:
-    """Read every byte that the current generation names, and yield what does not check out."""
+def find_damage(root: Path, on_segment: Callable[[int, int], None] = lambda done, total: None) -> Iterator[Damage]:
+    """Read every byte that the current generation names, and yield what does not check out.
+
+    ``on_segment`` is called before each segment with the number of segments done and in total.
+    """
     layout = Layout(root)
     try:
         read_current(layout)
@@ -46,7 +49,8 @@ def find_damage(root: Path) -> Iterator[Damage]:
         except IndexStoreError as error:
             yield Damage(f"{_told(error)} (mode {mode})", projection=mode)
     tombstones = frozenset(generation.tombstones)
-    for segment in generation.segments:
+    for number, segment in enumerate(generation.segments):
+        on_segment(number, len(generation.segments))
         yield from _segment_damage(layout, segment, tombstones)
 
 

@@ -200,7 +200,7 @@ class CandidateScorer:
             machinery.batch,
             machinery.workers,
             machinery.models.rules,
-            partial(machinery.models.prepare, need=need),
+            partial(machinery.models.prepare, outputs=need),
         )
         start = perf_counter()
         for batch in batches:

@@ -1,9 +1,9 @@
 """What the commands say beside their results: progress without a terminal, hints that can be pasted, refusals."""
 
-import queue
 import re
 from collections.abc import Callable
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import pytest
@@ -24,7 +24,9 @@ from retrieval.progress import Progress
 from retrieval.search.results import Result, Results
 from retrieval.search.results_sheet import sheet_rows
 from retrieval.settings import BuildSettings, ModelSettings, SearchSettings
-from tests.support.stub_models import RUN, flip_bit, paint, tiny_model
+from tests.support.faults import flip_bit
+from tests.support.sample_index import RUN, paint
+from tests.support.stub_models import tiny_model
 
 
 def test_an_index_that_may_not_be_entered_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,7 +60,7 @@ def test_settings_out_of_range_are_refused(settings: Callable[[], object], messa
 
 def test_long_work_without_a_terminal_says_that_it_lives(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LINE_SECONDS", 0.02)
-    said: queue.Queue[str] = queue.Queue()
+    said: Queue[str] = Queue()
     monkeypatch.setattr(Speaker, "say", lambda speaker, line: said.put(line))
     with ProgressBar(Speaker(), state="at work") as bar:
         assert re.fullmatch(r"at work \(0:0\d\)", said.get(timeout=60))
@@ -86,8 +88,8 @@ def test_a_build_that_is_stopped_says_what_is_kept() -> None:
     progress = BuildProgress(Speaker(quiet=True), bar=False)
     assert progress.kept("x.diffsim") == ""
     progress.tell(BuildEvent("planned", total=945))
-    progress.tell(BuildEvent("committed", done=560, total=945))
-    progress.tell(BuildEvent("batch", done=576, total=945))
+    progress.tell(BuildEvent("commit", done=560, total=945))
+    progress.tell(BuildEvent("encode", done=576, total=945))
     assert progress.kept("x.diffsim").startswith("560 of 945 images are done and in x.diffsim")
 
 

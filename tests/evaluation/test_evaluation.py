@@ -542,7 +542,7 @@ def test_coarse_recall_of_an_index(index: Path) -> None:
 def test_copies_of_the_query_are_not_what_the_coarse_stage_should_find(tmp_path: Path) -> None:
     """Of 24 images 20 are one: it has four others to be found. Where there is no other, nothing is to be measured."""
     from retrieval import Engine, build_index
-    from tests.support.stub_models import RUN, paint
+    from tests.support.sample_index import RUN, paint
 
     only, *_ = paint(tmp_path / "images", range(1))
     for number in range(19):

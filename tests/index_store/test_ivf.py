@@ -19,7 +19,7 @@ from index_store.vectors.flat import FlatIndex, import_faiss
 from index_store.vectors.ivf_and_rest import IVFAndRestIndex
 from retrieval import Engine, build_index
 from retrieval.indexing.maintenance import compact
-from tests.support.stub_models import flip_bit
+from tests.support.faults import flip_bit
 from tests.support.synthetic_index import ENCODER, add_segments
 
 DIM = 12
@@ -188,8 +188,8 @@ def test_builds_and_compaction_train(gallery: Path, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(trained, "IVF_FROM_ROWS", 10)
     events: list[str] = []
     index = tmp_path / "g.diffsim"
-    build_index(gallery, index, modes=["style"], model="mini", on_event=lambda event: events.append(event.kind))
-    assert events.count("training") == 1
+    build_index(gallery, index, modes=["style"], model="mini", on_progress=lambda event: events.append(event.stage))
+    assert events.count("train") == 1
     query = sorted(gallery.rglob("*.png"))[0]
     engine = Engine.open(index)
     trained_results = engine.search(query, candidates=8, k=8)

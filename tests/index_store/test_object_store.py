@@ -43,7 +43,8 @@ from retrieval.search.engine import Engine
 from tests.cli.test_cli import failed, run
 from tests.support.object_server import BUCKET, ENVIRONMENT, object_server
 from tests.support.paths import ROOT
-from tests.support.stub_models import RUN, Contents, paint, tiny_model
+from tests.support.sample_index import RUN, Contents, paint
+from tests.support.stub_models import tiny_model
 
 pytestmark = pytest.mark.xdist_group("object_store")
 NUMBERS = itertools.count()
@@ -298,13 +299,13 @@ def test_a_writer_that_was_overtaken_is_told(url: str, tmp_path: Path) -> None:
     passed = []
 
     def overtake(event: BuildEvent) -> None:
-        if event.kind == "loaded" and not passed:
+        if event.stage == "loaded" and not passed:
             passed.append(event)
             with mock.patch.dict(os.environ, {MIRRORS_VARIABLE: str(tmp_path / "faster")}):
                 build(source, url)
 
     with pytest.raises(IndexLockedError, match="another writer has committed"):
-        build(source, url, on_event=overtake)
+        build(source, url, on_progress=overtake)
     expected = folder_of(source, tmp_path / "local.diffsim")
     assert Contents.of(local_root(url)).differences(expected) == []
     build(source, url)

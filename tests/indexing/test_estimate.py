@@ -37,7 +37,8 @@ from tests.models.test_sd15 import TINY
 from tests.models.test_sd15 import load as load_sd15
 from tests.models.test_vit import write_tiny_models
 from tests.support.golden import GOLDEN, needs_golden, tiny_dit
-from tests.support.stub_models import RUN, load_tiny, paint, tiny_model
+from tests.support.sample_index import RUN, paint
+from tests.support.stub_models import load_tiny, tiny_model
 
 Shrink = Callable[[int], None]
 
@@ -73,7 +74,7 @@ def test_the_estimate_is_what_is_stored(tmp_path: Path, codec: str) -> None:
     ):
         events: list[BuildEvent] = []
         index = tmp_path / f"{name}.diffsim"
-        build_index(tmp_path / "photos", index, modes=modes, codec=codec, run=RUN, on_event=events.append, **choices)  # type: ignore[arg-type]
+        build_index(tmp_path / "photos", index, modes=modes, codec=codec, run=RUN, on_progress=events.append, **choices)  # type: ignore[arg-type]
         (estimate,) = [event.estimate for event in events if event.estimate]
         assert estimate.bytes_by_mode == {mode: stored_bytes(index, mode) for mode in modes}
         encoders = read_current(Layout(index)).encoders

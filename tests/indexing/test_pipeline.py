@@ -22,7 +22,8 @@ from retrieval.models.modes import SD15_MODES, Outputs, Target
 from retrieval.scoring.aas import QKV
 from retrieval.settings import BuildSettings, ModelSettings
 from tests.support.paths import DATA
-from tests.support.stub_models import RUN, TinyExtractor, paint, tiny_model
+from tests.support.sample_index import RUN, paint
+from tests.support.stub_models import TinyExtractor, tiny_model
 
 TINY = DATA / "tiny_sd15"
 STYLE = Outputs(("style",))
@@ -106,10 +107,10 @@ def test_builds_and_fills_tell_the_speed_of_every_stage(tmp_path: Path, monkeypa
     events: list[BuildEvent] = []
     with tiny_model():
         built = build_index(
-            photos, index, model="mini", modes=["style"], run=replace(RUN, attention="lazy"), on_event=events.append
+            photos, index, model="mini", modes=["style"], run=replace(RUN, attention="lazy"), on_progress=events.append
         )
-        filled = fill_index(index, run=RUN, on_event=events.append)
-    batches = [event for event in events if event.kind == "batch"]
+        filled = fill_index(index, run=RUN, on_progress=events.append)
+    batches = [event for event in events if event.stage == "encode"]
     assert len(batches) == 6
     for speeds in (*(event.speeds for event in batches), built.speeds, filled.speeds):
         assert set(speeds) == {"decode", "compute", "write"}
