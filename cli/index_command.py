@@ -11,7 +11,7 @@ from cli.option_groups import ModelOptions, RunOptions, Speech, expand_groups, t
 from cli.output import print_json, short_path
 from cli.parsing import parse_names
 from cli.process import HELP, Speaker, run, stopping, work_offline
-from cli.progress import IMAGES, BuildProgress, ProgressBar
+from cli.progress import IMAGES, BuildProgress, Counted, ProgressBar
 from cli.reports import plan_to_json, print_build, print_compact, print_damages, print_fill, print_info, print_plan
 from index_store.locate import INDEX_VARIABLE, find_index, is_index, new_index_path
 from index_store.remote.object_store import is_url
@@ -224,9 +224,9 @@ def verify(index: options.Index = None, repair: options.Repair = False, as_json:
     from retrieval.indexing.maintenance import verify as verify_index
 
     place = _named(index)
-    with ProgressBar(Speaker(), state="reading the whole index"):
+    with ProgressBar(Speaker(), Counted("segments", "segment"), "reading the whole index") as bar:
         repaired = repair_index(place) if repair else None
-        damages = verify_index(place) if repaired is None else repaired.damages
+        damages = verify_index(place, bar.show) if repaired is None else repaired.damages
     if as_json:
         found = {"repaired": repair, "damages": [damage.what for damage in damages]}
         print_json({"schema": 1, "index": str(place), **found})

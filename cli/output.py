@@ -8,7 +8,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any, Literal
 
-from cli.advice import sentence_of
+from cli.advice import sentence_of, with_advice
 from index_store.locate import find_index
 from retrieval.errors import DiffSimError, UsageError
 from retrieval.text import counted, human_bytes
@@ -75,7 +75,13 @@ def _as_json(query: Any, given: "Results | DiffSimError", is_list: bool) -> dict
     if isinstance(given, DiffSimError):
         return {"schema": 1, "query": {"path": str(query)}, "error": sentence_of(given), "kind": given.kind}
     # Queries are searched in groups, and each gets an equal share of the group's time.
-    return {**given.to_dict(), **({"timing_ms_is": "mean of queries searched together"} if is_list else {})}
+    shared = {"timing_ms_is": "mean of queries searched together"} if is_list else {}
+    return {**given.to_dict(), "notes": note_sentences(given), **shared}
+
+
+def note_sentences(results: "Results") -> list[str]:
+    """Return the notes of a search, each with the option or command that helps."""
+    return [with_advice(note.message, note.advice, note.facts) for note in results.notes]
 
 
 def print_json(values: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:

@@ -31,6 +31,10 @@ class Counted(NamedTuple):
 IMAGES, QUERIES, STEPS = Counted("images", "image"), Counted("queries", "query"), Counted("steps", "step")
 
 
+STAGES = {"compute": "computing candidates", "copy": "copying", "search": "searching", "verify": "reading segments"}
+"""Words for people for the library's stages; other stages are shown under their own names."""
+
+
 class ProgressBar:
     """One bar per stage on a terminal, or a line every :data:`LINE_SECONDS`. A context manager around the work.
 
@@ -94,7 +98,8 @@ class ProgressBar:
         now = self._idle_since = time.monotonic()
         self._stages[stage] = began, done
         speed = pace(done, now - began, self._units.get(stage, self._counted)) if done else ""
-        what = f"{stage}, {progress.note}" if progress.note else stage
+        words = STAGES.get(stage, stage)
+        what = f"{words}, {progress.note}" if progress.note else words
         if self._rich is not None:
             self._draw(stage, what, done, total, began, speed)
             return

@@ -10,7 +10,7 @@ import typer
 from cli import options
 from cli.advice import sentence_of
 from cli.option_groups import EngineOptions, FormOptions, SearchOptions, Speech, expand_groups
-from cli.output import Form, print_results
+from cli.output import Form, note_sentences, print_results
 from cli.process import HELP, Speaker, run, say, stopping, work_offline
 from cli.progress import IMAGES, QUERIES, ProgressBar
 from index_store.locate import find_index
@@ -71,19 +71,19 @@ def search(
 def _search(engine: "Engine", answers: "_Answers", mode: str | None, how: SearchOptions, speaker: Speaker) -> None:
     count = len(answers.queries)
     state = f"searching with {count} queries" if answers.are_several else "searching"
-    bar = ProgressBar(speaker, IMAGES, state, units={"searching": QUERIES})
+    bar = ProgressBar(speaker, IMAGES, state, units={"search": QUERIES})
     with stopping(answers.kept), bar:
         searches = engine.search_many(
             answers.images,
             mode,
-            lambda done, total: bar.show(Progress("computing candidates", done, total)),
-            answers.pass_over if answers.are_several else None,
+            on_progress=bar.show,
+            on_unusable=answers.pass_over if answers.are_several else None,
             **how.choices(),
         )
         for image, results in searches:
             answers.take(image, results)
             if answers.are_several:
-                bar.show(Progress("searching", len(answers.given), count))
+                bar.show(Progress("search", len(answers.given), count))
 
 
 class _Answers:
@@ -132,7 +132,7 @@ class _Answers:
         """Print the notes and results so far."""
         if not self.given:
             return
-        for note in dict.fromkeys(note for _, results in self.found for note in results.notes):
+        for note in dict.fromkeys(note for _, results in self.found for note in note_sentences(results)):
             speaker.note(note)
         for _, results in self.found:
             speaker.detail(
@@ -142,9 +142,9 @@ class _Answers:
 
 
 def _draw(sheet: Path, found: "Sequence[tuple[ImageInput, Results]]", speaker: Speaker) -> None:
-    from retrieval.search.results_sheet import write_results_sheet
+    from retrieval.search.results_sheet import draw_results
 
-    left_out = write_results_sheet(sheet, found)
+    left_out = draw_results(sheet, found)
     speaker.say(f"drew {sheet}" + (f", without the last {left_out} results" if left_out else ""))
 
 

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from retrieval.indexing.reports import BuildEvent, BuildPlan, BuildReport, FillReport
     from retrieval.progress import Cancellation, Progress
     from retrieval.search.engine import Engine
-    from retrieval.search.results import Result, Results
+    from retrieval.search.query import Query
+    from retrieval.search.results import Note, Result, Results
+    from retrieval.search.results_sheet import draw_results
     from retrieval.settings import BuildSettings, EngineSettings, SearchSettings
 
 __all__ = [
@@ -31,11 +33,14 @@ __all__ = [
     "Engine",
     "EngineSettings",
     "FillReport",
+    "Note",
     "Progress",
+    "Query",
     "Result",
     "Results",
     "SearchSettings",
     "build_index",
+    "draw_results",
     "fill_index",
     "plan_build",
 ]
@@ -50,11 +55,14 @@ _HOMES = {
     "Engine": "search.engine",
     "EngineSettings": "settings",
     "FillReport": "indexing.reports",
+    "Note": "search.results",
     "Progress": "progress",
+    "Query": "search.query",
     "Result": "search.results",
     "Results": "search.results",
     "SearchSettings": "settings",
     "build_index": "indexing.build",
+    "draw_results": "search.results_sheet",
     "fill_index": "indexing.fill",
     "plan_build": "indexing.dry_run",
 }
