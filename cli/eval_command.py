@@ -11,7 +11,7 @@ from cli.eval.candidate_recall import recalls
 from cli.eval.loading import chosen_metrics, load_all, weights_by_metric
 from cli.eval.pictures import pictures
 from cli.eval.tune import tuning
-from cli.option_groups import MetricOptions, Speech, expand_groups
+from cli.option_groups import MetricOptions, Speech, decode_rules, expand_groups
 from cli.output import print_json
 from cli.process import HELP, run, say, work_offline
 from cli.progress import ProgressBar
@@ -90,10 +90,9 @@ def score(
     work_offline(how.offline)
     names, speaker = chosen_metrics(metric), speech.speaker()
     how.settings(), weights_by_metric(how.weights, names)  # wrong values are refused before any image is read
-    from retrieval.images.decoding import DecodeRules
     from retrieval.search.query import read_named
 
-    rules = DecodeRules() if alpha is None else DecodeRules(alpha=alpha)
+    rules = decode_rules(alpha)
     (a, _), (b, _) = (read_named(path, rules) for path in (first, second))
     found: dict[str, dict[str, Any]] = {}
     with ProgressBar(speaker, state="scoring"):

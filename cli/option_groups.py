@@ -10,15 +10,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from cli import options
 from cli.eval import options as eval_options
 from cli.output import Form, choose_form
 from cli.parsing import parse_bytes, parse_encoders
 from cli.process import Speaker, log_to_stderr
+from retrieval.errors import UsageError
 from retrieval.metrics.base import MetricSettings
 from retrieval.settings import BuildSettings, EngineSettings, SearchChoices, SearchSettings
+from retrieval.types import AlphaRule
+
+if TYPE_CHECKING:
+    from retrieval.evaluation.benchmarks.paper import BenchOptions
+    from retrieval.images.decoding import DecodeRules
 
 _BUILD, _ENGINE, _SEARCH, _METRIC = BuildSettings(), EngineSettings(), SearchSettings(), MetricSettings()
 
@@ -59,6 +65,13 @@ def text_of(path: Path | None) -> str | None:
 def without_none(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that were given."""
     return {name: value for name, value in values.items() if value is not None}
+
+
+def decode_rules(alpha: AlphaRule | None) -> "DecodeRules":
+    """Return the rules for reading images."""
+    from retrieval.images.decoding import DecodeRules
+
+    return DecodeRules() if alpha is None else DecodeRules(alpha=alpha)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +195,35 @@ class FormOptions:
     def form(self) -> Form:
         """Return the one form that was asked for; several are a UsageError."""
         return choose_form(**vars(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkOptions:
+    """The data of a benchmark and how its images and triplets are taken from it."""
+
+    data: eval_options.Data = None
+    variant: eval_options.Variant = "code"
+    triplets: eval_options.Triplets = 2000
+    originals: eval_options.Originals = None
+    alpha: options.Alpha = None
+    cache: eval_options.Cache = None
+
+    def place(self, bench: str, source: Path | None) -> Path:
+        """Return the data, given as an argument or as --data; both or neither is a UsageError."""
+        place = source or self.data
+        if place is None or (source is not None and self.data is not None):
+            raise UsageError(f"bench {bench} needs its data once: as an argument, or as --data")
+        return place
+
+    def protocol(self, seed: int) -> "BenchOptions":
+        """Return the library's settings of the benchmark."""
+        from retrieval.evaluation.benchmarks.paper import BenchOptions
+
+        return BenchOptions(self.variant, seed, self.triplets, self.originals)
+
+    def kept(self) -> str:
+        """Return a sentence on what a stopped run leaves in the cache."""
+        return "" if self.cache is None else f"everything computed is kept in {self.cache}; the same command goes on"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,8 @@ import typer
 
 from cli import options
 from cli.eval import options as opt
-from cli.eval.loading import chosen_metrics, kept_in, load_all, place_of
-from cli.option_groups import MetricOptions, Speech, expand_groups
+from cli.eval.loading import chosen_metrics, load_all
+from cli.option_groups import BenchmarkOptions, MetricOptions, Speech, decode_rules, expand_groups
 from cli.output import print_json
 from cli.process import stopping, work_offline
 from cli.progress import ProgressBar, as_task
@@ -28,14 +28,9 @@ def bench(
     metric: opt.Metrics,
     source: opt.Source = None,
     *,
-    data: opt.Data = None,
+    bench_data: BenchmarkOptions,
     ensemble: opt.Ensemble = False,
-    variant: opt.Variant = "code",
-    triplets: opt.Triplets = 2000,
-    originals: opt.Originals = None,
     how: MetricOptions,
-    alpha: options.Alpha = None,
-    cache: opt.Cache = None,
     trec: opt.TrecRun = None,
     out: opt.Out = None,
     as_json: options.AsJson = False,
@@ -44,12 +39,10 @@ def bench(
 ) -> None:
     """Run a benchmark: `bench groups DIR`, `bench triplets FILE.csv`, `bench sref --data DIR`, `bench all DIR`."""
     work_offline(how.offline)
-    names, place, speaker, files = chosen_metrics(metric), place_of(bench, source, data), speech.speaker(), out or []
-    settings = how.settings()
-    from retrieval.evaluation.benchmarks.paper import BenchOptions
+    names, place, settings = chosen_metrics(metric), bench_data.place(bench, source), how.settings()
+    protocol, speaker, files = bench_data.protocol(settings.seed), speech.speaker(), out or []
     from retrieval.evaluation.report import as_markdown, check_report, to_dict, write_report
     from retrieval.evaluation.runner import Run, check_vote, run_bench
-    from retrieval.images.decoding import DecodeRules
 
     for file in files:
         check_report(file)  # before the work, not after it
@@ -57,12 +50,12 @@ def bench(
         check_vote(len(names))
     loaded = load_all(names, how, speaker, _published_settings(bench, settings))
     found: list[Measurement] = []
-    with stopping(lambda: kept_in(cache)), ProgressBar(speaker, bar=not no_progress) as bar:
+    with stopping(bench_data.kept), ProgressBar(speaker, bar=not no_progress) as bar:
         work = Run(
             metrics=loaded,
-            options=BenchOptions(variant, settings.seed, triplets, originals),
-            rules=DecodeRules() if alpha is None else DecodeRules(alpha=alpha),
-            cache=cache,
+            options=protocol,
+            rules=decode_rules(bench_data.alpha),
+            cache=bench_data.cache,
             vote=ensemble,
             progress=as_task(bar.show),
             on_rankings=None if trec is None else _trec_writer(trec),

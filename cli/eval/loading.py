@@ -29,19 +29,6 @@ def chosen_metrics(texts: Sequence[str]) -> list[str]:
     return names
 
 
-def place_of(bench: str, source: Path | None, data: Path | None) -> Path:
-    """Return the benchmark's data, given as an argument or as --data; both or neither is a UsageError."""
-    place = source or data
-    if place is None or (source is not None and data is not None):
-        raise UsageError(f"bench {bench} needs its data once: as an argument, or as --data")
-    return place
-
-
-def kept_in(cache: Path | None) -> str:
-    """Return a sentence on what a stopped run leaves in ``cache``."""
-    return "" if cache is None else f"everything computed is kept in {cache}; the same command goes on"
-
-
 def weights_by_metric(texts: Sequence[str] | None, names: Sequence[str]) -> dict[str, str]:
     """Read ``DIR`` (for every metric) and ``METRIC=DIR`` as a folder per metric and per member of an ensemble."""
     names = [*names, *(member for name in names for member in describe_metric(name).members)]

@@ -8,8 +8,8 @@ import typer
 
 from cli import options
 from cli.eval import options as opt
-from cli.eval.loading import chosen_metrics, kept_in, load_all, place_of
-from cli.option_groups import MetricOptions, Place, Speech, expand_groups
+from cli.eval.loading import chosen_metrics, load_all
+from cli.option_groups import BenchmarkOptions, MetricOptions, Place, Speech, decode_rules, expand_groups
 from cli.parsing import parse_names, parse_numbers
 from cli.process import Speaker, stopping, work_offline
 from cli.progress import ProgressBar, as_task
@@ -61,41 +61,33 @@ def sweep(
     out: opt.Picture,
     source: opt.Source = None,
     *,
-    data: opt.Data = None,
-    variant: opt.Variant = "code",
-    triplets: opt.Triplets = 2000,
-    originals: opt.Originals = None,
+    bench_data: BenchmarkOptions,
     weights: opt.Weights = None,
     image_sizes: opt.ImageSizes = None,
     similarity: options.Similarity = SIMILARITY,
     seed: options.Seed = None,
-    alpha: options.Alpha = None,
     csv: opt.CsvOut = None,
-    cache: opt.Cache = None,
     where: Place,
     speech: Speech,
 ) -> None:
     """Draw a heat map of triplet accuracy over the layers, denoising steps and resolutions of a diffusion metric."""
     work_offline(where.offline)
-    place, levels, names = place_of(bench, source, data), parse_numbers(steps), parse_names(layers)
+    place, levels, names = bench_data.place(bench, source), parse_numbers(steps), parse_names(layers)
     sizes = [None] if image_sizes is None else [*parse_numbers(image_sizes)]
     speaker, how = speech.speaker(), MetricOptions(**vars(where), weights=weights, similarity=similarity, seed=seed)
     from retrieval.drawing.heatmap import check_heatmap
-    from retrieval.evaluation.benchmarks.paper import BenchOptions
     from retrieval.evaluation.report import check_report
     from retrieval.evaluation.sweep import sweep as run_sweep
-    from retrieval.images.decoding import DecodeRules
 
     check_heatmap(out)
     if csv is not None:
         check_report(csv)
-    chosen = BenchOptions(variant, how.settings().seed, triplets, originals)
-    rules = DecodeRules() if alpha is None else DecodeRules(alpha=alpha)
+    protocol, rules, cache = bench_data.protocol(how.settings().seed), decode_rules(bench_data.alpha), bench_data.cache
     rows: list[tuple[str, list[Measurement]]] = []
-    with stopping(lambda: kept_in(cache)), ProgressBar(speaker) as bar:
+    with stopping(bench_data.kept), ProgressBar(speaker) as bar:
         for size in sizes:
             loaded = _load_sweepable(metric, replace(how, image_size=size), speaker)
-            found = run_sweep(bench, place, loaded, names, levels, chosen, rules, as_task(bar.show), cache)
+            found = run_sweep(bench, place, loaded, names, levels, protocol, rules, as_task(bar.show), cache)
             ending = "" if size is None else f" {size} px"
             rows += [(layer + ending, [found[layer, step] for step in levels]) for layer in names]
     _draw_sweep(out, f"{metric}, {bench}: triplet accuracy, %", rows, levels)

@@ -173,7 +173,7 @@ def test_bad_requests_end_in_one_sentence(desk: Path, gallery: Path, index: Path
     build = ("diffsim-index", "build")
     assert "does not exist" in failed(run(*build, "missing", cwd=tmp_path), 2)
     assert "no images in empty" in failed(run(*build, "empty", cwd=tmp_path), 2)
-    assert "1 file there with other names" in failed(run(*build, "notes", cwd=tmp_path), 2)
+    assert "1 file with other names" in failed(run(*build, "notes", cwd=tmp_path), 2)
     assert not list(tmp_path.glob("*.diffsim"))
     assert "style, instance, semantic" in failed(
         run(*build, gallery, "--modes", "stile", "-i", "n.diffsim", cwd=tmp_path), 2
