@@ -1,7 +1,7 @@
 """Read every file of an index and report damage; make a generation without the damaged parts."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,8 +28,11 @@ class Damage:
     projection: str = ""  # the mode whose projection is damaged
 
 
-def find_damage(root: Path) -> Iterator[Damage]:
-    """Read every byte that the current generation names, and yield the damage."""
+def find_damage(root: Path, on_segment: Callable[[int, int], None] = lambda done, total: None) -> Iterator[Damage]:
+    """Read every byte that the current generation names, and yield the damage.
+
+    ``on_segment`` is called before each segment with the number of segments done and in total.
+    """
     layout = Layout(root)
     try:
         read_current(layout)
@@ -44,7 +47,8 @@ def find_damage(root: Path) -> Iterator[Damage]:
         except IndexStoreError as error:
             yield Damage(f"{error} (mode {mode})", projection=mode)
     tombstones, shards = frozenset(generation.tombstones), find_shards(layout)
-    for segment in generation.segments:
+    for number, segment in enumerate(generation.segments):
+        on_segment(number, len(generation.segments))
         yield from _segment_damage(layout, shards, segment, tombstones)
 
 

@@ -87,20 +87,20 @@ def files_of(index: Path) -> dict[str, tuple[int, int]]:
 
 
 def refuse_to_compute(event: BuildEvent) -> None:
-    assert event.kind in ("planned", "model"), f"computed: {event}"
+    assert event.stage in ("planned", "model"), f"computed: {event}"
 
 
-def stop_at(kind: str, number: int) -> Any:
-    """Return an ``on_event`` that interrupts the build at the n-th event of a kind."""
+def stop_at(stage: str, number: int) -> Any:
+    """Return an ``on_progress`` that interrupts the build at the n-th event of a stage."""
     left = [None] * number
 
-    def on_event(event: BuildEvent) -> None:
-        if event.kind == kind and left:
+    def on_progress(event: BuildEvent) -> None:
+        if event.stage == stage and left:
             left.pop()
             if not left:
                 raise KeyboardInterrupt
 
-    return on_event
+    return on_progress
 
 
 # --- Stopped and resumed
@@ -108,10 +108,10 @@ def stop_at(kind: str, number: int) -> Any:
 
 @pytest.mark.usefixtures("tiny")
 @pytest.mark.parametrize(
-    ("kind", "count"), [("planned", 1), ("model", 1), ("loaded", 1), ("batch", 6), ("committed", 3)]
+    ("stage", "count"), [("planned", 1), ("model", 1), ("loaded", 1), ("encode", 6), ("commit", 3)]
 )
 def test_a_build_interrupted_at_any_event_keeps_what_it_has_and_resumes_to_the_same_index(
-    photos: Path, tmp_path: Path, kind: str, count: int
+    photos: Path, tmp_path: Path, stage: str, count: int
 ) -> None:
     break_file(photos / "004.png")
     build(photos, tmp_path / "whole.diffsim")
@@ -119,14 +119,14 @@ def test_a_build_interrupted_at_any_event_keeps_what_it_has_and_resumes_to_the_s
     for number in range(1, count + 1):
         index = tmp_path / f"{number}.diffsim"
         with pytest.raises(KeyboardInterrupt):
-            build(photos, index, on_event=stop_at(kind, number))
-        if kind in ("batch", "committed"):
+            build(photos, index, on_progress=stop_at(stage, number))
+        if stage in ("encode", "commit"):
             kept = Contents.of(index)
-            assert len(kept.items) + len(kept.rejects) == min({"batch": 2, "committed": 4}[kind] * number, 11)
+            assert len(kept.items) + len(kept.rejects) == min({"encode": 2, "commit": 4}[stage] * number, 11)
             assert kept.differences(replace(whole.first(len(kept.items)), rejects=kept.rejects)) == []
         assert build(photos, index).items == 10
-        assert Contents.of(index).differences(whole) == [], f"interrupted at {kind} {number}"
-        build(photos, index, on_event=refuse_to_compute)
+        assert Contents.of(index).differences(whole) == [], f"interrupted at {stage} {number}"
+        build(photos, index, on_progress=refuse_to_compute)
 
 
 @pytest.mark.usefixtures("tiny")
@@ -134,9 +134,9 @@ def test_a_build_interrupted_after_every_batch_gets_one_batch_further_each_time(
     build(photos, tmp_path / "whole.diffsim")
     for runs in range(1, 7):
         with pytest.raises(KeyboardInterrupt):
-            build(photos, tmp_path / "stopped.diffsim", on_event=stop_at("batch", 1))
+            build(photos, tmp_path / "stopped.diffsim", on_progress=stop_at("encode", 1))
         assert len(IndexReader(tmp_path / "stopped.diffsim")) == min(2 * runs, 11)
-    build(photos, tmp_path / "stopped.diffsim", on_event=refuse_to_compute)
+    build(photos, tmp_path / "stopped.diffsim", on_progress=refuse_to_compute)
     whole = Contents.of(tmp_path / "whole.diffsim")
     assert Contents.of(tmp_path / "stopped.diffsim").differences(whole) == []
 
@@ -145,7 +145,7 @@ def test_the_embedded_model_computes_the_same_bits_after_an_interruption(photos:
     real_build(photos, tmp_path / "whole.diffsim")
     for number in (1, 2):
         with pytest.raises(KeyboardInterrupt):
-            real_build(photos, tmp_path / "stopped.diffsim", on_event=stop_at("batch", number))
+            real_build(photos, tmp_path / "stopped.diffsim", on_progress=stop_at("encode", number))
     real_build(photos, tmp_path / "stopped.diffsim")
     whole = Contents.of(tmp_path / "whole.diffsim")
     assert len(whole.items) == 11
@@ -178,7 +178,7 @@ def test_what_a_killed_writer_left_is_cleared_by_the_next_one(photos: Path, inde
     shutil.copytree(layout.attention("style", "000002"), layout.attention("style", "000005"))
     layout.segment("000077").mkdir()
     assert Contents.of(index) == before
-    build(photos, index, on_event=refuse_to_compute)
+    build(photos, index, on_progress=refuse_to_compute)
     assert files_of(index) == files
     paint(photos, [11])
     build(photos, index)
@@ -205,7 +205,7 @@ def test_nothing_to_do_computes_and_writes_nothing(photos: Path, index: Path) ->
     first = build(photos, index)
     assert (first.items, first.added, first.replaced, first.unchanged) == (11, 11, 0, 0)
     files = files_of(index)
-    again = build(photos, index, on_event=refuse_to_compute)
+    again = build(photos, index, on_progress=refuse_to_compute)
     assert files_of(index) == files
     assert (again.items, again.added, again.replaced, again.unchanged) == (11, 0, 0, 11)
     assert again.to_dict()["schema"] == 1
@@ -261,7 +261,7 @@ def test_a_file_is_changed_when_its_bytes_are_others_whatever_its_size_and_time(
     assert (report.items, report.moved, report.replaced) == (11, 1, 2)
     assert [ids_of(index)[path.name] for path in (same, longer, other)] == [3, 11, 12]
     assert [row for row in Contents.of(index).tensors["style/q"] if row not in before.tensors["style/q"]] == []
-    build(photos, index, on_event=refuse_to_compute)
+    build(photos, index, on_progress=refuse_to_compute)
 
 
 @pytest.mark.usefixtures("tiny")
@@ -271,7 +271,7 @@ def test_a_file_that_broke_is_no_item_any_more_and_comes_back_when_mended(photos
     report = build(photos, index)
     assert (report.items, report.added, report.replaced) == (10, 0, 0)
     assert reasons_of(index) == {"003.png": "not_an_image"}
-    build(photos, index, on_event=refuse_to_compute)
+    build(photos, index, on_progress=refuse_to_compute)
     paint(photos, [3])
     assert build(photos, index).added == 1
     assert ids_of(index)["003.png"] == 11
@@ -307,7 +307,7 @@ def test_rejects_are_recorded_with_reasons_and_tried_again_only_when_asked_or_ch
     assert all(reject.detail for reject in IndexReader(index).rejects())
 
     tried.clear()
-    build(photos, index, on_event=refuse_to_compute)
+    build(photos, index, on_progress=refuse_to_compute)
     assert tried == []
 
     assert build(photos, index, replace(RUN, retry_rejects=True)).rejected == report.rejected
@@ -348,7 +348,7 @@ def test_a_name_that_is_no_utf8_is_a_reject(photos: Path, index: Path) -> None:
     os.rename(photos / "003.png", os.fsencode(photos) + b"/\xff.png")
     assert build(photos, index).rejected == {"bad_name": 1}
     assert reasons_of(index) == {"\\xff.png": "bad_name"}
-    build(photos, index, on_event=refuse_to_compute)
+    build(photos, index, on_progress=refuse_to_compute)
 
 
 @pytest.mark.usefixtures("tiny")
@@ -358,7 +358,7 @@ def test_an_index_of_broken_images_only_is_empty_and_answers(photos: Path, index
         break_file(path)
     report = build(photos, index)
     assert (report.items, report.rejected) == (0, {"not_an_image": 11})
-    build(photos, index, on_event=refuse_to_compute)
+    build(photos, index, on_progress=refuse_to_compute)
     engine = Engine.open(index)
     assert len(engine) == 0
     for choices in ({}, {"exhaustive": True}, {"rerank": False}, {"exclude_query": True, "min_score": 0.5}):
@@ -405,18 +405,18 @@ def test_a_refused_request_can_be_put_right(photos: Path, index: Path) -> None:
 
 
 @pytest.mark.usefixtures("tiny")
-@pytest.mark.parametrize("kind", ["planned", "loaded", "batch", "committed"])
-def test_a_second_build_is_refused_and_does_not_disturb_the_first(photos: Path, index: Path, kind: str) -> None:
+@pytest.mark.parametrize("stage", ["planned", "loaded", "encode", "commit"])
+def test_a_second_build_is_refused_and_does_not_disturb_the_first(photos: Path, index: Path, stage: str) -> None:
     refused = []
 
     def another_build(event: BuildEvent) -> None:
-        if event.kind == kind and not refused:
+        if event.stage == stage and not refused:
             for _ in range(2):
                 with pytest.raises(IndexLockedError):
                     build(photos, index)
             refused.append(event)
 
-    assert build(photos, index, on_event=another_build).items == 11
+    assert build(photos, index, on_progress=another_build).items == 11
     assert refused
     assert len(Contents.of(index).items) == 11
 

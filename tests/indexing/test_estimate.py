@@ -74,7 +74,7 @@ def test_the_estimate_is_what_is_stored(tmp_path: Path, codec: str) -> None:
     ):
         events: list[BuildEvent] = []
         index = tmp_path / f"{name}.diffsim"
-        build_index(tmp_path / "photos", index, modes=modes, codec=codec, run=RUN, on_event=events.append, **choices)  # type: ignore[arg-type]
+        build_index(tmp_path / "photos", index, modes=modes, codec=codec, run=RUN, on_progress=events.append, **choices)  # type: ignore[arg-type]
         (estimate,) = [event.estimate for event in events if event.estimate]
         assert estimate.bytes_by_mode == {mode: stored_bytes(index, mode) for mode in modes}
         encoders = read_current(Layout(index)).encoders

@@ -45,10 +45,10 @@ def whole(photos: Path) -> Contents:
     return Contents.of(photos.parent / "whole.diffsim")
 
 
-def build(photos: Path, index: Path, on_event: Callable[[BuildEvent], None] = lambda event: None) -> BuildReport:
+def build(photos: Path, index: Path, on_progress: Callable[[BuildEvent], None] = lambda event: None) -> BuildReport:
     run = replace(RUN, segment_rows=2)
     with tiny_model():
-        return build_index(photos, index, model="mini", modes=["style"], run=run, on_event=on_event)
+        return build_index(photos, index, model="mini", modes=["style"], run=run, on_progress=on_progress)
 
 
 def add(photos: Path, index: Path) -> BuildReport:
@@ -96,9 +96,9 @@ def test_a_build_stopped_at_any_write_keeps_what_was_committed_and_resumes(
             suppress(KeyboardInterrupt, NoSpaceError),
             Operations(tmp_path, number, act, only_main=only_main).watched(),
         ):
-            build(photos, index, lambda event, events=events: events.update([event.kind]))
+            build(photos, index, lambda event, events=events: events.update([event.stage]))
             outcomes["went on"] += 1
-        assert_partial(index, whole, events["committed"])
+        assert_partial(index, whole, events["commit"])
         build(photos, index)
         assert Contents.of(index).differences(whole) == [], f"stopped at operation {number}"
         shutil.rmtree(index)
@@ -156,7 +156,7 @@ def test_a_disk_that_fills_up_keeps_what_was_committed(photos: Path, whole: Cont
     index, filler = small_disk / "x.diffsim", small_disk / "filler"
 
     def fill_up(event: BuildEvent) -> None:
-        if event.kind == "committed":  # someone else takes the rest of the disk
+        if event.stage == "commit":  # someone else takes the rest of the disk
             with suppress(OSError), filler.open("wb") as file:
                 while True:
                     file.write(bytes(4096))

@@ -145,11 +145,11 @@ def test_an_addition_stopped_at_any_batch_goes_on_and_answers_meanwhile(
     build(photos, index, ["style"])
 
     def stop(event: BuildEvent) -> None:
-        if event.kind == "batch" and event.done == 2 * number:
+        if event.stage == "encode" and event.done == 2 * number:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build(photos, index, ["instance"], on_event=stop)
+        build(photos, index, ["instance"], on_progress=stop)
     reader = IndexReader(index)
     assert reader.generation.modes == ("style", "instance")
     assert reader.has_tensors("instance").sum() == reader.has_vector("subject").sum() == 2 * number
@@ -167,11 +167,11 @@ def test_a_mode_of_which_nothing_is_computed_yet_is_searched_by_the_encoders_tha
     build(photos, index, ["style"])
 
     def stop(event: BuildEvent) -> None:
-        if event.kind == "loaded":
+        if event.stage == "loaded":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build(photos, index, ["instance"], on_event=stop)
+        build(photos, index, ["instance"], on_progress=stop)
     assert Engine.open(index).info()["coverage"] == {"style": 10, "instance": 0}
     found = answers(index, photos / "001.png", candidates=10)
     assert [(path, score) for path, score, _ in found] == [r[:2] for r in answers(whole, photos / "001.png")]
@@ -249,17 +249,17 @@ def test_copying_is_stopped_goes_on_and_leaves_the_rest_to_be_computed(
     build(photos, index, ["style", "lowlevel"], LAZY, model="sd15", encoders={"clip": None})
 
     def stop(event: BuildEvent) -> None:
-        if event.kind == "batch" and event.done >= 6:
+        if event.stage == "encode" and event.done >= 6:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fill(index, modes=["style"], on_event=stop)
+        fill(index, modes=["style"], on_progress=stop)
     with pytest.raises(KeyboardInterrupt):
-        fill(index, modes=["lowlevel"], on_event=stop)
+        fill(index, modes=["lowlevel"], on_progress=stop)
     assert (IndexReader(index).has_tensors("style").sum(), IndexReader(index).has_tensors("lowlevel").sum()) == (6, 6)
     batches = computed(monkeypatch)
     told: list[tuple[int, int]] = []
-    report = fill(index, on_event=lambda event: told.append((event.done, event.total)))
+    report = fill(index, on_progress=lambda event: told.append((event.done, event.total)))
     assert (report.completed, report.coverage) == (4, {"style": 10, "lowlevel": 10})
     assert batches == 2 * [(2, ("style", "lowlevel"), ())]
     assert told[-1] == (4, 4)
@@ -276,11 +276,11 @@ def test_what_is_copied_in_part_is_copied_in_batches(
     build(photos, index, ["style"], LAZY, model="sd15", encoders={"clip": None})
 
     def stop(event: BuildEvent) -> None:
-        if event.kind == "batch" and event.done >= 6:
+        if event.stage == "encode" and event.done >= 6:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fill(index, on_event=stop)
+        fill(index, on_progress=stop)
     batches = computed(monkeypatch)
     run = replace(RUN, attention="eager")
     report = build(photos, index, ["lowlevel"], run, model="sd15", encoders={"dinov2": None})
@@ -356,11 +356,11 @@ def test_a_fill_that_is_interrupted_keeps_what_it_has_and_goes_on(
     for number in range(1, 5):
 
         def stop(event: BuildEvent) -> None:
-            if event.kind == "batch":
+            if event.stage == "encode":
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            fill(index, on_event=stop)
+            fill(index, on_progress=stop)
         assert IndexReader(index).has_tensors("style").sum() == 2 * number
     batches = computed(monkeypatch)
     assert fill(index).completed == 2
@@ -418,11 +418,11 @@ def test_partial_coverage_survives_compaction_removal_renaming_and_export(
     fill(index, modes=["style"])
 
     def stop(event: BuildEvent) -> None:
-        if event.kind == "batch" and event.done == 4:
+        if event.stage == "encode" and event.done == 4:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fill(index, order=["path"], on_event=stop)
+        fill(index, order=["path"], on_progress=stop)
     remove_items(index, ["001.png", "008.png"])
     (photos / "002.png").rename(photos / "two.png")
     (photos / "001.png").unlink()

@@ -395,12 +395,12 @@ class AnyHistory(RuleBasedStateMachine):
         mode = data.draw(st.sampled_from(self.modes))
 
         def stop(event: BuildEvent) -> None:
-            if event.kind == "batch":
+            if event.stage == "encode":
                 raise KeyboardInterrupt
 
         with tiny_model(), suppress(KeyboardInterrupt):
-            on_event = stop if data.draw(st.booleans()) else lambda event: None
-            fill_index(self.index, modes=[mode], order=[order], run=RUN, on_event=on_event)
+            on_progress = stop if data.draw(st.booleans()) else lambda event: None
+            fill_index(self.index, modes=[mode], order=[order], run=RUN, on_progress=on_progress)
 
     @rule()
     def lose_the_cache(self) -> None:

@@ -21,7 +21,7 @@ LAYERS = (
     {"tuning"},
     {"cli"},
 )
-# `files` passes the store's one atomic write on to everything else that writes files; `errors` passes its errors on.
+# `errors` passes the store's errors on to every package, and `files` its one atomic write.
 KNOW_THE_STORE = {"index_store", "errors", "files", "encoding", "indexing", "search", "cli"}
 TOP_LEVEL = ("cli", "retrieval", "index_store")
 SOURCES = sorted(path for package in TOP_LEVEL for path in (ROOT / package).rglob("*.py"))

@@ -82,13 +82,13 @@ def test_a_writer_that_was_overtaken_is_told(url: str, tmp_path: Path) -> None:
     passed = []
 
     def overtake(event: BuildEvent) -> None:
-        if event.kind == "loaded" and not passed:
+        if event.stage == "loaded" and not passed:
             passed.append(event)
             with mock.patch.dict(os.environ, {MIRRORS_VARIABLE: str(tmp_path / "faster")}):
                 build(source, url)
 
     with pytest.raises(IndexLockedError, match="another writer has committed"):
-        build(source, url, on_event=overtake)
+        build(source, url, on_progress=overtake)
     expected = folder_of(source, tmp_path / "local.diffsim")
     assert Contents.of(local_root(url)).differences(expected) == []
     build(source, url)
