@@ -135,9 +135,8 @@ class ObjectStore:
         try:
             yield
         except BaseError as error:
-            reason = " ".join(str(error).split("\n\nDebug source")[0].split())
             raise RemoteStoreError(
-                f"{self.where(key)} can't be reached ({reason[:300]}); check the AWS_* variables and the network, then "
+                f"{self.where(key)} can't be reached ({_reason(error)}); check the AWS_* variables and the network, then "
                 "run the same command again"
             ) from error
 
@@ -171,8 +170,13 @@ def open_store(url: str, endpoint: str | None) -> ObjectStore:
             retry_config={"max_retries": RETRIES, "retry_timeout": RETRY_TIMEOUT},
         )
     except BaseError as error:
-        raise RemoteStoreError(f"{url} can't be opened ({error}); check the AWS_* variables") from error
+        raise RemoteStoreError(f"{url} can't be opened ({_reason(error)}); check the AWS_* variables") from error
     return ObjectStore(url, store)
+
+
+def _reason(error: Exception) -> str:
+    """Return an obstore error as part of one line, without its debug output."""
+    return " ".join(str(error).split("\n\nDebug source")[0].split())[:300]
 
 
 def configured_endpoint() -> str | None:

@@ -69,9 +69,13 @@ def test_a_trained_index_finds_what_a_scan_finds(root: Path) -> None:
 
 @pytest.fixture
 def few_probes(root: Path, monkeypatch: pytest.MonkeyPatch) -> IndexReader:
-    """A trained index of which a search for eight rows probes few lists, and which measured 32 rows at most."""
+    """An index that probes few lists for eight rows, and measured 32 rows at most.
+
+    The target is low, so that it is met by part of the lists however k-means rounds.
+    """
     for module in (ivf, training):
         monkeypatch.setattr(module, "MEASURED_COUNTS", (8, 32))
+    monkeypatch.setattr(training, "TARGET_RECALL", 0.85)
     train_where_due(IndexReader(root).vector_reader)
     record = ivf.read_record(Layout(root), ENCODER)
     assert record is not None
@@ -92,7 +96,7 @@ def recall(reader: IndexReader, count: int) -> float:
 
 @pytest.mark.parametrize("count", [1, 8, 30, 200, 599, 601])
 def test_as_many_rows_are_found_as_are_wanted(few_probes: IndexReader, count: int) -> None:
-    assert recall(few_probes, count) >= (0.9 if count <= 32 else 1)  # 0.99 on the mean of 32 other items
+    assert recall(few_probes, count) >= (0.75 if count <= 32 else 1)  # 0.85 on the mean of 32 other items
 
 
 def test_lists_that_hold_too_few_rows_are_not_all_that_is_probed(few_probes: IndexReader) -> None:
