@@ -1,17 +1,16 @@
 """Commit a generation: the one step after which new segments count, in a folder or in an object store."""
 
-import json
 import logging
 import secrets
 import shutil
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from index_store.errors import IndexLockedError, RemoteStoreError
 from index_store.files import atomic_write, fsync_folder, writing
 from index_store.garbage import drop_old_generations, sweep_store
-from index_store.generation import FORMAT_VERSION, Generation, digest_of, encode_current
+from index_store.generation import FORMAT_VERSION, Generation, encode_current, encode_generation
 from index_store.layout import Layout
 from index_store.remote.mirror import CURRENT, Mirror, find_mirror
 from index_store.remote.object_store import Version
@@ -39,22 +38,26 @@ def commit(layout: Layout, generation: Generation, created_by: str) -> Generatio
         created_by=created_by,
         format_version=FORMAT_VERSION,
     )
-    body = asdict(stored)
-    path, envelope = layout.generation(stored.number), {"sha256": digest_of(body), "generation": body}
-    text = json.dumps(envelope, indent=1, ensure_ascii=False).encode()
     # In a store the random word keeps any two commits' ETags apart.
-    current = encode_current(path.name, secrets.token_hex(8) if mirror else "")
+    current = encode_current(layout.generation(stored.number).name, secrets.token_hex(8) if mirror else "")
+    text = encode_generation(stored)
     published = _publish(mirror, stored, text, current) if mirror else None
-    with writing(path):
-        layout.generations.mkdir(parents=True, exist_ok=True)
-        fsync_folder(layout.root)  # else CURRENT could survive a power failure that its folders do not
-    atomic_write(path, text)
-    atomic_write(layout.current, current)
+    _replace_locally(layout, stored, text, current)
     if mirror and published:
         _settle(mirror, stored, published)
     drop_old_generations(layout, stored.number)
     LOG.info("%s: committed generation %d of %d segments", layout.root, stored.number, len(stored.segments))
     return stored
+
+
+def _replace_locally(layout: Layout, generation: Generation, text: bytes, current: bytes) -> None:
+    """Write the generation's file ``text``, then CURRENT, durably."""
+    path = layout.generation(generation.number)
+    with writing(path):
+        layout.generations.mkdir(parents=True, exist_ok=True)
+        fsync_folder(layout.root)  # else CURRENT could survive a power failure that its folders do not
+    atomic_write(path, text)
+    atomic_write(layout.current, current)
 
 
 def _publish(mirror: Mirror, generation: Generation, text: bytes, current: bytes) -> Version:

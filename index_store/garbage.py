@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -12,7 +12,7 @@ from index_store.files import is_abandoned
 from index_store.generation import KEPT_GENERATIONS, Generation
 from index_store.layout import Layout
 from index_store.remote.mirror import CURRENT
-from index_store.remote.object_store import Entry, ObjectStore
+from index_store.remote.object_store import ObjectStore
 
 LOG = logging.getLogger(__name__)
 
@@ -32,6 +32,10 @@ def clear_uncommitted(layout: Layout, generation: Generation | None) -> None:
     for path in (layout.root / "projections").glob("*"):
         if path not in projections:
             path.unlink(missing_ok=True)
+    _clear_abandoned(layout)
+
+
+def _clear_abandoned(layout: Layout) -> None:
     for folder in (layout.root, layout.generations, layout.derived):
         for path in folder.glob(".*"):
             with suppress(OSError):
@@ -105,23 +109,30 @@ def sweep_store(
     current = store.get(CURRENT)
     if current is None:
         return []
-    segments = {segment.name for segment in generation.segments} | set(generation.retired)
-    projections = {layout.projection(digest).name for digest in generation.projections.values()}
-
-    def is_garbage(entry: Entry) -> bool:
-        folder, _, rest = entry.key.partition("/")
-        if folder == "items":
-            return rest.partition("/")[0] not in segments
-        if folder == "attention":
-            return rest.split("/")[1].removesuffix(".zarr") not in segments
-        if folder == "projections":
-            return rest not in projections
-        return not Path(rest).stem.isdecimal() or not _is_kept(Path(rest).stem, generation.number)
-
+    is_named = _names_of(layout, generation)
     folders = ("items", "attention", "projections", "generations")
     entries = (entry for folder in folders for entry in store.list(folder))
-    garbage = [e.key for e in entries if current.modified - e.modified >= grace and is_garbage(e)]
+    garbage = [e.key for e in entries if current.modified - e.modified >= grace and not is_named(e.key)]
     if garbage:
         LOG.info("%s: deleting %d objects that no generation names", store.url, len(garbage))
     store.delete(garbage)
     return garbage
+
+
+def _names_of(layout: Layout, generation: Generation) -> Callable[[str], bool]:
+    """Return a function that says whether ``generation`` needs the object of a key."""
+    segments = {segment.name for segment in generation.segments} | set(generation.retired)
+    projections = {layout.projection(digest).name for digest in generation.projections.values()}
+
+    def is_named(key: str) -> bool:
+        folder, _, rest = key.partition("/")
+        if folder == "items":
+            return rest.partition("/")[0] in segments
+        if folder == "attention":
+            return rest.split("/")[1].removesuffix(".zarr") in segments
+        if folder == "projections":
+            return rest in projections
+        stem = Path(rest).stem
+        return stem.isdecimal() and _is_kept(stem, generation.number)
+
+    return is_named

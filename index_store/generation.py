@@ -9,7 +9,7 @@ new files count, after it all of them do.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +146,13 @@ def read_generation(path: Path) -> Generation:
         return _from_json(body)
 
     return decode_or_corrupt(path, decode)
+
+
+def encode_generation(generation: Generation) -> bytes:
+    """Return the bytes of a generation's file."""
+    body = asdict(generation)
+    envelope = {"sha256": digest_of(body), "generation": body}
+    return json.dumps(envelope, indent=1, ensure_ascii=False).encode()
 
 
 def digest_of(body: Mapping[str, Any]) -> str:

@@ -41,15 +41,19 @@ def find_damage(root: Path, on_segment: Callable[[int, int], None] = lambda done
     generation = whole_generation(layout)
     if generation is None:
         return
+    yield from _projection_damage(layout, generation)
+    tombstones, shards = frozenset(generation.tombstones), find_shards(layout)
+    for number, segment in enumerate(generation.segments):
+        on_segment(number, len(generation.segments))
+        yield from _segment_damage(layout, shards, segment, tombstones)
+
+
+def _projection_damage(layout: Layout, generation: Generation) -> Iterator[Damage]:
     for mode, digest in generation.projections.items():
         try:
             read_projection(layout, digest)
         except IndexStoreError as error:
             yield Damage(f"{error} (mode {mode})", projection=mode)
-    tombstones, shards = frozenset(generation.tombstones), find_shards(layout)
-    for number, segment in enumerate(generation.segments):
-        on_segment(number, len(generation.segments))
-        yield from _segment_damage(layout, shards, segment, tombstones)
 
 
 def whole_generation(layout: Layout) -> Generation | None:

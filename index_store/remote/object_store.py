@@ -17,7 +17,7 @@ from index_store.errors import RemoteStoreError, UsageError
 
 if TYPE_CHECKING:
     from obstore import PutMode, UpdateVersion
-    from obstore.store import S3Config, S3Store
+    from obstore.store import ClientConfig, RetryConfig, S3Config, S3Store
 
 SCHEME = "s3"
 ENDPOINT_VARIABLE = "AWS_ENDPOINT_URL"
@@ -136,8 +136,8 @@ class ObjectStore:
             yield
         except BaseError as error:
             raise RemoteStoreError(
-                f"{self.where(key)} can't be reached ({_reason(error)}); check the AWS_* variables and the network, then "
-                "run the same command again"
+                f"{self.where(key)} can't be reached ({_reason(error)}); check the AWS_* variables and the network, "
+                "then run the same command again"
             ) from error
 
 
@@ -160,18 +160,17 @@ def open_store(url: str, endpoint: str | None) -> ObjectStore:
         raise RemoteStoreError(f"{url} needs obstore: pip install 'diffsim-retrieval[s3]'") from error
     bucket, _, prefix = url.removeprefix(f"{SCHEME}://").partition("/")
     server: S3Config = {} if endpoint is None else {"endpoint": endpoint}
-    local = endpoint is not None and urlsplit(endpoint).hostname in _LOOPBACK
+    plain: ClientConfig | None = {"allow_http": True} if _is_local(endpoint) else None
+    retries: RetryConfig = {"max_retries": RETRIES, "retry_timeout": RETRY_TIMEOUT}
     try:
-        store = S3Store(
-            bucket,
-            prefix=prefix,
-            config=server,
-            client_options={"allow_http": True} if local else None,
-            retry_config={"max_retries": RETRIES, "retry_timeout": RETRY_TIMEOUT},
-        )
+        store = S3Store(bucket, prefix=prefix, config=server, client_options=plain, retry_config=retries)
     except BaseError as error:
         raise RemoteStoreError(f"{url} can't be opened ({_reason(error)}); check the AWS_* variables") from error
     return ObjectStore(url, store)
+
+
+def _is_local(endpoint: str | None) -> bool:
+    return endpoint is not None and urlsplit(endpoint).hostname in _LOOPBACK
 
 
 def _reason(error: Exception) -> str:

@@ -1,10 +1,15 @@
 """Which index is meant, and where a new one goes."""
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from index_store.errors import IndexNotFoundError, UsageError
+from cli.advice import sentence_of
+from index_store.errors import DiffSimError, IndexNotFoundError, UsageError
+from index_store.files import FileRecord, check_file
+from index_store.generation import read_current
 from index_store.layout import Layout
 from index_store.locate import find_index, is_index, new_index_path
 from index_store.reader import IndexReader
@@ -56,3 +61,27 @@ def test_opening_what_is_no_index_says_so(tmp_path: Path, name: str) -> None:
     with pytest.raises(IndexNotFoundError) as caught:
         IndexReader(tmp_path / name)
     assert str(tmp_path / name) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("cause", "sentence"),
+    [
+        (lambda folder: new_index_path([folder / "a", folder / "b"], folder), r"; name the index with --index NAME"),
+        (
+            lambda folder: find_index(None, {}, folder / "elsewhere"),
+            r"no index in .*; make one with: diffsim-index build FOLDER, or",
+        ),
+        (lambda folder: find_index(folder / "x y", {}, folder), r"build FOLDER --index '/.*/x y'$"),
+        (lambda folder: read_current(Layout(folder / "a b.diffsim")), r"verify --repair --index '/.*/a b\.diffsim'$"),
+        (
+            lambda folder: check_file(folder / "stray", FileRecord(0, 0)),
+            r"stray is missing; restore .* verify --repair$",
+        ),
+    ],
+    ids=["unnamed", "none", "not there", "damaged", "nowhere in an index"],
+)
+def test_the_command_line_adds_the_remedy(tmp_path: Path, cause: Callable[[Path], object], sentence: str) -> None:
+    (tmp_path / "a b.diffsim" / "generations").mkdir(parents=True)
+    with pytest.raises(DiffSimError) as caught:
+        cause(tmp_path)
+    assert re.search(sentence, sentence_of(caught.value))

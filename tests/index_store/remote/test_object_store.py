@@ -15,7 +15,7 @@ def test_a_store_is_opened_at_aws_or_elsewhere(endpoint: str | None) -> None:
 
 def test_settings_that_make_no_sense_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "perhaps")
-    with pytest.raises(RemoteStoreError, match=r"s3://bucket/a can't be opened \(.*perhaps.* as boolean\); check the AWS_"):
+    with pytest.raises(RemoteStoreError, match=r"bucket/a can't be opened \(.*perhaps.* as boolean\); check the AWS_"):
         open_store("s3://bucket/a", None)
 
 
