@@ -6,10 +6,6 @@ if TYPE_CHECKING:
     pass
 
 
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
-
-
 def printable(text: str) -> str:
     """Return ``text`` on one line, with a replacement for whatever has no shape or would reorder it."""
     return "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text)
