@@ -8,7 +8,25 @@ from typing import Any
 
 from retrieval.errors import DiffSimError
 
-ADVICE: Mapping[str, str] = {}
+ADVICE: Mapping[str, str] = {
+    "choose-model-once": "give --model or --metric, not both",
+    "fewer-images-at-a-time": "choose less than {images} with --batch-size",
+    "get-weights": (
+        "download about {megabytes} MB once while online, or name a local folder of them: "
+        "--weights FOLDER, or --encoders NAME=FOLDER for an encoder"
+    ),
+    "install-package": "pip install {package}",
+    "install-package-or-give-masks": "pip install {package}, or give masks with --masks FOLDER",
+    "keep-features-on-disk": "keep them on disk instead, with --cache FOLDER",
+    "name-encoder-folder": (
+        "name one with --encoders {encoder}=FOLDER, or build without a coarse stage with --encoders none"
+    ),
+    "name-originals": "put them there, or name their folder with --originals",
+    "name-vgg-folder": "download {url}, and name its folder with --weights",
+    "smaller-model": "choose a smaller --image-size, another --model or --device cpu",
+    "use-cpu": "use --device cpu, or auto",
+    "write-report": "write one with: diffsim-eval bench BENCH DATA --out FILE.json",
+}
 """By the library's word for it, a clause for people; facts of the error fill its braces."""
 
 

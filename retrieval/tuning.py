@@ -11,7 +11,7 @@ alone beside it. DreamSim adapts one fused ``qkv`` projection a block; transform
 import json
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ def tune(
     pixels = _prepare(embedder, [*train, *held_out])
     before = two_afc(embedder, held_out, pixels)
     adapted = _with_adapter(embedder.model, how)
-    student = embedder.with_model(adapted)
+    student = replace(embedder, model=adapted)
     losses = tuple(_fit(student, train, pixels, how, progress))
     adapted.eval()
     after = two_afc(student, held_out, pixels)
