@@ -21,7 +21,7 @@ from retrieval.metrics.registry import METRICS
 from retrieval.settings import EngineSettings
 
 if TYPE_CHECKING:
-    from retrieval.evaluation.measures import Measurement, Ranking
+    from retrieval.evaluation.measures import JudgedRanking, Measurement
 
 app = typer.Typer(
     help="Compare metrics on the paper's benchmarks and on data of your own.",
@@ -170,13 +170,14 @@ def bench(
     settings = replace(settings, masks=folder_of(masks))
     from retrieval.evaluation.benchmarks.paper import BenchOptions
     from retrieval.evaluation.report import as_markdown, check_report, to_dict, write_report
-    from retrieval.evaluation.runner import Run, check_vote, run_bench
+    from retrieval.evaluation.runner import Run, run_bench
     from retrieval.images.decoding import DecodeRules
+    from retrieval.metrics.ensemble import check_voters
 
     for file in out or []:
         check_report(file)  # told before the work, not after it
     if ensemble:
-        check_vote(len(names))
+        check_voters(len(names))
     chosen = BenchOptions(variant, seed, triplets, originals)
     published = _published_settings(bench, settings)
     loaded = load_all(names, settings, weights_by_metric(weights, names), device, offline, published)
@@ -188,7 +189,7 @@ def bench(
             rules=DecodeRules(alpha=alpha),
             cache=cache,
             vote=ensemble,
-            progress=progress.show,
+            on_progress=progress.tell,
             on_rankings=None if trec is None else _trec_writer(trec),
         )
         for measurement in run_bench(bench, place, work):
@@ -214,7 +215,7 @@ def _published_settings(bench: str, settings: MetricSettings) -> dict[str, dict[
 
 
 def _trec_writer(folder: Path) -> Any:
-    def write(bench: str, metric: str, rankings: "Sequence[Ranking]", root: Path) -> None:
+    def write(bench: str, metric: str, rankings: "Sequence[JudgedRanking]", root: Path) -> None:
         from retrieval.evaluation.report import trec_qrels, trec_run
         from retrieval.files import write_text
 

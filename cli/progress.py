@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from retrieval.indexing.reports import BuildEvent
+    from retrieval.progress import Progress as LibraryProgress
 
 LINE_SECONDS = 15.0  # the longest that is said nothing
 
@@ -161,13 +162,17 @@ class TaskProgress(_Shown):
         left = f", about {clock((total - done) * (now - began) / done)} left" if 0 < done < total else ""
         self._pulse.state = f"{task}: {done}/{total}" + (f", {speed}{left}" if done else "")
 
-    def overall(self, task: str, parts: int) -> Callable[[str, int, int], None]:
-        """Return a ``progress`` that shows ``parts`` tasks of the same size, one after the other, as one ``task``."""
+    def tell(self, progress: "LibraryProgress") -> None:
+        """Show the progress of a library function, as its ``on_progress``."""
+        self.show(progress.note or progress.stage, progress.done, progress.total)
+
+    def overall(self, task: str, parts: int) -> "Callable[[LibraryProgress], None]":
+        """Return an ``on_progress`` that shows ``parts`` tasks of the same size, one after the other, as one task."""
         done_of: dict[str, int] = {}
 
-        def show(part: str, done: int, total: int) -> None:
-            done_of[part] = done
-            self.show(task, sum(done_of.values()), parts * total)
+        def show(progress: "LibraryProgress") -> None:
+            done_of[progress.note] = progress.done
+            self.show(task, sum(done_of.values()), parts * progress.total)
 
         return show
 

@@ -113,4 +113,4 @@ def _recall_of_folder(
     loaded = load_all([metric], MetricSettings(), weights_by_metric(weights, [metric]), device, offline)
     name, _, home = encoder.partition("=")
     embedder = load_embedder(name, Path(home) if home else None, choose_device(device), offline)
-    return measure(folder, metric, embedder, counts, Run(metrics=loaded, progress=progress.show), k)
+    return measure(folder, metric, embedder, counts, Run(metrics=loaded, on_progress=progress.tell), k)

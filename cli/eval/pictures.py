@@ -44,7 +44,7 @@ def figure(
     check_sheet(out)
     loaded = load_all(names, DEFAULTS, weights_by_metric(weights, names), device, offline)
     with TaskProgress(quiet) as progress:
-        draw_figure(folder, query or [], out, Run(metrics=loaded, progress=progress.show), k)
+        draw_figure(folder, query or [], out, Run(metrics=loaded, on_progress=progress.tell), k)
     speaker(quiet)(f"drawn: {out}")
 
 
@@ -75,12 +75,11 @@ def sweep(
     work_offline(offline)
     place, levels = place_of(bench, source, data), numbers_of(steps)
     from retrieval.drawing.heatmap import check_heatmap, draw_heatmap, write_heatmap
-    from retrieval.errors import UsageError
     from retrieval.evaluation.benchmarks.paper import BenchOptions
     from retrieval.evaluation.report import check_report, write_report
+    from retrieval.evaluation.runner import Run
     from retrieval.evaluation.sweep import sweep as run_sweep
     from retrieval.images.decoding import DecodeRules
-    from retrieval.metrics.aas import ExtractorMetric
 
     check_heatmap(out)
     if csv is not None:
@@ -91,14 +90,10 @@ def sweep(
     with stopping(lambda: kept_in(cache)), TaskProgress(quiet) as progress:
         for size in sizes:
             settings = MetricSettings(image_size=size, similarity=similarity, seed=seed)
-            loaded = load_all([metric], settings, weights_by_metric(weights, [metric]), device, offline)[metric]
-            if not isinstance(loaded, ExtractorMetric):
-                raise UsageError(
-                    f"{metric} has no layers and steps to sweep; diffsim-s, diffsim-c, diffsim-xl and dit have"
-                )
+            loaded = load_all([metric], settings, weights_by_metric(weights, [metric]), device, offline)
             chosen = BenchOptions(variant, seed, triplets, originals)
-            rules = DecodeRules(alpha=alpha)
-            found = run_sweep(bench, place, loaded, wanted, levels, chosen, rules, progress.show, cache)
+            run = Run(loaded, chosen, DecodeRules(alpha=alpha), cache, on_progress=progress.tell)
+            found = run_sweep(bench, place, metric, wanted, levels, run)
             ending = "" if size is None else f" {size} px"
             rows += [(layer + ending, [found[layer, step] for step in levels]) for layer in wanted]
     values = [[measurement.value for measurement in row] for _, row in rows]

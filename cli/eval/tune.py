@@ -49,7 +49,7 @@ def tune(
     embedder = load_embedder(name, Path(home) if home else None, choose_device(device), offline)
     assert isinstance(embedder, ViTEmbedder)
     with TaskProgress(quiet) as progress:
-        tuned = fit(embedder, train, held_out, out, settings, progress.show)
+        tuned = fit(embedder, train, held_out, out, settings, progress.tell)
     if as_json:
         print_json(asdict(tuned))
     else:

@@ -18,6 +18,7 @@ from retrieval.errors import UsageError
 from retrieval.indexing.maintenance import repair
 from retrieval.indexing.reports import BuildEvent, BuildReport
 from retrieval.metrics.base import MetricSettings
+from retrieval.progress import Progress
 from retrieval.search.results import Result, Results
 from retrieval.search.results_sheet import sheet_rows
 from retrieval.settings import BuildSettings, ModelSettings, SearchSettings
@@ -73,11 +74,11 @@ def test_tasks_of_one_size_are_one_task_at_their_true_pace(monkeypatch: pytest.M
     show = progress.overall("recall", parts=3)
     now[0] += 8  # sixteen queries come at once
     for done in range(1, 17):
-        show("style", done, 20)
+        show(Progress("queries", done, 20, "style"))
     assert progress._pulse.state == "recall: 16/60, 2.0 queries/s, about 0:22 left"
     now[0] += 24
-    show("style", 20, 20)
-    show("instance", 12, 20)
+    show(Progress("queries", 20, 20, "style"))
+    show(Progress("queries", 12, 20, "instance"))
     assert progress._pulse.state == "recall: 32/60, 1.0 queries/s, about 0:28 left"
 
 
