@@ -1,12 +1,45 @@
-"""Fixtures for every test: no network but loopback, one thread, a small indexed gallery."""
+"""What holds for every test: no network but loopback, a set number of threads, a plain environment; a small gallery.
+
+Torch and FAISS compute on DIFFSIM_TEST_THREADS threads, one unless the variable says otherwise, and so do the
+processes that tests start. A test may set another number: the next one begins with the common number again.
+"""
 
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+THREADS = int(os.environ.get("DIFFSIM_TEST_THREADS") or 1)
+os.environ["OMP_NUM_THREADS"] = str(THREADS)  # read by torch and FAISS when a test first imports them
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin slow each other down beside other tests
+SLOW_SECONDS = 3600
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give slow tests and those on a GPU an hour each; pyproject.toml sets the time of all others."""
+    for item in items:
+        if {"slow", "gpu"} & {mark.name for mark in item.iter_markers()}:
+            item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    """Compute on the same number of threads before and after each test."""
+    _set_threads()
+    yield
+    _set_threads()
+
+
+def _set_threads() -> None:
+    """Set the number where a library is imported; one imported later reads it from the environment."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(THREADS)
+    if faiss := sys.modules.get("faiss"):
+        faiss.omp_set_num_threads(THREADS)
 
 
 @pytest.fixture(autouse=True)

@@ -24,7 +24,7 @@ from retrieval.indexing.fill import fill_index
 from retrieval.indexing.maintenance import compact, verify
 from retrieval.settings import BuildSettings
 from tests.support.kill_harness import REAL, Child, Say
-from tests.support.stub_models import paint
+from tests.support.sample_index import paint
 
 IMAGES = 24
 MODES = ["style", "instance"]

@@ -1,8 +1,9 @@
 """What the commands say beside their results: progress without a terminal, hints that can be pasted, refusals."""
 
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import pytest
@@ -22,7 +23,9 @@ from retrieval.progress import Progress
 from retrieval.search.results import Result, Results
 from retrieval.search.results_sheet import sheet_rows
 from retrieval.settings import BuildSettings, ModelSettings, SearchSettings
-from tests.support.stub_models import RUN, flip_bit, paint, tiny_model
+from tests.support.faults import flip_bit
+from tests.support.sample_index import RUN, paint
+from tests.support.stub_models import tiny_model
 
 
 def test_an_index_that_may_not_be_entered_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,15 +59,15 @@ def test_settings_out_of_range_are_refused(settings: Callable[[], object], messa
 
 def test_long_work_without_a_terminal_says_that_it_lives(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LINE_SECONDS", 0.02)
-    said: list[str] = []
-    with Pulse("at work", said.append) as pulse:
-        while not said:
-            time.sleep(0.01)
+    now = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    said: Queue[str] = Queue()
+    with Pulse("at work", said.put) as pulse:
+        assert said.get(timeout=30) == "at work (0:00)"
         pulse.state = "nearly done"
-        while said[-1].startswith("at work"):
-            time.sleep(0.01)
-    assert said[0] == "at work (0:00)"
-    assert said[-1] == "nearly done (0:00)"
+        now[0] += 75
+        lines = iter(partial(said.get, timeout=30), "nearly done (1:15)")
+        assert {line.partition(" (")[0] for line in lines} <= {"at work", "nearly done"}
 
 
 def test_tasks_of_one_size_are_one_task_at_their_true_pace(monkeypatch: pytest.MonkeyPatch) -> None:

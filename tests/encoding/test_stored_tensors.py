@@ -33,7 +33,9 @@ from retrieval.models.registry import load_extractor
 from retrieval.settings import ModelSettings
 from tests.models.test_sd15 import LAYERS, TINY, load
 from tests.support import stub_models as tiny
-from tests.support.stub_models import RUN, Contents, Operations, flip_bit, paint, tiny_model
+from tests.support.faults import Operations, flip_bit
+from tests.support.sample_index import RUN, Contents, paint
+from tests.support.stub_models import tiny_model
 
 HIDDEN = [name for name, codec in CODECS.items() if codec.hidden]
 MODES = ["style", "instance"]

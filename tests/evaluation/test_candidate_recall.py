@@ -48,7 +48,7 @@ def test_recall_of_an_index_rises_with_the_candidates_in_every_mode(index: Path)
 def test_copies_of_the_query_do_not_count_as_neighbours(tmp_path: Path) -> None:
     """20 of 24 images are copies, so four others are to be found; without these there is nothing to measure."""
     from retrieval import Engine, build_index
-    from tests.support.stub_models import RUN, paint
+    from tests.support.sample_index import RUN, paint
 
     only, *_ = paint(tmp_path / "images", range(1))
     for number in range(19):

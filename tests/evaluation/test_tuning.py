@@ -89,7 +89,7 @@ def test_tuning_raises_2afc_and_saves_what_was_trained(encoder: ViTEmbedder, tmp
         tune(plain, train, held_out, tmp_path / "tuned", settings)
 
 
-def test_without_peft_one_sentence_says_so(
+def test_without_peft_the_error_says_what_to_install(
     encoder: ViTEmbedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import sys

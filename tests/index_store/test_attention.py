@@ -16,7 +16,7 @@ from index_store.errors import DiffSimError, IndexCorruptError, IndexIncompatibl
 from index_store.generation import AttentionRecord
 from index_store.tensors import attention
 from index_store.tensors.attention import AttentionWriter, RowLocation, read_rows
-from tests.support.stub_models import flip_bit
+from tests.support.faults import flip_bit
 
 Arrays = dict[str, NDArray[np.float16]]
 SHAPES = {"q": (2, 1, 2, 2), "k": (2, 1, 2, 2), "v": (2, 1, 2, 3)}

@@ -1,6 +1,5 @@
 """Files written in threads: what is there at the end, what is raised, and that a commit counts as writing."""
 
-import os
 import threading
 import time
 from pathlib import Path
@@ -11,12 +10,13 @@ from index_store.errors import NoSpaceError
 from index_store.tensors import background_writer as background
 from index_store.tensors.background_writer import WAITING, BackgroundWriter
 from retrieval import build_index
-from tests.support.stub_models import RUN, paint
+from tests.support.faults import path_of
+from tests.support.sample_index import RUN, paint
 
 
 def test_files_are_whole_and_were_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flushed: list[str] = []
-    monkeypatch.setattr(background, "_flush", lambda file: flushed.append(os.readlink(f"/proc/self/fd/{file}")))
+    monkeypatch.setattr(background, "_flush", lambda file: flushed.append(str(path_of(file))))
     files = BackgroundWriter()
     for number in range(3 * WAITING):
         files.write(tmp_path / "c" / str(number), lambda number=number: memoryview(bytes([number]) * 1000))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from index_store.layout import Layout
 from index_store.tensors.cache import CacheKey, TensorCache, cache_size
+from tests.support.faults import flip_bit
 
 DIGEST = "0123456789abcdef"
 FILE_BYTES = 450  # of one item below, somewhat more than its arrays
@@ -68,10 +69,6 @@ def test_what_is_put_is_got_by_any_process_and_only_under_its_key(layout: Layout
 @given(bit=st.integers(0, 8 * 400))
 def test_any_flipped_bit_is_found(tmp_path_factory: pytest.TempPathFactory, bit: int) -> None:
     layout = Layout(tmp_path_factory.mktemp("cache"))
-    from tests.support.stub_models import (
-        flip_bit,  # here, since it imports torch, which the processes below need not wait for
-    )
-
     cache = TensorCache(layout, 10**6)
     cache.put(key(5), arrays(5))
     flip_bit(path_of(layout, 5), bit)

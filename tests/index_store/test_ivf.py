@@ -19,7 +19,7 @@ from index_store.vectors.flat import FlatIndex, import_faiss
 from index_store.vectors.ivf_and_rest import IVFAndRestIndex
 from retrieval import Engine, build_index
 from retrieval.indexing.maintenance import compact
-from tests.support.stub_models import flip_bit
+from tests.support.faults import flip_bit
 from tests.support.synthetic_index import ENCODER, add_segments
 
 DIM = 12

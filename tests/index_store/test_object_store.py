@@ -43,7 +43,8 @@ from retrieval.search.engine import Engine
 from tests.cli.test_cli import failed, run
 from tests.support.object_server import BUCKET, ENVIRONMENT, object_server
 from tests.support.paths import ROOT
-from tests.support.stub_models import RUN, Contents, paint, tiny_model
+from tests.support.sample_index import RUN, Contents, paint
+from tests.support.stub_models import tiny_model
 
 pytestmark = pytest.mark.xdist_group("object_store")
 NUMBERS = itertools.count()

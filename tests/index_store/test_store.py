@@ -36,7 +36,7 @@ from index_store.reader import IndexReader
 from index_store.segment_writer import SegmentWriter
 from index_store.vectors.flat import FlatIndex
 from index_store.vectors.storage import normalised, read_vectors, write_vectors
-from tests.support.stub_models import flip_bit
+from tests.support.faults import flip_bit
 
 FULL_DEVICE = Path("/dev/full")
 EMPTY = Generation(0, {"model": {"name": "m"}}, {}, (), ("e",), ("style",))

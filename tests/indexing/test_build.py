@@ -22,7 +22,8 @@ from retrieval.indexing.reports import BuildEvent, BuildReport
 from retrieval.search.engine import Engine
 from retrieval.settings import BuildSettings, EngineSettings
 from tests.support.paths import DATA
-from tests.support.stub_models import RUN, Contents, paint, tiny_model
+from tests.support.sample_index import RUN, Contents, paint
+from tests.support.stub_models import tiny_model
 
 TINY_SD15 = DATA / "tiny_sd15"
 REAL = BuildSettings(device="cpu", batch_size=4, workers=1, segment_rows=8)

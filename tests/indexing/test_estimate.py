@@ -37,7 +37,8 @@ from tests.models.test_sd15 import TINY
 from tests.models.test_sd15 import load as load_sd15
 from tests.models.test_vit import write_tiny_models
 from tests.support.golden import GOLDEN, needs_golden, tiny_dit
-from tests.support.stub_models import RUN, load_tiny, paint, tiny_model
+from tests.support.sample_index import RUN, paint
+from tests.support.stub_models import load_tiny, tiny_model
 
 Shrink = Callable[[int], None]
 

@@ -24,7 +24,9 @@ from retrieval.indexing.maintenance import verify as find_damages
 from retrieval.indexing.reports import BuildEvent, BuildReport
 from retrieval.search.engine import Engine
 from retrieval.settings import BuildSettings, EngineSettings
-from tests.support.stub_models import RUN, Contents, Operations, TinyExtractor, flip_bit, paint, tiny_model
+from tests.support.faults import Operations, flip_bit, path_of
+from tests.support.sample_index import RUN, Contents, paint
+from tests.support.stub_models import TinyExtractor, tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +216,7 @@ def test_everything_is_on_the_disk_before_current_names_it(
         return frozenset(os.listdir(path)) if path.is_dir() else path.read_bytes()
 
     def fsync(descriptor: int) -> None:
-        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        path = path_of(descriptor)
         flushed[path] = state(path)
         own_fsync(descriptor)
 

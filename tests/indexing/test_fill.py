@@ -20,7 +20,8 @@ from retrieval.indexing.fill import fill_index
 from retrieval.indexing.maintenance import compact, export, remove_items, repair, verify
 from retrieval.indexing.reports import BuildEvent, BuildReport, FillReport
 from retrieval.search.engine import Engine
-from tests.support.stub_models import RUN, Contents, flip_bit, paint
+from tests.support.faults import flip_bit
+from tests.support.sample_index import RUN, Contents, paint
 
 LAZY = replace(RUN, attention="lazy")
 BOTH = ["style", "instance"]

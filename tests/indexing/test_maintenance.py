@@ -26,7 +26,8 @@ from retrieval.indexing.fill import fill_index
 from retrieval.indexing.maintenance import compact, export, remove_items, repair, verify
 from retrieval.indexing.reports import BuildEvent, BuildReport
 from retrieval.search.engine import Engine
-from tests.support.stub_models import RUN, Contents, paint, tiny_model
+from tests.support.sample_index import RUN, Contents, paint
+from tests.support.stub_models import tiny_model
 
 pytestmark = pytest.mark.usefixtures("tiny")
 

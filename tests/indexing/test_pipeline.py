@@ -22,7 +22,8 @@ from retrieval.models.modes import SD15_MODES, Outputs, Target
 from retrieval.scoring.aas import QKV
 from retrieval.settings import BuildSettings, ModelSettings
 from tests.support.paths import DATA
-from tests.support.stub_models import RUN, TinyExtractor, paint, tiny_model
+from tests.support.sample_index import RUN, paint
+from tests.support.stub_models import TinyExtractor, tiny_model
 
 TINY = DATA / "tiny_sd15"
 STYLE = Outputs(("style",))

@@ -1,4 +1,4 @@
-"""Metrics that need a package or weights that are not there: what they say, and what they do with stand-ins."""
+"""Metrics that need another package or large weights: their errors, and their results with stand-ins."""
 
 import re
 import sys
@@ -23,7 +23,9 @@ from tests.support.golden import images
 
 
 @pytest.mark.parametrize(("name", "package"), [("lpips", "lpips"), ("dreamsim", "dreamsim"), ("ffa", "rembg")])
-def test_an_absent_package_is_one_clear_sentence(name: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_absent_package_is_an_error_that_says_what_to_install(
+    name: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(DependencyError, match=f"metric {name} needs the package {package}") as caught:
         load_metric(name)
@@ -149,12 +151,12 @@ def test_ffa_takes_masks_that_are_given(tmp_path: Path) -> None:
         metric.encode([picture], "query")
     with pytest.raises(UsageError, match="masks are expected there"):
         load_metric("ffa", MetricSettings(weights=str(tmp_path / "dinov2"), masks=str(tmp_path / "none")))
-    told = metric.fingerprint()
+    before = metric.fingerprint()
     (masks / "a.png").unlink()
-    assert metric.fingerprint() != told
+    assert metric.fingerprint() != before
 
 
-def test_random_weights_are_told_as_such_and_come_from_the_seed() -> None:
+def test_random_weights_come_from_the_seed_and_are_named_random() -> None:
     first, again = (load_metric("dinov2-aas-random") for _ in range(2))
     pictures = images()[:2]
     features = first.encode(pictures, "query")

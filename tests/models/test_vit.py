@@ -72,7 +72,7 @@ def test_the_golden_pooled_scores_of_dinov2_at_98_px(tmp_path: Path) -> None:
     np.testing.assert_allclose(100 * vectors @ vectors.T, golden, atol=1e-3)
 
 
-def test_missing_and_damaged_weights_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_and_damaged_weights_are_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelError, match="does not exist"):
         load_embedder("clip", tmp_path / "none", CPU, offline=True)
     (tmp_path / "config.json").write_text("{}")

@@ -14,7 +14,7 @@ from retrieval.errors import ImageError, IndexIncompatibleError, UsageError
 from retrieval.sample_images.pictures import MOTIFS, STYLES
 from retrieval.settings import SearchChoices
 from tests.support.paths import DATA
-from tests.support.stub_models import RUN, paint
+from tests.support.sample_index import RUN, paint
 
 TINY = DATA / "tiny_sd15"
 

@@ -22,7 +22,8 @@ from retrieval.indexing.fill import fill_index
 from retrieval.search.engine import Engine
 from retrieval.search.results import Results
 from retrieval.settings import BuildSettings, EngineSettings
-from tests.support.stub_models import RUN, Contents, flip_bit, paint
+from tests.support.faults import flip_bit
+from tests.support.sample_index import RUN, Contents, paint
 
 LAZY = replace(RUN, attention="lazy")
 MODES = ["style", "instance"]

@@ -25,12 +25,12 @@ from unittest import mock
 import faiss  # noqa: F401  (imported here so that no child has to)
 import filelock  # noqa: F401
 import numpy as np
-import retrieval.backbones.descriptor
-import retrieval.backbones.mini  # noqa: F401
 import torch
 import zarr.codecs
 import zarr.storage  # noqa: F401
 
+import retrieval.models.mini.attention
+import retrieval.models.mini.pooled  # noqa: F401
 from index_store.layout import Layout
 from index_store.reader import IndexReader
 from retrieval.encoding.loaded_models import LoadedModels
@@ -39,7 +39,10 @@ from retrieval.indexing.fill import fill_index
 from retrieval.indexing.maintenance import verify
 from retrieval.search.engine import Engine
 from retrieval.settings import BuildSettings, EngineSettings
-from tests.support.stub_models import RUN, Contents, Operations, paint, tiny_model
+from tests.support.faults import Operations
+from tests.support.ranking import assert_same_ranking
+from tests.support.sample_index import RUN, Contents, paint
+from tests.support.stub_models import tiny_model
 
 IMAGES = 60
 SEGMENT = 8
@@ -195,7 +198,8 @@ def compare_to_the_end(photos: Path, index: Path, whole: Path) -> dict[str, Any]
         searches = []
         for query in sorted(photos.iterdir())[:: IMAGES // 3]:
             mine, expected = (engine.search(query, "style", exhaustive=True, k=IMAGES) for engine in engines)
-            searches.append(mine.results == expected.results)
+            assert_same_ranking(mine.results, expected.results, whole=True)
+            searches.append(len(mine.results))
         say(**look(index, whole), searches=searches)
 
     lines, _ = Child(work).wait()

@@ -1,0 +1,93 @@
+"""Faults of a disk: an operation that fails or kills, and a bit that turned over."""
+
+import io
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Self
+from unittest import mock
+
+import pytest
+
+
+def path_of(descriptor: int) -> Path:
+    """Return the path of an open file or folder, on Linux and macOS; elsewhere the test is skipped."""
+    if sys.platform == "linux":
+        return Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+    if sys.platform == "darwin":
+        import fcntl
+
+        return Path(os.fsdecode(fcntl.fcntl(descriptor, fcntl.F_GETPATH, bytes(1024)).rstrip(b"\0")))
+    pytest.skip("this system does not tell the path of an open file")
+
+
+class Operations:
+    """Count what is done to the disk below ``root``, and call ``act`` in place of the n-th operation."""
+
+    def __init__(
+        self, root: Path, number: int, act: Callable[[], object], *, only_main: bool = False, only_durable: bool = False
+    ) -> None:
+        """Count those of all threads or the main one, and all kinds or just flushing and replacing.
+
+        In the latter case flushes in a row are one, since nothing that a killed process leaves changes between them.
+        """
+        self.count = 0
+        self._last = ""
+        self._root, self._number, self._act = str(root), number, act
+        self._only_main, self._only_durable = only_main, only_durable
+
+    def _step(self, kind: str, path: object) -> None:
+        if not str(path).startswith(self._root):
+            return
+        if self._only_main and threading.current_thread() is not threading.main_thread():
+            return
+        last, self._last = self._last, kind
+        if self._only_durable and (kind not in ("fsync", "replace") or kind == last == "fsync"):
+            return
+        self.count += 1
+        if self.count == self._number:
+            self._act()
+
+    def _watch(self, kind: str, operation: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(path: Any, *rest: Any, **options: Any) -> Any:
+            self._step(kind, path)
+            return operation(path, *rest, **options)
+
+        return watched
+
+    @contextmanager
+    def watched(self) -> Iterator[Self]:
+        """Watch every way in which the index's files and folders come, change and go. Nothing is really flushed."""
+        import pyarrow.parquet as pq  # here: who flips a bit need not wait for it
+
+        own_open, own_parquet = io.open, pq.write_table
+
+        def watched_open(path: Any, mode: str = "r", *rest: Any, **options: Any) -> Any:
+            if mode.startswith(("w", "x", "a")):
+                self._step("open", path)
+            return own_open(path, mode, *rest, **options)
+
+        def watched_parquet(table: Any, path: Any, **options: Any) -> None:
+            self._step("open", path)
+            own_parquet(table, path, **options)
+
+        def watched_fsync(descriptor: int) -> None:
+            self._step("fsync", path_of(descriptor))
+
+        with ExitStack() as patches:
+            patches.enter_context(mock.patch("io.open", watched_open))
+            patches.enter_context(mock.patch("pyarrow.parquet.write_table", watched_parquet))
+            patches.enter_context(mock.patch("os.fsync", watched_fsync))
+            for kind in ("mkdir", "replace", "unlink", "rmdir"):
+                patches.enter_context(mock.patch(f"os.{kind}", self._watch(kind, getattr(os, kind))))
+            yield self
+
+
+def flip_bit(path: Path, bit: int) -> None:
+    """Turn one bit of a file over."""
+    data = bytearray(path.read_bytes())
+    data[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(data)

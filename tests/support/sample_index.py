@@ -1,0 +1,64 @@
+"""Small images and quick settings to build an index from, and all that an index holds, to compare it with another."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from index_store.catalog import Item, Reject
+from index_store.generation import Generation
+from index_store.reader import IndexReader
+from retrieval.settings import BuildSettings
+
+RUN = BuildSettings(device="cpu", batch_size=2, workers=1, segment_rows=4)
+
+
+def paint(folder: Path, names: Iterable[str | int], seed: int = 0) -> list[Path]:
+    """Write one PNG a name: coarse coloured noise, different for every name and seed, 64 to 96 pixels wide."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / (f"{name:03d}.png" if isinstance(name, int) else name) for name in names]
+    for path in paths:
+        digest = hashlib.sha256(f"{seed}/{path.name}".encode()).digest()
+        coarse = np.frombuffer(digest[:27], np.uint8).reshape(3, 3, 3)
+        size = (64 + digest[30] % 33, 64 + digest[31] % 33)
+        Image.fromarray(coarse).resize(size, Image.Resampling.NEAREST).save(path, "PNG")
+    return paths
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Everything that an index says, bit by bit; how it is cut into segments does not matter."""
+
+    items: list[Item]
+    rejects: list[Reject]
+    vectors: dict[str, list[bytes]]
+    tensors: dict[str, list[bytes]]  # by mode and array
+
+    @classmethod
+    def of(cls, index: Path, generation: Generation | None = None) -> "Contents":
+        """Read all of it, so that every checksum is verified."""
+        reader = IndexReader(index, generation)
+        rows = range(len(reader))
+        tensors: dict[str, list[bytes]] = {}
+        for mode in reader.generation.modes if rows else ():
+            for name, array in reader.attention(mode, rows).items():
+                tensors[f"{mode}/{name}"] = [row.tobytes() for row in array]
+        vectors = {name: [row.tobytes() for row in reader.vectors(name)] for name in reader.generation.encoders}
+        rejects = sorted(reader.rejects(), key=lambda reject: reject.uri)
+        return cls(reader.items(), rejects, vectors, tensors)
+
+    def differences(self, other: "Contents") -> list[str]:
+        """Name the fields that differ: shorter than a dump of both."""
+        return [field.name for field in fields(self) if getattr(self, field.name) != getattr(other, field.name)]
+
+    def first(self, count: int) -> "Contents":
+        """Return what an index of the first ``count`` items says; rejects are left out."""
+
+        def cut(arrays: dict[str, list[bytes]]) -> dict[str, list[bytes]]:
+            return {name: rows[:count] for name, rows in arrays.items()} if count else {}
+
+        vectors = {name: rows[:count] for name, rows in self.vectors.items()}
+        return Contents(self.items[:count], [], vectors, cut(self.tensors))
