@@ -1,4 +1,4 @@
-"""A contact sheet as one HTML file: no scripts, nothing from elsewhere, in light and in dark."""
+"""Draw a contact sheet as one HTML file without scripts or outside files, for light and dark screens."""
 
 import base64
 import io
@@ -59,7 +59,7 @@ figcaption small {{ grid-column: 1 / -1; color: var(--grey); overflow-wrap: anyw
 
 
 def html_page(rows: Sequence[SheetRow], heading: str = "") -> str:
-    """Return ``rows`` as a page that holds its thumbnails itself and links to the files they were made of."""
+    """Return ``rows`` as a page that embeds its thumbnails and links to their files."""
     thumbnails = Thumbnails(_SIDE)
     sections = "".join(_section(row, thumbnails) for row in rows)
     title = _text(heading) or "Image search"
@@ -94,7 +94,7 @@ def _text(text: str) -> str:
 
 
 def _address(path: Path) -> str:
-    # as_uri() percent-encodes every byte of the name that means something to a browser.
+    # as_uri() percent-encodes every byte that has a meaning in an address.
     return escape(path.absolute().as_uri(), quote=True)
 
 
