@@ -1,5 +1,6 @@
 """Choose the model and settle its defaults, before anything is loaded."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,8 @@ from retrieval.models.modes import Mode
 from retrieval.models.registry import EXTRACTORS, describe_embedder, describe_extractor
 from retrieval.models.weights import is_cached, is_offline
 from retrieval.settings import ModelSettings
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ def choose_model(settings: ModelSettings, device: str, offline: bool) -> ChosenM
     if settings.weights is not None:
         return ChosenModel("sd15", "weights were given")
     if choose_device(device).type == "cpu":
-        return ChosenModel("mini", f"there is no GPU in use, and sd15 takes half a minute an image on a CPU; {_CHOICE}")
+        return ChosenModel("mini", f"no GPU is in use, and sd15 takes half a minute for an image on a CPU; {_CHOICE}")
     if is_cached(EXTRACTORS["sd15"], "unet/config.json"):
         return ChosenModel("sd15", f"there is a GPU, and the weights are cached; {_CHOICE}")
     if offline or is_offline() or not _hub_answers():
@@ -49,7 +52,8 @@ def _hub_answers() -> bool:
 
     try:
         HfApi().model_info(EXTRACTORS["sd15"].repo, revision=EXTRACTORS["sd15"].revision, timeout=5)
-    except Exception:  # any failure means that the hub can't be used now
+    except Exception as error:  # any failure means that the hub can't be used now
+        _LOG.warning("the hub gives no answer (%s), so auto does not choose sd15", error)
         return False
     return True
 
