@@ -23,9 +23,6 @@ class ChosenModel:
     why: str
 
 
-_CHOICE = "to choose yourself, name the model sd15 or mini"
-
-
 def choose_model(settings: ModelSettings, device: str, offline: bool) -> ChosenModel:
     """Choose the model: the named one; else sd15, given a GPU and its weights; else the built-in mini.
 
@@ -38,13 +35,13 @@ def choose_model(settings: ModelSettings, device: str, offline: bool) -> ChosenM
     if settings.weights is not None:
         return ChosenModel("sd15", "weights were given")
     if choose_device(device).type == "cpu":
-        return ChosenModel("mini", f"no GPU is in use, and sd15 takes half a minute for an image on a CPU; {_CHOICE}")
+        return ChosenModel("mini", "there is no GPU in use, and sd15 takes half a minute an image on a CPU")
     if is_cached(EXTRACTORS["sd15"], "unet/config.json"):
-        return ChosenModel("sd15", f"there is a GPU, and the weights are cached; {_CHOICE}")
+        return ChosenModel("sd15", "there is a GPU, and the weights are cached")
     if offline or is_offline() or not _hub_answers():
-        return ChosenModel("mini", f"the weights of sd15 are not cached and can't be downloaded; {_CHOICE}")
+        return ChosenModel("mini", "the weights of sd15 are not cached and can't be downloaded")
     size = EXTRACTORS["sd15"].download_mb / 1000
-    return ChosenModel("sd15", f"there is a GPU; the weights, {size:.1f} GB, are downloaded once; {_CHOICE}")
+    return ChosenModel("sd15", f"there is a GPU; the weights, {size:.1f} GB, are downloaded once")
 
 
 def _hub_answers() -> bool:
