@@ -1,5 +1,6 @@
 """Choose the model and settle its defaults, before anything is loaded."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,8 @@ from retrieval.models.modes import Mode
 from retrieval.models.registry import EXTRACTORS, describe_embedder, describe_extractor
 from retrieval.models.weights import is_cached, is_offline
 from retrieval.settings import ModelSettings
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,8 @@ def _hub_answers() -> bool:
 
     try:
         HfApi().model_info(EXTRACTORS["sd15"].repo, revision=EXTRACTORS["sd15"].revision, timeout=5)
-    except Exception:  # any failure means that the hub can't be used now
+    except Exception as error:  # any failure means that the hub can't be used now
+        _LOG.warning("the hub gives no answer (%s), so auto does not choose sd15", error)
         return False
     return True
 

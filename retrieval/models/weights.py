@@ -1,6 +1,7 @@
 """Find a model's weights (a local folder, or a pinned revision on the hub), load them, and identify them."""
 
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 from retrieval.errors import ModelError
 from retrieval.models.registry import Description
 
+_LOG = logging.getLogger(__name__)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -33,6 +35,8 @@ def weights_folder(description: Description, folder: Path | None, patterns: Sequ
     from huggingface_hub import snapshot_download
 
     cached_only = offline or is_offline()
+    where = "the hub's cache" if cached_only else "the hub or its cache"
+    _LOG.info("%s: taking weights of %s from %s", description.name, description.repo, where)
     try:
         return Path(
             snapshot_download(

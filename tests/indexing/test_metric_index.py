@@ -113,7 +113,7 @@ def test_names_of_metrics_that_can_be_indexed() -> None:
     assert chosen_model(None, None) is None
     with pytest.raises(UsageError, match=r"'ssim' can't be indexed.* these can: diffsim-s, mini"):
         indexed_by("ssim")
-    with pytest.raises(UsageError, match="give one of them"):
+    with pytest.raises(UsageError, match="a model and a metric both name the model of an index"):
         chosen_model("mini", "clip-aas")
 
 

@@ -111,9 +111,7 @@ def test_every_metric_states_title_and_licence_before_a_download() -> None:
         MetricSettings(parity="true")  # type: ignore[arg-type]
 
 
-def test_missing_weights_are_an_error_that_says_how_to_get_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_weights_are_an_error_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     for name in ("diffsim-s", "clip-aas", "dinov2", "diffsim-xl", "dit-256"):
         with pytest.raises(ModelError, match=rf"weights of {METRICS[name].repo} are needed") as caught:

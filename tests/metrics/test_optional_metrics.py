@@ -23,9 +23,7 @@ from tests.support.golden import images
 
 
 @pytest.mark.parametrize(("name", "package"), [("lpips", "lpips"), ("dreamsim", "dreamsim"), ("ffa", "rembg")])
-def test_an_absent_package_is_an_error_that_says_what_to_install(
-    name: str, package: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_absent_package_is_an_error_with_a_remedy(name: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(DependencyError, match=f"metric {name} needs the package {package}") as caught:
         load_metric(name)

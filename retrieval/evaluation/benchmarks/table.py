@@ -1,6 +1,6 @@
 """The table of benchmarks, with the layouts of their folders.
 
-Folders are walked in the order of the bytes of names, and draws come from one seeded generator, so the same data give
+Folders are walked in the order of the bytes of names, and draws come from one seeded generator. So the same data give
 the same triplets on every machine. Where the paper's text and code differ, ``variant="code"`` follows the code, which
 gave the published numbers, and ``"paper"`` follows the text.
 """

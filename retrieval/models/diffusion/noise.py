@@ -5,7 +5,7 @@ The published pairwise score draws four standard normal tensors, in this order, 
     d1 = latent sample of A     d2 = latent sample of B     d3 = noise of A     d4 = noise of B
 
 The draws never depend on the images. So a query with (d1, d3) and a gallery image with (d2, d4) score exactly as the
-published pair does, and an index can compute the gallery's half once.
+published pair does. An index computes the gallery's half once.
 """
 
 from dataclasses import dataclass
