@@ -68,7 +68,7 @@ def rerank(queries: Sequence[QueryTensors], sources: Iterable[TensorSource], how
         before, mark = mark, perf_counter()
         timing[part] += 1e3 * (mark - before)
 
-    scorer = _Scorer(queries, how)
+    scorer = ChunkScorer(queries, how)
     spent_on("rerank")
     for source in sources:
         for chunk in source.chunks():
@@ -81,7 +81,7 @@ def rerank(queries: Sequence[QueryTensors], sources: Iterable[TensorSource], how
     return Reranked(scores, timing)
 
 
-class _Scorer:
+class ChunkScorer:
     """Scores chunks against the queries that want their rows."""
 
     def __init__(self, queries: Sequence[QueryTensors], how: Comparison) -> None:

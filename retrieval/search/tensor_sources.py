@@ -146,8 +146,6 @@ class CachedTensors:
 class ComputedTensors:
     """Candidates that only their files can give: decoded and encoded now, and kept for later searches."""
 
-    part: Part = "compute"
-
     def __init__(
         self,
         context: ScoringContext,
@@ -166,6 +164,11 @@ class ComputedTensors:
         self._outputs = Outputs(modes=(mode,))
         self.computed: set[int] = set()
         self.unkept: set[int] = set()  # computed, and the cache could not keep them
+
+    @property
+    def part(self) -> Part:
+        """Computing; finding out that nothing is to be computed belongs to reading."""
+        return "compute" if self._cached.missing else "read"
 
     def chunks(self) -> Iterator[Chunk]:
         """See :class:`retrieval.search.reranking.TensorSource`.
