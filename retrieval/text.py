@@ -1,10 +1,6 @@
 """Numbers, sizes and names as text for people."""
 
 
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
-
-
 def printable(text: str) -> str:
     """Return ``text`` on one line; a replacement character stands for invisible and reordering characters."""
     return "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text)

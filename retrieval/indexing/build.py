@@ -29,11 +29,10 @@ from retrieval.images.discovery import Listing
 from retrieval.indexing import planning
 from retrieval.indexing.changes import find_sources
 from retrieval.indexing.committer import SegmentCommitter, clear_leftovers
-from retrieval.indexing.estimate import find_problem
 from retrieval.indexing.filler import Filled, Filler
 from retrieval.indexing.missing import find_missing
 from retrieval.indexing.pipeline import Pipeline
-from retrieval.indexing.planning import Plan
+from retrieval.indexing.planning import Plan, Prepared
 from retrieval.indexing.reports import BuildReport, OnBuildProgress
 from retrieval.indexing.segment_job import FinishedSegment, SegmentJob, segment_job
 from retrieval.indexing.tally import ProgressTally
@@ -118,18 +117,8 @@ def _load(
         return found, None
     prepared = planning.prepare(plan, run, load)
     if plan.images:
-        estimate = planning.estimate(plan, prepared)
-        tally.tell("estimate", estimate=estimate)
-        if problem := find_problem(estimate, plan.root):
-            raise problem
-    generation = found or Generation(0, prepared.fingerprint, {}, (), (), ())
-    generation = replace(
-        generation,
-        fingerprint=prepared.fingerprint,
-        settings=generation.settings if plan.is_as_stored else plan.recipe.to_json(),
-        encoders=tuple(dict.fromkeys((*generation.encoders, *prepared.fingerprint["encoders"]))),
-        modes=tuple(plan.recipe.targets),
-    )
+        planning.check_room(plan, prepared, tally)
+    generation = _with_additions(found or Generation(0, {}, {}, (), (), ()), plan, prepared)
     if plan.misses_projections or not plan.is_as_stored:
         # For a new index this generation is empty. All later ones have higher numbers, so a lost CURRENT is never
         # taken for that of a new index.
@@ -137,6 +126,17 @@ def _load(
         generation = commit(layout, with_projections(layout, generation, prepared.models), CREATED_BY)
     tally.tell("loaded")
     return generation, Pipeline.begin(prepared.models, prepared.run, tally.clock)
+
+
+def _with_additions(generation: Generation, plan: Plan, prepared: Prepared) -> Generation:
+    """Return ``generation`` with the modes and encoders that the plan adds; those of a new index are all added."""
+    return replace(
+        generation,
+        fingerprint=prepared.fingerprint,
+        settings=generation.settings if plan.is_as_stored else plan.recipe.to_json(),
+        encoders=tuple(dict.fromkeys((*generation.encoders, *prepared.fingerprint["encoders"]))),
+        modes=tuple(plan.recipe.targets),
+    )
 
 
 def _add_new_images(plan: Plan, pipeline: Pipeline | None, committer: SegmentCommitter) -> None:

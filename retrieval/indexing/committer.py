@@ -6,7 +6,7 @@ from math import ceil
 
 from index_store.commit import commit
 from index_store.garbage import clear_uncommitted, drop_expired
-from index_store.generation import Generation
+from index_store.generation import Generation, SegmentRecord
 from index_store.layout import Layout
 from index_store.reader import IndexReader
 from index_store.remote.mirror import segment_name
@@ -83,20 +83,24 @@ class SegmentCommitter:
             BaseException: the error or interrupt that stopped the segment's job, after the commit.
         """
         if segment.record is not None:
-            old = [replaced[uri] for uri in segment.uris if uri in replaced]
-            broken = [replaced[uri] for uri in segment.rejected_uris if uri in replaced]
-            grown = replace(
-                self.generation,
-                segments=(*self.generation.segments, segment.record),
-                tombstones=self._buried([*old, *broken]),
-                next_id=max(self.generation.next_id, segment.next_id),
-            )
+            grown = self._grown(segment.record, segment, replaced)
             with self.tally.clock.working(WRITE, 0):
                 self._store_even_if_interrupted(grown)
-            self.added, self.replaced = self.added + segment.record.rows, self.replaced + len(old)
+            self.added += segment.record.rows
+            self.replaced += sum(uri in replaced for uri in segment.uris)
             self.tally.committed()
         if segment.stopped is not None:
             raise segment.stopped
+
+    def _grown(self, record: SegmentRecord, segment: FinishedSegment, replaced: Mapping[str, int]) -> Generation:
+        """Return the generation with one more segment, and without the older items that it replaces."""
+        old = [replaced[uri] for uri in (*segment.uris, *segment.rejected_uris) if uri in replaced]
+        return replace(
+            self.generation,
+            segments=(*self.generation.segments, record),
+            tombstones=self._buried(old),
+            next_id=max(self.generation.next_id, segment.next_id),
+        )
 
     def _buried(self, ids: Iterable[int]) -> tuple[int, ...]:
         return tuple(sorted({*self.generation.tombstones, *ids}))

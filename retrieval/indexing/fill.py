@@ -6,6 +6,7 @@ computed again. A file that is not the indexed one any more is left out.
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from index_store.layout import Layout
@@ -22,7 +23,6 @@ from retrieval.encoding.stored_tensors import coverage
 from retrieval.encoding.timing import StageClock
 from retrieval.indexing import planning
 from retrieval.indexing.committer import SegmentCommitter, clear_leftovers
-from retrieval.indexing.estimate import find_problem
 from retrieval.indexing.fill_order import check_order, in_order
 from retrieval.indexing.filler import Filled, Filler
 from retrieval.indexing.missing import find_missing
@@ -81,18 +81,8 @@ def fill_index(
             committer = SegmentCommitter(layout, generation, run, tally, cancel)
             adopted, filled = _fill(plan, order, load, committer)
         reader = train_where_due(layout.root, on_progress)
-    return FillReport(
-        index=index_name(layout.root),
-        model=plan.recipe.settings.model,
-        modes=plan.wanted.modes,
-        items=len(reader),
-        completed=filled.items,
-        adopted=adopted,
-        incomplete=filled.unavailable,
-        coverage=coverage(reader),
-        seconds=time.monotonic() - started,
-        speeds=tally.clock.speeds(),
-    )
+    report = _report(plan, reader, adopted, filled, tally)
+    return replace(report, seconds=time.monotonic() - started)
 
 
 def _fill(plan: Plan, order: Sequence[str], load: LoadModels, committer: SegmentCommitter) -> tuple[int, Filled]:
@@ -101,10 +91,7 @@ def _fill(plan: Plan, order: Sequence[str], load: LoadModels, committer: Segment
     tally.tell("model", plan.model)
     prepared = planning.prepare(plan, committer.run, load)
     rows = in_order(reader, order, prepared.models)  # before any commit: it may name a picture that does not exist
-    estimate = planning.estimate(plan, prepared)
-    tally.tell("estimate", estimate=estimate)
-    if problem := find_problem(estimate, plan.root):
-        raise problem
+    planning.check_room(plan, prepared, tally)
     filler = Filler(Pipeline.begin(prepared.models, prepared.run, tally.clock), committer)
     tally.tell("loaded")
     adopted, cache = 0, TensorCache(Layout(plan.root), budget=0)
@@ -114,3 +101,17 @@ def _fill(plan: Plan, order: Sequence[str], load: LoadModels, committer: Segment
     missing = find_missing(reader, plan.wanted, plan.recipe.targets, rows)
     tally.total = len(missing)
     return adopted, filler.run(reader, missing)
+
+
+def _report(plan: Plan, reader: IndexReader, adopted: int, filled: Filled, tally: ProgressTally) -> FillReport:
+    return FillReport(
+        index=index_name(plan.root),
+        model=plan.recipe.settings.model,
+        modes=plan.wanted.modes,
+        items=len(reader),
+        completed=filled.items,
+        adopted=adopted,
+        incomplete=filled.unavailable,
+        coverage=coverage(reader),
+        speeds=tally.clock.speeds(),
+    )

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from index_store.commit import commit
 from index_store.files import write_array, writing
 from index_store.garbage import READER_GRACE, clear_uncommitted, drop_expired, retire
+from index_store.generation import Generation
 from index_store.layout import Layout
 from index_store.lock import writer_lock
 from index_store.lookup import _matching
@@ -96,10 +97,7 @@ def compact(
         generation = drop_expired(layout, reader.generation)
         clear_uncommitted(layout, generation)
         before = sum(reader.bytes_on_disk().values())
-        free = shutil.disk_usage(layout.root).free
-        if before > free:
-            needed = human_bytes(before)
-            raise NoSpaceError(f"compacting {index} needs {needed} for a while and {human_bytes(free)} are free")
+        _check_room(index, before, shutil.disk_usage(layout.root).free)
         merged = tuple(writer.finish() for writer in _rewrite(layout, reader, on_progress, cancel))
         retired = retire(generation, [segment.name for segment in generation.segments])
         stored = commit(layout, replace(retired, segments=merged, tombstones=()), CREATED_BY)
@@ -109,6 +107,12 @@ def compact(
     return Change(str(index), len(fresh), 0, len(merged), before, after)
 
 
+def _check_room(index: str | Path, needed: int, free: int) -> None:
+    if needed > free:
+        text = f"compacting {index} needs {human_bytes(needed)} for a while and {human_bytes(free)} are free"
+        raise NoSpaceError(text)
+
+
 def _rewrite(
     layout: Layout, reader: IndexReader, on_progress: OnProgress, cancel: Cancellation | None
 ) -> Iterator[SegmentWriter]:
@@ -116,7 +120,6 @@ def _rewrite(
 
     Outputs that all rows of a new segment have are stored in it. Outputs of only some rows get a segment of their own.
     """
-    number = reader.generation.number + 1
     vectors = {encoder: reader.stored_vectors(encoder) for encoder in reader.generation.encoders}
     records = (record for segment in reader.generation.segments for record in segment.attention.values())
     at_a_time = min((record.shard_rows for record in records), default=COPY_ROWS)
@@ -124,7 +127,8 @@ def _rewrite(
     for count, start in enumerate(starts):
         rows = np.arange(start, min(start + COMPACT_ROWS, len(reader)))
         whole, parts = _split(reader, rows)
-        writer = SegmentWriter(layout, segment_name(layout, f"{number:06d}-{count:03d}"), reader.codec)
+        name = f"{reader.generation.number + 1:06d}-{count:03d}"
+        writer = SegmentWriter(layout, segment_name(layout, name), reader.codec)
         for some in batched(rows, at_a_time):
             if cancel is not None:
                 cancel.check()
@@ -135,8 +139,7 @@ def _rewrite(
             writer.append([], reader.rejects(), {}, {})
         yield writer
         for part, (outputs, held) in enumerate(parts):
-            name = segment_name(layout, f"{number:06d}-{count:03d}-{part:02d}")
-            filled = SegmentWriter(layout, name, reader.codec)
+            filled = SegmentWriter(layout, segment_name(layout, f"{name}-{part:02d}"), reader.codec)
             for some in batched(held, at_a_time):
                 ids = reader.ids[some].tolist()
                 filled.fill(ids, {e: vectors[e][some] for e in outputs.encoders}, _tensors(reader, outputs, some))
@@ -203,16 +206,21 @@ def repair(index: str | Path) -> Repaired:
         generation = whole_generation(layout)
         if generation is None:
             raise IndexCorruptError(f"{index} has no readable generation left: build it anew")
-        numbers = [int(path.stem) for path in layout.generations.glob("[0-9]*.json") if path.stem.isdecimal()]
-        lost = {damage.segment for damage in damages if not damage.rows}
-        records = {segment.name: segment for segment in generation.segments}
-        ids = {d.segment: segment_ids(layout, records[d.segment]) for d in damages if d.rows and d.segment not in lost}
-        mended = retire(without_damage(generation, damages, ids), sorted(lost - {""}))
-        commit(layout, replace(mended, number=max(numbers)), CREATED_BY)
+        commit(layout, _mended(layout, generation, damages), CREATED_BY)
     before = sum(segment.rows for segment in generation.segments) - len(generation.tombstones)
     now = len(IndexReader(layout.root))
     LOG.warning("repaired %s: %d damages, %d of %d images removed", index, len(damages), before - now, before)
     return Repaired(damages, before, now, generation.sources)
+
+
+def _mended(layout: Layout, generation: Generation, damages: list[Damage]) -> Generation:
+    """Return ``generation`` without the damage, numbered so that its commit follows every generation on the disk."""
+    numbers = [int(path.stem) for path in layout.generations.glob("[0-9]*.json") if path.stem.isdecimal()]
+    lost = {damage.segment for damage in damages if not damage.rows}
+    records = {segment.name: segment for segment in generation.segments}
+    ids = {d.segment: segment_ids(layout, records[d.segment]) for d in damages if d.rows and d.segment not in lost}
+    mended = retire(without_damage(generation, damages, ids), sorted(lost - {""}))
+    return replace(mended, number=max(numbers))
 
 
 def export(index: str | Path, folder: Path) -> Change:

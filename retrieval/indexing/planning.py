@@ -20,9 +20,10 @@ from retrieval.encoding.recipe import Recipe, continued_recipe, lacks_modes, new
 from retrieval.encoding.stored_tensors import misses_projections
 from retrieval.images.discovery import Listing
 from retrieval.indexing.changes import Changes, find_changes
-from retrieval.indexing.estimate import Workload, estimate_workload
+from retrieval.indexing.estimate import Workload, estimate_workload, find_problem
 from retrieval.indexing.missing import Missing, find_missing
 from retrieval.indexing.reports import Estimate
+from retrieval.indexing.tally import ProgressTally
 from retrieval.models.modes import Outputs, choose_modes
 from retrieval.models.registry import describe_extractor
 from retrieval.settings import BuildSettings, ModelChoices
@@ -157,6 +158,18 @@ def prepare(plan: Plan, run: BuildSettings, load: LoadModels) -> Prepared:
     prepared = Prepared(models, fingerprint, replace(run, batch_size=batch_size(settings, run)))
     LOG.info("loaded %s on %s for %s; batches of %s", settings.model, models.device, plan.root, prepared.run.batch_size)
     return prepared
+
+
+def check_room(plan: Plan, prepared: Prepared, tally: ProgressTally) -> None:
+    """Report the estimate of a plan, and refuse a plan that does not fit.
+
+    Raises:
+        NoSpaceError: the disk or the memory is too small; the advice says what would fit.
+    """
+    found = estimate(plan, prepared)
+    tally.tell("estimate", estimate=found)
+    if problem := find_problem(found, plan.root):
+        raise problem
 
 
 def estimate(plan: Plan, prepared: Prepared) -> Estimate:

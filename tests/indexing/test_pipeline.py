@@ -141,6 +141,3 @@ def test_batches_launched_one_behind_the_other_are_those_of_a_cpu(tmp_path: Path
         found.append(IndexReader(index).attention("style", range(7)))
     for name, array in found[0].items():
         np.testing.assert_allclose(found[1][name], array, atol=2e-2)
-
-
-# --- Compiled regions

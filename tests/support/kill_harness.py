@@ -350,7 +350,9 @@ def build_small(photos: Path, index: Path, say: Say = lambda **words: None) -> N
         say(commits=commits)
 
     with tiny_model():
-        build_index(photos, index, model="mini", modes=["style"], run=replace(RUN, segment_rows=2), on_progress=on_progress)
+        build_index(
+            photos, index, model="mini", modes=["style"], run=replace(RUN, segment_rows=2), on_progress=on_progress
+        )
 
 
 SCENARIOS = {"random": kill_at_random, "additions": kill_additions, "operations": kill_at_operations}
