@@ -112,6 +112,7 @@ class SegmentCommitter:
             raise
         except BaseException:  # Ctrl-C: the segment is complete, so it is kept
             self._store(generation)
+            self.tally.committed()
             raise
 
     def _store(self, generation: Generation) -> None:

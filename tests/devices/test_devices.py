@@ -15,6 +15,7 @@ from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from cli.advice import sentence_of
 from retrieval.devices import transfer
 from retrieval.devices.precision import SCORING_PRECISION
 from retrieval.devices.selection import choose_device
@@ -211,7 +212,7 @@ def test_other_diffusion_models_stay_on_the_device(model: str, folder: str, monk
     stays_on_the_device(settings, monkeypatch)
 
 
-def test_a_device_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_device_is_an_error_that_lists_those_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert [choose_device(name) for name in ("cuda", "cuda:1", "cpu", "cpu:0")] == [
@@ -223,5 +224,6 @@ def test_a_device_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(UsageError, match=r"'cuda:2' was asked for, but torch .* finds only cuda:0, cuda:1"):
         choose_device("cuda:2")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UsageError, match="finds none"):
+    with pytest.raises(UsageError, match="finds none") as caught:
         choose_device("cuda:0")
+    assert sentence_of(caught.value).endswith("use --device cpu, or auto")
