@@ -10,16 +10,21 @@ from retrieval.errors import DiffSimError
 
 ADVICE: Mapping[str, str] = {
     "add-modes": "add them with: diffsim-index build {sources} --modes {modes} --index {index}",
+    "cache-cannot-keep": "the folder may not be writable, the disk may be full, or --max-cache may be too small",
     "choose-codec": "--codec {codec}{where} would fit ({size}); or name another disk (--index)",
     "choose-codec-and-mode": "--codec {codec} --modes {mode}{where} would fit ({size}); or name another disk (--index)",
     "choose-lazy": "--attention lazy{where} would fit ({size}); or name another disk (--index)",
     "choose-mode": "--modes {mode}{where} would fit ({size}); or name another disk (--index)",
+    "fill-beforehand": "compute those of all images beforehand with: diffsim-index fill",
     "keep-settings": "leave them out, or build another index (--index)",
     "less-to-complete": "add or fill fewer modes (--modes), or let searches compute tensors (--attention lazy)",
     "name-another-index": "name another place with --index",
+    "no-coarse-ranking": "leave out --no-rerank",
     "no-codec-fits": "even --codec {codec} needs {size}: index fewer images or modes (--modes), or name another disk",
+    "search-exhaustively": "--exhaustive finds them; complete them with: diffsim-index fill",
     "smaller-batch": "--batch-size {images} would fit",
     "smaller-images": "choose a smaller --image-size or another model",
+    "update-the-index": "bring it up to date with: diffsim-index build SOURCE",
 }
 """By the library's word for it, a clause for people; facts of the error fill its braces."""
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any, Literal
 
+from cli.advice import with_advice
 from index_store.locate import find_index
 from retrieval.errors import DiffSimError, UsageError
 
@@ -71,7 +72,12 @@ def _as_json(query: Any, given: "Results | DiffSimError", is_list: bool) -> dict
     if isinstance(given, DiffSimError):
         return {"schema": 1, "query": {"path": str(query)}, "error": str(given), "kind": given.kind}
     # Queries are searched some at a time: what they spent is shared out evenly.
-    return {**given.to_dict(), **({"timing_ms_is": "mean of queries searched together"} if is_list else {})}
+    return {**given.to_dict(), "notes": note_sentences(given), **({"timing_ms_is": "mean of queries searched together"} if is_list else {})}
+
+
+def note_sentences(results: "Results") -> list[str]:
+    """Return the notes of a search, each with the option or command that helps."""
+    return [with_advice(note.message, note.advice, note.facts) for note in results.notes]
 
 
 def print_json(values: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:

@@ -2,14 +2,13 @@
 
 import os
 import sys
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
 from cli import options
-from cli.output import Form, choose_form, print_results
+from cli.output import Form, choose_form, note_sentences, print_results
 from cli.parsing import parse_bytes, parse_encoders
 from cli.process import run, say, speaker, stopping, work_offline
 from cli.progress import IMAGES, QUERIES, TaskProgress
@@ -84,8 +83,8 @@ def search(
             searches = engine.search_many(
                 answers.images,
                 mode,
-                partial(progress.show, "computing candidates", counted=IMAGES),
-                answers.pass_over if answers.are_several else None,
+                on_progress=lambda step: progress.show("computing candidates", step.done, step.total, IMAGES),
+                on_unusable=answers.pass_over if answers.are_several else None,
                 k=k,
                 candidates=candidates,
                 exhaustive=exhaustive,
@@ -152,15 +151,15 @@ class _Answers:
         """Print what was found, also by searches that were stopped."""
         if not self.given:
             return
-        for note in dict.fromkeys(note for _, results in self.found for note in results.notes):
+        for note in dict.fromkeys(note for _, results in self.found for note in note_sentences(results)):
             say(f"note: {note}")
         print_results([self.given[position] for position in sorted(self.given)], form, self.are_several)
 
 
 def _draw(sheet: Path, found: "Sequence[tuple[ImageInput, Results]]", quiet: bool) -> None:
-    from retrieval.search.results_sheet import write_results_sheet
+    from retrieval.search.results_sheet import draw_results
 
-    left_out = write_results_sheet(sheet, found)
+    left_out = draw_results(sheet, found)
     speaker(quiet)(f"drawn: {sheet}" + (f", without the {left_out} farthest neighbours" if left_out else ""))
 
 

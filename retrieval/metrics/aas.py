@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,16 @@ from retrieval.metrics.registry import MetricDescription
 from retrieval.models.modes import LAST_STEP, Target, at_step
 from retrieval.models.protocols import AttentionExtractor, Prompted, readout_of
 from retrieval.models.registry import EXTRACTORS, load_extractor
-from retrieval.scoring.aas import QKV, AnyReadout, attention_output, compare, higher_is_closer, read
+from retrieval.scoring.aas import (
+    QKV,
+    AnyReadout,
+    Comparison,
+    aligned_attention_scores,
+    higher_is_closer,
+    own_output,
+)
 from retrieval.settings import ModelSettings
-from retrieval.types import LINEAR, Directions, Role, Similarity
+from retrieval.types import LINEAR, Role
 
 CHUNK_BYTES = 64 << 20  # of float32 outputs that are compared at a time
 
@@ -80,7 +87,7 @@ class ExtractorMetric(Metric):
     ) -> None:
         """Take a loaded extractor; with shared noise an image is the same on both sides of a pair."""
         self._extractor, self._target, self._device = extractor, target, device
-        self._how = Comparison(settings.similarity, settings.directions, readout_of(extractor, target))
+        self._how = Comparison(settings.similarity, readout_of(extractor, target), settings.directions)
         self.higher_is_closer = higher_is_closer(settings.similarity)
         self.prompt = settings.prompt
         self.one_role = shared_noise
@@ -132,19 +139,10 @@ class ExtractorMetric(Metric):
         return {**self._extractor.fingerprint(), **self._target.to_json()}
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """How two attention outputs become a score."""
-
-    similarity: Similarity = "cosine"
-    directions: Directions = "both"
-    readout: AnyReadout = LINEAR
-
-
 def attention_features(tensors: QKV, readout: AnyReadout = LINEAR) -> Features:
     """Return what a metric keeps of images: q, k, v and the images' own outputs, in the dtype of q, on the CPU."""
     q, k, v = tensors.q, tensors.k, tensors.v
-    own = read(attention_output(q, k, v), readout).to(q.dtype)
+    own = own_output(tensors, Comparison(readout=readout)).to(q.dtype)
     keys = k.clone() if k is q else k  # stored side by side, and a file can't hold one tensor under two names
     return {name: t.cpu() for name, t in (("q", q), ("k", keys), ("v", v), ("own", own))}
 
@@ -169,17 +167,5 @@ def score_attention(
 
 
 def _score_chunk(query: Features, chunk: Features, how: Comparison) -> Tensor:
-    items = len(chunk["q"])
-    scores = []
-    if how.directions != "candidate_to_query":
-        cross = read(attention_output(_repeated(query["q"], items), chunk["k"], chunk["v"]), how.readout)
-        scores.append(compare(query["own"].float(), cross, how.similarity))
-    if how.directions != "query_to_candidate":
-        cross = attention_output(chunk["q"], _repeated(query["k"], items), _repeated(query["v"], items))
-        cross = read(cross, how.readout)
-        scores.append(compare(chunk["own"].float(), cross, how.similarity))
-    return torch.stack(scores).mean(dim=0)
-
-
-def _repeated(tensor: Tensor, items: int) -> Tensor:
-    return tensor.expand(items, *tensor.shape[1:])
+    one, many = (QKV(features["q"], features["k"], features["v"]) for features in (query, chunk))
+    return aligned_attention_scores(one, many, how, query["own"].float(), chunk["own"].float())

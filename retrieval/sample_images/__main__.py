@@ -21,25 +21,25 @@ def draw(gallery: Path) -> None:
 def search(gallery: Path, index: Path, sheet: Path) -> None:
     """Search INDEX with one picture in every mode and draw the results."""
     from retrieval.search.engine import Engine
-    from retrieval.search.results_sheet import write_results_sheet
+    from retrieval.search.results_sheet import draw_results
 
     engine = Engine.open(index)
     query = gallery / QUERY
     found = [(query, engine.search(query, mode, k=NEIGHBOURS, exclude_query=True)) for mode in engine.modes]
-    write_results_sheet(sheet, found, heading=f"{QUERY} among {len(engine)} pictures, embedded model")
+    draw_results(sheet, found, heading=f"{QUERY} among {len(engine)} pictures, embedded model")
     print(f"drew the neighbours in every mode: {sheet}")
 
 
 def pictures(gallery: Path, index: Path, folder: Path) -> None:
     """Draw the README's pictures, FOLDER/MODE.jpg: what a few queries find in every mode."""
     from retrieval.search.engine import Engine
-    from retrieval.search.results_sheet import write_results_sheet
+    from retrieval.search.results_sheet import draw_results
 
     engine = Engine.open(index)
     queries = [gallery / name for name in README_QUERIES]
     for mode in engine.modes:
         found = engine.search_many(queries, mode, k=NEIGHBOURS, exclude_query=True)
-        write_results_sheet(folder / f"{mode}.jpg", list(found))
+        draw_results(folder / f"{mode}.jpg", list(found))
 
 
 def main() -> None:

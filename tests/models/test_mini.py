@@ -10,7 +10,7 @@ from retrieval.models.mini.pooled import Descriptor
 from retrieval.models.modes import CELLS, MINI_MODES, CellValues, Target
 from retrieval.models.protocols import AttentionExtractor
 from retrieval.models.registry import EXTRACTORS, load_extractor
-from retrieval.scoring.aas import QKV, aligned_attention_scores
+from retrieval.scoring.aas import QKV, Comparison, aligned_attention_scores
 from retrieval.settings import ModelSettings
 from retrieval.types import Readout
 
@@ -42,7 +42,7 @@ def tensors(extractor: AttentionExtractor, images: list[np.ndarray], *targets: T
 def test_an_image_scores_one_with_itself_and_less_with_another(extractor: AttentionExtractor, mode: str) -> None:
     target = MINI_MODES[mode].target
     [both] = tensors(extractor, [photo(0), photo(1)], target)
-    scores = aligned_attention_scores(both[:1], both, readout=target.readout)
+    scores = aligned_attention_scores(both[:1], both, Comparison(readout=target.readout))
     assert scores[0].item() == pytest.approx(1.0, abs=1e-5)
     assert scores[1].item() < 0.99
 

@@ -18,20 +18,20 @@ from retrieval.models.diffusion.noise import draws_for
 from retrieval.models.diffusion.sd15 import LAYERS, StableDiffusion15
 from retrieval.models.modes import Target, at_step
 from retrieval.models.registry import load_extractor
-from retrieval.scoring.aas import QKV, aligned_attention_scores
+from retrieval.scoring.aas import QKV, Comparison, aligned_attention_scores
 from retrieval.settings import ModelSettings
 from tests.support.golden import GOLDEN, needs_golden
 from tests.support.paths import DATA
 
 TINY = DATA / "tiny_sd15"
 
-FIELDS: dict[str, dict[str, Any]] = {
-    "cosine": {},
-    "mse": {"similarity": "mse"},
-    "cosine_ab": {"directions": "query_to_candidate"},
-    "cosine_ba": {"directions": "candidate_to_query"},
-    "cosine_cond": {},
-    "mse_cond": {"similarity": "mse"},
+FIELDS: dict[str, Comparison] = {
+    "cosine": Comparison(),
+    "mse": Comparison("mse"),
+    "cosine_ab": Comparison(directions="query_to_candidate"),
+    "cosine_ba": Comparison(directions="candidate_to_query"),
+    "cosine_cond": Comparison(),
+    "mse_cond": Comparison("mse"),
 }
 TOLERANCE = {"cosine": 5e-4, "mse": 5e-4}
 
@@ -64,7 +64,7 @@ def pixels(extractor: StableDiffusion15) -> np.ndarray:
 def matrix(query: QKV, gallery: QKV, field: str) -> np.ndarray:
     if field.endswith("cond"):
         query, gallery = (QKV(*(t[:, 1:] for t in (x.q, x.k, x.v))) for x in (query, gallery))
-    rows = [aligned_attention_scores(query[i : i + 1], gallery, **FIELDS[field]) for i in range(len(query))]
+    rows = [aligned_attention_scores(query[i : i + 1], gallery, FIELDS[field]) for i in range(len(query))]
     return torch.stack(rows).numpy()
 
 
