@@ -1,6 +1,5 @@
 """Write a contact sheet as a picture or an HTML page."""
 
-import errno
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,8 +8,8 @@ from PIL import Image
 
 from retrieval.drawing.cells import SheetRow
 from retrieval.drawing.contact_sheet import contact_sheet
-from retrieval.errors import DiffSimError, NoSpaceError, UsageError
-from retrieval.files import _replace, check_writable
+from retrieval.errors import UsageError
+from retrieval.files import check_writable, write_bytes
 
 # The format by suffix, and the longest side in pixels that it can hold.
 _PICTURES = {".png": ("PNG", 2**31), ".jpg": ("JPEG", 65535), ".jpeg": ("JPEG", 65535), ".webp": ("WEBP", 16383)}
@@ -31,11 +30,7 @@ def write_sheet(path: Path, rows: Sequence[SheetRow], heading: str = "") -> None
         data = html_page(rows, heading).encode()
     else:
         data = _encoded(contact_sheet(rows, heading), path)
-    try:
-        _replace(path, data)
-    except OSError as error:
-        kind = NoSpaceError if error.errno in (errno.ENOSPC, errno.EDQUOT) else DiffSimError
-        raise kind(f"the sheet {path} can't be written: {error.strerror or error}") from error
+    write_bytes(path, data)
 
 
 def check_sheet(path: Path) -> None:

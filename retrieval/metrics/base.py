@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from retrieval.errors import UsageError
 from retrieval.models.modes import LAST_STEP
-from retrieval.settings import PUBLISHED_PROMPT, PUBLISHED_SEED, at_least
-from retrieval.types import Branches, Directions, DtypeName, NoiseRule, Parity, Role, Similarity
+from retrieval.settings import RunSettings, at_least
+from retrieval.types import Directions, Parity, Role, Similarity
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,22 +22,14 @@ Features = Mapping[str, "Tensor"]
 """What is kept of images: tensors by name on the CPU, the first axis of each counts images."""
 
 
-@dataclass(frozen=True)
-class MetricSettings:
+@dataclass(frozen=True, kw_only=True)
+class MetricSettings(RunSettings):
     """How a metric is computed; None stands for the metric's own value."""
 
     layer: str | None = None
     denoising_step: int | None = None  # the published number: higher is LESS noise, see retrieval.models.modes
-    weights: str | None = None  # a local folder; None: the hub's pinned revision, or none
-    image_size: int | None = None
     similarity: Similarity = "cosine"
     directions: Directions = "both"
-    parity: Parity = "sound"
-    branches: Branches = "both"
-    noise: NoiseRule | None = None
-    seed: int = PUBLISHED_SEED
-    prompt: str = PUBLISHED_PROMPT
-    dtype: DtypeName = "auto"
     masks: str | None = None  # of ffa: a folder of given masks, in place of those that rembg finds
 
     def __post_init__(self) -> None:

@@ -58,9 +58,11 @@ def test_build_search_and_info(gallery: Path, tmp_path: Path) -> None:
     (tmp_path / "pictures").symlink_to(gallery)
     built = run("diffsim-index", "build", "pictures", "--segment-rows", "16", cwd=tmp_path)
     assert built.returncode == 0, built.stderr
-    assert b"pictures.diffsim: 40 images" in built.stdout
-    assert b"model mini" in built.stderr
-    assert b"--model sd15" in built.stderr  # auto says how to choose
+    first = r"pictures\.diffsim: 40 images in \d+ s, \d\.\d MB; search it with: diffsim-search PICTURE --mode style\n"
+    assert re.fullmatch(first, built.stdout.decode())
+    (note,) = built.stderr.decode().splitlines()
+    assert note.startswith("note: model mini")
+    assert "--model sd15" in note  # auto says how to choose
     again = run("diffsim-index", "build", "pictures", "--json", cwd=tmp_path)
     assert json.loads(again.stdout)["unchanged"] == 40
     assert json.loads(again.stdout)["added"] == 0
@@ -74,7 +76,7 @@ def test_build_search_and_info(gallery: Path, tmp_path: Path) -> None:
 
     about = run("diffsim-index", "info", cwd=tmp_path).stdout.decode()
     assert "40 images, model mini" in about
-    assert "kB an image" in about
+    assert "kB per image" in about
 
 
 def test_every_form_of_output_is_the_same_answer(desk: Path, gallery: Path) -> None:
@@ -143,7 +145,7 @@ def test_sheets_are_drawn(desk: Path, gallery: Path, tmp_path: Path) -> None:
     assert ".png" in failed(run("diffsim-search", query_of(gallery), "--sheet", "results.gif", cwd=desk), 2)
     (tmp_path / "file").touch()
     below = run("diffsim-search", query_of(gallery), "--sheet", tmp_path / "file" / "results.png", cwd=desk)
-    assert "is no folder" in failed(below, 1)
+    assert "is not a folder" in failed(below, 1)
 
 
 def test_semantic_mode_of_mini_warns_in_one_line(desk: Path, gallery: Path) -> None:
@@ -171,7 +173,7 @@ def test_bad_requests_end_in_one_sentence(desk: Path, gallery: Path, index: Path
     build = ("diffsim-index", "build")
     assert "does not exist" in failed(run(*build, "missing", cwd=tmp_path), 2)
     assert "no images in empty" in failed(run(*build, "empty", cwd=tmp_path), 2)
-    assert "1 file there with other names" in failed(run(*build, "notes", cwd=tmp_path), 2)
+    assert "1 file with other names" in failed(run(*build, "notes", cwd=tmp_path), 2)
     assert not list(tmp_path.glob("*.diffsim"))
     assert "style, instance, semantic" in failed(
         run(*build, gallery, "--modes", "stile", "-i", "n.diffsim", cwd=tmp_path), 2
@@ -193,7 +195,10 @@ def test_rejects_are_counted_listed_and_strict(gallery: Path, tmp_path: Path) ->
     (folder / "Ünïcode ❤.jpg").write_text("this is no JPEG")
     result = run("diffsim-index", "build", "mixed", "--strict", cwd=tmp_path)
     assert result.returncode == 4
-    assert b"3 rejected (1 empty, 1 not_an_image, 1 truncated)" in result.stderr
+    assert (
+        b"3 images rejected (1 empty, 1 not_an_image, 1 truncated); list the reasons with: diffsim-index info --rejects"
+        in result.stderr
+    )
     listed = run("diffsim-index", "info", "--rejects", cwd=tmp_path).stdout.decode().splitlines()
     assert sorted(line.split("\t")[0] for line in listed) == ["empty", "not_an_image", "truncated"]
     assert any("Ünïcode ❤.jpg" in line for line in listed)
@@ -217,8 +222,8 @@ def test_a_damaged_index_is_told_with_the_file(damage: str, gallery: Path, index
 def test_a_lazy_index_is_searched_filled_and_given_a_mode(gallery: Path, tmp_path: Path) -> None:
     (tmp_path / "pictures").symlink_to(gallery)
     query = query_of(gallery)
-    built = run("diffsim-index", "build", "pictures", "--modes", "style", "--attention", "lazy", cwd=tmp_path)
-    assert b"tensors stored: style of 0 of 40 images" in built.stderr
+    built = run("diffsim-index", "build", "pictures", "--modes", "style", "--attention", "lazy", "-v", cwd=tmp_path)
+    assert b"of 40 images, 0 for style have stored tensors; the rest are computed by a search" in built.stderr
     search = partial(run, "diffsim-search", query, "--candidates", "6", "-k", "3", cwd=tmp_path)
     first = json.loads(search("--json", "--max-cache", "1GB").stdout)
     assert (first["computed"], first["cached"], first["left_out"]) == (6, 0, 0)
@@ -231,8 +236,8 @@ def test_a_lazy_index_is_searched_filled_and_given_a_mode(gallery: Path, tmp_pat
     report = json.loads(filled.stdout)
     assert (report["adopted"], report["completed"], report["coverage"]) == (6, 34, {"style": 40, "instance": 0})
     about = run("diffsim-index", "info", cwd=tmp_path).stdout.decode()
-    assert "stored of 0 images of 40" in about
-    assert "lazy; computed by searches" in about
+    assert "tensors of 0 of 40 images stored" in about
+    assert "lazy; cache of searches" in about
 
 
 def test_threads_of_a_command_wait_without_spinning() -> None:
