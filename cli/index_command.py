@@ -120,10 +120,13 @@ def _plan(sources: list[Path], asked: dict[str, Any], as_json: bool, chosen_here
 
 def _size_of(index: str) -> int:
     """Return the bytes of an index, wherever it lies."""
-    from index_store.reader import IndexReader
+    from index_store.disk_usage import bytes_on_disk
+    from index_store.generation import read_current
+    from index_store.layout import Layout
     from index_store.remote.pull import existing_root
 
-    return sum(IndexReader(existing_root(index)).bytes_on_disk().values())
+    layout = Layout(existing_root(index))
+    return sum(bytes_on_disk(layout, read_current(layout).modes).values())
 
 
 @app.command()

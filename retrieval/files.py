@@ -2,9 +2,9 @@
 
 import errno
 import os
-import secrets
 from pathlib import Path
 
+from index_store.files import replace_file
 from retrieval.errors import DiffSimError, NoSpaceError
 
 
@@ -26,14 +26,9 @@ def write_bytes(path: Path, data: bytes) -> None:
         NoSpaceError: the disk is full.
         DiffSimError: any other failure; the message names the file.
     """
-    temporary = path.with_name(f".{path.name[:32]}-{secrets.token_hex(6)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(data)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        replace_file(path, data)
     except OSError as error:
         kind = NoSpaceError if error.errno in (errno.ENOSPC, errno.EDQUOT) else DiffSimError
         raise kind(f"{path} can't be written: {error.strerror or error}") from error

@@ -6,7 +6,6 @@ fingerprint, so stale ones are never used.
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from PIL import Image
 
 from retrieval.devices.memory import available_memory
 from retrieval.errors import NoSpaceError
+from retrieval.files import write_bytes
 from retrieval.images.decoding import DecodeRules, read_image
 from retrieval.metrics.base import Features, Metric
 from retrieval.metrics.features import join, select
@@ -124,10 +124,4 @@ def _load(file: Path) -> Features:
 def _save(features: Features, file: Path) -> None:
     from safetensors.torch import save
 
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_bytes(save({name: tensor.contiguous() for name, tensor in features.items()}))
-        os.replace(temporary, file)
-    except OSError as error:
-        raise NoSpaceError(f"features can't be kept in {file.parent}: {error.strerror or error}") from error
+    write_bytes(file, save({name: tensor.contiguous() for name, tensor in features.items()}))

@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index_store.commit import commit
+from index_store.disk_usage import bytes_on_disk
 from index_store.files import write_array, writing
 from index_store.garbage import READER_GRACE, clear_uncommitted, drop_expired, retire
 from index_store.generation import Generation
 from index_store.layout import Layout
 from index_store.lock import writer_lock
-from index_store.lookup import _matching
+from index_store.lookup import find_items
 from index_store.reader import IndexReader
 from index_store.remote.mirror import segment_name
 from index_store.remote.pull import existing_root
@@ -66,7 +67,7 @@ def remove_items(index: str | Path, patterns: Sequence[str]) -> Change:
     layout = Layout(existing_root(index))
     with writer_lock(layout):
         reader = IndexReader(layout.root)
-        ids = {item.id for pattern in patterns for item in _matching(reader, pattern)}
+        ids = {item.id for pattern in patterns for item in find_items(reader, pattern)}
         generation = reader.generation
         tombstones = tuple(sorted({*generation.tombstones, *ids}))
         commit(layout, replace(generation, tombstones=tombstones), CREATED_BY)
@@ -96,14 +97,14 @@ def compact(
         reader = IndexReader(layout.root)
         generation = drop_expired(layout, reader.generation)
         clear_uncommitted(layout, generation)
-        before = sum(reader.bytes_on_disk().values())
+        before = sum(bytes_on_disk(layout, generation.modes).values())
         _check_room(index, before, shutil.disk_usage(layout.root).free)
         merged = tuple(writer.finish() for writer in _rewrite(layout, reader, on_progress, cancel))
         retired = retire(generation, [segment.name for segment in generation.segments])
         stored = commit(layout, replace(retired, segments=merged, tombstones=()), CREATED_BY)
         drop_expired(layout, stored, timedelta(0) if now else READER_GRACE)
         fresh = train_where_due(layout.root)
-    after = sum(fresh.bytes_on_disk().values())
+    after = sum(bytes_on_disk(layout, fresh.generation.modes).values())
     return Change(str(index), len(fresh), 0, len(merged), before, after)
 
 

@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 from index_store.reader import IndexReader
+from index_store.vectors import training
 from retrieval.indexing.reports import BuildEvent, OnBuildProgress
 from retrieval.progress import ignore_progress
 
@@ -21,5 +22,5 @@ def train_where_due(root: Path, on_progress: OnBuildProgress = ignore_progress) 
         LOG.info("training the IVF index of %s over %d images of %s", encoder, len(reader), root)
         on_progress(BuildEvent("train", 0, len(reader), encoder))
 
-    reader.train_where_due(tell)
+    training.train_where_due(reader.vector_reader, tell)
     return reader

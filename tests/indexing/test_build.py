@@ -104,7 +104,7 @@ def test_what_a_killed_writer_left_is_cleared_by_the_next_one(photos: Path, inde
     assert Contents.of(index).first(11) == before
 
 
-@pytest.mark.parametrize("left", ["LOCK", "generations/.000001.json.tmp", "generations/000001.json", ".CURRENT.tmp"])
+@pytest.mark.parametrize("left", ["LOCK", "generations/.tmp-0123", "generations/000001.json", ".tmp-0123"])
 def test_a_build_killed_before_its_first_commit_starts_anew(photos: Path, index: Path, left: str) -> None:
     (index / "generations").mkdir(parents=True)
     (index / "LOCK").touch()
