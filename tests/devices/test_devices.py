@@ -33,7 +33,7 @@ from retrieval.search.reranking import ChunkScorer, QueryTensors
 from retrieval.settings import ModelSettings
 from retrieval.types import LINEAR, Readout
 from tests.models.test_vit import write_tiny_models
-from tests.support.golden import DATA, GOLDEN, needs_golden, tiny_dit
+from tests.support.golden import DATA, golden_models, tiny_dit
 
 META = torch.device("meta")
 COPIES = ("aten.copy_", "aten._to_copy", "aten.index")  # the index of rows may lie in this machine's memory
@@ -199,16 +199,14 @@ def test_vision_transformers_stay_on_the_device(model: str, tmp_path: Path, monk
     stays_on_the_device(ModelSettings(model=model, weights=str(tmp_path / model.removesuffix("-aas"))), monkeypatch)
 
 
-@needs_golden
 def test_dit_stays_on_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = ModelSettings(model="dit-256", weights=str(tiny_dit(tmp_path)), image_size=128)
     stays_on_the_device(settings, monkeypatch, Target("1", 401))
 
 
-@needs_golden
 @pytest.mark.parametrize(("model", "folder"), [("diffsim-c", "sd15"), ("diffsim-xl", "sdxl")])
 def test_other_diffusion_models_stay_on_the_device(model: str, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = ModelSettings(model=model, weights=str(GOLDEN / "tiny" / folder), image_size=128)
+    settings = ModelSettings(model=model, weights=str(golden_models() / folder), image_size=128)
     stays_on_the_device(settings, monkeypatch)
 
 

@@ -14,7 +14,16 @@ from retrieval.metrics.base import Features, Metric, MetricSettings
 from retrieval.metrics.features import count, select
 from retrieval.metrics.registry import load_metric
 from retrieval.scoring.aas import QKV
-from tests.support.golden import DATA, GOLDEN, dinov2_at_98_px, images, needs_golden, numbers
+from tests.support.golden import (
+    DATA,
+    EVERY_GOLDEN,
+    dinov2_at_98_px,
+    golden_models,
+    images,
+    needs_every_golden,
+    numbers,
+    tiny_dit,
+)
 from tests.support.reference import diffsim
 
 TINY_SD15 = str(DATA / "tiny_sd15")
@@ -97,32 +106,42 @@ def test_diffsim_s_gives_the_golden_numbers_of_the_clone() -> None:
     assert difference("diffsim-s", golden[key]["mse"], similarity="mse", **same) < END_TO_END
 
 
-@needs_golden
-@pytest.mark.parametrize("layer", ["0", "3"])
-def test_clip_and_dinov2_give_the_golden_numbers(layer: str, tmp_path: Path) -> None:
-    golden, clip = numbers("vit"), {"weights": str(GOLDEN / "tiny" / "clip"), "layer": layer}
+def check_vision_transformers(layer: str, golden: dict[str, Any], models: Path, folder: Path) -> None:
+    clip = {"weights": str(models / "clip"), "layer": layer}
     assert difference("clip-aas", golden[f"clip_aas_true|{layer}"], **clip) < STAGES
     assert difference("clip-aas", golden[f"clip_aas_ref_preLN|{layer}"], parity="published", **clip) < STAGES
     mse = {"parity": "published", "similarity": "mse"}
     assert difference("clip-aas", golden[f"clip_aas_ref_preLN_mse|{layer}"], **mse, **clip) < STAGES
     assert difference("clip-feats", golden[f"clip_feats|{layer}"], **clip) < STAGES
-    dino = {"weights": str(dinov2_at_98_px(tmp_path)), "layer": layer}
+    dino = {"weights": str(dinov2_at_98_px(folder, models)), "layer": layer}
     assert difference("dinov2-aas", golden[f"dino98_aas_ref|{layer}"], **dino) < STAGES
     # At 56 px the position embeddings are interpolated, which changed between library versions by up to 7e-3.
-    dino56 = {"weights": str(GOLDEN / "tiny" / "dinov2"), "layer": layer}
+    dino56 = {"weights": str(models / "dinov2"), "layer": layer}
     assert difference("dinov2-feats", golden[f"dino_feats|{layer}"], **dino56) < 1e-2
 
 
-@needs_golden
+def test_clip_and_dinov2_give_the_golden_numbers(tmp_path: Path) -> None:
+    check_vision_transformers("0", numbers("vit"), golden_models(), tmp_path)
+
+
+@pytest.mark.slow
+@needs_every_golden
+@pytest.mark.parametrize("layer", ["0", "1", "2", "3"])
+def test_every_golden_number_of_clip_and_dinov2(layer: str, tmp_path: Path) -> None:
+    check_vision_transformers(layer, numbers("vit", EVERY_GOLDEN), EVERY_GOLDEN / "tiny", tmp_path)
+
+
+@pytest.mark.slow
+@needs_every_golden
 def test_pooled_embeddings_give_the_golden_numbers(tmp_path: Path) -> None:
-    golden = numbers("vit")
+    golden, models = numbers("vit", EVERY_GOLDEN), EVERY_GOLDEN / "tiny"
     clip = np.array(golden["clip_pooled_x100"]) / 100
-    assert difference("clip", clip, weights=str(GOLDEN / "tiny" / "clip")) < STAGES
+    assert difference("clip", clip, weights=str(models / "clip")) < STAGES
     dino = np.array(golden["dino98_pooled_x100"]) / 100
-    assert difference("dinov2", dino, weights=str(dinov2_at_98_px(tmp_path))) < STAGES
+    assert difference("dinov2", dino, weights=str(dinov2_at_98_px(tmp_path, models))) < STAGES
 
 
-def diffsim_c(key: str, golden: dict[str, Any]) -> dict[str, float]:
+def diffsim_c(key: str, golden: dict[str, Any], models: Path) -> dict[str, float]:
     from retrieval.models.diffusion.sd15 import LAYERS
 
     kind, module, step, prompt = key.split("|")
@@ -130,7 +149,7 @@ def diffsim_c(key: str, golden: dict[str, Any]) -> dict[str, float]:
         "layer": next(name for name, path in LAYERS.items() if path == module),
         "denoising_step": int(step),
         "prompt": prompt,
-        "weights": str(GOLDEN / "tiny" / "sd15"),
+        "weights": str(models / "sd15"),
         "image_size": 128,
         "noise": "pairwise" if kind == "pairwise" else "shared",
     }
@@ -143,54 +162,51 @@ def diffsim_c(key: str, golden: dict[str, Any]) -> dict[str, float]:
     return {field: difference("diffsim-c", golden[field], **same, **way) for field, way in ways.items()}
 
 
-def sdxl(key: str, golden: dict[str, Any]) -> dict[str, float]:
+def sdxl(key: str, golden: dict[str, Any], models: Path) -> dict[str, float]:
     _, block, place, step, prompt = key.split("|")
     places = ".".join(str(number) for number in json.loads(place))
     layer = f"M.{places}" if block == "mid_blocks" else f"{block[0].upper()}_{places}"
     same = {"layer": layer, "denoising_step": int(step), "prompt": prompt, "image_size": 128, "parity": "published"}
     ways: dict[str, dict[str, Any]] = {"cosine": {}, "mse": {"similarity": "mse"}, "cosine_cond": {"branches": "cond"}}
-    weights = str(GOLDEN / "tiny" / "sdxl")
+    weights = str(models / "sdxl")
     return {
         field: difference("diffsim-xl", golden[field], weights=weights, **same, **way) for field, way in ways.items()
     }
 
 
-def dit(key: str, golden: dict[str, Any], folder: Path) -> dict[str, float]:
-    if not (folder / "vae").exists():
-        (folder / "vae").symlink_to(GOLDEN / "tiny" / "sd15" / "vae")
-        (folder / "dit.safetensors").symlink_to(GOLDEN / "tiny" / "dit_tiny.safetensors")
-        (folder / "config.json").write_text('{"num_attention_heads": 4}')
+def dit(key: str, golden: dict[str, Any], weights: Path) -> dict[str, float]:
     _, layer, step = key.split("|")
-    same = {"layer": layer, "denoising_step": int(step), "weights": str(folder), "image_size": 128}
+    same = {"layer": layer, "denoising_step": int(step), "weights": str(weights), "image_size": 128}
     ways: dict[str, dict[str, Any]] = {"cosine": {}, "mse": {"similarity": "mse"}}
     return {
         field: difference("dit-256", golden[field], parity="published", **same, **way) for field, way in ways.items()
     }
 
 
-@needs_golden
 def test_diffsim_c_sdxl_and_dit_give_golden_numbers(tmp_path: Path) -> None:
-    key = "pairwise|up_blocks.1|600|High quality image"
-    assert max(diffsim_c(key, numbers("ipa")[key]).values()) < END_TO_END
-    golden = numbers("xl_dit")
-    key = "sdxl_pairwise|up_blocks|[0, 2, 2]|600|High quality image"
-    assert max(sdxl(key, golden[key]).values()) < END_TO_END
-    key = "dit_pairwise|1|600"
-    assert max(dit(key, golden[key], tmp_path).values()) < STAGES
+    [(key, golden)] = numbers("ipa").items()
+    assert max(diffsim_c(key, golden, golden_models()).values()) < END_TO_END
+    for key, golden in numbers("xl_dit").items():
+        if key.startswith("sdxl"):
+            assert max(sdxl(key, golden, golden_models()).values()) < END_TO_END
+        else:
+            assert max(dit(key, golden, tiny_dit(tmp_path)).values()) < STAGES
 
 
 @pytest.mark.slow
-@needs_golden
+@needs_every_golden
 def test_every_golden_number_of_diffsim_c_sdxl_and_dit(tmp_path: Path) -> None:
     worst: dict[str, float] = {}
-    for key, golden in {**numbers("ipa"), **numbers("xl_dit")}.items():
+    models = EVERY_GOLDEN / "tiny"
+    weights = tiny_dit(tmp_path, models)
+    for key, golden in {**numbers("ipa", EVERY_GOLDEN), **numbers("xl_dit", EVERY_GOLDEN)}.items():
         family = key.split("|")[0]
         if family in ("pairwise", "cached"):
-            found = diffsim_c(key, golden)
+            found = diffsim_c(key, golden, models)
         elif family.startswith("sdxl"):
-            found = sdxl(key, golden)
+            found = sdxl(key, golden, models)
         elif family.startswith("dit"):
-            found = dit(key, golden, tmp_path)
+            found = dit(key, golden, weights)
         else:
             continue
         for field, value in found.items():
@@ -199,13 +215,10 @@ def test_every_golden_number_of_diffsim_c_sdxl_and_dit(tmp_path: Path) -> None:
     assert max(worst.values()) < END_TO_END
 
 
-@needs_golden
 def test_parity_is_another_metric_where_the_published_code_slipped(tmp_path: Path) -> None:
-    key = "sdxl_pairwise|up_blocks|[0, 2, 2]|600|High quality image"
-    weights = str(GOLDEN / "tiny" / "sdxl")
-    sound = {"layer": "U_0", "denoising_step": 600, "weights": weights, "image_size": 128}
-    assert difference("diffsim-xl", numbers("xl_dit")[key]["cosine"], **sound) > 1e-2
-    key = "dit_pairwise|1|600"
-    dit(key, numbers("xl_dit")[key], tmp_path)
-    same = {"layer": "1", "denoising_step": 600, "weights": str(tmp_path), "image_size": 128}
-    assert difference("dit-256", numbers("xl_dit")[key]["cosine"], **same) > 1e-3
+    golden = numbers("xl_dit")
+    key = "sdxl_pairwise|down_blocks|[0, 1, 1]|600|High quality image"
+    sound = {"layer": "D_0.1.1", "denoising_step": 600, "weights": str(golden_models() / "sdxl"), "image_size": 128}
+    assert difference("diffsim-xl", golden[key]["cosine"], **sound) > 1e-2
+    same = {"layer": "1", "denoising_step": 600, "weights": str(tiny_dit(tmp_path)), "image_size": 128}
+    assert difference("dit-256", golden["dit_pairwise|1|600"]["cosine"], **same) > 1e-3

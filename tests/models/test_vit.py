@@ -12,7 +12,7 @@ from cli.advice import sentence_of
 from retrieval.errors import ModelError, UsageError
 from retrieval.images.decoding import DecodeRules, read_image
 from retrieval.models.registry import load_embedder
-from tests.support.golden import GOLDEN, IMAGES, dinov2_at_98_px, needs_golden
+from tests.support.golden import EVERY_GOLDEN, IMAGES, dinov2_at_98_px, needs_every_golden
 
 CPU = torch.device("cpu")
 
@@ -55,20 +55,22 @@ def test_vectors_have_norm_one_and_are_the_models_own(name: str, dim: int, tmp_p
     np.testing.assert_allclose(vectors[0], expected / np.linalg.norm(expected), atol=1e-5)
 
 
-@needs_golden
+@pytest.mark.slow
+@needs_every_golden
 def test_the_golden_pooled_scores_of_clip() -> None:
-    embedder = load_embedder("clip", GOLDEN / "tiny" / "clip", CPU, offline=True)
+    embedder = load_embedder("clip", EVERY_GOLDEN / "tiny" / "clip", CPU, offline=True)
     pixels = [embedder.prepare(read_image(path, DecodeRules(alpha="drop"))[0]) for path in IMAGES]
     vectors = embedder.embed(np.stack(pixels))
-    golden = np.array(json.loads((GOLDEN / "vit.json").read_text())["clip_pooled_x100"])
+    golden = np.array(json.loads((EVERY_GOLDEN / "vit.json").read_text())["clip_pooled_x100"])
     np.testing.assert_allclose(100 * vectors @ vectors.T, golden, atol=1e-3)
 
 
-@needs_golden
+@pytest.mark.slow
+@needs_every_golden
 def test_the_golden_pooled_scores_of_dinov2_at_98_px(tmp_path: Path) -> None:
-    embedder = load_embedder("dinov2", dinov2_at_98_px(tmp_path), CPU, offline=True)
+    embedder = load_embedder("dinov2", dinov2_at_98_px(tmp_path, EVERY_GOLDEN / "tiny"), CPU, offline=True)
     vectors = embedder.embed(np.stack([embedder.prepare(read_image(p, DecodeRules(alpha="drop"))[0]) for p in IMAGES]))
-    golden = np.array(json.loads((GOLDEN / "vit.json").read_text())["dino98_pooled_x100"])
+    golden = np.array(json.loads((EVERY_GOLDEN / "vit.json").read_text())["dino98_pooled_x100"])
     np.testing.assert_allclose(100 * vectors @ vectors.T, golden, atol=1e-3)
 
 
