@@ -22,7 +22,7 @@ from index_store.reader import IndexReader
 from index_store.remote.pull import existing_root
 from index_store.tensors.cache import TensorCache
 from retrieval.devices.selection import choose_device
-from retrieval.encoding.loaded_models import ModelInputs, load_models
+from retrieval.encoding.loaded_models import LoadModels, ModelInputs, load_models
 from retrieval.encoding.recipe import lacks_modes, stored_recipe
 from retrieval.encoding.timing import SharedTiming
 from retrieval.errors import ImageError, UsageError
@@ -38,7 +38,7 @@ from retrieval.search.notes import search_notes
 from retrieval.search.query import ImageInput, Query, QueryInput
 from retrieval.search.ranking import rank_candidates
 from retrieval.search.results import Note, Results
-from retrieval.search.scoring_context import LoadModels, ScoringContext, load_context
+from retrieval.search.scoring_context import ScoringContext, load_context
 from retrieval.settings import EngineSettings, SearchChoices, SearchSettings
 from retrieval.types import Role
 

@@ -61,9 +61,9 @@ def build_speed(photos: Path, weights: Path, device: DeviceName, dtype: DtypeNam
     began, done = [0.0], [(0.0, 0)]
 
     def note(event: BuildEvent) -> None:
-        if event.kind == "loaded":
+        if event.stage == "loaded":
             began[0] = time.perf_counter()
-        elif event.kind == "batch":
+        elif event.stage == "encode":
             done.append((time.perf_counter(), event.done))
 
     report = build_index(
@@ -74,7 +74,7 @@ def build_speed(photos: Path, weights: Path, device: DeviceName, dtype: DtypeNam
         encoders={},
         dtype=dtype,
         run=BuildSettings(device=device),
-        on_event=note,
+        on_progress=note,
     )
     finish()
     seconds = time.perf_counter() - began[0]

@@ -17,7 +17,7 @@ from index_store.generation import read_current
 from index_store.layout import Layout
 from index_store.reader import IndexReader
 from index_store.segment_writer import SegmentWriter
-from index_store.vectors import flat, ivf
+from index_store.vectors import flat, training
 from index_store.vectors.exact import Ranked, cosines
 from index_store.vectors.flat import FlatIndex
 from index_store.vectors.storage import normalised
@@ -154,11 +154,11 @@ def root(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("encoder", [ENCODER, "f"])
 def test_an_index_is_searched_alike(root: Path, device: str, encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ivf, "IVF_FROM_ROWS", 200)
+    monkeypatch.setattr(training, "IVF_FROM_ROWS", 200)
     monkeypatch.setattr(gpu_index, "belongs_on", lambda kind, needed, free: True)
     reader = IndexReader(root)
     scan = FlatIndex(reader.vectors(encoder), reader.has_vector(encoder))
-    reader.train_where_due()
+    training.train_where_due(reader.vector_reader)
     stage = open_vector_index(reader, encoder, torch.device(device))
     assert isinstance(stage, GpuIndex)  # what was trained is not opened
     for query in reader.vectors(encoder)[::97]:

@@ -103,10 +103,9 @@ def test_the_embedded_model_gives_the_same_scores_either_way(gallery: Path, inde
     from retrieval.encoding.loaded_models import load_models
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("indexing.build", "search.engine"):
-            patch.setattr(f"retrieval.{module}.load_models", load_models)
+        patch.setattr("retrieval.search.engine.load_models", load_models)
         lazy = tmp_path / "lazy.diffsim"
-        build_index(gallery, lazy, model="mini", run=BuildSettings(attention="lazy"))
+        build_index(gallery, lazy, model="mini", run=BuildSettings(attention="lazy"), load=load_models)
         query = sorted(gallery.rglob("*.png"))[9]
         for mode in ("style", "instance", "semantic"):
             expected, found = search(index, query, mode), search(lazy, query, mode)
