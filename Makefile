@@ -25,10 +25,10 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 
 # Draw a gallery with code, index it with the embedded model, and search it three ways.
 demo: setup
-	$(BIN)/python -m retrieval.sample_images.__main__ draw $(DEMO)/gallery
+	$(BIN)/python -m retrieval.sample_images draw $(DEMO)/gallery
 	$(BIN)/diffsim-index build $(DEMO)/gallery --index $(DEMO)/gallery.diffsim --model mini
 	$(BIN)/diffsim-search $(DEMO)/gallery/oil/cat.png --index $(DEMO)/gallery.diffsim --mode style -k 5 --exclude-query
-	$(BIN)/python -m retrieval.sample_images.__main__ search $(DEMO)/gallery $(DEMO)/gallery.diffsim $(DEMO)/demo.png
+	$(BIN)/python -m retrieval.sample_images search $(DEMO)/gallery $(DEMO)/gallery.diffsim $(DEMO)/demo.png
 
 PYTEST     := OMP_NUM_THREADS=$(THREADS) DIFFSIM_TEST_THREADS=$(THREADS) $(BIN)/python -m pytest
 # The tests whose numbers depend on the kernels that a processor and the number of threads select.
@@ -60,7 +60,7 @@ bench: setup
 
 # The README's pictures, one a mode.
 pictures: demo
-	$(BIN)/python -m retrieval.sample_images.__main__ pictures $(DEMO)/gallery $(DEMO)/gallery.diffsim notebooks/pictures
+	$(BIN)/python -m retrieval.sample_images pictures $(DEMO)/gallery $(DEMO)/gallery.diffsim notebooks/pictures
 
 # Run the notebooks offline, with the embedded model on drawn pictures, and keep their outputs.
 notebooks: setup

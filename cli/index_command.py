@@ -1,21 +1,23 @@
 """``diffsim-index``: make, update and inspect indexes."""
 
 import os
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
 from cli import options
+from cli.option_groups import ModelOptions, RunOptions, Speech, expand_groups, text_of
 from cli.output import print_json, short_path
-from cli.parsing import parse_encoders, parse_names
-from cli.process import run, say, speaker, stopping, work_offline
-from cli.progress import IMAGES, BuildProgress, Pulse, TaskProgress
-from cli.reports import print_build, print_compact, print_damages, print_fill, print_info, print_plan
-from index_store.locate import INDEX_VARIABLE, find_index, new_index_path
+from cli.parsing import parse_names
+from cli.process import HELP, Speaker, run, stopping, work_offline
+from cli.progress import BuildProgress, ProgressBar
+from cli.reports import plan_to_json, print_build, print_compact, print_damages, print_fill, print_info, print_plan
+from index_store.locate import INDEX_VARIABLE, find_index, is_index, new_index_path
+from index_store.remote.object_store import is_url
 from retrieval.errors import NoSpaceError
-from retrieval.settings import NEWEST, BuildSettings
+from retrieval.models.registry import describe_extractor
+from retrieval.settings import NEWEST
 from retrieval.text import counted
 
 if TYPE_CHECKING:
@@ -29,8 +31,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    context_settings=HELP,
 )
-RUN = BuildSettings()
 
 
 @app.callback()
@@ -38,79 +40,59 @@ def _index(version: options.Version = False) -> None:
     pass
 
 
+def _named(index: str | None) -> str | Path:
+    return find_index(index, os.environ, Path.cwd())
+
+
 @app.command()
+@expand_groups
 def build(
     sources: options.Sources,
+    *,
     index: options.Index = None,
     modes: options.Modes = None,
-    model: options.Model = None,
-    metric: options.Metric = None,
-    weights: options.Weights = None,
-    encoders: options.Encoders = None,
-    image_size: options.ImageSize = None,
-    branches: options.BranchesOf = None,
-    noise: options.Noise = None,
-    seed: options.Seed = None,
-    prompt: options.Prompt = None,
-    alpha: options.Alpha = None,
-    codec: options.Codec = None,
-    parity: options.Parity = None,
-    dtype: options.Dtype = None,
-    device: options.Device = RUN.device,
-    batch_size: options.BatchSize = None,
-    workers: options.Workers = None,
-    segment_rows: options.SegmentRows = RUN.segment_rows,
-    commit_seconds: options.CommitSeconds = RUN.commit_seconds,
+    model: ModelOptions,
     attention: options.Attention = None,
+    how: RunOptions,
     retry_rejects: options.RetryRejects = False,
     dry_run: options.DryRun = False,
     strict: options.Strict = False,
-    offline: options.Offline = False,
     as_json: options.AsJson = False,
-    quiet: options.Quiet = False,
+    speech: Speech,
     no_progress: options.NoProgress = False,
 ) -> None:
-    """Make an index of the images in SOURCE..., or bring it up to date: only new and changed images are computed.
+    """Make an index of the images in SOURCE..., or bring it up to date. Only new and changed images are computed.
 
-    Can be stopped at any moment; the same command goes on. An existing index keeps the settings it was made with;
-    modes and encoders that it lacks are added to it, for all its images.
+    You can stop a build at any moment; the same command goes on. An existing index keeps its settings. Modes and
+    encoders that it does not have yet are added for all its images.
     """
-    work_offline(offline)
-    from retrieval.metrics.registry import chosen_model
-
-    chosen: dict[str, Any] = {
-        "model": chosen_model(model, metric),
-        "weights": None if weights is None else str(weights),
-        "encoders": None if encoders is None else parse_encoders(encoders),
-        "image_size": image_size,
-        "branches": branches,
-        "noise": noise,
-        "seed": seed,
-        "prompt": prompt,
-        "alpha": alpha,
-        "codec": codec,
-        "parity": parity,
-        "dtype": dtype,
-    }
-    settings = BuildSettings(
-        device, batch_size, workers, segment_rows, commit_seconds, retry_rejects, offline, attention
-    )
+    work_offline(how.offline)
+    speaker, choices = speech.speaker(), model.choices()
     asked: dict[str, Any] = {
         "index": index or os.environ.get(INDEX_VARIABLE),
         "modes": None if modes is None else parse_names(modes),
-        "run": settings,
-        **{name: value for name, value in chosen.items() if value is not None},
+        "run": how.settings(attention=attention, retry_rejects=retry_rejects),
+        **choices,
     }
+    chosen_here = "model" not in choices and _is_new(sources, asked["index"])
     if dry_run:
-        _plan(sources, asked, as_json)
+        _plan(sources, asked, as_json, chosen_here)
         return
-    report = _build(sources, asked, BuildProgress(quiet=quiet, bar=not no_progress))
+    report = _build(sources, asked, BuildProgress(speaker, not no_progress, note_model=chosen_here))
+    for name in sorted(choices.keys() & set(describe_extractor(report.model).unused)):
+        speaker.note(f"--{name.replace('_', '-')} changes nothing of {report.model}")
     if as_json:
         print_json(report.to_dict())
     else:
-        print_build(report.to_dict(), quiet)
+        print_build(report.to_dict(), 0 if speaker.quiet else _size_of(report.index), speaker)
     if strict and report.rejected:
         raise typer.Exit(REJECTED)
+
+
+def _is_new(sources: list[Path], index: str | None) -> bool:
+    """Say whether a build would make a new folder here; of an object store nobody knows before it is asked."""
+    place = index or new_index_path(sources, Path())
+    return not is_url(str(place)) and not is_index(Path(place))
 
 
 def _build(sources: list[Path], asked: dict[str, Any], progress: BuildProgress) -> "BuildReport":
@@ -120,60 +102,68 @@ def _build(sources: list[Path], asked: dict[str, Any], progress: BuildProgress) 
         return progress.kept(asked["index"] or new_index_path(sources[:1], Path()))
 
     with stopping(kept), progress:
-        return build_index(sources, on_event=progress.tell, **asked)
+        return build_index(sources, on_progress=progress.tell, **asked)
 
 
-def _plan(sources: list[Path], asked: dict[str, Any], as_json: bool) -> None:
+def _plan(sources: list[Path], asked: dict[str, Any], as_json: bool, chosen_here: bool) -> None:
     from retrieval.indexing.dry_run import plan_build
 
-    with Pulse("timing a few images", say):
+    with ProgressBar(Speaker(), state="timing a few images"):
         plan = plan_build(sources, **asked)
     if as_json:
-        print_json(plan.to_dict())
+        print_json(plan_to_json(plan))
     else:
-        print_plan(plan)
+        print_plan(plan, chosen_here)
     if not plan.fits:
         raise typer.Exit(NoSpaceError.exit_code)
 
 
+def _size_of(index: str) -> int:
+    """Return the bytes of an index, wherever it lies."""
+    from index_store.disk_usage import bytes_on_disk
+    from index_store.generation import read_current
+    from index_store.layout import Layout
+    from index_store.remote.pull import existing_root
+
+    layout = Layout(existing_root(index))
+    return sum(bytes_on_disk(layout, read_current(layout).modes).values())
+
+
 @app.command()
+@expand_groups
 def fill(
+    *,
     index: options.Index = None,
     modes: options.ModesToFill = None,
     order: options.Order = [NEWEST],  # noqa: B006 (typer reads it and leaves it as it is)
     weights: options.Weights = None,
-    device: options.Device = RUN.device,
-    batch_size: options.BatchSize = None,
-    workers: options.Workers = None,
-    segment_rows: options.SegmentRows = RUN.segment_rows,
-    commit_seconds: options.CommitSeconds = RUN.commit_seconds,
-    offline: options.Offline = False,
+    how: RunOptions,
     as_json: options.AsJson = False,
-    quiet: options.Quiet = False,
+    speech: Speech,
     no_progress: options.NoProgress = False,
 ) -> None:
-    """Compute the tensors that an index's images lack, in the order you name.
+    """Compute the missing tensors and vectors of an index, in the order you name.
 
-    Can be stopped at any moment; the same command goes on.
+    You can stop a fill at any moment; the same command goes on.
     """
-    work_offline(offline)
+    work_offline(how.offline)
     from retrieval.indexing.fill import fill_index
 
-    place = find_index(index, os.environ, Path.cwd())
-    progress = BuildProgress(quiet=quiet, bar=not no_progress, what="filling")
+    place, speaker = _named(index), speech.speaker()
+    progress = BuildProgress(speaker, not no_progress, what="filling")
     with stopping(lambda: progress.kept(place)), progress:
         report = fill_index(
             place,
             modes=None if modes is None else parse_names(modes),
             order=order,
-            weights=None if weights is None else str(weights),
-            run=BuildSettings(device, batch_size, workers, segment_rows, commit_seconds, offline=offline),
-            on_event=progress.tell,
+            weights=text_of(weights),
+            run=how.settings(),
+            on_progress=progress.tell,
         ).to_dict()
     if as_json:
         print_json(report)
-        return
-    print_fill(report, quiet)
+    else:
+        print_fill(report, speaker)
 
 
 @app.command()
@@ -182,66 +172,67 @@ def info(
     rejects: options.Rejects = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Show what an index holds: images, modes, model, bytes and rejects."""
+    """Show the images, modes, model, bytes and rejects of an index."""
     from retrieval.search.engine import Engine
 
-    about = Engine.open(find_index(index, os.environ, Path.cwd())).info()
+    about = Engine.open(_named(index)).info()
     if as_json:
         print_json(about)
-        return
-    if rejects:
+    elif rejects:
         for reject in about["rejects"]:
             print(f"{reject['reason']}\t{short_path(reject['path'])}\t{reject['detail']}")
-        return
-    print_info(about)
+    else:
+        print_info(about)
 
 
 @app.command()
 def remove(
     what: options.Patterns, index: options.Index = None, as_json: options.AsJson = False, quiet: options.Quiet = False
 ) -> None:
-    """Take images out of an index. Files are not touched; one that stays in a source comes back with its next build."""
+    """Take images out of an index. Files stay, and the next build adds those that are still in a source."""
     from retrieval.indexing.maintenance import remove_items
 
-    change = remove_items(find_index(index, os.environ, Path.cwd()), what)
+    change = remove_items(_named(index), what)
     if as_json:
         print_json(change.to_dict())
-    else:
-        speaker(quiet)(f"{change.removed} removed")
-        print(f"{change.index}: {counted(change.items, 'image')}")
+    elif not quiet:
+        print(f"{change.index}: {counted(change.items, 'image')}, {change.removed} removed")
 
 
 @app.command()
+@expand_groups
 def compact(
+    *,
     index: options.Index = None,
     now: options.Now = False,
     as_json: options.AsJson = False,
-    quiet: options.Quiet = False,
+    speech: Speech,
 ) -> None:
-    """Merge an index's segments into few and leave removed images out."""
+    """Merge the segments of an index into few, without the removed images."""
     from retrieval.indexing.maintenance import compact as compact_index
 
-    with TaskProgress(quiet, counted=IMAGES) as progress:
-        change = compact_index(find_index(index, os.environ, Path.cwd()), now, partial(progress.show, "copying"))
+    speaker = speech.speaker()
+    with ProgressBar(speaker) as bar:
+        change = compact_index(_named(index), now, bar.show)
     if as_json:
         print_json(change.to_dict())
-        return
-    print_compact(change.to_dict(), now, quiet)
+    else:
+        print_compact(change.to_dict(), now, speaker)
 
 
 @app.command()
 def verify(index: options.Index = None, repair: options.Repair = False, as_json: options.AsJson = False) -> None:
-    """Read every byte of an index back and say what is wrong, file by file."""
+    """Read every byte of an index and list the damage, file by file."""
     from retrieval.indexing.maintenance import repair as repair_index
     from retrieval.indexing.maintenance import verify as verify_index
 
-    place = find_index(index, os.environ, Path.cwd())
-    with Pulse("reading all of it back", say):
+    place = _named(index)
+    with ProgressBar(Speaker(), "reading the whole index") as bar:
         repaired = repair_index(place) if repair else None
-        damages = verify_index(place) if repaired is None else repaired.damages
+        damages = verify_index(place, bar.show) if repaired is None else repaired.damages
     if as_json:
-        told = {"repaired": repair, "damages": [damage.what for damage in damages]}
-        print_json({"schema": 1, "index": str(place), **told})
+        found = {"repaired": repair, "damages": [damage.what for damage in damages]}
+        print_json({"schema": 1, "index": str(place), **found})
     else:
         print_damages(place, damages, repaired)
     if damages and not repair:
@@ -253,7 +244,7 @@ def export(folder: options.Folder, index: options.Index = None, as_json: options
     """Write the catalogue (Parquet) and the vectors (npy) of an index for other programs."""
     from retrieval.indexing.maintenance import export as export_index
 
-    change = export_index(find_index(index, os.environ, Path.cwd()), folder)
+    change = export_index(_named(index), folder)
     if as_json:
         print_json(change.to_dict())
     else:
@@ -262,7 +253,7 @@ def export(folder: options.Folder, index: options.Index = None, as_json: options
 
 @app.command()
 def doctor(as_json: options.AsJson = False) -> None:
-    """Say what is installed, what is missing and what does not go together."""
+    """Report the packages, devices, weights and disk of this machine, and problems among them."""
     from retrieval.doctor import examine
 
     findings = examine(Path.cwd())

@@ -1,4 +1,4 @@
-"""Every option of the commands, so that a word means the same everywhere. Defaults are the library's."""
+"""The options of all commands, each defined once. ``None`` leaves a value to the index, the model or the metric."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +13,6 @@ from retrieval.types import Parity as ParityName
 from retrieval.types import Similarity as SimilarityName
 
 _MODEL, _ENGINE = ModelSettings(), EngineSettings()
-_OWN = "(default: the model's own)"
 
 # Shared by the commands.
 Index = Annotated[
@@ -22,124 +21,175 @@ Index = Annotated[
         "--index",
         "-i",
         metavar="PLACE",
-        help="The index: a folder or s3://BUCKET/NAME. Else $DIFFSIM_INDEX, else the only *.diffsim in this folder.",
+        help="Folder of the index, or s3://BUCKET/NAME. (default: $DIFFSIM_INDEX, else the only *.diffsim here)",
     ),
 ]
-Device = Annotated[DeviceName, typer.Option("--device", help="Where models run.")]
+Device = Annotated[DeviceName, typer.Option("--device", help="Run the models on this device.")]
 Weights = Annotated[
-    Path | None, typer.Option("--weights", help="A local folder of the model's weights, in the hub's layout.")
+    Path | None, typer.Option("--weights", help="Read the model's weights from this folder, laid out as on the hub.")
 ]
-Encoders = Annotated[
-    str | None,
+Offline = Annotated[bool, typer.Option("--offline", help="Never contact the model hub; use its local cache only.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress, notes or summaries.")]
+Verbose = Annotated[
+    int,
     typer.Option(
-        "--encoders", metavar="NAMES", help="Coarse encoders: clip,dinov2, NAME=FOLDER for local weights, or none."
+        "--verbose", "-v", count=True, show_default=False, metavar="", help="Say more and log; -vv logs every detail."
     ),
 ]
-Offline = Annotated[bool, typer.Option("--offline", help="Never contact the model hub; use what is cached.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+NoProgress = Annotated[bool, typer.Option("--no-progress", help="Print a line now and then in place of a bar.")]
 Version = Annotated[
-    bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and end.")
+    bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit.")
 ]
 
-# Of diffsim-index build. What is left out is the index's own, or the default of a new one.
-Sources = Annotated[list[Path], typer.Argument(metavar="SOURCE...", help="Folders (walked recursively) and images.")]
-Modes = Annotated[
-    str | None,
-    typer.Option(
-        "--modes",
-        help="Modes to build for, or to add. (default: style,instance,semantic, as far as the model has them)",
-    ),
+# How a model is run: diffsim-index build and the metrics of diffsim-eval.
+ImageSize = Annotated[
+    int | None,
+    typer.Option("--image-size", help="Resize images to this many pixels a side. (default: the model's own)"),
 ]
-Model = Annotated[
-    str | None,
-    typer.Option("--model", metavar="NAME", help=f"auto, {', '.join(EXTRACTORS)}. (default: {_MODEL.model})"),
-]
-Metric = Annotated[
-    str | None,
-    typer.Option("--metric", metavar="NAME", help="In place of --model: a metric of `diffsim-eval list` on attention."),
-]
-ImageSize = Annotated[int | None, typer.Option("--image-size", help=f"Pixels a side. {_OWN}")]
 BranchesOf = Annotated[
     Branches | None,
-    typer.Option("--branches", help=f"Guidance branches of diffusion models. (default: {_MODEL.branches})"),
+    typer.Option("--branches", help=f"Use these guidance branches of a diffusion model. (default: {_MODEL.branches})"),
 ]
 Noise = Annotated[
-    NoiseRule | None, typer.Option("--noise", help=f"pairwise is the published score, shared is symmetric. {_OWN}")
+    NoiseRule | None,
+    typer.Option(
+        "--noise", help="pairwise gives the published score, shared a symmetric one. (default: the model's own)"
+    ),
 ]
-Seed = Annotated[int | None, typer.Option("--seed", help=f"Seed of the noise. (default: {_MODEL.seed})")]
-Prompt = Annotated[str | None, typer.Option("--prompt", help=f"Prompt of diffusion models. (default: {_MODEL.prompt})")]
+Seed = Annotated[
+    int | None, typer.Option("--seed", help=f"Draw noise and random triplets with this seed. (default: {_MODEL.seed})")
+]
+Prompt = Annotated[
+    str | None, typer.Option("--prompt", help=f"Give this prompt to a diffusion model. (default: {_MODEL.prompt})")
+]
 Alpha = Annotated[
     AlphaRule | None,
-    typer.Option("--alpha", help=f"Composite alpha on white, or drop it as published. (default: {_MODEL.alpha})"),
-]
-Codec = Annotated[
-    str | None,
     typer.Option(
-        "--codec", help=f"How tensors are kept: qkv-float16, hidden-float16 or hidden-int8. (default: {_MODEL.codec})"
+        "--alpha",
+        help=f"Composite the alpha channel on white, or drop it as the published code does. (default: {_MODEL.alpha})",
     ),
 ]
 Parity = Annotated[
     ParityName | None,
     typer.Option(
-        "--parity", help=f"published: as the published code computes where it slipped. (default: {_MODEL.parity})"
+        "--parity",
+        help=f"Where published code and paper differ, follow the paper (sound) or the code. (default: {_MODEL.parity})",
     ),
 ]
-Dtype = Annotated[DtypeName | None, typer.Option("--dtype", help=f"The model's arithmetic. (default: {_MODEL.dtype})")]
-BatchSize = Annotated[
-    int | None, typer.Option("--batch-size", help="Images a batch. (default: the model's own, less on a small GPU)")
+Dtype = Annotated[
+    DtypeName | None, typer.Option("--dtype", help=f"Compute in this number format. (default: {_MODEL.dtype})")
 ]
-Workers = Annotated[int | None, typer.Option("--workers", help="Decoding threads. (default: one a core, 8 at most)")]
-SegmentRows = Annotated[int, typer.Option("--segment-rows", help="Commit at the latest after this many images,")]
-CommitSeconds = Annotated[float, typer.Option("--commit-seconds", help="or after this many seconds.")]
-RetryRejects = Annotated[bool, typer.Option("--retry-rejects", help="Try rejected images again.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and what it takes, and write nothing.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Exit with 4 when images were rejected.")]
-NoProgress = Annotated[bool, typer.Option("--no-progress", help="Draw no progress bar.")]
+Similarity = Annotated[
+    SimilarityName, typer.Option("--similarity", help="Compare by cosine, or by mean squared error (lower is closer).")
+]
 
+# diffsim-index build and fill.
+Sources = Annotated[list[Path], typer.Argument(metavar="SOURCE", help="Folders, walked recursively, and images.")]
+Modes = Annotated[
+    str | None,
+    typer.Option(
+        "--modes",
+        metavar="NAMES",
+        help="Build these modes, or add them to the index. (default: style,instance,semantic where the model has them)",
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model", metavar="NAME", help=f"Use this model: auto, {', '.join(EXTRACTORS)}. (default: {_MODEL.model})"
+    ),
+]
+Metric = Annotated[
+    str | None,
+    typer.Option("--metric", metavar="NAME", help="Name the model by a metric of `diffsim-eval list` instead."),
+]
+Encoders = Annotated[
+    str | None,
+    typer.Option(
+        "--encoders",
+        metavar="NAMES",
+        help="Choose candidates with these encoders: clip,dinov2; NAME=FOLDER for local weights; none for no encoder.",
+    ),
+]
+Codec = Annotated[
+    str | None,
+    typer.Option(
+        "--codec",
+        metavar="NAME",
+        help=f"Store tensors as qkv-float16, hidden-float16 or hidden-int8. (default: {_MODEL.codec})",
+    ),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        "--batch-size", help="Compute this many images at a time. (default: the model's own, less on a small GPU)"
+    ),
+]
+Workers = Annotated[
+    int | None, typer.Option("--workers", help="Decode images in this many threads. (default: one per core, 8 at most)")
+]
+SegmentRows = Annotated[int, typer.Option("--segment-rows", help="Commit after this many images.")]
+CommitSeconds = Annotated[float, typer.Option("--commit-seconds", help="Commit after this many seconds.")]
 Attention = Annotated[
     AttentionRule | None,
     typer.Option(
         "--attention",
-        help="eager: compute all tensors; lazy: only those that a search needs, then. (default: the index's own)",
+        help="eager computes the tensors of all images, lazy leaves them to searches. (default: the index's own)",
     ),
 ]
+RetryRejects = Annotated[bool, typer.Option("--retry-rejects", help="Try images again that were rejected before.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the work, disk, memory and time; write nothing.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Exit with code 4 if images were rejected.")]
 Order = Annotated[
     list[str],
-    typer.Option("--order", help="newest, oldest or path first; or like:QUERY, which may be given several times."),
+    typer.Option("--order", help="Begin with newest, oldest or path; or with images like:QUERY (repeatable)."),
 ]
-ModesToFill = Annotated[str | None, typer.Option("--modes", help="Modes to fill. (default: all of the index)")]
+ModesToFill = Annotated[
+    str | None, typer.Option("--modes", metavar="NAMES", help="Fill these modes. (default: all modes of the index)")
+]
 
-# Of the other commands of diffsim-index.
+# The other commands of diffsim-index.
 Patterns = Annotated[
-    list[str], typer.Argument(metavar="WHAT...", help="Paths, ends of paths, globs (in quotes), or id:N.")
+    list[str], typer.Argument(metavar="WHAT", help="Paths, ends of paths, globs (in quotes), or id:N.")
 ]
-Now = Annotated[bool, typer.Option("--now", help="Drop the old segments at once: no search is under way.")]
-Repair = Annotated[bool, typer.Option("--repair", help="Take out what is damaged; the next build computes it again.")]
+Now = Annotated[bool, typer.Option("--now", help="Delete the old segments at once; no search may be running.")]
+Repair = Annotated[bool, typer.Option("--repair", help="Take damaged images out; the next build computes them again.")]
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="An empty or new folder.")]
-Rejects = Annotated[bool, typer.Option("--rejects", help="List the rejected images with their reasons.")]
+Rejects = Annotated[bool, typer.Option("--rejects", help="List the rejected images and the reasons.")]
 
-# Of diffsim-search.
+# diffsim-search.
 Queries = Annotated[
     list[str],
-    typer.Argument(metavar="QUERY...", help="Images: paths, - for stdin, id:N, or the end of an indexed path."),
+    typer.Argument(metavar="QUERY", help="Images: paths, - for stdin, id:N, or the end of an indexed path."),
 ]
 Mode = Annotated[
-    str | None, typer.Option("--mode", "-m", help="style, instance, semantic or lowlevel. (default: the index's first)")
+    str | None,
+    typer.Option(
+        "--mode",
+        "-m",
+        metavar="NAME",
+        help="Search by style, instance, semantic or lowlevel. (default: the index's first)",
+    ),
 ]
-Top = Annotated[int, typer.Option("-k", "--top", help="How many neighbours; --candidates is this many at least.")]
-Candidates = Annotated[int, typer.Option("--candidates", help="How many images the exact score orders.")]
-Exhaustive = Annotated[bool, typer.Option("--exhaustive", help="Score every image of the index.")]
-NoRerank = Annotated[bool, typer.Option("--no-rerank", help="Show the coarse ranking.")]
-Similarity = Annotated[SimilarityName, typer.Option("--similarity", help="mse: lower is closer.")]
-MinScore = Annotated[float | None, typer.Option("--min-score", help="Leave out what scores worse.")]
-ExcludeQuery = Annotated[bool, typer.Option("--exclude-query", help="Leave out files equal to the query.")]
+Top = Annotated[int, typer.Option("-k", "--top", help="Return this many results.")]
+Candidates = Annotated[
+    int, typer.Option("--candidates", help="Let the encoders choose this many images for exact scoring; at least -k.")
+]
+Exhaustive = Annotated[bool, typer.Option("--exhaustive", help="Score every image of the index exactly.")]
+NoRerank = Annotated[
+    bool, typer.Option("--no-rerank", help="Return the ranking of the encoders, without exact scores.")
+]
+MinScore = Annotated[float | None, typer.Option("--min-score", help="Leave out results with a worse score.")]
+ExcludeQuery = Annotated[
+    bool, typer.Option("--exclude-query", help="Leave out files with the same bytes as the query.")
+]
 EncoderFolders = Annotated[
     str | None,
     typer.Option(
         "--encoders",
         metavar="NAME=FOLDER,...",
-        help="Folders of the index's coarse encoders, in place of those it remembers; their weights must be the same.",
+        help="Read the encoders' weights from these folders; they must be the weights that the index was built with.",
     ),
 ]
 MaxCache = Annotated[
@@ -147,10 +197,13 @@ MaxCache = Annotated[
     typer.Option(
         "--max-cache",
         metavar="SIZE",
-        help=f"Bytes of tensors that searches keep, like 500MB; 0: none. (default: {_ENGINE.max_cache // 10**9}GB)",
+        help=f"Keep at most this much of the tensors that searches compute, e.g. 500MB; 0 keeps none. "
+        f"(default: {_ENGINE.max_cache // 10**9}GB)",
     ),
 ]
-Sheet = Annotated[Path | None, typer.Option("--sheet", help="Also draw the results: FILE.png or FILE.html.")]
-AsJsonl = Annotated[bool, typer.Option("--jsonl", help="Print one JSON object a neighbour.")]
-Paths = Annotated[bool, typer.Option("--paths", help="Print one path a line.")]
-Null = Annotated[bool, typer.Option("-0", "--null", help="Print paths, each ended by a zero byte.")]
+Sheet = Annotated[
+    Path | None, typer.Option("--sheet", metavar="FILE", help="Also draw the results as FILE.png or FILE.html.")
+]
+AsJsonl = Annotated[bool, typer.Option("--jsonl", help="Print one JSON object per result.")]
+Paths = Annotated[bool, typer.Option("--paths", help="Print one path per line.")]
+Null = Annotated[bool, typer.Option("-0", "--null", help="Print paths that end with a zero byte, for xargs -0.")]

@@ -1,11 +1,4 @@
-"""Print results on stdout in the form that was asked for."""
-
-from typing import TYPE_CHECKING
-
-from retrieval.text import counted, human_bytes
-
-if TYPE_CHECKING:
-    from retrieval.indexing.reports import Estimate
+"""Print results on stdout in the form that was asked for, and name things for people."""
 
 import json
 import os
@@ -15,20 +8,27 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any, Literal
 
+from cli.advice import sentence_of, with_advice
 from index_store.locate import find_index
 from retrieval.errors import DiffSimError, UsageError
+from retrieval.text import counted, human_bytes
 
 if TYPE_CHECKING:
+    from retrieval.indexing.reports import Estimate
     from retrieval.search.results import Results
 
     Answer = tuple[Any, Results | DiffSimError]
-    """A query, and what was found for it or why nothing could be."""
+    """A query, and its results or the error that it met."""
 
 Form = Literal["table", "json", "jsonl", "paths", "null"]
 
 
 def choose_form(*, as_json: bool, as_jsonl: bool, paths: bool, null: bool) -> Form:
-    """Return the one form that was asked for; several are a UsageError (-0 goes with --paths)."""
+    """Return the one form that was asked for; -0 may come with --paths.
+
+    Raises:
+        UsageError: several forms.
+    """
     asked: dict[Form, bool] = {"json": as_json, "jsonl": as_jsonl, "null": null, "paths": paths and not null}
     chosen: list[Form] = [form for form, wanted in asked.items() if wanted]
     if len(chosen) > 1:
@@ -37,11 +37,15 @@ def choose_form(*, as_json: bool, as_jsonl: bool, paths: bool, null: bool) -> Fo
 
 
 def print_results(answers: "Sequence[Answer]", form: Form, is_list: bool = False) -> None:
-    """Print what searches found; ``is_list`` says that several were asked for, however many there are.
+    """Print the results of searches.
 
-    Paths are absolute but in the table, where those below the working directory are shortened. Of several searches
-    JSON is a list, in which a query that failed has an ``error``; a JSON line names its query, and paths are given
-    once each.
+    The table shortens paths below the working directory; all other forms print absolute paths.
+
+    Args:
+        answers: queries with their results or errors.
+        form: the form of the output.
+        is_list: whether several queries were asked. JSON is then a list, in which failed queries have an ``error``,
+            a JSON line names its query, and each path is printed once.
     """
     found = [given for _, given in answers if not isinstance(given, DiffSimError)]
     if form == "json":
@@ -57,7 +61,7 @@ def print_results(answers: "Sequence[Answer]", form: Form, is_list: bool = False
     elif form in ("paths", "null"):
         end = b"\0" if form == "null" else b"\n"
         paths = dict.fromkeys(result.path for results in found for result in results)
-        # Bytes, not text: a path that no encoding can print must still reach xargs.
+        # Bytes, not text: paths that no encoding can print must still reach xargs.
         sys.stdout.buffer.write(b"".join(os.fsencode(path) + end for path in paths))
         sys.stdout.flush()
     else:
@@ -69,9 +73,15 @@ def print_results(answers: "Sequence[Answer]", form: Form, is_list: bool = False
 
 def _as_json(query: Any, given: "Results | DiffSimError", is_list: bool) -> dict[str, Any]:
     if isinstance(given, DiffSimError):
-        return {"schema": 1, "query": {"path": str(query)}, "error": str(given), "kind": given.kind}
-    # Queries are searched some at a time: what they spent is shared out evenly.
-    return {**given.to_dict(), **({"timing_ms_is": "mean of queries searched together"} if is_list else {})}
+        return {"schema": 1, "query": {"path": str(query)}, "error": sentence_of(given), "kind": given.kind}
+    # Queries are searched in groups, and each gets an equal share of the group's time.
+    shared = {"timing_ms_is": "mean of queries searched together"} if is_list else {}
+    return {**given.to_dict(), "notes": note_sentences(given), **shared}
+
+
+def note_sentences(results: "Results") -> list[str]:
+    """Return the notes of a search, each with the option or command that helps."""
+    return [with_advice(note.message, note.advice, note.facts) for note in results.notes]
 
 
 def print_json(values: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
@@ -86,7 +96,7 @@ def _print_table(results: "Results") -> None:
 
 
 def short_path(path: str) -> str:
-    """Return ``path`` relative to the working directory where it lies below it, control characters made visible."""
+    """Return ``path`` relative to the working directory if it lies below it; control characters become visible."""
     below = Path(path)
     if below.is_relative_to(Path.cwd()):
         path = str(below.relative_to(Path.cwd()))
@@ -94,7 +104,7 @@ def short_path(path: str) -> str:
 
 
 def naming(command: str, index: str | Path, always: bool = False) -> str:
-    """Return ``command`` with the --index that it needs to mean ``index`` when it is given here."""
+    """Return ``command``, with ``--index`` if it would mean another index here, or if ``always``."""
     try:
         meant = None if always else find_index(None, os.environ, Path.cwd())
     except DiffSimError:
@@ -105,18 +115,18 @@ def naming(command: str, index: str | Path, always: bool = False) -> str:
 
 
 def describe_estimate(estimate: "Estimate") -> str:
-    """Return disk and memory in one line."""
+    """Return the disk and memory that a build takes, as one line."""
     modes = "".join(f"{mode} {human_bytes(size)}, " for mode, size in estimate.bytes_by_mode.items())
-    modes += "else " if modes else "vectors and catalogue "
-    size = f"{estimate.codec}; an image: {modes}{human_bytes(estimate.bytes_beside)}"
+    stored = f"as {estimate.codec} {modes}" if modes else ""
+    size = f"each image: {stored}vectors and catalogue {human_bytes(estimate.bytes_beside)}"
     parts = [f"{counted(estimate.images, 'image')} ({size})"] if estimate.images else []
     if estimate.to_complete:
-        parts.append(f"what {counted(estimate.to_complete, 'image')} lack{'s' if estimate.to_complete == 1 else ''}")
+        parts.append(f"the missing data of {counted(estimate.to_complete, 'image')}")
     disk, free = human_bytes(estimate.disk_bytes), human_bytes(estimate.free_disk_bytes)
     line = f"disk: {disk} for {' and '.join(parts)}, {free} free"
     if estimate.local_bytes < estimate.disk_bytes:
-        line += f" here, where {human_bytes(estimate.local_bytes)} of it lie at a time"
+        line += f" on this machine, which holds {human_bytes(estimate.local_bytes)} at a time"
     if estimate.models_bytes is not None and estimate.batch_bytes:
         memory = human_bytes(estimate.models_bytes + estimate.batch_bytes)
-        line += f"; memory: about {memory} in batches of {estimate.batch}"
+        line += f"; memory: about {memory} in batches of {counted(estimate.batch, 'image')}"
     return line

@@ -1,4 +1,4 @@
-"""How every command ends: exit codes, one-line errors, and a quiet end of a broken pipe."""
+"""Run a command: exit codes, one-line errors, messages on stderr, logging, and environment variables."""
 
 import logging
 import os
@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import typer
@@ -14,15 +15,17 @@ from cli.advice import sentence_of
 from retrieval.errors import DiffSimError
 
 INTERRUPTED = 130
+LOGGERS = (logging.getLogger("retrieval"), logging.getLogger("index_store"))
+HELP = {"help_option_names": ["--help", "-h"]}
 
 
 class Stopped(BaseException):
-    """What a command raises in the place of KeyboardInterrupt where it can say what is kept; see :func:`stopping`."""
+    """Replaces KeyboardInterrupt where a command can say which part of its work is kept; see :func:`stopping`."""
 
 
 @contextmanager
 def stopping(what_is_kept: Callable[[], str]) -> Iterator[None]:
-    """Say on Ctrl-C, after "stopped", what of the work inside is kept; an empty text says nothing."""
+    """On Ctrl-C, end the command with "stopped" and the text of ``what_is_kept``, unless that is empty."""
     try:
         yield
     except KeyboardInterrupt as interrupt:
@@ -30,26 +33,27 @@ def stopping(what_is_kept: Callable[[], str]) -> Iterator[None]:
 
 
 def run(app: typer.Typer) -> NoReturn:
-    """Run ``app`` and exit: 0, or the error's own code with one sentence on stderr.
+    """Run ``app`` and exit: with 0, or with the error's own code and one sentence on stderr.
 
-    Errors raised on purpose are for the user and get no traceback; anything else is a bug and shows where it is.
+    A DiffSimError is meant for the user and gets no traceback. Any other error is a bug and shows one.
     """
     _quiet_libraries()
     _wait_without_spinning()
     try:
-        code = app(standalone_mode=False)
+        with _silent_log():
+            code = app(standalone_mode=False)
     except DiffSimError as error:
         say(f"error: {sentence_of(error)}")
         sys.exit(error.exit_code)
     except PermissionError as error:
-        say(f"error: {error.filename or 'a file'} may not be read or written by this user; change its permissions")
+        say(f"error: this user may not read or write {error.filename or 'a file'}; change its permissions")
         sys.exit(DiffSimError.exit_code)
     except Stopped as end:
         _stop(str(end))
-    except KeyboardInterrupt:  # before typer was at work
+    except KeyboardInterrupt:  # before typer began
         _stop("")
     except BrokenPipeError:
-        # The reader of our output has gone (`| head`). Python would complain again while it shuts down.
+        # The reader of our output has closed it (`| head`). Python would complain again while it shuts down.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:
@@ -61,16 +65,16 @@ def run(app: typer.Typer) -> NoReturn:
 
 def _stop(kept: str) -> NoReturn:
     say(f"stopped: {kept}" if kept else "stopped")
-    # Not sys.exit: Python would wait for the batch that a thread is still computing, which may take minutes.
+    # sys.exit would wait for the batch that a thread is still computing, which may take minutes.
     sys.stdout.flush()
     os._exit(INTERRUPTED)
 
 
 def _wrong_usage(error: Exception) -> int:
-    """Say what is wrong with the words of a command, as other errors are said; raise what is something else."""
+    """Print an error of the command line's words as one sentence and return its exit code; raise any other error."""
     shown: Any = error
     message = getattr(error, "format_message", None)
-    if message is None:  # none of click's errors, which typer keeps in a place of its own
+    if message is None:  # click's errors have it; typer bundles its own copy of click, so no class can be named
         raise error
     if type(error).__name__ == "NoArgsIsHelpError":
         shown.show()
@@ -83,30 +87,84 @@ def _wrong_usage(error: Exception) -> int:
 
 
 def say(line: str) -> None:
-    """Print one line for people: stderr, so that stdout holds results only."""
+    """Print one line for people on stderr, so that stdout holds results only."""
     print(line, file=sys.stderr, flush=True)
 
 
-def speaker(quiet: bool) -> Callable[[str], None]:
-    """Return :func:`say`, or a function that says nothing."""
-    return (lambda line: None) if quiet else say
+@dataclass(frozen=True)
+class Speaker:
+    """The messages of a command on stderr: none with ``quiet``, more with ``verbose``."""
+
+    quiet: bool = False
+    verbose: bool = False
+
+    def say(self, line: str) -> None:
+        """Print a line, unless ``quiet``."""
+        if not self.quiet:
+            say(line)
+
+    def note(self, line: str) -> None:
+        """Print a line that every user should read, unless ``quiet``."""
+        self.say(f"note: {line}")
+
+    def detail(self, line: str) -> None:
+        """Print a line if ``verbose``."""
+        if self.verbose:
+            self.say(line)
+
+
+class _LogLines(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        say(self.format(record))  # through the present sys.stderr: a progress bar may have replaced it
+
+
+def log_to_stderr(level: int) -> None:
+    """Print the library's log lines of ``level`` and above, until the command ends."""
+    handler = _LogLines()
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    for logger in LOGGERS:
+        logger.handlers = [handler]
+        logger.setLevel(level)
+
+
+@contextmanager
+def _silent_log() -> Iterator[None]:
+    """Print no log lines of the library. Without a handler, Python would print its warnings; the command has its own."""
+    before = [(logger.handlers, logger.propagate, logger.level) for logger in LOGGERS]
+    for logger in LOGGERS:
+        logger.handlers, logger.propagate = [logging.NullHandler()], False
+    try:
+        yield
+    finally:
+        for logger, (handlers, propagate, level) in zip(LOGGERS, before, strict=True):
+            logger.handlers, logger.propagate = handlers, propagate
+            logger.setLevel(level)
 
 
 def work_offline(offline: bool) -> None:
-    """Forbid the hub to every library; they read these variables when they are imported."""
+    """Forbid the model hub to every library. Call it before their import, which reads these variables."""
     if offline:
         os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
 
 
 def clock(seconds: float) -> str:
-    """Return a span of time as ``0:48`` or ``3:20:00``."""
+    """Return a duration as ``0:48`` or ``3:20:00``."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+def duration(seconds: float) -> str:
+    """Return a duration as people say it: ``0.4 s``, ``48 s``, ``3 min 20 s`` or ``2 h 5 min``."""
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds >= 1 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
 def print_version(wanted: bool) -> None:
-    """Print the version and end, as the callback of --version."""
+    """Print the version and exit: the callback of --version."""
     if wanted:
         from retrieval.version import CREATED_BY
 
@@ -115,15 +173,15 @@ def print_version(wanted: bool) -> None:
 
 
 def _quiet_libraries() -> None:
-    # Odd but usable images make Pillow warn or log; what can't be used is reported as a reject, by us.
+    # Pillow warns about odd but usable images. We report unusable ones ourselves, as rejects.
     warnings.filterwarnings("ignore", module=r"PIL\..*")
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
-    # A model's tied or unused tensors are no news to a user; what can't be loaded is an error of ours.
+    # These libraries report tied and unused tensors, which no user needs. Missing tensors are an error of ours.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
 
 
 def _wait_without_spinning() -> None:
-    # Read by OpenMP when torch is imported. Its threads wait for each other in a loop otherwise, and keep the core from
-    # the one that is waited for where anything else runs: a search of 60 ms took 3 s beside two busy processes.
+    # OpenMP reads this when torch is imported. By default its threads wait in a busy loop and take the core from the
+    # thread they wait for: a search of 60 ms took 3 s beside two busy processes.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -1,102 +1,158 @@
-"""Show progress: a bar with speed and remaining time on a terminal, a line now and then elsewhere."""
+"""Show the progress of long work: a bar on a terminal, elsewhere a line every 15 seconds."""
 
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from cli.output import describe_estimate
-from cli.process import clock, speaker
+from cli.process import Speaker, clock
 from retrieval.indexing.reports import slowest
+from retrieval.progress import OnProgress, Progress
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
 
     from retrieval.indexing.reports import BuildEvent
 
-LINE_SECONDS = 15.0  # the longest that is said nothing
+LINE_SECONDS = 15.0  # the longest silence without a terminal
 
 
 class Counted(NamedTuple):
-    """What is counted, in words: ``images`` a second, or seconds ``an image``."""
+    """The thing that is counted, as words: ``images`` per second, or seconds per ``image``."""
 
     several: str
     one: str
 
 
-IMAGES, QUERIES, STEPS = Counted("images", "an image"), Counted("queries", "a query"), Counted("steps", "a step")
+IMAGES, QUERIES, STEPS = Counted("images", "image"), Counted("queries", "query"), Counted("steps", "step")
+
+STAGES = {
+    "compute": ("computing candidates", IMAGES),
+    "copy": ("copying", IMAGES),
+    "filling": ("filling", IMAGES),
+    "gallery": ("images of the gallery", IMAGES),
+    "images": ("images", IMAGES),
+    "indexing": ("indexing", IMAGES),
+    "pairs": ("pairs", Counted("pairs", "pair")),
+    "queries": ("queries", QUERIES),
+    "query": ("query images", IMAGES),
+    "search": ("searching", QUERIES),
+    "triplets": ("triplets", Counted("triplets", "triplet")),
+    "verify": ("reading segments", Counted("segments", "segment")),
+}
+"""By the stage of a progress: words for people, where no note says more, and the thing that is counted."""
 
 
-class Pulse:
-    """Says :attr:`state` every :data:`LINE_SECONDS`: long work that nobody sees a bar of shows that it lives.
+class ProgressBar:
+    """One bar per stage on a terminal, or a line every :data:`LINE_SECONDS`. A context manager around the work.
 
-    A thread of its own, since what one step takes is not known.
+    :meth:`show` is the ``on_progress`` of library functions. The time left follows from the mean speed of the stage,
+    because library functions report many steps at once and a recent speed would jump.
     """
 
-    def __init__(self, state: str, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        speaker: Speaker,
+        state: str = "working",
+        bar: bool = True,
+    ) -> None:
+        """Print nothing if the speaker is quiet; draw bars only if ``bar`` and stderr is a terminal.
+
+        Args:
+            speaker: prints the lines.
+            state: the line that is repeated until the first progress comes.
+            bar: whether bars are wanted.
+        """
         self.state = state
-        self._say = say
+        self.is_drawn = bar and not speaker.quiet and sys.stderr.isatty()
+        self._speaker = speaker
+        self._rich = _new_bar() if self.is_drawn else None
+        self._tasks: dict[str, TaskID] = {}
+        self._stages: dict[str, tuple[float, int]] = {}  # by stage: when it began, and its last count
+        self._idle_since = time.monotonic()  # where the next stage begins
         self._ended = threading.Event()
-        self._began = time.monotonic()
 
     def __enter__(self) -> Self:
-        self._began = time.monotonic()
-        threading.Thread(target=self._run, name="pulse", daemon=True).start()
+        self._idle_since = time.monotonic()
+        if not self.is_drawn:
+            threading.Thread(target=self._repeat_state, name="progress", daemon=True).start()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._ended.set()
+        if self._rich is not None:
+            self._rich.stop()
 
-    def _run(self) -> None:
+    def _repeat_state(self) -> None:
+        """Print :attr:`state` every :data:`LINE_SECONDS`, in a thread, since a single step may take much longer."""
+        began = time.monotonic()
         while not self._ended.wait(LINE_SECONDS):
-            self._say(f"{self.state} ({clock(time.monotonic() - self._began)})")
+            self._speaker.say(f"{self.state} ({clock(time.monotonic() - began)})")
+
+    def restart(self) -> None:
+        """Let the next stage begin now."""
+        self._idle_since = time.monotonic()
+
+    def show(self, progress: Progress) -> None:
+        """Show how far a stage is."""
+        done, total = progress.done, progress.total
+        words, counted = STAGES.get(progress.stage, (progress.stage, STEPS))
+        stage = progress.note or words
+        began, before = self._stages.get(stage, (self._idle_since, 0))
+        if done < before:  # the stage runs once more
+            began = self._idle_since
+        now = self._idle_since = time.monotonic()
+        self._stages[stage] = began, done
+        speed = pace(done, now - began, counted) if done else ""
+        if self._rich is not None:
+            self._draw(stage, done, total, began, speed)
+            return
+        left = f", about {clock(time_left(done, total, now - began))} left" if 0 < done < total else ""
+        self.state = f"{stage}: {done}/{total}" + (f", {speed}{left}" if done else "")
+
+    def _draw(self, stage: str, done: int, total: int, began: float, speed: str) -> None:
+        assert self._rich is not None
+        if stage not in self._tasks:
+            self._rich.start()  # at the first stage: lines printed before stay above the bars
+            self._tasks[stage] = self._rich.add_task(stage, total=total or None, began=began, speed=speed)
+        self._rich.update(self._tasks[stage], completed=done, total=total or None, began=began, speed=speed)
+
+    def overall(self, title: str, parts: int) -> OnProgress:
+        """Return an ``on_progress`` that shows ``parts`` stages of equal size, told apart by their notes, as one."""
+        done_of: dict[str, int] = {}
+
+        def show(progress: Progress) -> None:
+            done_of[progress.note] = progress.done
+            self.show(replace(progress, done=sum(done_of.values()), total=parts * progress.total, note=title))
+
+        return show
 
 
-class _Shown:
-    """A bar on a terminal's stderr, or a line now and then elsewhere. Use it as a context manager around the work."""
+class BuildProgress:
+    """Show the events of a build or a fill; :meth:`tell` is its listener."""
 
-    def __init__(self, quiet: bool, bar: bool, state: str) -> None:
-        """Say nothing when ``quiet``; draw a bar when ``bar`` and stderr is a terminal, else begin with ``state``."""
-        self._say = speaker(quiet)
-        self._progress = _new_bar() if bar and not quiet and sys.stderr.isatty() else None
-        self._pulse = Pulse(state, speaker(quiet or self._progress is not None))
+    def __init__(self, speaker: Speaker, bar: bool = True, what: str = "indexing", note_model: bool = False) -> None:
+        """Take the name of the work, and whether the choice of the model is worth a note to every user."""
+        self._bar = ProgressBar(speaker, "preparing", bar)
+        self._speaker, self._what, self._note_model = speaker, what, note_model
+        self._committed: tuple[int, int] | None = None
         self._began = time.monotonic()
+        self._is_begun = False
 
     def __enter__(self) -> Self:
-        self._began = time.monotonic()
-        self._pulse.__enter__()
+        self._bar.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._pulse.__exit__(*error)
-        if self._progress is not None:
-            self._progress.stop()
-
-    def _draw(self, task: "TaskID | None", what: str, done: int, total: int, began: float, speed: str) -> "TaskID":
-        """Draw how far ``task`` is, in a new line where it is None."""
-        assert self._progress is not None
-        if task is None:
-            self._progress.start()  # not before: what is said until then stays above the bar
-            task = self._progress.add_task(what, total=total, began=began, speed=speed)
-        self._progress.update(task, completed=done, total=total, description=what, began=began, speed=speed)
-        return task
-
-
-class BuildProgress(_Shown):
-    """A bar for a build, or lines where there is no terminal; :meth:`tell` is the build's ``on_event``."""
-
-    def __init__(self, quiet: bool, bar: bool, what: str = "indexing") -> None:
-        """Say nothing when ``quiet``; draw a bar when ``bar`` and stderr is a terminal."""
-        super().__init__(quiet, bar, "preparing")
-        self._what = what
-        self._task: TaskID | None = None
-        self._committed: tuple[int, int] | None = None
-        self._is_begun = False
+        self._bar.__exit__(*error)
 
     def kept(self, index: str | Path) -> str:
-        """Say how much of the work is in ``index`` already; nothing before it was known how much there is."""
+        """Return a sentence on how much of the work is stored in ``index``; empty while nobody knows the total."""
         if self._committed is None:
             return ""
         done, total = self._committed
@@ -104,100 +160,69 @@ class BuildProgress(_Shown):
 
     def tell(self, event: "BuildEvent") -> None:
         """Show one event."""
-        if event.kind in ("planned", "committed"):
+        if event.stage in ("planned", "commit"):
             self._committed = (event.done, event.total)
-        if event.kind == "planned":
-            self._say(event.message)
-        elif event.kind == "model":
-            self._say(f"model {event.message}")
-        elif event.kind == "estimate" and event.estimate is not None:
-            self._say(describe_estimate(event.estimate))
-        elif event.kind == "loaded":
+        if event.stage == "planned":
+            self._speaker.detail(event.note)
+        elif event.stage == "model":
+            self._say_model(event.note)
+        elif event.stage == "estimate" and event.estimate is not None:
+            self._speaker.detail(describe_estimate(event.estimate))
+        elif event.stage == "loaded":
             self._began = time.monotonic()
-            self._pulse.state = f"{self._what}: no batch is done yet"
-        elif event.kind == "batch":
-            self._tell_batch(event)
-        elif event.kind == "training":
-            self._pulse.state = f"training the coarse index of {event.message} over {event.total} images"
-            self._say(self._pulse.state)
+            self._bar.restart()
+            self._bar.state = f"{self._what}: no batch is done yet"
+        elif event.stage == "encode":
+            self._show_batch(event)
+        elif event.stage == "train":
+            self._bar.state = f"training the FAISS index of {event.note} on {event.total} images"
+            self._speaker.say(self._bar.state)
 
-    def _tell_batch(self, event: "BuildEvent") -> None:
-        spent = time.monotonic() - self._began
-        speed, left = pace(event.done, spent), max(0, event.total - event.done) * spent / event.done
-        if self._progress is not None:
-            held_up = slowest(event.speeds) if len(event.speeds) > 1 else None
-            what = self._what + (f" ({held_up} is slowest)" if held_up else "")
-            self._task = self._draw(self._task, what, event.done, event.total, self._began, speed)
-            return
-        self._pulse.state = f"{event.done}/{event.total} images, {speed}, about {clock(left)} left" + (
-            f"; {describe_speeds(event.speeds)}" if len(event.speeds) > 1 else ""
-        )
-        if not self._is_begun and left >= LINE_SECONDS:  # the first batch says at once how long a long build will take
-            self._say(self._pulse.state)
+    def _say_model(self, model: str) -> None:
+        if self._note_model:
+            self._speaker.note(f"model {model}; choose another with --model")
+        else:
+            self._speaker.detail(f"model {model}")
+
+    def _show_batch(self, event: "BuildEvent") -> None:
+        self._bar.show(Progress(self._what, event.done, event.total))
+        left = time_left(event.done, event.total, time.monotonic() - self._began)
+        if not self._bar.is_drawn and not self._is_begun and left >= LINE_SECONDS:
+            self._speaker.say(self._bar.state)  # say at once how long a long build will take
         self._is_begun = True
 
 
-class TaskProgress(_Shown):
-    """Show tasks one after the other; pass :meth:`show` as a library function's ``progress``."""
-
-    def __init__(self, quiet: bool, bar: bool = True, counted: Counted = STEPS, state: str = "at work") -> None:
-        """Say nothing when ``quiet``; draw a bar when ``bar`` and stderr is a terminal, else begin with ``state``."""
-        super().__init__(quiet, bar, state)
-        self._counted = counted
-        self._tasks: dict[str, TaskID] = {}
-        self._last: dict[str, tuple[float, int]] = {}  # of each task: since when it is at work, and what was done
-
-    def show(self, task: str, done: int, total: int, counted: Counted | None = None) -> None:
-        """Show how much of ``task`` is done, counted as the others are unless it says otherwise."""
-        began, before = self._last.get(task, (self._began, 0))
-        if done < before:  # it is done once more
-            began = self._began
-        now = self._began = time.monotonic()  # where the next task begins
-        self._last[task] = began, done
-        speed = pace(done, now - began, counted or self._counted) if done else ""
-        if self._progress is not None:
-            self._tasks[task] = self._draw(self._tasks.get(task), task, done, total, began, speed)
-            return
-        left = f", about {clock((total - done) * (now - began) / done)} left" if 0 < done < total else ""
-        self._pulse.state = f"{task}: {done}/{total}" + (f", {speed}{left}" if done else "")
-
-    def overall(self, task: str, parts: int) -> Callable[[str, int, int], None]:
-        """Return a ``progress`` that shows ``parts`` tasks of the same size, one after the other, as one ``task``."""
-        done_of: dict[str, int] = {}
-
-        def show(part: str, done: int, total: int) -> None:
-            done_of[part] = done
-            self.show(task, sum(done_of.values()), parts * total)
-
-        return show
-
-
-def _new_bar() -> "Progress":
+def _new_bar() -> "RichProgress":
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
     from rich.text import Text
 
     class Left(ProgressColumn):
-        """The time that is left, by the speed since the work began: library functions tell of many steps at once."""
+        """The time left, by the speed since the stage began."""
 
         def render(self, task: Task) -> Text:
             if not task.completed or not task.total:
                 return Text("-:--")
             spent = time.monotonic() - task.fields["began"]
-            return Text(clock((task.total - task.completed) * spent / task.completed))
+            return Text(clock(time_left(task.completed, task.total, spent)))
 
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"), Left())
     return Progress(*columns, console=Console(stderr=True))
 
 
+def time_left(done: float, total: float, spent: float) -> float:
+    """Return the seconds left if the rest goes as fast as the first ``done``."""
+    return max(0.0, total - done) * spent / done
+
+
 def describe_speeds(speeds: Mapping[str, float]) -> str:
-    """Say which stage of a build holds the others up, and how fast each of them is."""
+    """Return the slowest stage of a build, and the speed of each."""
     each = ", ".join(f"{stage} {pace(images, 1.0)}" for stage, images in speeds.items())
     return f"{slowest(speeds)} is the slowest stage ({each})"
 
 
 def pace(count: float, seconds: float, counted: Counted = IMAGES) -> str:
-    """Return a speed as people say it: images a second, or seconds an image where that is slow."""
+    """Return a speed as people say it: images per second, or seconds per image where that is slow."""
     if count >= seconds:
         return f"{count / max(seconds, 1e-9):.1f} {counted.several}/s"
-    return f"{seconds / count:.1f} s {counted.one}"
+    return f"{seconds / count:.1f} s per {counted.one}"

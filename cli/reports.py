@@ -1,153 +1,166 @@
-"""Print what a command of diffsim-index did or found: the result on stdout, the rest for people on stderr."""
+"""Print the outcome of a diffsim-index command: the result on stdout, everything else for people on stderr."""
 
-from typing import TYPE_CHECKING
-
-from cli.output import describe_estimate
-from cli.process import clock
-from retrieval.text import counted, human_bytes
-
-if TYPE_CHECKING:
-    from retrieval.indexing.reports import BuildPlan
-
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from cli.output import naming
-from cli.process import say, speaker
+from cli.advice import ADVICE, with_advice
+from cli.output import describe_estimate, naming, short_path
+from cli.process import Speaker, clock, duration, say
 from cli.progress import describe_speeds, pace
+from retrieval.text import counted, human_bytes
 
 if TYPE_CHECKING:
     from index_store.verify import Damage
     from retrieval.indexing.maintenance import Repaired
+    from retrieval.indexing.reports import BuildPlan
 
 
-def print_build(report: dict[str, Any], quiet: bool) -> None:
-    """Print what a build did."""
+def print_build(report: dict[str, Any], size: int, speaker: Speaker) -> None:
+    """Print one line on a build that left an index of ``size`` bytes, notes on problems, and details on demand."""
+    if not speaker.quiet:
+        print(_summary(report, size))
+    _detail_work(report, speaker)
+    _detail_coverage(report, speaker)
+    if report["passed_over"]:
+        speaker.detail(f"skipped {counted(report['passed_over'], 'file')} without an image extension")
     rejected = sum(report["rejected"].values())
-    modes = ", ".join(report["modes"])
-    print(f"{report['index']}: {counted(report['items'], 'image')} ({modes}; model {report['model']})")
-    say = speaker(quiet)
-    _say_work(report, say)
-    _say_coverage(report, say)
-    if report["moved"]:
-        say(f"{report['moved']} renamed or touched: kept as they were")
-    if report["removed"]:
-        say(f"{report['removed']} removed: their files are gone")
-    if report["unchanged"]:
-        said = ", and lacked something until now" if report["completed"] >= report["unchanged"] else ""
-        some = f", of which {report['completed']} lacked something until now" if report["completed"] else ""
-        say(f"{report['unchanged']} were there already{said or some}")
     if rejected:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(report["rejected"].items()))
         see = naming("diffsim-index info --rejects", report["index"])
-        say(f"{rejected} rejected ({reasons}); see them with: {see}")
-    if report["passed_over"]:
-        names = "its name is" if report["passed_over"] == 1 else "their names are"
-        say(f"{counted(report['passed_over'], 'file')} passed over: {names} no image's")
+        speaker.note(f"{counted(rejected, 'image')} rejected ({reasons}); list the reasons with: {see}")
     for folder in report["unreadable_folders"]:
-        say(f"could not be read: {folder}")
+        speaker.note(f"skipped a folder that this user may not read: {folder}")
+    _note_incomplete(report, speaker)
 
 
-def _say_work(report: dict[str, Any], say: Callable[[str], None]) -> None:
-    """Say what was computed, and how fast: new and changed images, and those that got what they lacked."""
-    added, completed, seconds = report["added"], report["completed"], report["seconds"]
-    if not added and not completed:
-        return
-    parts = [f"{added} added"] if added else []
-    parts += [f"{completed} completed"] if completed else []
-    changed = f"; {report['replaced']} of the added are changed files" if report["replaced"] else ""
-    say(f"{' and '.join(parts)} in {seconds:.1f} s ({pace(added + completed, seconds)}){changed}")
+def _summary(report: dict[str, Any], size: int) -> str:
+    """Return the line that everyone reads: images, time, disk and, for a new index, the next command."""
+    index, items = short_path(report["index"]), counted(report["items"], "image")
+    took, disk = duration(report["seconds"]), human_bytes(size)
+    if report["added"] == report["items"] > 0:
+        search = naming(f"diffsim-search PICTURE --mode {report['modes'][0]}", report["index"])
+        return f"{index}: {items} in {took}, {disk}; search it with: {search}"
+    changes = {
+        "added": report["added"] - report["replaced"],
+        "changed": report["replaced"],
+        "completed": report["completed"],
+        "renamed or touched": report["moved"],
+        "removed": report["removed"],
+    }
+    listed = ", ".join(f"{count} {what}" for what, count in changes.items() if count)
+    return f"{index}: {items}, {listed or 'nothing new'}; {took}, {disk}"
+
+
+def _detail_work(report: dict[str, Any], speaker: Speaker) -> None:
+    """Say how fast images were computed."""
+    speaker.detail(f"model {report['model']}, modes {', '.join(report['modes'])}")
+    computed = report.get("added", 0) + report["completed"]
+    if computed:
+        speaker.detail(
+            f"computed {counted(computed, 'image')} at {pace(computed, report['seconds'])}, loading included"
+        )
     if len(report["speeds"]) > 1:
-        say(describe_speeds(report["speeds"]))
+        speaker.detail(describe_speeds(report["speeds"]))
 
 
-def _say_coverage(report: dict[str, Any], say: Callable[[str], None]) -> None:
-    """Say what has no tensors yet, and why."""
+def _detail_coverage(report: dict[str, Any], speaker: Speaker) -> None:
+    """Say how many images have no tensors yet, and who computes these."""
     items = report["items"]
-    partial = [f"{mode} of {count}" for mode, count in report["coverage"].items() if count < items]
+    partial = [f"{count} for {mode}" for mode, count in report["coverage"].items() if count < items]
     if partial:
-        others = f"searches or {naming('diffsim-index fill', report['index'])} compute the others"
-        say(f"tensors stored: {', '.join(partial)} of {counted(items, 'image')}; {others}")
+        fill = naming("diffsim-index fill", report["index"])
+        have = f"of {counted(items, 'image')}, {', '.join(partial)} have stored tensors"
+        speaker.detail(f"{have}; the rest are computed by a search, or now by: {fill}")
+
+
+def _note_incomplete(report: dict[str, Any], speaker: Speaker) -> None:
     if report["incomplete"]:
-        say(f"{report['incomplete']} could not be completed: their files are gone, or have changed")
+        images = counted(report["incomplete"], "image")
+        speaker.note(f"{images} could not be completed: the files are gone or have changed since they were indexed")
 
 
-def print_fill(report: dict[str, Any], quiet: bool) -> None:
-    """Print what a fill did."""
-    modes = ", ".join(report["modes"])
-    print(f"{report['index']}: {counted(report['items'], 'image')} ({modes}; model {report['model']})")
-    say = speaker(quiet)
-    say(f"{report['completed']} completed in {report['seconds']:.1f} s, {report['adopted']} taken over from searches")
-    if len(report["speeds"]) > 1:
-        say(describe_speeds(report["speeds"]))
-    _say_coverage(report, say)
+def print_fill(report: dict[str, Any], speaker: Speaker) -> None:
+    """Print one line on a fill, notes on problems, and details on demand."""
+    if not speaker.quiet:
+        done = f"{counted(report['completed'], 'image')} completed in {duration(report['seconds'])}"
+        adopted = f", {report['adopted']} taken over from searches" if report["adopted"] else ""
+        print(f"{short_path(report['index'])}: {done}{adopted}")
+    _detail_work(report, speaker)
+    _detail_coverage(report, speaker)
+    _note_incomplete(report, speaker)
 
 
 def print_info(about: dict[str, Any]) -> None:
-    """Print what an index is."""
-    items = max(1, about["items"])
+    """Print the contents of an index."""
     count = counted(about["items"], "image")
     print(f"{about['path']}: {count}, model {about['model']}, generation {about['generation']}")
-    beside = about["bytes"]["projections"]
-    print(f"  codec {about['codec']}" + (f", projections {human_bytes(beside)}" if beside else ""))
-    for mode, target in about["modes"].items():
-        noise = f", timestep {target['timestep']} (denoising step {target['denoising_step']})"
-        where = f"layer {target['layer']}" + (noise if target["timestep"] else "")
-        have = about["coverage"][mode]
-        size = f", {human_bytes(about['bytes'][mode] / have)} an image" if have else ""
-        filled = "" if have == about["items"] else f", stored of {have} images of {about['items']}"
-        print(f"  {mode}: {where}{size}{filled}")
-    size = human_bytes(about["bytes"]["catalog and vectors"] / items)
-    print(f"  encoders: {', '.join(about['encoders']) or 'none'}; catalogue and vectors {size} an image")
+    projections = about["bytes"]["projections"]
+    print(f"  codec {about['codec']}" + (f", projections {human_bytes(projections)}" if projections else ""))
+    for mode in about["modes"]:
+        print(f"  {mode}: {_describe_mode(about, mode)}")
+    size = human_bytes(about["bytes"]["catalog and vectors"] / max(1, about["items"]))
+    print(f"  encoders: {', '.join(about['encoders']) or 'none'}; catalogue and vectors {size} per image")
     if about["cache"]["tensors"] or about["attention"] == "lazy":
-        cached = f"{about['cache']['tensors']} images' tensors, {human_bytes(about['cache']['bytes'])}"
-        print(f"  {about['attention']}; computed by searches and kept: {cached}")
+        cached = f"{about['cache']['tensors']} tensors, {human_bytes(about['cache']['bytes'])}"
+        print(f"  {about['attention']}; cache of searches: {cached}")
     print(f"  {counted(about['segments'], 'segment')}, {about['removed']} removed, {len(about['rejects'])} rejected")
     print(f"  last changed {about['created']} by {about['created_by']}, format {about['format_version']}")
 
 
-def print_compact(change: dict[str, Any], now: bool, quiet: bool) -> None:
-    """Print what a compaction did."""
-    before, after = human_bytes(change["bytes_before"]), human_bytes(change["bytes_after"])
-    kept = ""
+def _describe_mode(about: dict[str, Any], mode: str) -> str:
+    target, stored = about["modes"][mode], about["coverage"][mode]
+    parts = [f"layer {target['layer']}"]
+    if target["timestep"]:
+        parts.append(f"timestep {target['timestep']} (denoising step {target['denoising_step']})")
+    if stored:
+        parts.append(f"{human_bytes(about['bytes'][mode] / stored)} per image")
+    if stored != about["items"]:
+        parts.append(f"tensors of {stored} of {counted(about['items'], 'image')} stored")
+    return ", ".join(parts)
+
+
+def print_compact(change: dict[str, Any], now: bool, speaker: Speaker) -> None:
+    """Print the outcome of a compaction."""
+    if not speaker.quiet:
+        count, segments = counted(change["items"], "image"), counted(change["segments"], "segment")
+        sizes = f"{human_bytes(change['bytes_before'])} before, {human_bytes(change['bytes_after'])} now"
+        print(f"{change['index']}: {count} in {segments}; {sizes}")
     if not now and change["bytes_after"]:
         drop = naming("diffsim-index compact --now", change["index"])
-        kept = f", the old segments included, which stay a day for searches that opened them; drop them with: {drop}"
-    speaker(quiet)(f"{before} before, {after} now{kept}")
-    count, segments = counted(change["items"], "image"), counted(change["segments"], "segment")
-    print(f"{change['index']}: {count} in {segments}")
+        speaker.say(f"the old segments stay for a day, for searches that opened them; delete them with: {drop}")
 
 
 def print_damages(place: str | Path, damages: "Sequence[Damage]", taken_out: "Repaired | None") -> None:
-    """Print what is wrong with an index, or what was taken out of it, and what to do next."""
+    """Print every damage of an index or its repair, and the next command."""
     for damage in damages:
         print(damage.what)
-    print(f"{place}: {counted(len(damages), 'damage')}" if damages else f"{place}: whole")
+    print(f"{place}: {counted(len(damages), 'damage')}" if damages else f"{place}: no damage")
     if not damages:
         return
     if taken_out is None:
-        say(f"take out what is damaged with: {naming('diffsim-index verify --repair', place)}")
+        say(f"take the damage out with: {naming('diffsim-index verify --repair', place)}")
         return
-    count = counted(taken_out.items_before - taken_out.items, "image")
+    count = taken_out.items_before - taken_out.items
     sources = " ".join(quote(source) for source in taken_out.sources)
     build = naming(f"diffsim-index build {sources}", place, always=True)
-    say(f"taken out, with {count} of {taken_out.items_before}; compute again what is lacking with: {build}")
+    say(f"took out {count} of {counted(taken_out.items_before, 'image')}; compute them again with: {build}")
 
 
-def print_plan(plan: "BuildPlan") -> None:
-    """Print a dry run, for people."""
-    print(f"{plan.index}: model {plan.model} ({plan.why}), modes {', '.join(plan.modes)}; nothing has been written")
+def print_plan(plan: "BuildPlan", chosen_here: bool) -> None:
+    """Print a dry run; ``chosen_here`` says that nobody named the model."""
+    why = f"{plan.why}; choose another with --model" if chosen_here else plan.why
+    print(f"{short_path(plan.index)}: model {plan.model} ({why}), modes {', '.join(plan.modes)}; nothing was written")
     counts = {
         "new": plan.new,
         "changed": plan.changed,
         "renamed or touched": plan.moved,
-        "vanished": plan.vanished,
+        "gone": plan.vanished,
         "unchanged": plan.unchanged,
         "to complete": plan.to_complete,
         "rejected before": plan.rejected_before,
-        "files passed over": plan.passed_over,
+        "skipped without an image extension": plan.passed_over,
     }
     print("  " + ", ".join(f"{count} {what}" for what, count in counts.items()))
     if plan.estimate is None:
@@ -155,6 +168,17 @@ def print_plan(plan: "BuildPlan") -> None:
         return
     print("  " + describe_estimate(plan.estimate))
     if plan.seconds is not None and plan.seconds_an_image is not None:
-        print(f"  time: about {clock(plan.seconds)} ({plan.seconds_an_image:.2g} s an image)")
+        print(f"  time: about {clock(plan.seconds)} ({plan.seconds_an_image:.2g} s per image)")
     if plan.problem:
-        print(f"  it does not fit: {plan.problem}")
+        print(f"  it does not fit: {with_advice(plan.problem, plan.advice, plan.advice_facts)}")
+
+
+def plan_to_json(plan: "BuildPlan") -> dict[str, Any]:
+    """Return a dry run as JSON values, with its advice as clauses for people."""
+    values = plan.to_dict()
+    facts = values.pop("advice_facts")
+    values["problem"] = with_advice(plan.problem, values.pop("advice"), facts)
+    if estimate := values["estimate"]:
+        facts = estimate.pop("advice_facts")
+        estimate["advice"] = ADVICE[estimate["advice"]].format(**facts) if estimate["advice"] else ""
+    return values

@@ -1,21 +1,21 @@
-"""``diffsim-search``: ask an index for the neighbours of one image or of several."""
+"""``diffsim-search``: find the images of an index that are most like one image or several."""
 
 import os
 import sys
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
 from cli import options
-from cli.output import Form, choose_form, print_results
-from cli.parsing import parse_bytes, parse_encoders
-from cli.process import run, say, speaker, stopping, work_offline
-from cli.progress import IMAGES, QUERIES, TaskProgress
+from cli.advice import sentence_of
+from cli.option_groups import EngineOptions, FormOptions, SearchOptions, Speech, expand_groups
+from cli.output import Form, note_sentences, print_results
+from cli.process import HELP, Speaker, run, say, stopping, work_offline
+from cli.progress import ProgressBar
 from index_store.locate import find_index
 from retrieval.errors import DiffSimError, UsageError
-from retrieval.settings import EngineSettings, SearchSettings
+from retrieval.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,98 +26,78 @@ if TYPE_CHECKING:
     from retrieval.search.results import Results
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
-HERE, DEFAULTS = EngineSettings(), SearchSettings()
 STDIN = "-"
 
 
-@app.command()
+@app.command(context_settings=HELP)
+@expand_groups
 def search(
     queries: options.Queries,
+    *,
     index: options.Index = None,
     mode: options.Mode = None,
-    k: options.Top = DEFAULTS.k,
-    candidates: options.Candidates = DEFAULTS.candidates,
-    exhaustive: options.Exhaustive = False,
-    no_rerank: options.NoRerank = False,
-    similarity: options.Similarity = DEFAULTS.similarity,
-    min_score: options.MinScore = None,
-    exclude_query: options.ExcludeQuery = False,
+    how: SearchOptions,
     sheet: options.Sheet = None,
-    as_json: options.AsJson = False,
-    as_jsonl: options.AsJsonl = False,
-    paths: options.Paths = False,
-    null: options.Null = False,
-    max_cache: options.MaxCache = None,
-    weights: options.Weights = None,
-    encoders: options.EncoderFolders = None,
-    device: options.Device = HERE.device,
-    offline: options.Offline = False,
-    quiet: options.Quiet = False,
+    forms: FormOptions,
+    engine_options: EngineOptions,
+    speech: Speech,
     version: options.Version = False,
 ) -> None:
-    """Return the neighbours of images: in their style, of the same thing, or about the same."""
-    form = choose_form(as_json=as_json, as_jsonl=as_jsonl, paths=paths, null=null)
+    """Find the images that are most like the query: in style, by the same subject, or in meaning."""
+    form, speaker = forms.form(), speech.speaker()
     if queries.count(STDIN) > 1:
         raise UsageError(f"{STDIN} (stdin) may be given once")
-    work_offline(offline)
+    work_offline(engine_options.offline)
     place = find_index(index, os.environ, Path.cwd())
-    from retrieval.search.engine import Engine
-
-    settings = EngineSettings(
-        device=device,
-        weights=None if weights is None else str(weights),
-        encoders={} if encoders is None else parse_encoders(encoders),
-        offline=offline,
-        max_cache=HERE.max_cache if max_cache is None else parse_bytes(max_cache),
-        memory=0 if len(queries) == 1 else None,  # this process ends with the search
-    )
     if sheet is not None:
         from retrieval.drawing.sheet_file import check_sheet
 
         check_sheet(sheet)
-    engine = Engine.open(place, settings)
+    from retrieval.search.engine import Engine
+
+    engine = Engine.open(place, engine_options.settings(len(queries)))
     answers = _Answers(queries)
     try:
         answers.locate(engine)
-        state = "searching" if len(queries) == 1 else f"searching with {len(queries)} queries"
-        with stopping(answers.kept), TaskProgress(quiet, counted=QUERIES, state=state) as progress:
-            searches = engine.search_many(
-                answers.images,
-                mode,
-                partial(progress.show, "computing candidates", counted=IMAGES),
-                answers.pass_over if answers.are_several else None,
-                k=k,
-                candidates=candidates,
-                exhaustive=exhaustive,
-                rerank=not no_rerank,
-                similarity=similarity,
-                min_score=min_score,
-                exclude_query=exclude_query,
-            )
-            for image, results in searches:
-                answers.take(image, results)
-                if answers.are_several:
-                    progress.show("searching", len(answers.given), len(queries))
-    finally:
-        answers.print(form)
+        _search(engine, answers, mode, how, speaker)
+    finally:  # also when searches were stopped
+        answers.print(form, speaker)
     if sheet is not None and answers.found:
-        _draw(sheet, answers.found, quiet)
+        _draw(sheet, answers.found, speaker)
     if answers.are_several and len(answers.found) < len(queries):
         raise typer.Exit(1)
 
 
+def _search(engine: "Engine", answers: "_Answers", mode: str | None, how: SearchOptions, speaker: Speaker) -> None:
+    count = len(answers.queries)
+    state = f"searching with {count} queries" if answers.are_several else "searching"
+    bar = ProgressBar(speaker, state)
+    with stopping(answers.kept), bar:
+        searches = engine.search_many(
+            answers.images,
+            mode,
+            on_progress=bar.show,
+            on_unusable=answers.pass_over if answers.are_several else None,
+            **how.choices(),
+        )
+        for image, results in searches:
+            answers.take(image, results)
+            if answers.are_several:
+                bar.show(Progress("search", len(answers.given), count))
+
+
 class _Answers:
-    """The queries in the order they were asked, and what became of each: results, or an error."""
+    """The queries in the order in which they were asked, each with its results or its error."""
 
     def __init__(self, queries: "Sequence[str]") -> None:
         self.queries = queries
         self.are_several = len(queries) > 1
         self.images: list[ImageInput] = []
         self.given: dict[int, Answer] = {}  # by the query's position
-        self._positions: dict[int, int] = {}  # by the image's identity: the same file may be asked for twice
+        self._positions: dict[int, int] = {}  # by the image's identity: a file may be asked for twice
 
     def locate(self, engine: "Engine") -> None:
-        """Find out which image each query means; of several, one that means none is passed over."""
+        """Find the image of each query. With several queries, one without an image gets an error."""
         for position, query in enumerate(self.queries):
             try:
                 image = sys.stdin.buffer.read() if query == STDIN else Path(engine.locate(query))
@@ -134,7 +114,7 @@ class _Answers:
 
     def _fail(self, position: int, error: DiffSimError) -> None:
         self.given[position] = (self.queries[position], error)
-        say(f"error: {error}")
+        say(f"error: {sentence_of(error)}")
 
     def take(self, image: "ImageInput", results: "Results") -> None:
         self.given[self._positions[id(image)]] = (image, results)
@@ -148,20 +128,24 @@ class _Answers:
     def kept(self) -> str:
         return f"{len(self.given)} of {len(self.queries)} queries are answered" if self.are_several else ""
 
-    def print(self, form: Form) -> None:
-        """Print what was found, also by searches that were stopped."""
+    def print(self, form: Form, speaker: Speaker) -> None:
+        """Print the notes and results so far."""
         if not self.given:
             return
-        for note in dict.fromkeys(note for _, results in self.found for note in results.notes):
-            say(f"note: {note}")
+        for note in dict.fromkeys(note for _, results in self.found for note in note_sentences(results)):
+            speaker.note(note)
+        for _, results in self.found:
+            speaker.detail(
+                f"{results.mode}: " + ", ".join(f"{stage} {ms:.1f} ms" for stage, ms in results.timing_ms.items())
+            )
         print_results([self.given[position] for position in sorted(self.given)], form, self.are_several)
 
 
-def _draw(sheet: Path, found: "Sequence[tuple[ImageInput, Results]]", quiet: bool) -> None:
-    from retrieval.search.results_sheet import write_results_sheet
+def _draw(sheet: Path, found: "Sequence[tuple[ImageInput, Results]]", speaker: Speaker) -> None:
+    from retrieval.search.results_sheet import draw_results
 
-    left_out = write_results_sheet(sheet, found)
-    speaker(quiet)(f"drawn: {sheet}" + (f", without the {left_out} farthest neighbours" if left_out else ""))
+    left_out = draw_results(sheet, found)
+    speaker.say(f"drew {sheet}" + (f", without the last {left_out} results" if left_out else ""))
 
 
 def main() -> NoReturn:

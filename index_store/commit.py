@@ -1,24 +1,34 @@
-"""Commit a generation: the one step after which new segments count."""
+"""Commit a generation: the one step after which new segments count, in a folder or in an object store."""
 
-import json
+import logging
+import secrets
+import shutil
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 
+from index_store.errors import IndexLockedError, RemoteStoreError
 from index_store.files import atomic_write, fsync_folder, writing
-from index_store.generation import FORMAT_VERSION, KEPT_GENERATIONS, Generation, _digest, _encode_current
+from index_store.garbage import drop_old_generations, sweep_store
+from index_store.generation import FORMAT_VERSION, Generation, encode_current, encode_generation
 from index_store.layout import Layout
-from index_store.remote.mirror import find_mirror
+from index_store.remote.mirror import CURRENT, Mirror, find_mirror
+from index_store.remote.object_store import Version
+
+LOG = logging.getLogger(__name__)
 
 
 def commit(layout: Layout, generation: Generation, created_by: str) -> Generation:
     """Make ``generation`` the current one under the next number, durably and atomically; return it as stored.
 
-    The caller holds the writer's lock and has flushed every file that the generation names. The commit of a mirror is
-    that of its object store, so that it shows nothing that is not committed there.
+    The caller holds the writer's lock and has flushed every file that the generation names. A mirror publishes to its
+    object store first, so that the folder never shows a generation that the store does not have.
 
     Raises:
-        IndexLockedError, RemoteStoreError: see :meth:`index_store.remote.mirror.Mirror.publish`.
+        IndexLockedError: another writer has committed to the object store since the mirror was brought up to date. The
+            store stays as that writer left it, except for files that no generation names.
+        RemoteStoreError: the object store can't be reached; it stays as it was in the same sense.
+        NoSpaceError: the disk is full; the older generation stays current.
     """
     mirror = find_mirror(layout)
     stored = replace(
@@ -28,26 +38,74 @@ def commit(layout: Layout, generation: Generation, created_by: str) -> Generatio
         created_by=created_by,
         format_version=FORMAT_VERSION,
     )
-    body = asdict(stored)
-    envelope = {"sha256": _digest(body), "generation": body}
-    path, text = layout.generation(stored.number), json.dumps(envelope, indent=1, ensure_ascii=False).encode()
-    current = _encode_current(path.name, mirror.mark() if mirror else "")
-    if mirror:
-        mirror.publish(stored, text, current)
-    with writing(path):
-        layout.generations.mkdir(parents=True, exist_ok=True)
-        fsync_folder(layout.root)  # CURRENT must not survive a power failure that the folders beside it don't
-    atomic_write(path, text)
-    atomic_write(layout.current, current)
-    if mirror:
-        mirror.settle(stored)
-    _drop_old(layout, stored.number)
+    # In a store the random word keeps any two commits' ETags apart.
+    current = encode_current(layout.generation(stored.number).name, secrets.token_hex(8) if mirror else "")
+    text = encode_generation(stored)
+    published = _publish(mirror, stored, text, current) if mirror else None
+    _replace_locally(layout, stored, text, current)
+    if mirror and published:
+        _settle(mirror, stored, published)
+    drop_old_generations(layout, stored.number)
+    LOG.info("%s: committed generation %d of %d segments", layout.root, stored.number, len(stored.segments))
     return stored
 
 
-def _drop_old(layout: Layout, number: int) -> None:
-    """Remove old generations, and later ones that were given up; best effort, since the commit is done."""
-    for path in layout.generations.glob("[0-9]*.json"):
-        if path.stem.isdecimal() and not number - KEPT_GENERATIONS < int(path.stem) <= number:
-            with suppress(OSError):
-                path.unlink()
+def _replace_locally(layout: Layout, generation: Generation, text: bytes, current: bytes) -> None:
+    """Write the generation's file ``text``, then CURRENT, durably."""
+    path = layout.generation(generation.number)
+    with writing(path):
+        layout.generations.mkdir(parents=True, exist_ok=True)
+        fsync_folder(layout.root)  # else CURRENT could survive a power failure that its folders do not
+    atomic_write(path, text)
+    atomic_write(layout.current, current)
+
+
+def _publish(mirror: Mirror, generation: Generation, text: bytes, current: bytes) -> Version:
+    """Commit to the object store: new files, then the generation's ``text``, then ``current``, which must be unchanged.
+
+    Returns:
+        The version of the new CURRENT.
+    """
+    before = mirror.store.get(CURRENT)
+    if (before.version if before else Version(None)) != mirror.state.current:
+        raise _overtaken(mirror)
+    mirror.upload(generation)
+    if mirror.store.create(f"generations/{generation.number:06d}.json", text) is None:
+        raise _overtaken(mirror)
+    published = _replace_current(mirror, current)
+    if published is None:
+        raise _overtaken(mirror)
+    return published
+
+
+def _replace_current(mirror: Mirror, current: bytes) -> Version | None:
+    known = mirror.state.current
+    if known.e_tag is None:
+        stored = mirror.store.create(CURRENT, current)
+    else:
+        stored = mirror.store.replace(CURRENT, current, known)
+    if stored is None:  # the first answer may have been lost, so that a repeated request met its own commit
+        found = mirror.store.get(CURRENT)
+        stored = found.version if found is not None and found.data == current else None
+    return stored
+
+
+def _overtaken(mirror: Mirror) -> IndexLockedError:
+    LOG.warning("%s: another writer has committed first", mirror.store.url)
+    return IndexLockedError(
+        f"another writer has committed to {mirror.store.url} meanwhile; its work is intact, and work that was not "
+        "committed here does not count: run the same command again"
+    )
+
+
+def _settle(mirror: Mirror, generation: Generation, published: Version) -> None:
+    """Record a published commit that the mirror's CURRENT shows by now; remove local tensors and old garbage."""
+    # Only now: a mirror must never claim a version it does not show, else its next commit would drop segments.
+    mirror.save(mirror.state.showing(generation, published))
+    for segment in generation.segments:
+        for mode in segment.attention:
+            shutil.rmtree(mirror.layout.attention(mode, segment.name), ignore_errors=True)
+    if not mirror.state.swept:
+        with suppress(RemoteStoreError):  # the commit is done; a writer without the right to delete leaves it to others
+            sweep_store(mirror.store, mirror.layout, generation)
+        mirror.save(replace(mirror.state, swept=True))

@@ -56,7 +56,6 @@ class IndexCorruptError(IndexStoreError):
     """A file of the index is damaged, truncated or missing; the message names the file."""
 
     kind = "index_corrupt"
-    found: str = ""  # what is wrong, without what to do, where that is known apart
 
 
 class IndexIncompatibleError(IndexStoreError):

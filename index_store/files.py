@@ -1,29 +1,34 @@
-"""Bytes that survive: atomic replacement, fsync, checksums, and errors that name the file."""
+"""Files that survive a crash: atomic replacement, fsync, checksums, and errors that name the file."""
 
 import errno
 import io
 import os
+import secrets
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from shlex import quote
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import google_crc32c
-import numpy as np
-from numpy.typing import NDArray
 
 from index_store.errors import DiffSimError, IndexCorruptError, NoSpaceError
 from index_store.layout import SUFFIX
 
-_T = TypeVar("_T")
-_BLOCK = 1 << 22
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_Decoded = TypeVar("_Decoded")
+
+CHECKSUM_BYTES = 1 << 22  # of a file in memory at a time
+ABANDONED_SECONDS = 3600.0  # a temporary file of this age was left by a process that was killed
+_TEMPORARY = ".tmp-"
 
 
 @dataclass(frozen=True)
 class FileRecord:
-    """What a file was when it was committed."""
+    """A file's size and checksum when it was committed."""
 
     size: int  # bytes
     crc32c: int
@@ -33,30 +38,25 @@ class FileRecord:
         """Measure the file at ``path``."""
         checksum = size = 0
         with path.open("rb") as file:
-            while block := file.read(_BLOCK):
+            while block := file.read(CHECKSUM_BYTES):
                 checksum = google_crc32c.extend(checksum, block)
                 size += len(block)
         return cls(size, checksum)
 
 
 def check_file(path: Path, record: FileRecord) -> None:
-    """Raise IndexCorruptError unless the file at ``path`` is still what ``record`` says."""
+    """Raise IndexCorruptError unless the file at ``path`` still has the size and checksum of ``record``."""
     with reading(path):
         found = FileRecord.of(path)
     if found != record:
-        what = "is truncated" if found.size < record.size else "has changed since it was written"
-        raise corrupt(path, f"{what} ({found.size} bytes, {record.size} expected)")
+        problem = "is truncated" if found.size < record.size else "has changed since it was written"
+        raise corrupt(path, f"{problem} ({found.size} bytes, {record.size} expected)")
 
 
-def corrupt(path: Path | str, what: str) -> IndexCorruptError:
-    """Return the error for a damaged file: what, where, and what to do."""
-    found = f"the index is damaged: {path} {what}"
-    root = next((f" --index {quote(str(folder))}" for folder in Path(path).parents if folder.suffix == SUFFIX), "")
-    error = IndexCorruptError(
-        f"{found}; restore the file from a copy, or take out what is damaged with: diffsim-index verify --repair{root}"
-    )
-    error.found = found
-    return error
+def corrupt(path: Path | str, problem: str) -> IndexCorruptError:
+    """Return the error for a damaged file; ``problem`` is the rest of a sentence that begins with its path."""
+    root = next((str(folder) for folder in Path(path).parents if folder.suffix == SUFFIX), "")
+    return IndexCorruptError(f"the index is damaged: {path} {problem}", advice="repair", index=root)
 
 
 @contextmanager
@@ -69,7 +69,7 @@ def reading(path: Path | str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise corrupt(path, "is missing") from error
     except PermissionError as error:
-        raise IndexCorruptError(f"{path} may not be read by this user; change its permissions") from error
+        raise IndexCorruptError(f"this user may not read {path}; change its permissions") from error
     except OSError as error:
         raise corrupt(path, f"can't be read ({error.strerror or error})") from error
 
@@ -82,24 +82,61 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise NoSpaceError(
-                f"the disk is full: {path} can't be written; what was committed is intact: free some space and "
+                f"the disk is full: {path} can't be written; everything committed is intact: free some space and "
                 "run the same command to go on"
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise DiffSimError(f"{path} may not be written by this user, or the disk is read-only") from error
+            raise DiffSimError(f"this user may not write {path}, or the disk is read-only") from error
         raise
 
 
 def atomic_write(path: Path, data: bytes) -> None:
-    """Replace ``path`` by ``data`` so that a crash leaves either the old file or the new one, whole."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    """Replace a file of the index by ``data``, durably; a crash leaves the old file or the new one, whole.
+
+    Raises:
+        NoSpaceError, DiffSimError: see :func:`writing`.
+    """
     with writing(path):
-        with temporary.open("wb") as file:
+        replace_file(path, data, durable=True)
+
+
+def replace_file(path: Path, data: bytes, *, durable: bool = False) -> None:
+    """Replace ``path`` by ``data`` in one step, so that nobody ever reads a part of it.
+
+    Args:
+        path: in a folder that exists.
+        data: the whole content.
+        durable: also survive a power failure: flush the file before it gets its name, and then its folder.
+
+    Raises:
+        OSError: it could not be written; ``path`` is as before.
+    """
+    temporary = path.with_name(_TEMPORARY + secrets.token_hex(8))
+    try:
+        # "x" is O_CREAT | O_EXCL: the file is new, and a symbolic link that somebody put there is not followed.
+        with temporary.open("xb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
+    except BaseException as error:
+        if not isinstance(error, FileExistsError):
+            with suppress(OSError):
+                temporary.unlink()
+        raise
+    if durable:
         fsync_folder(path.parent)
+
+
+def is_temporary(name: str) -> bool:
+    """Say whether :func:`replace_file` gives such names to files that are not whole yet."""
+    return name.startswith(_TEMPORARY)
+
+
+def is_abandoned(name: str, modified: float) -> bool:
+    """Say whether a killed process left the file ``name``, last modified at ``modified`` (seconds, Unix time)."""
+    return is_temporary(name) and time.time() - modified > ABANDONED_SECONDS
 
 
 def fsync_tree(root: Path) -> None:
@@ -111,7 +148,7 @@ def fsync_tree(root: Path) -> None:
 
 
 def files_below(root: str | Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield the path and status of every regular file below ``root``; what vanishes meanwhile is passed over."""
+    """Yield the path and status of every regular file below ``root``; skip files that vanish meanwhile."""
     waiting = [os.fspath(root)]
     while waiting:
         with suppress(OSError), os.scandir(waiting.pop()) as entries:
@@ -124,7 +161,7 @@ def files_below(root: str | Path) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def fsync_folder(folder: Path) -> None:
-    """Flush a folder's entries to the disk; a no-op where folders can't be opened (Windows)."""
+    """Flush a folder's entries to the disk; does nothing on Windows, where folders can't be opened."""
     if os.name != "nt":
         _fsync(str(folder))
 
@@ -137,8 +174,8 @@ def _fsync(path: str) -> None:
         os.close(descriptor)
 
 
-def decode_or_corrupt(path: Path, decode: Callable[[bytes], _T]) -> _T:
-    """Read ``path`` and decode it; any failure to make sense of its bytes is an IndexCorruptError."""
+def decode_or_corrupt(path: Path, decode: Callable[[bytes], _Decoded]) -> _Decoded:
+    """Read ``path`` and decode it; IndexCorruptError if its bytes make no sense to ``decode``."""
     with reading(path):
         data = path.read_bytes()
     try:
@@ -147,17 +184,21 @@ def decode_or_corrupt(path: Path, decode: Callable[[bytes], _T]) -> _T:
         raise corrupt(path, f"makes no sense ({type(error).__name__}: {error})") from error
 
 
-def write_array(path: Path, array: NDArray[Any]) -> None:
-    """Write one npy file; a full disk is a NoSpaceError."""
-    buffer = io.BytesIO()  # np.save to a file does not say why a write failed
+def write_array(path: Path, array: "NDArray[Any]") -> None:
+    """Write one npy file; NoSpaceError if the disk is full."""
+    import numpy as np
+
+    buffer = io.BytesIO()  # np.save into a file does not say why a write failed
     np.save(buffer, array)
     data = buffer.getvalue()  # not getbuffer: Python 3.13 complains of a view that a failed write leaves behind
     with writing(path):
         path.write_bytes(data)
 
 
-def read_array(path: Path) -> NDArray[Any]:
-    """Read one npy file; IndexCorruptError where it is none."""
+def read_array(path: Path) -> "NDArray[Any]":
+    """Read one npy file; IndexCorruptError if it is not one."""
+    import numpy as np
+
     array: NDArray[Any] = decode_or_corrupt(
         path, lambda data: np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
     )

@@ -1,38 +1,63 @@
-"""Remove segments that no generation names any more."""
+"""Remove files and objects that no generation names any more."""
 
+import logging
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from index_store.generation import Generation
+from index_store.files import is_abandoned
+from index_store.generation import KEPT_GENERATIONS, Generation
 from index_store.layout import Layout
+from index_store.remote.mirror import CURRENT
+from index_store.remote.object_store import ObjectStore
 
-READER_GRACE = timedelta(hours=24)  # how long a search that is under way may need what nothing names any more
+LOG = logging.getLogger(__name__)
+
+READER_GRACE = timedelta(hours=24)  # how long a running search may still need a segment that was retired
+UPLOAD_GRACE = timedelta(hours=24)  # younger objects may belong to another writer's upload, or to a running search
 
 
 def clear_uncommitted(layout: Layout, generation: Generation | None) -> None:
-    """Remove what ``generation`` neither names nor retired: what a killed writer left. The caller holds the lock."""
-    named = {segment.name: segment for segment in generation.segments} if generation else {}
+    """Remove the files of a killed writer: those that ``generation`` neither names nor retired.
+
+    The caller holds the writer's lock. Without a generation there is no index yet, and everything goes.
+    """
     if generation is None:
-        shutil.rmtree(layout.derived, ignore_errors=True)  # of another index: its ids mean other images
+        shutil.rmtree(layout.derived, ignore_errors=True)  # made from another index, whose ids meant other images
+    _clear_segments(layout, generation)
+    projections = {layout.projection(digest) for digest in generation.projections.values()} if generation else set()
+    for path in (layout.root / "projections").glob("*"):
+        if path not in projections:
+            path.unlink(missing_ok=True)
+    _clear_abandoned(layout)
+
+
+def _clear_abandoned(layout: Layout) -> None:
+    for folder in (layout.root, layout.generations, layout.derived):
+        for path in folder.glob(".*"):
+            with suppress(OSError):
+                if is_abandoned(path.name, path.lstat().st_mtime):
+                    path.unlink()
+
+
+def _clear_segments(layout: Layout, generation: Generation | None) -> None:
+    named = {segment.name: segment for segment in generation.segments} if generation else {}
     retired = generation.retired if generation else {}
     for folder in (layout.root / "items").glob("*"):
         if folder.name not in named and folder.name not in retired:
+            LOG.info("%s: removing segment %s, which was never committed", layout.root, folder.name)
             shutil.rmtree(folder, ignore_errors=True)
     for group in (layout.root / "attention").glob("*/*.zarr"):
         name, mode = group.name.removesuffix(".zarr"), group.parent.name
         if name not in retired and (name not in named or mode not in named[name].attention):
             shutil.rmtree(group, ignore_errors=True)
-    projections = {layout.projection(digest) for digest in generation.projections.values()} if generation else set()
-    for path in (layout.root / "projections").glob("*"):
-        if path not in projections:
-            path.unlink(missing_ok=True)
 
 
 def retire(generation: Generation, names: Iterable[str]) -> Generation:
-    """Return ``generation`` with segments that it no longer names kept on disk, for searches that opened them."""
+    """Return ``generation`` with the segments ``names`` marked as retired now: kept on disk for running searches."""
     stamp = datetime.now(UTC).isoformat(timespec="seconds")
     return replace(generation, retired={**generation.retired, **dict.fromkeys(names, stamp)})
 
@@ -42,6 +67,7 @@ def drop_expired(layout: Layout, generation: Generation, grace: timedelta = READ
     now = datetime.now(UTC)
     expired = [name for name, since in generation.retired.items() if now - datetime.fromisoformat(since) >= grace]
     for name in expired:
+        LOG.info("%s: removing segment %s, retired since %s", layout.root, name, generation.retired[name])
         remove_segment(layout, name)
     kept = {name: since for name, since in generation.retired.items() if name not in expired}
     return replace(generation, retired=kept)
@@ -52,3 +78,61 @@ def remove_segment(layout: Layout, name: str) -> None:
     trees: list[Path] = [layout.segment(name), *(layout.root / "attention").glob(f"*/{name}.zarr")]
     for tree in trees:
         shutil.rmtree(tree, ignore_errors=True)
+
+
+def drop_old_generations(layout: Layout, number: int) -> None:
+    """Remove generation files that are much older than ``number``, and later ones that a writer gave up.
+
+    Best effort: the commit is done already.
+    """
+    for path in layout.generations.glob("[0-9]*.json"):
+        if not _is_kept(path.stem, number):
+            with suppress(OSError):
+                path.unlink()
+
+
+def _is_kept(stem: str, current: int) -> bool:
+    """Say whether the generation file named ``stem`` stays; a file whose name is not a number is not ours."""
+    return not stem.isdecimal() or current - KEPT_GENERATIONS < int(stem) <= current
+
+
+def sweep_store(
+    store: ObjectStore, layout: Layout, generation: Generation, grace: timedelta = UPLOAD_GRACE
+) -> list[str]:
+    """Delete objects that the current ``generation`` neither names nor retired, and old generations.
+
+    Only objects older than ``grace`` by the store's own clock go.
+
+    Returns:
+        The keys of the deleted objects.
+    """
+    current = store.get(CURRENT)
+    if current is None:
+        return []
+    is_named = _names_of(layout, generation)
+    folders = ("items", "attention", "projections", "generations")
+    entries = (entry for folder in folders for entry in store.list(folder))
+    garbage = [e.key for e in entries if current.modified - e.modified >= grace and not is_named(e.key)]
+    if garbage:
+        LOG.info("%s: deleting %d objects that no generation names", store.url, len(garbage))
+    store.delete(garbage)
+    return garbage
+
+
+def _names_of(layout: Layout, generation: Generation) -> Callable[[str], bool]:
+    """Return a function that says whether ``generation`` needs the object of a key."""
+    segments = {segment.name for segment in generation.segments} | set(generation.retired)
+    projections = {layout.projection(digest).name for digest in generation.projections.values()}
+
+    def is_named(key: str) -> bool:
+        folder, _, rest = key.partition("/")
+        if folder == "items":
+            return rest.partition("/")[0] in segments
+        if folder == "attention":
+            return rest.split("/")[1].removesuffix(".zarr") in segments
+        if folder == "projections":
+            return rest in projections
+        stem = Path(rest).stem
+        return stem.isdecimal() and _is_kept(stem, generation.number)
+
+    return is_named

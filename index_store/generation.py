@@ -1,15 +1,15 @@
-"""A generation: the complete, immutable description of an index at one moment, and its atomic commit.
+"""A generation: the complete, immutable description of an index at one moment (a snapshot, as in Iceberg).
 
 ``generations/000012.json`` is ``{"sha256": ..., "generation": {...}}``; the digest covers the canonical JSON of the
-second part. ``CURRENT`` holds the name of one generation and the CRC-32C of that name (which may be left out where the
-name is written by hand). Replacing ``CURRENT`` is the commit: before it, nothing that was written counts; after it,
-all of it does.
+second part. ``CURRENT`` holds the name of one generation and the CRC-32C of that name; a user who writes the name by
+hand may leave the CRC out. Replacing ``CURRENT`` is the commit, see :mod:`index_store.commit`: before it none of the
+new files count, after it all of them do.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,27 +21,25 @@ from index_store.files import FileRecord, corrupt, decode_or_corrupt
 from index_store.layout import Layout
 from index_store.locate import require_index
 
-KEPT_GENERATIONS = 8  # older files are removed at a commit; readers hold what they opened in memory
-
-
-FORMAT_VERSION = 2  # 2: a segment may hold what older items lacked; version 1 is read as it is
+KEPT_GENERATIONS = 8  # a commit removes older files; readers hold the generation they opened in memory
+FORMAT_VERSION = 2  # version 1 has no filled segments, and is read as it is
 
 
 @dataclass(frozen=True)
 class AttentionRecord:
-    """The shape of one row, that is of one item, in each of a segment's arrays of one mode."""
+    """The shape of one row, which is one item, in each of a segment's arrays of one mode."""
 
-    row_shapes: Mapping[str, tuple[int, ...]]  # by array of the codec; q: (branches, heads, tokens, head_dim)
+    row_shapes: Mapping[str, tuple[int, ...]]  # by array of the codec; q: [branches, heads, tokens, head_dim]
     shard_rows: int
     codec: str = DEFAULT_CODEC
 
 
 @dataclass(frozen=True)
 class SegmentRecord:
-    """An immutable run of items. ``files`` are checked by checksum; tensors carry a checksum a row.
+    """An immutable group of items, or of vectors and tensors that older items were missing.
 
-    A segment whose ``filled`` is not 0 has no items of its own: its vectors and tensors are those of as many items of
-    older segments, which lacked them, in the order of their ids in ``filled.npy``.
+    ``files`` are checked by checksum; tensors carry one checksum per row. A *filled* segment (``filled`` > 0) has no
+    items: its vectors and tensors belong to ``filled`` items of older segments, in the order of ``filled.npy``.
     """
 
     name: str
@@ -60,7 +58,7 @@ class SegmentRecord:
 
 @dataclass(frozen=True)
 class Generation:
-    """What an index is made of. ``fingerprint`` and ``settings`` are the engine's: stored, never interpreted here."""
+    """The content of an index. ``fingerprint`` and ``settings`` belong to the engine: this package only stores them."""
 
     number: int
     fingerprint: Mapping[str, Any]
@@ -69,10 +67,10 @@ class Generation:
     encoders: tuple[str, ...]
     modes: tuple[str, ...]
     segments: tuple[SegmentRecord, ...] = ()
-    tombstones: tuple[int, ...] = ()  # ids whose rows no longer count
-    next_id: int = 0  # ids are never given twice
+    tombstones: tuple[int, ...] = ()  # ids of removed items
+    next_id: int = 0  # ids are never used twice
     projections: Mapping[str, str] = field(default_factory=dict)  # by mode: SHA-256, where the codec needs them
-    retired: Mapping[str, str] = field(default_factory=dict)  # segments no longer named, and since when (ISO, UTC)
+    retired: Mapping[str, str] = field(default_factory=dict)  # segments no longer used, and since when (ISO 8601, UTC)
     created: str = ""
     created_by: str = ""
     format_version: int = field(default=FORMAT_VERSION)
@@ -83,18 +81,18 @@ def read_current(layout: Layout) -> Generation:
 
     Raises:
         IndexNotFoundError: there is no index at all.
-        IndexCorruptError: CURRENT or the generation is missing or damaged; the message lists what is left.
+        IndexCorruptError: CURRENT or the generation is missing or damaged; the message lists the whole generations.
         IndexIncompatibleError: written by a newer version of this software.
     """
     require_index(layout.root)
     try:
         name = decode_or_corrupt(layout.current, decode_current)
         if name not in _names(layout):
-            raise corrupt(layout.current, f"names no generation ('{name[:40]}')")
+            raise corrupt(layout.current, f"does not name a generation ('{name[:40]}')")
     except IndexCorruptError as error:
         names = [name for name in _names(layout) if _is_whole(layout, name)]
         hint = f"; to go back to a whole generation, write its name into it: {', '.join(names[-3:])}" if names else ""
-        raise IndexCorruptError(f"{error}{hint}") from error
+        raise IndexCorruptError(f"{error}{hint}", advice=error.advice, **error.facts) from error
     return read_generation(layout.generations / name)
 
 
@@ -103,7 +101,7 @@ def _names(layout: Layout) -> list[str]:
 
 
 def _is_whole(layout: Layout, name: str) -> bool:
-    """Say whether a generation reads back, is not empty, and all files and groups that it names are there still."""
+    """Say whether a generation is readable and not empty, and every file and group that it names still exists."""
     try:
         generation = read_generation(layout.generations / name)
     except (IndexCorruptError, IndexIncompatibleError):
@@ -116,15 +114,15 @@ def _is_whole(layout: Layout, name: str) -> bool:
     return bool(generation.segments) and all(path.exists() for path in paths)
 
 
-def _encode_current(name: str, mark: str = "") -> bytes:
-    """Return CURRENT's bytes; ``mark`` tells those of an object store from any others there with the same name."""
+def encode_current(name: str, mark: str = "") -> bytes:
+    """Return CURRENT's bytes; in an object store a random ``mark`` makes them unlike any earlier ones."""
     return f"{name} {int(google_crc32c.value((name + mark).encode())):08x} {mark}".rstrip().encode() + b"\n"
 
 
 def decode_current(data: bytes) -> str:
-    """Return the generation's name that CURRENT's bytes hold; ValueError where they are damaged."""
+    """Return the generation's name from CURRENT's bytes; ValueError if they are damaged."""
     name, *rest = data.decode("ascii").split() or [""]
-    if rest and data.split() != _encode_current(name, *rest[1:2]).split():
+    if rest and data.split() != encode_current(name, *rest[1:2]).split():
         raise ValueError("its checksum does not match")
     return name
 
@@ -135,7 +133,7 @@ def read_generation(path: Path) -> Generation:
     def decode(data: bytes) -> Generation:
         envelope = json.loads(data)
         body = envelope["generation"]
-        if _digest(body) != envelope["sha256"]:
+        if digest_of(body) != envelope["sha256"]:
             raise ValueError("its digest does not match its content")
         version = body["format_version"]
         if isinstance(version, int) and version > FORMAT_VERSION:
@@ -150,7 +148,15 @@ def read_generation(path: Path) -> Generation:
     return decode_or_corrupt(path, decode)
 
 
-def _digest(body: Mapping[str, Any]) -> str:
+def encode_generation(generation: Generation) -> bytes:
+    """Return the bytes of a generation's file."""
+    body = asdict(generation)
+    envelope = {"sha256": digest_of(body), "generation": body}
+    return json.dumps(envelope, indent=1, ensure_ascii=False).encode()
+
+
+def digest_of(body: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a generation's canonical JSON: sorted keys, no spaces, ASCII."""
     canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
 

@@ -1,18 +1,20 @@
-"""The name of every file in an index, and which index a command means.
+"""The path of every file in an index; FORMAT.md says what the files hold.
 
 coco.diffsim/
-  CURRENT                              name of the current generation: the one thing ever replaced
+  CURRENT                              name of the current generation: the only file that is ever replaced
   LOCK                                 held by the one writer
-  generations/000012.json              what the index is made of at that moment
+  generations/000012.json              a snapshot: every file that the index consists of
   items/<segment>/items.parquet        one row an image
   items/<segment>/rejects.parquet      one row an image that could not be used, with the reason
   items/<segment>/moved.parquet        new catalogue rows of older items: renamed or touched files
+  items/<segment>/filled.npy           ids: the segment's vectors and tensors belong to these older items
+  items/<segment>/shards.json          checksum of the first row of each shard of tensors
   items/<segment>/vectors/<encoder>.npy
-  items/<segment>/filled.npy           ids: the segment's vectors and tensors are those of these older items
-  attention/<mode>/<segment>.zarr      q, k, v, or what else the codec names
-  projections/<digest>.npz             what makes q, k, v of a stored layer input
-  REMOTE                               in a mirror only: the object store that the index really lies in
-  cache/<mode>/...                     what searches computed on demand: part of no generation, deletable at any time
+  attention/<mode>/<segment>.zarr      tensors: q, k, v, or the other arrays that the codec names
+  projections/<digest>.npz             weights that turn a stored layer input into q, k, v
+  derived/<encoder>.json, *.faiss      IVF index over the vectors: deletable at any time
+  cache/<mode>/...                     tensors that searches computed: part of no generation, deletable at any time
+  REMOTE                               only in a mirror: the object store that the index really lies in
 """
 
 from dataclasses import dataclass
@@ -64,11 +66,11 @@ class Layout:
         return self.segment(segment) / "rejects.parquet"
 
     def moved(self, segment: str) -> Path:
-        """Return a segment's new catalogue rows of items of older segments."""
+        """Return a segment's new catalogue rows for items of older segments."""
         return self.segment(segment) / "moved.parquet"
 
     def filled(self, segment: str) -> Path:
-        """Return the ids of the older items whose vectors and tensors a segment holds."""
+        """Return the ids of the older items that a filled segment's vectors and tensors belong to."""
         return self.segment(segment) / "filled.npy"
 
     def shards(self, segment: str) -> Path:
@@ -77,7 +79,7 @@ class Layout:
 
     def vectors(self, segment: str, encoder: str) -> Path:
         """Return a segment's vectors of one encoder."""
-        return self.segment(segment) / "vectors" / f"{encoder}.npy"
+        return self.segment(segment) / vectors_file(encoder)
 
     def attention(self, mode: str, segment: str) -> Path:
         """Return a segment's tensors of one mode."""
@@ -94,9 +96,14 @@ class Layout:
 
     @property
     def derived(self) -> Path:
-        """What can be made again from the rest: nothing depends on it, and it may be deleted at any time."""
+        """The folder of IVF indexes: made from the vectors, deletable at any time."""
         return self.root / "derived"
 
-    def trained(self, encoder: str) -> Path:
-        """Return the description of the trained index over one encoder's vectors."""
+    def ivf_record(self, encoder: str) -> Path:
+        """Return the description of the IVF index over one encoder's vectors."""
         return self.derived / f"{encoder}.json"
+
+
+def vectors_file(encoder: str) -> str:
+    """Return the path of an encoder's vectors relative to the segment's folder."""
+    return f"vectors/{encoder}.npy"

@@ -1,4 +1,4 @@
-"""One writer at a time. Readers never lock: a generation, once opened, never changes under them."""
+"""One writer at a time. Readers take no lock: a generation that they opened never changes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +10,10 @@ from index_store.layout import Layout
 
 @contextmanager
 def writer_lock(layout: Layout) -> Iterator[None]:
-    """Hold the writer's lock; the system releases it when the process ends, however it ends.
+    """Hold the writer's lock; the system releases it when the process ends, even by a kill.
 
     Raises:
-        IndexLockedError: at once, when another process holds it.
+        IndexLockedError: at once, if another process holds it.
     """
     from filelock import FileLock, Timeout
 

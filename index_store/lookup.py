@@ -1,31 +1,60 @@
-"""Which image a user's words mean: a file, or an item of an index."""
+"""Find the items of an index that a user means by ``id:N``, a path, the end of a path, or a glob."""
 
+import glob
 import os
+import re
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from index_store.catalog import Item
+from index_store.catalog import Item, uri_of
 from index_store.errors import UsageError
 from index_store.reader import IndexReader
 
 ID_PREFIX = "id:"
+MAX_ID = 2**63 - 1
+_WILDCARDS = re.compile(r"[*?[]")
+
+
+def find_rows(reader: IndexReader, text: str) -> list[int]:
+    """Return the rows of the items that ``text`` means; none if nothing fits.
+
+    The first of these that fits counts: ``id:N``, an item's path as stored or relative to the working folder, the end
+    of a path after a ``/``, and a glob over whole paths, relative to the working folder unless it is absolute.
+    """
+    if text.startswith(ID_PREFIX) and text.removeprefix(ID_PREFIX).isdecimal():
+        number = int(text.removeprefix(ID_PREFIX))
+        return reader.find("id", number) if number <= MAX_ID else []
+    name, path = uri_of(text), uri_of(os.path.abspath(text))
+    rows = reader.find("uri", name) or reader.find("uri", path) or reader.catalog.find_suffix(name)
+    if not rows and _WILDCARDS.search(text):
+        pattern = os.path.join(glob.escape(os.getcwd()), name)
+        rows = [row for row, uri in enumerate(reader.uris()) if fnmatchcase(uri, pattern)]
+    return rows
+
+
+def find_items(reader: IndexReader, text: str) -> list[Item]:
+    """Return the items that ``text`` means; see :func:`find_rows`.
+
+    Raises:
+        UsageError: no item fits.
+    """
+    rows = find_rows(reader, text)
+    if not rows:
+        raise UsageError(f"{text}: {_no_item(reader, text)}")
+    return reader.items(rows)
 
 
 def locate_image(reader: IndexReader, text: str) -> Path | str:
-    """Return the image that ``text`` means: a file's path, ``id:N``, or the end of one indexed item's path.
+    """Return the image that ``text`` means: the path of a file, or of the one item that :func:`find_rows` finds.
 
     Raises:
-        UsageError: nothing, or several items; the message lists some.
+        UsageError: no item fits, or several; the message lists some.
     """
     if os.path.isdir(text):
         raise UsageError(f"query {text} is a folder; name images, like {Path(text) / '*.jpg'}")
-    if os.path.lexists(text) or not _can_be_told(Path(text)):
+    if os.path.lexists(text) or not _may_look(Path(text)):
         return text
-    if text.startswith(ID_PREFIX):
-        number = text.removeprefix(ID_PREFIX)
-        rows = reader.find("id", int(number)) if number.isdecimal() else []
-    else:
-        rows = reader.find("uri", text) or reader.find_suffix(text)
+    rows = find_rows(reader, text)
     if not rows:
         raise UsageError(f"query {text}: no such file, and {_no_item(reader, text)}")
     if len(rows) > 1:
@@ -34,8 +63,8 @@ def locate_image(reader: IndexReader, text: str) -> Path | str:
     return Path(reader.items(rows)[0].uri)
 
 
-def _can_be_told(path: Path) -> bool:
-    """Say whether this user may know if there is a file: where not, reading it says why."""
+def _may_look(path: Path) -> bool:
+    """Say whether this user may know if ``path`` exists; if not, reading it says why."""
     try:
         path.exists()
     except PermissionError:
@@ -48,24 +77,6 @@ def _can_be_told(path: Path) -> bool:
 def _no_item(reader: IndexReader, text: str) -> str:
     root = reader.layout.root
     if text.startswith(ID_PREFIX) and len(reader):
-        return (
-            f"no item of {root} has that id; its ids are {ID_PREFIX}{reader.ids.min()} to {ID_PREFIX}{reader.ids.max()}"
-        )
+        first, last = reader.ids.min(), reader.ids.max()
+        return f"no item of {root} has that id; its ids are {ID_PREFIX}{first} to {ID_PREFIX}{last}"
     return f"no item of {root} has that name"
-
-
-def _matching(reader: IndexReader, pattern: str) -> list[Item]:
-    if pattern.startswith("id:") and pattern[3:].isdecimal():
-        rows = reader.find("id", int(pattern[3:]))
-    elif any(character in pattern for character in "*?["):
-        absolute = str(Path(pattern).absolute())
-        rows = [row for row, uri in enumerate(reader.uris()) if fnmatchcase(uri, absolute)]
-    else:
-        rows = reader.find("uri", str(Path(pattern).absolute())) or reader.find_suffix(pattern)
-    return _some(reader.items(rows), pattern, reader)
-
-
-def _some(items: list[Item], pattern: str, reader: IndexReader) -> list[Item]:
-    if not items:
-        raise UsageError(f"{pattern} fits no item of {reader.layout.root}; nothing was removed")
-    return items

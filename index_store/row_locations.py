@@ -1,37 +1,72 @@
-"""Where each live item's data lie: in its own segment, in one that was filled later, or nowhere."""
+"""Find the segment and row that hold each live item's tensors or vectors."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index_store.generation import SegmentRecord
+from index_store.files import check_file, corrupt, read_array, write_array
+from index_store.generation import Generation, SegmentRecord
+from index_store.layout import Layout, vectors_file
 
 Ids = NDArray[np.int64]
+STORED_ID = np.dtype("<i8")
+NOWHERE = -1
 
 
 @dataclass(frozen=True)
 class RowLocations:
-    """Where the live items' data of one mode or encoder lie, by row of the reader; int64 ``[live items]`` both."""
+    """The segment and row of each live item's data of one mode or encoder; both arrays int64 ``[live items]``."""
 
-    segment: NDArray[np.int64]  # its number in the generation; -1: the item lacks these data
-    row: NDArray[np.int64]  # among the segment's data
+    segment: NDArray[np.int64]  # number of the segment in the generation; NOWHERE: the item has no such data
+    row: NDArray[np.int64]  # row in the segment's data
 
     @property
     def held(self) -> NDArray[np.bool_]:
-        """Whether the item has these data, bool ``[live items]``."""
-        held: NDArray[np.bool_] = self.segment >= 0
+        """Whether each item has these data, bool ``[live items]``."""
+        held: NDArray[np.bool_] = self.segment != NOWHERE
         return held
 
     def by_segment(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        """Yield the number of each segment that holds any, with the reader's rows that it holds, ascending."""
+        """Yield each segment's number with the live rows that it holds, ascending; skip segments that hold none."""
         order = np.argsort(self.segment, kind="stable")
         numbers, starts = np.unique(self.segment[order], return_index=True)
         ends = [*starts[1:].tolist(), len(order)]
         for number, start, end in zip(numbers.tolist(), starts.tolist(), ends, strict=False):
-            if number >= 0:
+            if number != NOWHERE:
                 yield number, order[start:end]
+
+
+class RowLocator:
+    """Answers where the live items' data of a mode or an encoder are; remembers the answers."""
+
+    def __init__(self, layout: Layout, generation: Generation, ids: Ids, own: RowLocations) -> None:
+        """Take the live items' ``ids``, ascending, and their ``own`` locations: where the catalogue lists them."""
+        self._layout, self._generation, self._ids, self._own = layout, generation, ids, own
+        self._found: dict[str, RowLocations] = {}
+
+    def tensors(self, mode: str) -> RowLocations:
+        """Return where the tensors of ``mode`` are."""
+        return self._locate(f"mode {mode}", lambda segment: mode in segment.attention)
+
+    def vectors(self, encoder: str) -> RowLocations:
+        """Return where the vectors of ``encoder`` are."""
+        return self._locate(f"encoder {encoder}", lambda segment: vectors_file(encoder) in segment.files)
+
+    def _locate(self, key: str, holds: Callable[[SegmentRecord], bool]) -> RowLocations:
+        if key not in self._found:
+            segments = self._generation.segments
+            held = [holds(segment) for segment in segments]
+            self._found[key] = locate_rows(self._own, self._ids, segments, held, self._filled_ids)
+        return self._found[key]
+
+    def _filled_ids(self, number: int) -> Ids:
+        segment = self._generation.segments[number]
+        path = self._layout.filled(segment.name)
+        check_file(path, segment.files[path.name])
+        return read_ids(path, segment.filled)
 
 
 def locate_rows(
@@ -40,34 +75,47 @@ def locate_rows(
     """Find the live items' data of one kind.
 
     Args:
-        own: where items have the data that were made with them.
+        own: each item's location in the segment that its catalogue row is in.
         ids: the live items' ids, ascending.
         segments: the generation's.
-        held: which of them hold data of this kind.
+        held: whether each segment holds data of this kind.
         filled: reads the ids of a filled segment, by its number.
     """
     if not len(ids):
         return own
-    there = np.array(held, bool)[own.segment]
-    places = RowLocations(np.where(there, own.segment, -1), np.where(there, own.row, 0))
+    in_own_segment = np.array(held, bool)[own.segment]
+    found = RowLocations(np.where(in_own_segment, own.segment, NOWHERE), np.where(in_own_segment, own.row, 0))
     for number, segment in enumerate(segments):
         if segment.filled and held[number]:
             wanted = filled(number)
             rows = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
-            live = ids[rows] == wanted  # an item may have been removed since
-            places.segment[rows[live]], places.row[rows[live]] = number, np.flatnonzero(live)
-    return places
+            live = ids[rows] == wanted  # the others were removed since
+            found.segment[rows[live]], found.row[rows[live]] = number, np.flatnonzero(live)
+    return found
 
 
 def is_among(ids: Ids, known: Ids) -> NDArray[np.bool_]:
-    """Say of every id whether it is among ``known``, which ascend; not np.isin, which would sort them each time."""
+    """Say of every id whether it is in ``known``, which is ascending: np.isin would sort it again in each call."""
     if not len(known):
         return np.zeros(len(ids), bool)
     found: NDArray[np.bool_] = known[np.minimum(np.searchsorted(known, ids), len(known) - 1)] == ids
     return found
 
 
+def write_ids(path: Path, ids: Sequence[int]) -> None:
+    """Write items' ids as one npy file, int64 ``[ids]``."""
+    write_array(path, np.array(ids, STORED_ID))
+
+
+def read_ids(path: Path, rows: int) -> Ids:
+    """Read a file of :func:`write_ids`; IndexCorruptError unless it holds ``rows`` ids."""
+    ids: Ids = read_array(path)
+    if ids.dtype != STORED_ID or ids.shape != (rows,):
+        raise corrupt(path, f"holds {ids.dtype} {ids.shape} instead of {rows} ids")
+    return ids
+
+
 def batched(numbers: Ids, count: int) -> Generator[Ids, None, None]:
-    """Yield ``numbers``, ids or rows, ``count`` at a time: as many as there is memory for their items' tensors."""
+    """Yield ``numbers``, ids or rows, in chunks of ``count``, so that the caller's tensors fit in memory."""
     for start in range(0, len(numbers), count):
         yield numbers[start : start + count]

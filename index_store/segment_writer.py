@@ -1,21 +1,22 @@
-"""Write one segment: catalogue, vectors and tensors of a run of images, durable before it is named anywhere."""
+"""Write one segment: catalogue, vectors and tensors of a group of images, durable before a generation names it."""
 
 import json
 from collections.abc import Mapping, Sequence
 
-from index_store.catalog import ITEM_SCHEMA, REJECT_SCHEMA, Item, Reject, write_ids, write_rows
+from index_store.catalog import ITEM_SCHEMA, REJECT_SCHEMA, Item, Reject, write_rows
 from index_store.codecs import DEFAULT_CODEC
 from index_store.files import FileRecord, fsync_folder, fsync_tree, writing
 from index_store.garbage import remove_segment
 from index_store.generation import SegmentRecord
 from index_store.layout import Layout
+from index_store.row_locations import write_ids
 from index_store.tensors.attention import AttentionWriter, Tensors
 from index_store.tensors.background_writer import BackgroundWriter
 from index_store.vectors.storage import Vectors, write_vectors
 
 
 class SegmentWriter:
-    """Collect batches, then :meth:`finish`. Files carry their final names: they count once a commit names them."""
+    """Collect batches, then :meth:`finish`. Files have their final names, but count only once a commit names them."""
 
     def __init__(self, layout: Layout, name: str, codec: str = DEFAULT_CODEC) -> None:
         self._layout, self._name, self._codec = layout, name, codec
@@ -32,12 +33,12 @@ class SegmentWriter:
             layout.segment(name).mkdir(parents=True)
 
     def __len__(self) -> int:
-        """Images dealt with so far, rejects, moved and filled ones included."""
+        """Images so far, including rejected, moved and filled ones."""
         return len(self._items) + len(self._rejects) + len(self._moved) + len(self._filled)
 
     @property
     def items(self) -> int:
-        """Items so far."""
+        """New items so far."""
         return len(self._items)
 
     @property
@@ -52,7 +53,7 @@ class SegmentWriter:
 
     @property
     def is_whole(self) -> bool:
-        """Whether no append was cut short, so that catalogue, vectors and tensors have the same rows."""
+        """Whether catalogue, vectors and tensors have the same rows: false after an append that was cut short."""
         return not self._appending
 
     def append(
@@ -65,10 +66,10 @@ class SegmentWriter:
         """Append one batch.
 
         Args:
-            items: one an image.
-            rejects: images of the batch that can't be used.
-            vectors: float32 or float16 ``[len(items), dim]`` by encoder.
-            tensors: the codec's arrays of ``len(items)`` rows by mode, encoded.
+            items: one per usable image.
+            rejects: the batch's unusable images.
+            vectors: by encoder, float32 or float16 ``[len(items), dim]``.
+            tensors: by mode, the codec's encoded arrays, ``[len(items), ...]`` each.
         """
         assert not self._filled
         self._appending = True
@@ -78,9 +79,9 @@ class SegmentWriter:
         self._appending = False
 
     def fill(self, ids: Sequence[int], vectors: Mapping[str, Vectors], tensors: Mapping[str, Tensors]) -> None:
-        """Append vectors and tensors of items of older segments, which lack them; args as in :meth:`append`.
+        """Append vectors and tensors that items of older segments are missing; arguments as in :meth:`append`.
 
-        A segment that is filled has no items of its own, and every call has the same encoders and modes.
+        A filled segment has no items of its own, and every call has the same encoders and modes.
         """
         assert len(self) == len(self._filled)
         self._appending = True
@@ -99,13 +100,13 @@ class SegmentWriter:
             self._vectors.setdefault(encoder, []).append(batch)
 
     def move(self, items: Sequence[Item]) -> None:
-        """Give items of older segments new catalogue rows: the same ids, vectors and tensors at another path."""
+        """Give items of older segments new catalogue rows: another path for the same ids, vectors and tensors."""
         self._moved.extend(items)
 
     def finish(self) -> SegmentRecord:
-        """Write what waits, flush everything to the disk and return the record for a generation.
+        """Write the remaining rows, flush everything to the disk and return the record for a generation.
 
-        Where this was interrupted, it can be called again; once it has returned, nothing is written any more.
+        After an interruption it can be called again; after a success it writes nothing more.
         """
         assert self.is_whole
         if self._record is None:
@@ -140,9 +141,9 @@ class SegmentWriter:
         return SegmentRecord(name, *counts, files, attention, len(self._moved), len(self._filled))
 
     def discard(self) -> None:
-        """Remove what was written, best effort; the next writer clears what is left.
+        """Remove the segment's files, best effort: the next writer clears the rest.
 
-        A finished segment stays, since a generation may name it.
+        A finished segment stays, because a generation may name it.
         """
         if self._record is None:
             self._files.drop()

@@ -10,9 +10,9 @@
 
 # %% [markdown]
 # # What the modes see
-# One query, three modes, among drawn characters that were turned, enlarged and recoloured more and more. `style` weighs
-# texture and palette, `instance` what stands out from its surroundings, `semantic` compares loosely. All
-# three are one formula, the Aligned Attention Score, on different tensors.
+# One query in three modes, among drawn characters that were turned, enlarged and recoloured step by step. `style`
+# compares texture and palette. `instance` compares the parts that differ from their surroundings. `semantic` compares
+# coarsely. All three use one formula, the Aligned Attention Score, on different tensors.
 
 # %%
 import numpy as np
@@ -20,8 +20,7 @@ import torch
 from PIL import Image
 from shown import BUILD, lookups, picture
 
-from retrieval import Engine, build_index
-from retrieval.drawing.contact_sheet import contact_sheet
+from retrieval import Engine, build_index, draw_results
 from retrieval.drawing.heatmap import draw_heatmap
 from retrieval.evaluation.measures import rank_groups, retrieval_measures
 from retrieval.evaluation.runner import Run
@@ -31,7 +30,6 @@ from retrieval.models.modes import MINI_MODES
 from retrieval.models.registry import load_extractor
 from retrieval.sample_images import layouts
 from retrieval.sample_images.pictures import MOTIFS, STYLES, draw_gallery
-from retrieval.search.results_sheet import sheet_rows
 from retrieval.settings import ModelSettings
 
 gallery, characters = BUILD / "gallery", BUILD / "ip"
@@ -42,12 +40,13 @@ if not characters.exists():
 build_index(characters, BUILD / "ip.diffsim", model="mini")
 engine = Engine.open(BUILD / "ip.diffsim")
 query = characters / "original" / "pixel-flower.png"
-searches = [engine.search(query, mode, k=7, exclude_query=True) for mode in engine.modes]
-picture(contact_sheet(sheet_rows(searches, query), cell=128))
+found = [(query, engine.search(query, mode, k=7, exclude_query=True)) for mode in engine.modes]
+draw_results(BUILD / "modes.png", found)
+picture(BUILD / "modes.png")
 
 # %% [markdown]
-# What is compared is first aligned: every cell of one picture looks up the cells of the other that it resembles.
-# Framed at the left: a cell. Lit at the right: where it looks.
+# Before pictures are compared, they are aligned: each cell of one picture looks up similar cells of the other. The left
+# picture frames a cell; the right one lights up the cells that it attends to.
 
 # %%
 a, b = (Image.open(gallery / name) for name in ("poster/sailboat.png", "papercut/sailboat.png"))
@@ -59,8 +58,8 @@ weights = torch.softmax(q @ k.T / q.shape[1] ** 0.5, dim=1).numpy()
 lookups(a, b, [(cell, weights[cell]) for cell in (8, 15, 31)])
 
 # %% [markdown]
-# How well each mode finds pictures of the same style, the same character, and the same motif in any style: mean average
-# precision. Every picture is a query and left out of its own results.
+# The mean average precision of each mode, for pictures of the same style, of the same character, and of the same motif
+# in any style. Every picture is a query once, without itself among the results.
 
 # %%
 by_style = {style: [gallery / style / f"{motif}.png" for motif in MOTIFS] for style in STYLES}
@@ -78,8 +77,8 @@ values = [[precision(mode, groups) for groups in (by_style, of_character, by_mot
 picture(draw_heatmap(values, list(names), ["style", "character", "motif"], "mAP by mode, drawn pictures, %"))
 
 # %% [markdown]
-# **Conclusion, 2026-11-20.** Cells do look up what they resemble: masthead to masthead, sail to sail, water to water.
-# On these drawn sets `style` is the best of the three modes at style (90.8) and, less expectedly, at characters that
-# were turned and recoloured (81.9; `instance` has 70.4): it weighs texture more, which a change of hue leaves as it
-# is. None finds the same motif in other styles: 13 to 14 is about chance (one in eight). That needs meaning, which
-# this model does not have.
+# **Conclusion, 2026-11-20.** Cells attend to similar cells: masthead to masthead, sail to sail, water to water. On
+# these drawn sets, `style` is the best of the three modes at style (90.8). It is also the best at characters that were
+# turned and recoloured (81.9; `instance` has 70.4): it weighs texture more, and a change of hue keeps the texture. No
+# mode finds the same motif in other styles: 13 to 14 is close to chance (one in eight). That needs a model that knows
+# meaning, and `mini` does not.

@@ -10,9 +10,9 @@
 
 # %% [markdown]
 # # The paper's retrieval figures
-# Figures 4 and 16 of the paper show the four nearest images in Sref, COCO and the IP bench, a row a metric. Those
-# images are not at hand here, so this notebook draws sets of its own in the same folder layouts, and uses the metrics
-# that need no weights. With weights and data, the same figure is one command:
+# Figures 4 and 16 of the paper show the four nearest images in Sref, COCO and the IP bench, one row per metric. This
+# notebook does not have those images. It draws its own sets in the same folder layouts, and uses metrics that need no
+# weights. With weights and data, one command makes the same figure:
 # `diffsim-eval figure FOLDER --metric diffsim-s,clip,dinov2 --out figure.png`.
 
 # %%
@@ -49,15 +49,14 @@ figure("sref", ["risograph/1.png", "lowpoly/2.png"], ["mini", "lab-hist", "ssim"
 figure("ip", ["original/chalk-cat.png", "original/neon-teapot.png"], ["mini-instance", "lab-hist", "ssim"])
 
 # %% [markdown]
-# **COCO layout** (`CLASS/NUMBER.jpg`): which pictures show the same thing? Styles and compositions differ.
+# **COCO layout** (`CLASS/NUMBER.jpg`): which pictures show the same subject? Styles and compositions differ.
 
 # %%
 figure("coco", ["cat/000000000200.jpg", "sailboat/000000000000.jpg"], ["mini-semantic", "lab-hist", "ssim"])
 
 # %% [markdown]
-# **Conclusion, 2026-11-20.** In the Sref layout the embedded model and the Lab histogram both put the three other
-# pictures of the style first, for both queries: these styles have palettes of their own. In the IP layout both find
-# the nearest variants first, for the teapot four of four. In the COCO layout neighbours share the palette and mostly
-# show something else, by every metric here. Structural similarity finds little but near copies. The sets are drawn,
-# and the metrics are those without weights: the figures are made as the paper's are, and say nothing of how well SD
-# 1.5, CLIP or DINOv2 do.
+# **Conclusion, 2026-11-20.** In the Sref layout, `mini` and the Lab histogram both put the three other pictures of the
+# style first, for both queries: each of these styles has its own palettes. In the IP layout, both find the nearest
+# variants first, four of four for the teapot. In the COCO layout, the neighbours share the palette and mostly show
+# another subject, by every metric here. Structural similarity finds little more than near copies. The sets are drawn
+# and the metrics have no weights, so these figures say nothing about SD 1.5, CLIP or DINOv2.

@@ -10,8 +10,8 @@
 
 # %% [markdown]
 # # Scores against the paper
-# The paper's protocols run here on drawn stand-ins for Sref and the IP bench, with metrics that need no weights. The
-# numbers of the paper stand beside them for orientation only: **other images, other metrics**.
+# This notebook runs the paper's protocols on drawn substitutes for Sref and the IP bench, with metrics that need no
+# weights. The paper's numbers are shown for orientation only: **other images, other metrics**.
 
 # %%
 from pathlib import Path
@@ -35,7 +35,7 @@ measured = [m for bench in ("sref", "ip") for m in run_bench(bench, BUILD / benc
 Markdown(as_markdown([m for m in measured if not m.part]))
 
 # %% [markdown]
-# The paper's table, ours beside it (`paper / here`).
+# The paper's table with our numbers (`paper / here`).
 
 # %%
 Markdown(beside_published(measured))
@@ -43,8 +43,8 @@ Markdown(beside_published(measured))
 # %% [markdown]
 # Real images: eight public sets, measured once with
 # `diffsim-eval bench all FOLDER --metric mini,mini-instance,rgb-hist,lab-hist,ssim` and
-# `--metric clip-aas-random,dinov2-aas-random`, and kept here as numbers. The last two are the real architectures with
-# **random** weights: what structure and preprocessing give without any training.
+# `--metric clip-aas-random,dinov2-aas-random`. The numbers are stored next to this notebook. The last two metrics are
+# the real architectures with **random** weights: they show how far structure and preprocessing go without training.
 
 # %%
 found = read_report(Path("measured") / "all-sets.json")
@@ -59,8 +59,8 @@ picture(draw_heatmap(values, sets, metrics, title, by_row=True))
 
 # %% [markdown]
 # **Conclusion, 2026-11-20.** The drawn sets are too easy to rank metrics: all but structural similarity are above 92
-# %. On the real sets the embedded model is the best of those without weights at style (98.2 and 30.2) and, in its
-# mode `instance`, at instances (64.1, 60.6, and 89.7 of people's choices). For meaning (COCO, ImageNet) nothing here
-# beats a colour histogram, and random weights come near it. DINOv2's architecture with random weights has 84.5 on
-# StyleDrop: that set is easy. What the paper's own metrics score on these sets was not measured: their weights were
-# not at hand.
+# %. On the real sets, `mini` is the best metric without weights at style (98.2 and 30.2). Its mode `instance` is the
+# best at instances (64.1, 60.6, and 89.7 of people's choices). For meaning (COCO, ImageNet), no metric here beats a
+# colour histogram, and random weights come close to it. DINOv2's architecture with random weights has 84.5 on
+# StyleDrop: that set is easy. The paper's own metrics were not measured on these sets, because their weights were not
+# available.

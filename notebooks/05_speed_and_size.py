@@ -10,7 +10,7 @@
 
 # %% [markdown]
 # # Speed and size
-# The published code runs the network on both images of every pair. Here an image's part of the work is done once.
+# The published code runs the network on both images of every pair. Here the network runs once per image.
 
 # %%
 import shutil
@@ -34,7 +34,7 @@ report = build_index(gallery, index, model="mini")
 print(f"mini, three modes, pictures of 256 x 256: {report.added / report.seconds:.0f} images/s, loading included")
 
 # %% [markdown]
-# A search, stage by stage: the median of 20, one thread, every image scored exactly.
+# The stages of a search: medians of 20 searches, one thread, every image scored exactly.
 
 # %%
 engine = Engine.open(index)
@@ -58,7 +58,7 @@ cached = (median["read"] + median["rerank"]) / len(images)
 bars({"model on both images": loop, "cached": cached}, "one exact score with mini (logarithmic)", "ms")
 
 # %% [markdown]
-# What a cache costs on disk, an image and mode, as float16: tokens x width x (Q, K and V) x branches.
+# The bytes of a cache on disk, per image and mode, as float16: tokens x width x (Q, K and V) x branches.
 
 # %%
 shapes = {  # tokens, width, tokens of K and V, branches
@@ -70,11 +70,11 @@ shapes = {  # tokens, width, tokens of K and V, branches
 }
 sizes = {name: 2 * b * w * (n + 2 * m) / 1e3 for name, (n, w, m, b) in shapes.items()}
 sizes["mini, measured"] = engine.info()["bytes"]["style"] / len(engine) / 1e3
-bars(sizes, "on disk, an image and mode (logarithmic)", "kB")
+bars(sizes, "on disk, per image and mode (logarithmic)", "kB")
 
 # %% [markdown]
-# **Conclusion, 2026-11-20.** With the cache, one exact score of `mini` cost about a hundredth of running the model on
-# both images; for SD 1.5, whose model costs far more and whose score is the same formula, the share is smaller still.
-# Most of a search is encoding the query. On disk SD 1.5 takes some 85 times as much as `mini`, DiffSim-C a fifth of
-# SD 1.5, since it keeps 16 keys an image. The times are of two processor cores that were shared with other work and
-# vary by half; the README has figures of a quiet machine.
+# **Conclusion, 2026-11-20.** With the cache, an exact score of `mini` cost about a hundredth of running the model on
+# both images. For SD 1.5 the share is smaller still: its model costs far more, and its score has the same formula. A
+# search spends most of its time on encoding the query. On disk, SD 1.5 takes about 85 times as much as `mini`, and
+# DiffSim-C a fifth of SD 1.5, because it stores 16 keys per image. These times vary by half: other work shared the two
+# processor cores. BENCHMARKS.md has figures of a quiet machine.

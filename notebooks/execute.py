@@ -1,4 +1,4 @@
-"""Run the notebooks and keep their outputs: `make notebooks`. Their .py files are the sources, their .ipynb results."""
+"""Run the notebooks and store their outputs (`make notebooks`): from NAME.py, the source, to NAME.ipynb."""
 
 import os
 import sys
@@ -12,11 +12,11 @@ HERE = Path(__file__).parent
 
 
 def execute(source: Path) -> None:
-    """Run one notebook from its own folder and write it, with outputs, beside its source."""
+    """Run one notebook from its own folder and write it, with outputs, next to its source."""
     notebook = jupytext.read(source)
     NotebookClient(notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(HERE)}}).execute()
     for number, cell in enumerate(notebook.cells):
-        cell["id"] = f"cell-{number}"  # the same for every run
+        cell["id"] = f"cell-{number}"  # the same in every run
         cell["metadata"] = {}  # times of day
     nbformat.write(notebook, source.with_suffix(".ipynb"))
     print(f"{source.stem}: {source.with_suffix('.ipynb').stat().st_size / 1e3:.0f} kB")

@@ -1,4 +1,4 @@
-"""What the notebooks show things with: pictures as small JPEGs, tables, bars. Nothing here measures anything."""
+"""Displays of the notebooks: pictures as small JPEGs, tables, bars."""
 
 import io
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ INK, GREY, ACCENT, BLUE = (26, 29, 38), (118, 123, 137), (214, 58, 84), (24, 78,
 
 
 def picture(image: Image.Image | Path, width: int = 1000) -> Displayed:
-    """Return an image, or the file of one, at most ``width`` pixels wide."""
+    """Return an image or an image file, at most ``width`` pixels wide."""
     image = Image.open(image).convert("RGB") if isinstance(image, Path) else image
     if image.width > width:
         image = image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
@@ -24,7 +24,7 @@ def picture(image: Image.Image | Path, width: int = 1000) -> Displayed:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> Markdown:
-    """Return a table; numbers stand at the right."""
+    """Return a table with numbers aligned to the right."""
     numbers = [all(isinstance(row[i], int | float) for row in rows) for i in range(len(header))]
     lines = ["| " + " | ".join(header) + " |", "|" + "|".join("---:" if n else "---" for n in numbers) + "|"]
     lines += ["| " + " | ".join(f"{v:,.3g}" if isinstance(v, float) else str(v) for v in row) + " |" for row in rows]
@@ -32,7 +32,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> Markdown:
 
 
 def bars(values: dict[str, float], title: str, unit: str) -> Displayed:
-    """Return horizontal bars, the length by the logarithm of the value."""
+    """Return horizontal bars; their lengths follow the logarithms of the values."""
     font, large = ImageFont.load_default(size=15), ImageFont.load_default(size=18)
     left, room, row = 250, 560, 34
     sheet = Image.new("RGB", (left + room + 190, 70 + row * len(values)), "white")
@@ -55,7 +55,7 @@ def bars(values: dict[str, float], title: str, unit: str) -> Displayed:
 
 
 def lookups(a: Image.Image, b: Image.Image, rows: Sequence[tuple[int, np.ndarray]], side: int = 240) -> Displayed:
-    """Return, for each (cell of a, its weights over the cells of b), a with the cell framed beside b lit by them."""
+    """Return one pair of pictures per row: ``a`` with a cell framed, and ``b`` lit by that cell's attention weights."""
     grid = round(len(rows[0][1]) ** 0.5)
     cell, gap = side / grid, 16
     sheet = Image.new("RGB", (len(rows) * (2 * side + 3 * gap), side + 2 * gap), "white")

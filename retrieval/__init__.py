@@ -1,10 +1,10 @@
-"""DiffSim Retrieval: image search by style, instance or meaning.
+"""DiffSim Retrieval: image search by style, by subject or by meaning.
 
 >>> from retrieval import Engine, build_index
 >>> build_index("./coco", "coco.diffsim", modes=["style"])
 >>> Engine.open("coco.diffsim").search("query.jpg", mode="style", k=10)
 
-Importing this package costs nothing: what is named below is imported when it is first used.
+Importing this package is cheap: each name below is imported when it is first used.
 """
 
 from importlib import import_module
@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from retrieval.indexing.dry_run import plan_build
     from retrieval.indexing.fill import fill_index
     from retrieval.indexing.reports import BuildEvent, BuildPlan, BuildReport, FillReport
+    from retrieval.progress import Cancellation, Progress
     from retrieval.search.engine import Engine
-    from retrieval.search.results import Result, Results
+    from retrieval.search.query import Query
+    from retrieval.search.results import Note, Result, Results
+    from retrieval.search.results_sheet import draw_results
     from retrieval.settings import BuildSettings, EngineSettings, SearchSettings
 
 __all__ = [
@@ -25,14 +28,19 @@ __all__ = [
     "BuildPlan",
     "BuildReport",
     "BuildSettings",
+    "Cancellation",
     "DiffSimError",
     "Engine",
     "EngineSettings",
     "FillReport",
+    "Note",
+    "Progress",
+    "Query",
     "Result",
     "Results",
     "SearchSettings",
     "build_index",
+    "draw_results",
     "fill_index",
     "plan_build",
 ]
@@ -42,14 +50,19 @@ _HOMES = {
     "BuildPlan": "indexing.reports",
     "BuildReport": "indexing.reports",
     "BuildSettings": "settings",
+    "Cancellation": "progress",
     "DiffSimError": "errors",
     "Engine": "search.engine",
     "EngineSettings": "settings",
     "FillReport": "indexing.reports",
+    "Note": "search.results",
+    "Progress": "progress",
+    "Query": "search.query",
     "Result": "search.results",
     "Results": "search.results",
     "SearchSettings": "settings",
     "build_index": "indexing.build",
+    "draw_results": "search.results_sheet",
     "fill_index": "indexing.fill",
     "plan_build": "indexing.dry_run",
 }

@@ -1,11 +1,8 @@
-"""What is installed here, what is missing, and what does not go together."""
+"""Examine an installation: packages, devices, weights and disk."""
 
-import os
 import platform
 import shutil
 import sys
-import tempfile
-import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -13,12 +10,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from retrieval.devices.selection import has_fast_bfloat16
+from retrieval.errors import DiffSimError
+from retrieval.files import check_writable
 from retrieval.models.registry import EMBEDDERS, EXTRACTORS, Description
+from retrieval.text import human_bytes
 from retrieval.version import CREATED_BY
 
 State = Literal["ok", "note", "problem"]
 PACKAGES = ("torch", "diffusers", "transformers", "numpy", "zarr", "pyarrow", "pillow")
-PROBE_BYTES = 64 << 20
+LITTLE_SPACE = 10e9  # bytes
 WEIGHT_FILES = {
     **dict.fromkeys(("sd15", "diffsim-xl"), "unet/config.json"),
     **dict.fromkeys(("clip", "dinov2"), "config.json"),
@@ -28,7 +28,7 @@ WEIGHT_FILES = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report; a ``problem`` says what to do."""
+    """One line of the report. The detail of a ``problem`` says what to do."""
 
     what: str
     state: State
@@ -40,8 +40,8 @@ class Finding:
 
 
 def examine(folder: Path) -> list[Finding]:
-    """Look at this installation, and at the disk that ``folder`` is on (64 MB are written there and removed)."""
-    known: dict[str, Description] = {**EXTRACTORS, **EMBEDDERS}  # several models share one repository's weights
+    """Examine this installation, and the disk that ``folder`` is on. Nothing is written."""
+    known: dict[str, Description] = {**EXTRACTORS, **EMBEDDERS}  # several models share the weights of one repository
     return [
         Finding("software", "ok", f"{CREATED_BY}, Python {platform.python_version()} in {sys.prefix}"),
         *(_package(name) for name in PACKAGES),
@@ -65,7 +65,7 @@ def _installed(name: str) -> str | None:
 def _package(name: str) -> Finding:
     found = _installed(name)
     if found is None:
-        return Finding(name, "problem", "is not installed; install diffsim-retrieval[cpu] or [gpu] again")
+        return Finding(name, "problem", "not installed; install diffsim-retrieval[cpu] or [gpu] again")
     return Finding(name, "ok", found)
 
 
@@ -78,50 +78,49 @@ def _devices() -> Finding:
     if torch.backends.mps.is_available():
         return Finding("device", "ok", "mps: Apple GPU")
     threads = torch.get_num_threads()
-    faster = "; --dtype bfloat16 is over three times as fast here" if has_fast_bfloat16() else ""
-    return Finding(
-        "device", "note", f"cpu only, {threads} threads; sd15 takes half a minute an image{faster}, mini is fast"
-    )
+    faster = ", a third of that in bfloat16" if has_fast_bfloat16() else ""
+    detail = f"cpu only, {threads} threads: mini is fast, sd15 takes half a minute per image{faster}"
+    return Finding("device", "note", detail)
 
 
 def _faiss() -> Finding:
     flavours = {name: found for name in ("faiss-cpu", "faiss-gpu") if (found := _installed(name))}
     named = ", ".join(f"{name} {found}" for name, found in flavours.items())
     if len(flavours) == 2:
-        return Finding("faiss", "problem", f"{named} own the same module: uninstall both, then install one")
+        return Finding("faiss", "problem", f"{named} install the same module: uninstall both, then install one")
     if not flavours and find_spec("faiss") is None:
-        return Finding("faiss", "problem", "is not installed; install diffsim-retrieval[cpu] or [gpu]")
+        return Finding("faiss", "problem", "not installed; install diffsim-retrieval[cpu] or [gpu]")
     try:
         import faiss
     except (ImportError, RuntimeError) as error:  # faiss-gpu without its CUDA libraries raises RuntimeError
         return Finding("faiss", "problem", f"{named} can't be imported: {error}")
     gpus = faiss.get_num_gpus() if hasattr(faiss, "StandardGpuResources") else 0
-    return Finding("faiss", "ok", f"{named or 'from another source'}, {gpus} GPUs in use by it")
+    return Finding("faiss", "ok", f"{named or 'from another source'}, uses {gpus} GPUs")
 
 
 def _obstore() -> Finding:
     found = _installed("obstore")
-    return Finding("obstore", "ok", found or "absent: an index at s3:// needs the extra s3")
+    return Finding("obstore", "ok", found or "not installed; an index at s3:// needs the extra s3")
 
 
 def _torchvision() -> Finding:
     found = _installed("torchvision")
     if found is None:
-        return Finding("torchvision", "ok", "absent, and not needed")
+        return Finding("torchvision", "ok", "not installed, and not needed")
     try:
         import torchvision  # noqa: F401
-    except Exception as error:  # a build beside another torch fails in ways of its own
+    except Exception as error:  # a build for another torch fails in many ways
         return Finding("torchvision", "problem", f"{found} does not fit this torch ({error}); uninstall it")
     return Finding("torchvision", "ok", found)
 
 
 def _parts() -> list[Finding]:
-    """Look for what models need of other repositories than their own."""
+    """Look for the weights that models take from a second repository."""
     from retrieval.models.diffusion.diffsim_c import ADAPTER, ENCODER, IP_ADAPTER
     from retrieval.models.diffusion.dit import VAE
 
     return [
-        _weights("diffsim-c, beside those of sd15", IP_ADAPTER, ADAPTER, f"{ENCODER}/model.safetensors"),
+        _weights("diffsim-c, on top of sd15", IP_ADAPTER, ADAPTER, f"{ENCODER}/model.safetensors"),
         _weights("the VAE of dit-256 and dit-512", VAE, "diffusion_pytorch_model.safetensors"),
     ]
 
@@ -131,35 +130,18 @@ def _weights(whose: str, description: Description, *files: str) -> Finding:
 
     what = f"weights of {whose}"
     if not description.download_mb:
-        return Finding(what, "ok", "none needed, or in the package")
+        return Finding(what, "ok", "none needed")
     if all(is_cached(description, file) for file in files or [WEIGHT_FILES[description.name]]):
         return Finding(what, "ok", f"cached: {description.repo} at {description.revision[:12]}")
-    size = f"{description.download_mb} MB are downloaded when first needed"
-    return Finding(what, "note", f"not cached; {size}, or name a local folder ({description.licence})")
+    size = f"{description.download_mb} MB ({description.licence})"
+    return Finding(what, "note", f"not cached; the first use downloads {size}, or name a local folder")
 
 
 def _disk(folder: Path) -> Finding:
     try:
         free = shutil.disk_usage(folder).free
-        write, read = _disk_speed(folder)
-    except OSError as error:
-        return Finding("disk", "problem", f"{folder} can't be written: {error}")
-    state: State = "note" if free < 10e9 else "ok"
-    detail = f"{free / 1e9:.0f} GB free at {folder}; flushed writing {write:.0f} MB/s, reading {read:.0f} MB/s (cached)"
-    return Finding("disk", state, detail)
-
-
-def _disk_speed(folder: Path) -> tuple[float, float]:
-    """Return MB/s of writing with a flush, and of reading the same bytes back."""
-    block = os.urandom(1 << 20)
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".diffsim-doctor-") as file:
-        start = time.perf_counter()
-        for _ in range(PROBE_BYTES >> 20):
-            file.write(block)
-        file.flush()
-        os.fsync(file.fileno())
-        written = time.perf_counter()
-        file.seek(0)
-        while file.read(1 << 20):
-            pass
-        return PROBE_BYTES / 1e6 / (written - start), PROBE_BYTES / 1e6 / (time.perf_counter() - written)
+        check_writable(folder / "probe")
+    except (OSError, DiffSimError) as error:
+        return Finding("disk", "problem", f"an index can't be made in {folder}: {error}")
+    state: State = "note" if free < LITTLE_SPACE else "ok"
+    return Finding("disk", state, f"{human_bytes(free)} free at {folder}")

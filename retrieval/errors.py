@@ -1,4 +1,4 @@
-"""The errors of this package; the whole tree is drawn in :mod:`index_store.errors`, which holds the root."""
+"""The errors of this package. :mod:`index_store.errors` holds the root and draws the whole tree."""
 
 from typing import ClassVar, Literal
 
@@ -35,42 +35,42 @@ __all__ = [
 RejectReason = Literal[
     "unreadable", "truncated", "empty", "not_an_image", "too_large", "permission", "vanished", "bad_name"
 ]
-"""Why an image was not indexed. The words are stable: they are stored in ``rejects.parquet``."""
+"""Why an image was not indexed. These words never change: indexes store them in ``rejects.parquet``."""
 
 
 class ModelError(DiffSimError):
-    """Weights are missing, incomplete or of another architecture."""
+    """Weights are missing, incomplete, or those of another architecture."""
 
     kind = "model"
 
 
 class MemoryFullError(DiffSimError):
-    """The memory of the device does not hold what is computed at a time; the message names the option that helps."""
+    """The device ran out of memory while it computed a batch; the message names the batch."""
 
     kind = "memory_full"
     exit_code = 5
 
 
 class CancelledError(DiffSimError):
-    """The work was asked to stop and did, after it kept everything complete."""
+    """The work stopped because it was asked to. Everything complete is kept."""
 
     kind = "cancelled"
     exit_code = 130
 
 
 class DependencyError(DiffSimError):
-    """A package that this request needs is not installed; the message names the extra to install."""
+    """A Python package that the request needs is not installed; the message names the extra to install."""
 
     kind = "dependency"
 
 
 class ImageError(DiffSimError):
-    """One image can't be used. In a build it becomes a reject; as a query it ends the search."""
+    """An image can't be used. A build notes it as a reject; a search with such a query fails."""
 
     kind: ClassVar[str] = "image"
 
     def __init__(self, reason: RejectReason, name: str, detail: str) -> None:
-        """Keep ``reason`` for the catalogue; ``name`` is the file and ``detail`` a clause that says more."""
+        """Take the reason for the catalogue, the file's name, and a clause of detail for people."""
         super().__init__(f"{name}: {detail}")
         self.reason: RejectReason = reason
         self.name = name

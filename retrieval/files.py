@@ -1,37 +1,39 @@
-"""Say before long work, not after it, that its result could not be written."""
+"""Write results to files of the user: whole or not at all, and checked before the long work that makes them."""
 
+import errno
 import os
-import secrets
 from pathlib import Path
 
-from retrieval.errors import DiffSimError
+from index_store.files import replace_file
+from retrieval.errors import DiffSimError, NoSpaceError
 
 
 def check_writable(path: Path) -> None:
-    """Raise a DiffSimError where ``path`` can't be written: a folder, or in a place where this user may not write."""
+    """Raise a DiffSimError unless a file can be written at ``path``."""
     if path.is_dir():
         raise DiffSimError(f"{path} can't be written: it is a folder; name a file")
     place = path if path.exists() else next(folder for folder in path.absolute().parents if os.path.lexists(folder))
     if place != path and not place.is_dir():
-        raise DiffSimError(f"{path} can't be written: {place} is no folder")
+        raise DiffSimError(f"{path} can't be written: {place} is not a folder")
     if not os.access(place, os.W_OK):
-        raise DiffSimError(f"{path} can't be written: {place} may not be written by this user")
+        raise DiffSimError(f"{path} can't be written: this user may not write to {place}")
 
 
-def _replace(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".sheet-{secrets.token_hex(6)}.tmp")
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file and make its folder. An older file is replaced only once the new one is complete.
+
+    Raises:
+        NoSpaceError: the disk is full.
+        DiffSimError: any other failure; the message names the file.
+    """
     try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, data)
+    except OSError as error:
+        kind = NoSpaceError if error.errno in (errno.ENOSPC, errno.EDQUOT) else DiffSimError
+        raise kind(f"{path} can't be written: {error.strerror or error}") from error
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file, making its folder; a failure is a DiffSimError that names it."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, "utf-8")
-    except OSError as error:
-        raise DiffSimError(f"{path} can't be written: {error.strerror or error}") from error
+    """Write a UTF-8 file as :func:`write_bytes` does."""
+    write_bytes(path, text.encode("utf-8"))

@@ -1,4 +1,4 @@
-"""How long work tells where it stands, and how it is asked to stop."""
+"""Progress of long work, and a way to ask it to stop."""
 
 import threading
 from collections.abc import Callable
@@ -9,35 +9,35 @@ from retrieval.errors import CancelledError
 
 @dataclass(frozen=True)
 class Progress:
-    """One step of long work: a bar, a log line or a server's event can be made of it."""
+    """Where long work stands, for a bar, a log line or an event of a server."""
 
-    stage: str  # one word that does not change while ``total`` counts the same things, such as "encode"
+    stage: str  # a short name such as "encode"; a new stage begins a new count
     done: int = 0
     total: int = 0  # 0: not known yet
-    note: str = ""  # one sentence for people, where there is more to say than numbers
+    note: str = ""  # a clause for people where numbers don't say enough
 
 
 OnProgress = Callable[[Progress], None]
-"""Called by long work in the thread that does it; an exception that it raises ends the work."""
+"""Called in the thread that does the work. An exception that it raises ends the work."""
 
 
 def ignore_progress(progress: Progress) -> None:
-    """Listen to nothing: the default of every function that takes an :data:`OnProgress`."""
+    """Do nothing: the default of every function that takes an :data:`OnProgress`."""
 
 
 class Cancellation:
-    """A request to stop, made from any thread; long work looks at it between batches."""
+    """A request to stop. Any thread may make it; long work looks for it between batches."""
 
     def __init__(self) -> None:
         self._requested = threading.Event()
 
     def request(self) -> None:
-        """Ask the work to stop; it keeps everything that is complete."""
+        """Ask the work to stop. Everything complete is kept."""
         self._requested.set()
 
     @property
     def is_requested(self) -> bool:
-        """Whether somebody asked for it."""
+        """Whether the work was asked to stop."""
         return self._requested.is_set()
 
     def check(self) -> None:

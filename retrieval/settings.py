@@ -1,4 +1,8 @@
-"""What a score depends on, and what a build may choose: every default of the project lives here, once."""
+"""The settings of models, builds, searches and engines, with every default of the project.
+
+``ModelChoices`` and ``SearchChoices`` repeat the fields of a settings class, because Python's types can't derive a
+``TypedDict`` from a dataclass. ``tests/project`` holds both sides equal.
+"""
 
 import math
 from collections.abc import Mapping
@@ -11,14 +15,13 @@ from retrieval.types import AlphaRule, AttentionRule, Branches, DeviceName, Dtyp
 PUBLISHED_SEED = 2334
 PUBLISHED_PROMPT = "High quality image"
 MOST_WORKERS = 256
-NEWEST = "newest"  # the order in which a fill goes on, unless another is named
+NEWEST = "newest"  # the default order of a fill
 
 
-@dataclass(frozen=True)
-class ModelSettings:
-    """A model and how it is run. Stored in the index, so that a search runs exactly what the build ran."""
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """How a model is run: the part that indexes and metrics share."""
 
-    model: str = "auto"  # a name of retrieval.models.registry.EXTRACTORS; auto: see retrieval.backbones.choose_model
     weights: str | None = None  # a local folder; None: the hub's pinned revision, or none (mini)
     image_size: int | None = None  # pixels a side; None: the model's own
     branches: Branches = "both"
@@ -26,10 +29,17 @@ class ModelSettings:
     seed: int = PUBLISHED_SEED
     prompt: str = PUBLISHED_PROMPT
     dtype: DtypeName = "auto"
-    alpha: AlphaRule = "white"
-    codec: str = "qkv-float16"  # a name of index_store.codecs.CODECS: how tensors are kept
     parity: Parity = "sound"
-    # name -> local folder, or None for the hub or for a folder of that name beside `weights`.
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings(RunSettings):
+    """A model and how it is run. An index stores these settings, so that a search runs exactly as the build did."""
+
+    model: str = "auto"  # a name in retrieval.models.registry.EXTRACTORS; auto: retrieval.models.defaults.choose_model
+    alpha: AlphaRule = "white"
+    codec: str = "qkv-float16"  # how tensors are stored: a name in index_store.codecs.CODECS
+    # Name -> local folder, or None for the hub or for a folder of that name beside `weights`.
     # None as a whole: the encoders that the modes name.
     encoders: Mapping[str, str | None] | None = None
 
@@ -37,18 +47,21 @@ class ModelSettings:
         at_least(1, image_size=self.image_size)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values for the index's settings."""
+        """Return the fields as JSON values."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "ModelSettings":
-        """Read what :meth:`to_json` wrote; keys of newer versions are ignored (the fingerprint guards meaning)."""
+        """Read the values that :meth:`to_json` wrote.
+
+        Keys of newer versions are ignored: the index's fingerprint says whether its tensors still mean the same.
+        """
         known = {f.name for f in fields(cls)}
         return cls(**{key: value for key, value in values.items() if key in known})
 
 
 class ModelChoices(TypedDict, total=False):
-    """Fields of :class:`ModelSettings` that a caller chose; an index's own values stand for the others."""
+    """The fields of :class:`ModelSettings` that a caller chose; an existing index keeps its own values for the rest."""
 
     model: str
     weights: str | None
@@ -66,28 +79,26 @@ class ModelChoices(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class BuildSettings:
-    """How a build is run; nothing here changes a score by more than 1e-5 in float32."""
+    """How a build is run. Nothing here changes a score by more than 1e-5 in float32."""
 
     device: DeviceName = "auto"
     batch_size: int | None = None  # images; None: the model's own for the device, less where memory is short
-    workers: int | None = None  # decoding threads; None: one a core, 8 at most
-    segment_rows: int = 1024  # a segment is committed at this many images ...
-    commit_seconds: float = 60.0  # ... or when its oldest image is this old: what a kill can cost
+    workers: int | None = None  # decoding threads; None: one per core, 8 at most
+    segment_rows: int = 1024  # commit a segment at this many images ...
+    commit_seconds: float = 60.0  # ... or when its oldest image has waited this long: a kill loses no more than that
     retry_rejects: bool = False
     offline: bool = False
-    attention: AttentionRule | None = None  # None: as the index was built before; a new one is eager
+    attention: AttentionRule | None = None  # None: the index's own rule; a new index is eager
 
     def __post_init__(self) -> None:
         at_least(1, batch_size=self.batch_size, workers=self.workers, segment_rows=self.segment_rows)
         at_least(0, commit_seconds=self.commit_seconds)
         if (self.workers or 0) > MOST_WORKERS:
-            raise UsageError(
-                f"workers must be at most {MOST_WORKERS}, not {self.workers}: they are threads that decode"
-            )
+            raise UsageError(f"workers must be at most {MOST_WORKERS}, not {self.workers}: each is a decoding thread")
         if (self.batch_size or 0) > self.segment_rows:
             raise UsageError(
-                f"batch size {self.batch_size} is more than the {self.segment_rows} images of one commit: choose less, "
-                "or more of these with --segment-rows"
+                f"batch size {self.batch_size} is more than the {self.segment_rows} images of one commit",
+                advice="smaller-batch-or-larger-commit",
             )
 
 
@@ -96,25 +107,25 @@ class SearchSettings:
     """How a search is run."""
 
     k: int = 10
-    candidates: int = 200  # how many the coarse stage hands to the re-ranker
+    candidates: int = 200  # images that the encoders choose for exact scoring
     exhaustive: bool = False  # score every image of the index instead
-    rerank: bool = True  # False: the coarse ranking as it is
+    rerank: bool = True  # False: return the encoders' ranking, without exact scores
     similarity: Similarity = "cosine"
     min_score: float | None = None  # leave out results that score worse
-    exclude_query: bool = False  # search as if the index held no file of the query's bytes
+    exclude_query: bool = False  # search as if files with the query's bytes were not indexed
 
     def __post_init__(self) -> None:
         at_least(1, k=self.k, candidates=self.candidates)
         if self.min_score is not None and math.isnan(self.min_score):
             raise UsageError("min score must be a number, not nan")
         if self.exhaustive and not self.rerank:
-            raise UsageError("exhaustive scoring and the bare coarse ranking exclude each other: choose one")
+            raise UsageError("exhaustive scoring and a ranking without exact scores exclude each other: choose one")
         if self.similarity not in get_args(Similarity):
             raise UsageError(f"unknown similarity '{self.similarity}'; known: {', '.join(get_args(Similarity))}")
 
 
 class SearchChoices(TypedDict, total=False):
-    """Fields of :class:`SearchSettings` that a caller chose."""
+    """The fields of :class:`SearchSettings` that a caller chose."""
 
     k: int
     candidates: int
@@ -127,15 +138,15 @@ class SearchChoices(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """Where an engine runs; nothing here changes a score beyond the stated tolerance."""
+    """Where an engine runs. Nothing here changes a score beyond the stated tolerance."""
 
     device: DeviceName = "auto"
-    weights: str | None = None  # in place of the folder that the index remembers; the weights must be the same
-    encoders: Mapping[str, str | None] = field(default_factory=dict)  # likewise, a folder an encoder
+    weights: str | None = None  # a folder with the same weights, in place of the one that the index remembers
+    encoders: Mapping[str, str | None] = field(default_factory=dict)  # the same for each encoder, by name
     offline: bool = False
-    max_cache: int = 2_000_000_000  # bytes of tensors that searches computed and keep; 0: none
-    # Bytes of candidates that stay for later searches on the device that scores.
-    # 0: none; None: as retrieval.search.memory_cache says.
+    max_cache: int = 2_000_000_000  # bytes of tensors that searches compute and store in the index; 0: none
+    # Bytes of candidates that stay in the memory of the scoring device for later searches.
+    # 0: none; None: the default of retrieval.search.memory_cache.
     memory: int | None = None
 
     def __post_init__(self) -> None:
@@ -143,7 +154,7 @@ class EngineSettings:
 
 
 def at_least(least: int, **values: float | None) -> None:
-    """Raise a UsageError that names the first of ``values`` below ``least``, or no number; None is left alone."""
+    """Raise a UsageError that names the first of ``values`` below ``least`` or NaN; None passes."""
     for name, value in values.items():
         if value is not None and not value >= least:
             raise UsageError(f"{name.replace('_', ' ')} must be at least {least}, not {value}")

@@ -1,17 +1,8 @@
-"""Numbers, sizes and names as words for people."""
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+"""Numbers, sizes and names as text for people."""
 
 
 def printable(text: str) -> str:
-    """Return ``text`` on one line, with a replacement for whatever has no shape or would reorder it."""
+    """Return ``text`` on one line; a replacement character stands for invisible and reordering characters."""
     return "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
@@ -21,7 +12,7 @@ def counted(count: int, thing: str) -> str:
 
 
 def human_bytes(count: float) -> str:
-    """Return ``count`` bytes in the unit a person would choose."""
+    """Return ``count`` bytes as ``512 B``, ``46.2 kB`` or ``3.9 MB``: decimal units, one digit after the point."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

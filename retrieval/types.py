@@ -1,45 +1,48 @@
-"""The closed sets of words, and the readout, that options, settings and fingerprints are made of. Imports nothing."""
+"""The types of options, settings and fingerprints: closed sets of words, and the readout. Imports nothing of ours."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 AlphaRule = Literal["white", "drop"]
-"""``white``: alpha is composited on white. ``drop``: it is ignored, as the published code does."""
+"""``white`` composites the alpha channel on white. ``drop`` ignores it, as the published code does."""
 
 Branches = Literal["both", "cond"]
-"""Guidance branches of Stable Diffusion: ``both`` is published; ``cond`` halves compute and cache."""
+"""Guidance branches of Stable Diffusion. ``both`` is the published choice; ``cond`` halves compute and cache."""
 
 NoiseRule = Literal["pairwise", "shared"]
-"""``pairwise``: the published score. ``shared``: both images take the same draws, so score(A, B) = score(B, A)
-and score(A, A) = 1: the right choice for duplicates and clustering, but another metric."""
+"""``pairwise`` is the published score. ``shared`` adds the same noise to both images, so that
+score(A, B) = score(B, A) and score(A, A) = 1. That is right for duplicates and clustering, but it is another metric."""
 
 Role = Literal["query", "gallery"]
-"""The side of a pair that an image is on."""
+"""The side of a pair: the image that is asked with, or an image that is searched."""
 
 Similarity = Literal["cosine", "mse"]
-"""``cosine``: in [-1, 1], higher is closer. ``mse``: mean squared error, >= 0, lower is closer."""
+"""``cosine`` lies in [-1, 1], higher is closer. ``mse``, the mean squared error, is at least 0, lower is closer."""
 
 Directions = Literal["both", "query_to_candidate", "candidate_to_query"]
+"""Which image's tokens look up the other's; ``both`` averages the two directions, as published."""
 
 AttentionRule = Literal["eager", "lazy"]
-"""``eager``: a build computes every image's tensors. ``lazy``: it computes vectors only, which is far faster, and a
-search computes the tensors of the candidates that lack them."""
+"""``eager``: a build computes the tensors of every image. ``lazy``: a build computes vectors only, which is far faster,
+and a search computes the missing tensors of its candidates."""
 
 Parity = Literal["sound", "published"]
-"""Where the published code computes something else than it says: ``sound`` does what the method says,
-``published`` what the published numbers came from. Each model's docstring says what it changes."""
+"""Some published code differs from the paper. ``sound`` follows the paper, ``published`` follows the code behind the
+published numbers. The docstring of each model says where they differ."""
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+"""``auto`` takes a CUDA GPU, else an Apple GPU, else the CPU."""
 
 DtypeName = Literal["auto", "float32", "float16", "bfloat16"]
+"""The dtype that a model computes in; ``auto`` is the default of its device."""
 
 
 @dataclass(frozen=True)
 class Readout:
-    """How outputs are read before they are compared, elementwise: ``x``, or ``sqrt(max(x, 0) + floor)`` with a root.
+    """An elementwise map of attention outputs before they are compared.
 
-    The published score reads them as they are. The root is for values that are histograms: the cosine of two roots is
-    Bhattacharyya's coefficient, and the floor keeps empty bins comparable.
+    Without a root it is ``x``, as published. With a root it is ``sqrt(max(x, 0) + floor)``, for values that are
+    histograms: the cosine of two roots is the Bhattacharyya coefficient, and the floor keeps empty bins comparable.
     """
 
     root: bool = False

@@ -1,4 +1,4 @@
-"""The version, from the installed distribution's metadata."""
+"""The version of the installed distribution."""
 
 from importlib.metadata import PackageNotFoundError, version
 
@@ -6,7 +6,7 @@ DISTRIBUTION = "diffsim-retrieval"
 
 try:
     VERSION = version(DISTRIBUTION)
-except PackageNotFoundError:  # run from a tree that was never installed
+except PackageNotFoundError:  # run from a source tree that was never installed
     VERSION = "0+unknown"
 
 CREATED_BY = f"{DISTRIBUTION} {VERSION}"

@@ -1,4 +1,4 @@
-"""The options of ``diffsim-eval``; what other commands share with it lies in :mod:`cli.options`."""
+"""The options of ``diffsim-eval`` that no other command has; :mod:`cli.options` holds the shared ones."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,100 +6,125 @@ from typing import Annotated
 import typer
 
 from retrieval.evaluation.benchmarks.paper import Variant as VariantName
-from retrieval.metrics.base import MetricSettings
-from retrieval.types import AlphaRule, Branches, DtypeName, NoiseRule
-from retrieval.types import Parity as ParityName
 
-_DEFAULTS = MetricSettings()
-_OWN = "(default: the metric's own)"
-
-First = Annotated[Path, typer.Argument(metavar="A", help="An image: the query.")]
-Second = Annotated[Path, typer.Argument(metavar="B", help="An image that is compared with it.")]
+# What is measured.
+First = Annotated[Path, typer.Argument(metavar="A", help="The query image.")]
+Second = Annotated[Path, typer.Argument(metavar="B", help="The image to compare it with.")]
 BenchName = Annotated[str, typer.Argument(metavar="BENCH", help="A benchmark of `diffsim-eval list`.")]
-Source = Annotated[Path | None, typer.Argument(metavar="[DATA]", help="Its folder, or CSV; the same as --data.")]
+Source = Annotated[
+    Path | None, typer.Argument(metavar="DATA", help="Folder or CSV of the benchmark; the same as --data.")
+]
+Data = Annotated[Path | None, typer.Option("--data", help="Read the benchmark from this folder or CSV.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A folder of images.")]
 FolderOrIndex = Annotated[
     str, typer.Argument(metavar="PLACE", help="An index (a folder or s3://BUCKET/NAME.diffsim), or a folder of images.")
 ]
-Reports = Annotated[list[Path] | None, typer.Argument(metavar="[REPORT.json]...", help="Of bench --out FILE.json.")]
-
+Reports = Annotated[
+    list[Path] | None, typer.Argument(metavar="REPORT.json", help="Reports that `bench --out FILE.json` wrote.")
+]
 Metrics = Annotated[
-    list[str], typer.Option("--metric", "-m", metavar="NAMES", help="Metrics of `diffsim-eval list`: mini,ssim.")
+    list[str],
+    typer.Option(
+        "--metric", "-m", metavar="NAMES", help="Measure with these metrics of `diffsim-eval list`: mini,ssim."
+    ),
 ]
-OneMetric = Annotated[str, typer.Option("--metric", "-m", help="A metric of `diffsim-eval list`.")]
-CoarseMetric = Annotated[
-    str | None, typer.Option("--metric", "-m", help="Of a folder: a metric of `diffsim-eval list`.")
+OneMetric = Annotated[
+    str, typer.Option("--metric", "-m", metavar="NAME", help="Measure with this metric of `diffsim-eval list`.")
 ]
-Data = Annotated[Path | None, typer.Option("--data", help="The benchmark's folder, or CSV.")]
+
+# How a metric is computed.
 Weights = Annotated[
     list[str] | None,
-    typer.Option("--weights", metavar="DIR", help="Local weights: DIR for every metric, or METRIC=DIR; repeatable."),
+    typer.Option(
+        "--weights", metavar="DIR", help="Read weights from DIR for every metric, or METRIC=DIR for one (repeatable)."
+    ),
 ]
-Layer = Annotated[str | None, typer.Option("--layer", help=f"U_0, D_2, M, 11 ... {_OWN}")]
-Step = Annotated[int | None, typer.Option("--step", help=f"Denoising step as published: higher is less noise. {_OWN}")]
-ImageSize = Annotated[int | None, typer.Option("--image-size", help=f"Pixels a side. {_OWN}")]
-Parity = Annotated[
-    ParityName, typer.Option("--parity", help="published: as the published code computes where it slipped.")
+Layer = Annotated[
+    str | None, typer.Option("--layer", help="Read this layer: U_0, D_2, M, 11 ... (default: the metric's own)")
 ]
-BranchesOf = Annotated[Branches, typer.Option("--branches", help="Guidance branches of diffusion models.")]
-Noise = Annotated[
-    NoiseRule | None, typer.Option("--noise", help=f"pairwise is the published score, shared is symmetric. {_OWN}")
-]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of the noise and of drawn triplets.")]
-Prompt = Annotated[
-    str,
-    typer.Option("--prompt", help="Prompt of diffusion models; nights, as published: 'An image of a {category}'."),
+Step = Annotated[
+    int | None,
+    typer.Option("--step", help="Read this denoising step; higher is less noise. (default: the metric's own)"),
 ]
 Masks = Annotated[
-    Path | None, typer.Option("--masks", help="Of ffa: given masks, FOLDER/NAME.png, in place of rembg's.")
+    Path | None,
+    typer.Option("--masks", metavar="FOLDER", help="Give ffa the masks FOLDER/NAME.png in place of rembg's."),
 ]
-Dtype = Annotated[DtypeName, typer.Option("--dtype", help="The models' arithmetic.")]
-Alpha = Annotated[AlphaRule, typer.Option("--alpha", help="Composite alpha on white, or drop it as published.")]
 
-Ensemble = Annotated[bool, typer.Option("--ensemble", help="Also the majority vote of the metrics (three, five ...).")]
-Variant = Annotated[VariantName, typer.Option("--variant", help="Protocol of the published code, or of its text.")]
-Triplets = Annotated[int, typer.Option("--triplets", help="How many triplets are drawn (groups, sref, instantstyle).")]
-Originals = Annotated[Path | None, typer.Option("--originals", help="Of ip: the folder of the original images.")]
+# How a benchmark is run.
+Ensemble = Annotated[bool, typer.Option("--ensemble", help="Also measure the majority vote of the metrics.")]
+Variant = Annotated[VariantName, typer.Option("--variant", help="Follow the protocol of the published code or paper.")]
+Triplets = Annotated[int, typer.Option("--triplets", help="Draw this many triplets in groups, sref and instantstyle.")]
+Originals = Annotated[
+    Path | None, typer.Option("--originals", metavar="FOLDER", help="Find the original images of ip here.")
+]
 Out = Annotated[
-    list[Path] | None, typer.Option("--out", "-o", help="Also write FILE.csv, FILE.json or FILE.md; repeatable.")
+    list[Path] | None,
+    typer.Option("--out", "-o", metavar="FILE", help="Also write FILE.csv, FILE.json or FILE.md (repeatable)."),
 ]
 Cache = Annotated[
-    Path | None, typer.Option("--cache", help="Keep features in this folder: a run that was stopped goes on there.")
+    Path | None,
+    typer.Option("--cache", metavar="FOLDER", help="Keep features here, so that a stopped run can go on."),
 ]
-TrecRun = Annotated[Path | None, typer.Option("--trec", help="Of groups: write FOLDER/METRIC.run and FOLDER/qrels.")]
+TrecRun = Annotated[
+    Path | None,
+    typer.Option("--trec", metavar="FOLDER", help="Also write the rankings of groups as FOLDER/METRIC.run and qrels."),
+]
 
-Queries = Annotated[list[Path] | None, typer.Option("--query", help="A query; repeatable. (default: three of DIR)")]
-Neighbours = Annotated[int, typer.Option("-k", "--top", help="How many neighbours.")]
-Picture = Annotated[Path, typer.Option("--out", "-o", help="The picture to write.")]
-Layers = Annotated[str, typer.Option("--layers", metavar="NAMES", help="Layers: D_2,M,U_0.")]
-Steps = Annotated[str, typer.Option("--steps", metavar="NUMBERS", help="Denoising steps as published: 500,750,900.")]
-ImageSizes = Annotated[
-    str | None, typer.Option("--image-sizes", metavar="NUMBERS", help=f"Resolutions to sweep: 512,768. {_OWN}")
+# figure and sweep.
+Queries = Annotated[
+    list[Path] | None, typer.Option("--query", help="Search with this image (repeatable). (default: three of DIR)")
 ]
-CoarseEncoder = Annotated[
+Neighbours = Annotated[int, typer.Option("-k", "--top", help="Look at this many nearest images.")]
+Picture = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Draw this picture.")]
+Layers = Annotated[str, typer.Option("--layers", metavar="NAMES", help="Sweep these layers: D_2,M,U_0.")]
+Steps = Annotated[
+    str, typer.Option("--steps", metavar="NUMBERS", help="Sweep these denoising steps, as published: 500,750,900.")
+]
+ImageSizes = Annotated[
+    str | None,
+    typer.Option(
+        "--image-sizes", metavar="NUMBERS", help="Sweep these resolutions: 512,768. (default: the metric's own)"
+    ),
+]
+CsvOut = Annotated[
+    Path | None, typer.Option("--csv", metavar="FILE", help="Also write the numbers as FILE.csv, .json or .md.")
+]
+
+# coarse-recall.
+RecallMetric = Annotated[
+    str | None,
+    typer.Option("--metric", "-m", metavar="NAME", help="For a folder: the metric that ranks its images exactly."),
+]
+RecallEncoder = Annotated[
     str | None,
     typer.Option(
         "--encoder",
         metavar="NAME[=DIR]",
-        help="Of a folder: clip, dinov2, subject, descriptor. (default: descriptor)",
+        help="For a folder: the encoder (clip, dinov2, subject, descriptor). (default: descriptor)",
     ),
 ]
-QuerySeed = Annotated[int, typer.Option("--seed", help="Of an index: which of its images are drawn as queries.")]
-QueryCount = Annotated[int, typer.Option("--queries", min=1, help="Of an index: so many of its images are queries.")]
-CandidateCounts = Annotated[str, typer.Option("--candidates", metavar="NUMBERS", help="Numbers of candidates.")]
-CsvOut = Annotated[Path | None, typer.Option("--csv", help="Also write the numbers as FILE.csv, .json or .md.")]
+CandidateCounts = Annotated[
+    str, typer.Option("--candidates", metavar="NUMBERS", help="Measure recall for these numbers of candidates.")
+]
+QueryCount = Annotated[int, typer.Option("--queries", min=1, help="For an index: search with this many of its images.")]
+QuerySeed = Annotated[int, typer.Option("--seed", help="For an index: draw the queries with this seed.")]
 
-# Of tune.
+# tune.
 Encoder = Annotated[
-    str,
-    typer.Option("--encoder", metavar="NAME[=DIR]", help="What is tuned: clip or dinov2, of the weights in DIR."),
+    str, typer.Option("--encoder", metavar="NAME[=DIR]", help="Tune clip or dinov2; DIR holds its weights.")
 ]
 TuneTriplets = Annotated[
-    Path, typer.Option("--triplets", metavar="FILE.csv", help="NIGHTS's data.csv, or reference,nearer,farther.")
+    Path,
+    typer.Option(
+        "--triplets", metavar="FILE.csv", help="Learn from NIGHTS's data.csv, or from reference,nearer,farther."
+    ),
 ]
-TunedFolder = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The folder to make for the encoder.")]
-Epochs = Annotated[int, typer.Option("--epochs", help="Passes over the triplets.")]
-Rank = Annotated[int, typer.Option("--rank", help="LoRA's rank; its alpha is twice that, as published.")]
-LearningRate = Annotated[float, typer.Option("--learning-rate", help="Adam's.")]
-TuneBatch = Annotated[int, typer.Option("--batch-size", help="Triplets a step.")]
-TuneSeed = Annotated[int, typer.Option("--seed", help="Of the order, the dropout and what is held out.")]
+TunedFolder = Annotated[
+    Path, typer.Option("--out", "-o", metavar="DIR", help="Write the tuned encoder to this new folder.")
+]
+Epochs = Annotated[int, typer.Option("--epochs", help="Learn from all triplets this many times.")]
+Rank = Annotated[int, typer.Option("--rank", help="Rank of LoRA; its alpha is twice the rank, as published.")]
+LearningRate = Annotated[float, typer.Option("--learning-rate", help="Learning rate of Adam.")]
+TuneBatch = Annotated[int, typer.Option("--batch-size", help="Learn from this many triplets per step.")]
+TuneSeed = Annotated[int, typer.Option("--seed", help="Seed of the order, the dropout and the held-out triplets.")]

@@ -1,54 +1,56 @@
-"""The sub-commands of ``diffsim-eval`` that draw: figure and sweep."""
+"""``diffsim-eval figure`` and ``sweep``, which draw their results."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from cli import options
 from cli.eval import options as opt
-from cli.eval.loading import chosen_metrics, kept_in, load_all, numbers_of, place_of, weights_by_metric
-from cli.parsing import parse_names
-from cli.process import speaker, stopping, work_offline
-from cli.progress import TaskProgress
+from cli.eval.loading import chosen_metrics, load_all
+from cli.option_groups import BenchmarkOptions, MetricOptions, Place, Speech, decode_rules, expand_groups
+from cli.parsing import parse_names, parse_numbers
+from cli.process import stopping, work_offline
+from cli.progress import ProgressBar
 from retrieval.metrics.base import MetricSettings
-from retrieval.settings import EngineSettings
 
 if TYPE_CHECKING:
     from retrieval.evaluation.measures import Measurement
 
 pictures = typer.Typer()
-DEFAULTS = MetricSettings()
-DEVICE = EngineSettings().device
+SIMILARITY = MetricSettings().similarity
 
 
 @pictures.command()
+@expand_groups
 def figure(
     folder: opt.Folder,
     metric: opt.Metrics,
     out: opt.Picture,
+    *,
     query: opt.Queries = None,
     k: opt.Neighbours = 4,
     weights: opt.Weights = None,
-    device: options.Device = DEVICE,
-    offline: options.Offline = False,
-    quiet: options.Quiet = False,
+    where: Place,
+    speech: Speech,
 ) -> None:
-    """Draw the nearest images of some queries in DIR, a row a metric: the paper's retrieval figures."""
-    work_offline(offline)
-    names = chosen_metrics(metric)
+    """Draw the nearest images of some queries in DIR, one row per metric, as the paper's retrieval figures do."""
+    work_offline(where.offline)
+    names, speaker = chosen_metrics(metric), speech.speaker()
     from retrieval.drawing.sheet_file import check_sheet
     from retrieval.evaluation.figure import draw_figure
     from retrieval.evaluation.runner import Run
 
     check_sheet(out)
-    loaded = load_all(names, DEFAULTS, weights_by_metric(weights, names), device, offline)
-    with TaskProgress(quiet) as progress:
-        draw_figure(folder, query or [], out, Run(metrics=loaded, progress=progress.show), k)
-    speaker(quiet)(f"drawn: {out}")
+    loaded = load_all(names, MetricOptions(**vars(where), weights=weights), speaker)
+    with ProgressBar(speaker) as bar:
+        draw_figure(folder, query or [], out, Run(metrics=loaded, on_progress=bar.show), k)
+    speaker.say(f"drew {out}")
 
 
 @pictures.command()
+@expand_groups
 def sweep(
     bench: opt.BenchName,
     metric: opt.OneMetric,
@@ -56,54 +58,53 @@ def sweep(
     steps: opt.Steps,
     out: opt.Picture,
     source: opt.Source = None,
-    data: opt.Data = None,
-    variant: opt.Variant = "code",
-    triplets: opt.Triplets = 2000,
-    originals: opt.Originals = None,
+    *,
+    bench_data: BenchmarkOptions,
     weights: opt.Weights = None,
     image_sizes: opt.ImageSizes = None,
-    similarity: options.Similarity = DEFAULTS.similarity,
-    seed: opt.Seed = DEFAULTS.seed,
-    alpha: opt.Alpha = "white",
+    similarity: options.Similarity = SIMILARITY,
+    seed: options.Seed = None,
     csv: opt.CsvOut = None,
-    cache: opt.Cache = None,
-    device: options.Device = DEVICE,
-    offline: options.Offline = False,
-    quiet: options.Quiet = False,
+    where: Place,
+    speech: Speech,
 ) -> None:
-    """Draw a heat map of triplet accuracy over layers, denoising steps and resolutions of a diffusion metric."""
-    work_offline(offline)
-    place, levels = place_of(bench, source, data), numbers_of(steps)
-    from retrieval.drawing.heatmap import check_heatmap, draw_heatmap, write_heatmap
-    from retrieval.errors import UsageError
-    from retrieval.evaluation.benchmarks.paper import BenchOptions
-    from retrieval.evaluation.report import check_report, write_report
+    """Draw a heat map of triplet accuracy over the layers, denoising steps and resolutions of a diffusion metric."""
+    work_offline(where.offline)
+    place, levels, names = bench_data.place(bench, source), parse_numbers(steps), parse_names(layers)
+    sizes = [None] if image_sizes is None else [*parse_numbers(image_sizes)]
+    speaker, how = speech.speaker(), MetricOptions(**vars(where), weights=weights, similarity=similarity, seed=seed)
+    from retrieval.drawing.heatmap import check_heatmap
+    from retrieval.evaluation.report import check_report
+    from retrieval.evaluation.runner import Run
     from retrieval.evaluation.sweep import sweep as run_sweep
-    from retrieval.images.decoding import DecodeRules
-    from retrieval.metrics.aas import ExtractorMetric
 
     check_heatmap(out)
     if csv is not None:
         check_report(csv)
-    wanted = parse_names(layers)
-    sizes = [None] if image_sizes is None else [*numbers_of(image_sizes)]
+    protocol, rules, cache = bench_data.protocol(how.settings().seed), decode_rules(bench_data.alpha), bench_data.cache
     rows: list[tuple[str, list[Measurement]]] = []
-    with stopping(lambda: kept_in(cache)), TaskProgress(quiet) as progress:
+    with stopping(bench_data.kept), ProgressBar(speaker) as bar:
         for size in sizes:
-            settings = MetricSettings(image_size=size, similarity=similarity, seed=seed)
-            loaded = load_all([metric], settings, weights_by_metric(weights, [metric]), device, offline)[metric]
-            if not isinstance(loaded, ExtractorMetric):
-                raise UsageError(
-                    f"{metric} has no layers and steps to sweep; diffsim-s, diffsim-c, diffsim-xl and dit have"
-                )
-            chosen = BenchOptions(variant, seed, triplets, originals)
-            rules = DecodeRules(alpha=alpha)
-            found = run_sweep(bench, place, loaded, wanted, levels, chosen, rules, progress.show, cache)
+            loaded = load_all([metric], replace(how, image_size=size), speaker)
+            run = Run(loaded, protocol, rules, cache, on_progress=bar.show)
+            found = run_sweep(bench, place, metric, names, levels, run)
             ending = "" if size is None else f" {size} px"
-            rows += [(layer + ending, [found[layer, step] for step in levels]) for layer in wanted]
+            rows += [(layer + ending, [found[layer, step] for step in levels]) for layer in names]
+    _draw_sweep(out, f"{metric}, {bench}: triplet accuracy, %", rows, levels)
+    _print_sweep(metric, rows, levels, csv)
+    speaker.say(f"drew {out}")
+
+
+def _draw_sweep(out: Path, title: str, rows: "list[tuple[str, list[Measurement]]]", levels: list[int]) -> None:
+    from retrieval.drawing.heatmap import draw_heatmap, write_heatmap
+
     values = [[measurement.value for measurement in row] for _, row in rows]
-    title = f"{metric}, {bench}: triplet accuracy, %"
     write_heatmap(out, draw_heatmap(values, [name for name, _ in rows], [str(step) for step in levels], title))
+
+
+def _print_sweep(metric: str, rows: "list[tuple[str, list[Measurement]]]", levels: list[int], csv: Path | None) -> None:
+    from retrieval.evaluation.report import write_report
+
     named = [
         replace(m, metric=f"{metric} {name} at {step}")
         for name, row in rows
@@ -113,4 +114,3 @@ def sweep(
         write_report(csv, named)
     for measurement in named:
         print(f"{measurement.metric}\t{100 * measurement.value:.2f}")
-    speaker(quiet)(f"drawn: {out}")

@@ -1,4 +1,4 @@
-"""``diffsim-eval tune``: fit a coarse encoder to choices of people."""
+"""``diffsim-eval tune``: fit an encoder to the choices of people."""
 
 from pathlib import Path
 
@@ -6,32 +6,33 @@ import typer
 
 from cli import options
 from cli.eval import options as opt
+from cli.option_groups import Place, Speech, expand_groups
 from cli.output import print_json
-from cli.process import speaker, work_offline
-from cli.progress import TaskProgress
-from retrieval.settings import EngineSettings
+from cli.process import work_offline
+from cli.progress import ProgressBar
 
 tuning = typer.Typer()
-DEVICE = EngineSettings().device
 
 
 @tuning.command()
+@expand_groups
 def tune(
     triplets: opt.TuneTriplets,
     encoder: opt.Encoder,
     out: opt.TunedFolder,
+    *,
     epochs: opt.Epochs = 8,
     rank: opt.Rank = 16,
     learning_rate: opt.LearningRate = 3e-4,
     batch_size: opt.TuneBatch = 32,
     seed: opt.TuneSeed = 1234,
-    device: options.Device = DEVICE,
-    offline: options.Offline = False,
+    where: Place,
     as_json: options.AsJson = False,
-    quiet: options.Quiet = False,
+    speech: Speech,
 ) -> None:
-    """Fit clip or dinov2 to triplets with LoRA; the folder it writes is an encoder: --encoders clip=FOLDER."""
-    work_offline(offline)
+    """Fit clip or dinov2 to triplets with LoRA. Use the new folder as an encoder: --encoders clip=FOLDER."""
+    work_offline(where.offline)
+    speaker = speech.speaker()
     from dataclasses import asdict
 
     from retrieval.devices.selection import choose_device
@@ -46,13 +47,14 @@ def tune(
     name, _, home = encoder.partition("=")
     check_tunable(name)
     train, held_out = read_tuning_triplets(triplets, seed)
-    embedder = load_embedder(name, Path(home) if home else None, choose_device(device), offline)
+    embedder = load_embedder(name, Path(home) if home else None, choose_device(where.device), where.offline)
     assert isinstance(embedder, ViTEmbedder)
-    with TaskProgress(quiet) as progress:
-        tuned = fit(embedder, train, held_out, out, settings, progress.show)
+    with ProgressBar(speaker) as bar:
+        tuned = fit(embedder, train, held_out, out, settings, bar.show)
     if as_json:
         print_json(asdict(tuned))
     else:
         shares = f"{100 * tuned.before:.1f} % before, {100 * tuned.after:.1f} % after"
         print(f"right on {tuned.count} held-out triplets: {shares}")
-    speaker(quiet)(f"{tuned.trained} triplets, {tuned.parameters} numbers; use it with: --encoders {name}={out}")
+    speaker.detail(f"learnt from {tuned.trained} triplets; {tuned.parameters} parameters")
+    speaker.say(f"use it with: diffsim-index build SOURCE --encoders {name}={out}")

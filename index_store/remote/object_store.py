@@ -1,7 +1,7 @@
-"""Objects in a bucket: read, read in ranges, write, write under a condition, list, delete. Knows no index.
+"""Objects in a bucket: read, read in ranges, write, write under a condition, list, delete. Knows nothing of indexes.
 
-Credentials, region and endpoint come from the usual ``AWS_*`` variables. What goes wrong is a RemoteStoreError that
-names the object; an object that is not there is a FileNotFoundError, or None.
+Credentials, region and endpoint come from the usual ``AWS_*`` variables. Every failure is a RemoteStoreError that names
+the object; a missing object is a FileNotFoundError, or None.
 """
 
 import os
@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -18,18 +17,18 @@ from index_store.errors import RemoteStoreError, UsageError
 
 if TYPE_CHECKING:
     from obstore import PutMode, UpdateVersion
-    from obstore.store import S3Store
+    from obstore.store import ClientConfig, RetryConfig, S3Config, S3Store
 
 SCHEME = "s3"
 ENDPOINT_VARIABLE = "AWS_ENDPOINT_URL"
-_RETRIES, _RETRY_TIMEOUT = 4, timedelta(seconds=60)
-_DELETED_AT_ONCE = 500
+RETRIES, RETRY_TIMEOUT = 4, timedelta(seconds=60)
+DELETED_AT_ONCE = 500
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True)
 class Version:
-    """Which of an object's contents: what a conditional write is held to."""
+    """Identifies one content of an object; a conditional write replaces only that content."""
 
     e_tag: str | None
     version: str | None = None
@@ -37,7 +36,7 @@ class Version:
 
 @dataclass(frozen=True)
 class StoredObject:
-    """An object as it was read."""
+    """An object's content and version when it was read."""
 
     data: bytes
     version: Version
@@ -54,7 +53,7 @@ class Entry:
 
 
 class ObjectStore:
-    """The objects below one URL; ``key`` is what follows it. Safe in many threads."""
+    """The objects below one URL; a ``key`` is the rest of an object's URL. Safe in many threads."""
 
     def __init__(self, url: str, store: "S3Store") -> None:
         """Take an opened store; see :func:`open_store`."""
@@ -65,8 +64,8 @@ class ObjectStore:
         return f"{self.url}/{key}"
 
     def get(self, key: str) -> StoredObject | None:
-        """Read an object; None where there is none."""
-        with self._asking(key):
+        """Read an object; None if it does not exist."""
+        with self._reporting(key):
             try:
                 found = self._store.get(key)
                 data = bytes(found.bytes())
@@ -76,28 +75,28 @@ class ObjectStore:
         return StoredObject(data, Version(meta["e_tag"], meta["version"]), meta["last_modified"])
 
     def tail(self, key: str, length: int) -> tuple[bytes, int]:
-        """Return an object's last ``length`` bytes, and where they begin."""
-        with self._asking(key):
+        """Return an object's last ``length`` bytes and their offset."""
+        with self._reporting(key):
             found = self._store.get(key, options={"range": {"suffix": length}})
             return bytes(found.bytes()), found.range[0]
 
     def ranges(self, key: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:
-        """Return byte ranges ``(start, length)`` of an object, asked for in parallel; close ones in one request."""
+        """Return byte ranges ``(start, length)`` of an object, fetched in parallel; close ones in one request."""
         starts, lengths = [start for start, _ in spans], [length for _, length in spans]
-        with self._asking(key):
+        with self._reporting(key):
             return [bytes(part) for part in self._store.get_ranges(key, starts=starts, lengths=lengths)]
 
     def put(self, key: str, content: bytes | Path) -> None:
         """Write an object; a large file in parts."""
-        with self._asking(key):
+        with self._reporting(key):
             self._store.put(key, content)
 
     def create(self, key: str, data: bytes) -> Version | None:
-        """Write an object that is not there yet; None where it is."""
+        """Write an object that does not exist yet; None if it exists."""
         return self._put_if(key, data, "create")
 
     def replace(self, key: str, data: bytes, version: Version) -> Version | None:
-        """Replace an object that is still ``version``; None where it is not."""
+        """Replace an object whose content is still ``version``; None if it has changed."""
         only: UpdateVersion = {"e_tag": version.e_tag}
         if version.version is not None:
             only["version"] = version.version
@@ -106,7 +105,7 @@ class ObjectStore:
     def _put_if(self, key: str, data: bytes, mode: "PutMode") -> Version | None:
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-        with self._asking(key):
+        with self._reporting(key):
             try:
                 stored = self._store.put(key, data, mode=mode, use_multipart=False)
             except (AlreadyExistsError, PreconditionError, FileNotFoundError):
@@ -115,37 +114,41 @@ class ObjectStore:
 
     def list(self, folder: str) -> Iterator[Entry]:
         """Yield every object whose key begins with ``folder/``."""
-        with self._asking(folder):
+        with self._reporting(folder):
             for batch in self._store.list(folder):
                 for meta in batch:
                     yield Entry(meta["path"], meta["size"], meta["last_modified"])
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Delete objects; those that are not there are passed over."""
-        for start in range(0, len(keys), _DELETED_AT_ONCE):
-            with self._asking(keys[start]):
+        """Delete objects; skip missing ones."""
+        for start in range(0, len(keys), DELETED_AT_ONCE):
+            with self._reporting(keys[start]):
                 try:
-                    self._store.delete(list(keys[start : start + _DELETED_AT_ONCE]))
+                    self._store.delete(list(keys[start : start + DELETED_AT_ONCE]))
                 except FileNotFoundError:
                     continue
 
     @contextmanager
-    def _asking(self, key: str) -> Iterator[None]:
+    def _reporting(self, key: str) -> Iterator[None]:
         from obstore.exceptions import BaseError
 
         try:
             yield
         except BaseError as error:
-            said = " ".join(str(error).split("\n\nDebug source")[0].split())
             raise RemoteStoreError(
-                f"{self.where(key)} can't be reached ({said[:300]}); check the AWS_* variables and the network, then "
-                "run the same command again"
+                f"{self.where(key)} can't be reached ({_reason(error)}); check the AWS_* variables and the network, "
+                "then run the same command again"
             ) from error
 
 
-@lru_cache(maxsize=16)
 def open_store(url: str, endpoint: str | None) -> ObjectStore:
-    """Open the store at ``s3://bucket/prefix``, as :func:`parse_url` returns it; nothing is sent yet.
+    """Open the store at ``s3://bucket/prefix``, as :func:`parse_url` returns it; sends nothing yet.
+
+    Its connections end with the object, so hold it for as long as it is used.
+
+    Args:
+        url: of a bucket and a prefix.
+        endpoint: of a server other than AWS; None for AWS.
 
     Raises:
         RemoteStoreError: obstore is not installed, or the AWS_* variables make no sense.
@@ -156,33 +159,38 @@ def open_store(url: str, endpoint: str | None) -> ObjectStore:
     except ImportError as error:
         raise RemoteStoreError(f"{url} needs obstore: pip install 'diffsim-retrieval[s3]'") from error
     bucket, _, prefix = url.removeprefix(f"{SCHEME}://").partition("/")
-    local = endpoint is not None and urlsplit(endpoint).hostname in _LOOPBACK
+    server: S3Config = {} if endpoint is None else {"endpoint": endpoint}
+    plain: ClientConfig | None = {"allow_http": True} if _is_local(endpoint) else None
+    retries: RetryConfig = {"max_retries": RETRIES, "retry_timeout": RETRY_TIMEOUT}
     try:
-        store = S3Store(
-            bucket,
-            prefix=prefix,
-            endpoint=endpoint,
-            client_options={"allow_http": True} if local else None,
-            retry_config={"max_retries": _RETRIES, "retry_timeout": _RETRY_TIMEOUT},
-        )
+        store = S3Store(bucket, prefix=prefix, config=server, client_options=plain, retry_config=retries)
     except BaseError as error:
-        raise RemoteStoreError(f"{url} can't be opened ({error}); check the AWS_* variables") from error
+        raise RemoteStoreError(f"{url} can't be opened ({_reason(error)}); check the AWS_* variables") from error
     return ObjectStore(url, store)
 
 
+def _is_local(endpoint: str | None) -> bool:
+    return endpoint is not None and urlsplit(endpoint).hostname in _LOOPBACK
+
+
+def _reason(error: Exception) -> str:
+    """Return an obstore error as part of one line, without its debug output."""
+    return " ".join(str(error).split("\n\nDebug source")[0].split())[:300]
+
+
 def configured_endpoint() -> str | None:
-    """Return the endpoint that the environment names; None for AWS itself."""
+    """Return the endpoint in the environment; None for AWS itself."""
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get(ENDPOINT_VARIABLE) or None
 
 
 def is_url(text: str) -> bool:
-    """Say whether ``text`` is a URL and no path."""
+    """Say whether ``text`` is a URL, not a path."""
     scheme, separator, _ = text.partition("://")
     return bool(separator) and scheme.isalnum()
 
 
 def parse_url(text: str) -> str:
-    """Return ``s3://bucket/prefix`` without slashes too many.
+    """Return ``s3://bucket/prefix`` without superfluous slashes.
 
     Raises:
         UsageError: another scheme, or no bucket or prefix.
@@ -192,16 +200,5 @@ def parse_url(text: str) -> str:
         raise UsageError(f"an index can't be at {text}: only folders and {SCHEME}://BUCKET/NAME.diffsim are known")
     parts = [part for part in rest.split("/") if part]
     if len(parts) < 2 or rest.startswith("/"):
-        raise UsageError(f"{text} names no place of an index: {SCHEME}://BUCKET/NAME.diffsim is needed")
+        raise UsageError(f"{text} does not name an index: {SCHEME}://BUCKET/NAME.diffsim is needed")
     return f"{SCHEME}://{'/'.join(parts)}"
-
-
-@lru_cache(maxsize=4096)
-def _tail(store: ObjectStore, key: str, length: int) -> tuple[bytes, int]:
-    """Remember the indexes of shards: objects of one name never change, and a damaged one fails its checksum."""
-    return store.tail(key, length)
-
-
-def forget_tails() -> None:
-    """Read the indexes of remote shards again from now on."""
-    _tail.cache_clear()

@@ -1,13 +1,15 @@
-"""From what people call an index to a folder that shows it; a mirror is brought up to date on the way.
+"""Turn an index's path or URL into a local folder that shows it; for a URL, bring the mirror up to date.
 
-A pull fetches what is small and new, checks it, and replaces the mirror's CURRENT last: where it was interrupted, the
-mirror shows what it showed before.
+A pull fetches small files that are new, checks them, and replaces the mirror's CURRENT last. So an interrupted pull
+leaves the mirror showing the generation that it showed before.
 """
 
 import hashlib
+import logging
 import os
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import google_crc32c
@@ -19,11 +21,13 @@ from index_store.generation import Generation, decode_current, read_generation
 from index_store.layout import Layout
 from index_store.locate import is_index
 from index_store.lock import writer_lock
-from index_store.remote.mirror import CURRENT, Mirror, MirrorState, find_mirror, held_by, in_parallel
-from index_store.remote.object_store import SCHEME, StoredObject, configured_endpoint, forget_tails, is_url, parse_url
+from index_store.remote.mirror import CURRENT, Mirror, MirrorState, find_mirror, in_parallel
+from index_store.remote.object_store import SCHEME, StoredObject, configured_endpoint, is_url, parse_url
+
+LOG = logging.getLogger(__name__)
 
 MIRRORS_VARIABLE = "DIFFSIM_MIRRORS"
-_WAIT = 60.0  # seconds for another process that makes the same mirror
+WAIT_SECONDS = 60.0  # for another process that makes the same mirror
 _Wanted = tuple[str, FileRecord | str]
 """A file's path below the index, and its size and CRC-32C, or its SHA-256."""
 
@@ -32,17 +36,17 @@ def local_root(index: str | Path, fresh: bool = False) -> Path:
     """Return the folder of the index at a path or ``s3://`` URL; there may be no index yet.
 
     Args:
-        index: what a user named.
-        fresh: believe nothing that the mirror holds, and fetch all of it again, damaged or not.
+        index: the path or URL that a user named.
+        fresh: trust no file of the mirror, and fetch every small file again as it is, missing or damaged.
 
     Raises:
-        UsageError: a URL that can't be an index's.
+        UsageError: the URL can't name an index.
         IndexCorruptError: a file in the store is missing or damaged.
         RemoteStoreError: the store can't be reached, or obstore is not installed.
     """
     text = str(index)
     if isinstance(index, Path) and text.startswith(f"{SCHEME}:/"):
-        text = text.replace(":/", "://", 1)  # pathlib takes one slash for as good as two
+        text = text.replace(":/", "://", 1)  # pathlib turns two slashes into one
     if not is_url(text):
         return Path(index)
     url, endpoint = parse_url(text), configured_endpoint()
@@ -50,23 +54,22 @@ def local_root(index: str | Path, fresh: bool = False) -> Path:
     with writing(layout.root):
         layout.root.mkdir(parents=True, exist_ok=True)
     if not layout.remote.exists():
-        Mirror(layout, MirrorState(url, endpoint)).note()
+        state = MirrorState(url, endpoint)
+        Mirror(layout, state).save(state)
     _pull(layout, fresh)
     return layout.root
 
 
 def existing_root(index: str | Path, fresh: bool = False) -> Path:
-    """Return what :func:`local_root` does, or raise IndexNotFoundError where a URL leads to no index."""
+    """Return what :func:`local_root` does; IndexNotFoundError if there is no index at a URL."""
     root = local_root(index, fresh)
     if root != Path(index) and not is_index(root):
-        raise IndexNotFoundError(
-            f"there is no index at {index}; make one with: diffsim-index build FOLDER --index {index}"
-        )
+        raise IndexNotFoundError(f"there is no index at {index}", advice="make-index", index=index)
     return root
 
 
 def mirror_folder(url: str, endpoint: str | None) -> Path:
-    """Return where the mirror of an index lies: below $DIFFSIM_MIRRORS, else in the user's cache folder."""
+    """Return the folder of an index's mirror: below $DIFFSIM_MIRRORS, else in the user's cache folder."""
     caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = os.environ.get(MIRRORS_VARIABLE) or Path(caches) / "diffsim"
     digest = hashlib.sha256(f"{endpoint or ''} {url}".encode()).hexdigest()
@@ -74,8 +77,8 @@ def mirror_folder(url: str, endpoint: str | None) -> Path:
 
 
 def _pull(layout: Layout, fresh: bool) -> None:
-    """Bring the mirror up to date; where a writer holds it, that writer keeps it so, or is about to make the index."""
-    deadline = time.monotonic() + _WAIT
+    """Bring the mirror up to date, unless a writer holds it: then it is up to date, or the index is being made."""
+    deadline = time.monotonic() + WAIT_SECONDS
     while True:
         mirror = _mirror(layout)
         found = mirror.store.get(CURRENT)
@@ -113,25 +116,27 @@ def _update(mirror: Mirror, found: StoredObject | None, fresh: bool) -> None:
         return
     if fresh:
         shutil.rmtree(layout.root / "attention", ignore_errors=True)
-        forget_tails()
     generation = _fetch_generation(mirror, found)
-    state = held_by(generation, found)
-    if not mirror.state.segments.items() & state["segments"].items():
-        shutil.rmtree(layout.cache, ignore_errors=True)  # it may be another index by now: its ids mean other images
+    LOG.info("%s: bringing the mirror %s up to generation %d", store.url, layout.root, generation.number)
+    state = replace(mirror.state.showing(generation, found.version), swept=False)
+    if not mirror.state.segments.items() & state.segments.items():
+        shutil.rmtree(layout.cache, ignore_errors=True)  # by now it may be another index, whose ids mean other images
     in_parallel(lambda wanted: _fetch(mirror, wanted, fresh), _small_files(layout, generation))
     atomic_write(layout.current, found.data)
-    mirror.note(**state)
+    mirror.save(state)
     clear_uncommitted(layout, generation)
 
 
 def _forget(mirror: Mirror) -> None:
-    """Empty a mirror whose index is not in the store, or not any more."""
+    """Empty a mirror whose index is not in the store (any more)."""
     layout = mirror.layout
+    if layout.current.exists():
+        LOG.warning("%s: the index is gone from the store; emptying the mirror %s", mirror.store.url, layout.root)
     layout.current.unlink(missing_ok=True)
     for path in layout.root.iterdir():
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
-    mirror.note(e_tag=None, version=None, segments={}, projections=(), swept=False)
+    mirror.save(MirrorState(mirror.state.url, mirror.state.endpoint))
 
 
 def _fetch_generation(mirror: Mirror, found: StoredObject) -> Generation:
@@ -152,7 +157,7 @@ def _fetch_generation(mirror: Mirror, found: StoredObject) -> Generation:
 
 
 def _small_files(layout: Layout, generation: Generation) -> list[_Wanted]:
-    """Return all that a generation names but its tensors."""
+    """Return every file that a generation names, except tensors."""
     wanted: list[_Wanted] = []
     for segment in generation.segments:
         folder = layout.segment(segment.name).relative_to(layout.root).as_posix()
@@ -163,7 +168,7 @@ def _small_files(layout: Layout, generation: Generation) -> list[_Wanted]:
 
 
 def _fetch(mirror: Mirror, wanted: _Wanted, fresh: bool) -> None:
-    """Fetch one file unless the mirror has it whole; a ``fresh`` one as it is, missing or damaged."""
+    """Fetch one file unless the mirror has it whole; if ``fresh``, always, and accept it missing or damaged."""
     (key, expected), store = wanted, mirror.store
     path = mirror.layout.root / key
     if not fresh and path.exists() and _is_as_expected(path.read_bytes(), expected):

@@ -1,9 +1,8 @@
-"""Write and read the tensor cache: a Zarr v3 group of the arrays that the codec names, ``[rows, ...]`` each.
+"""Write and read attention tensors: a Zarr v3 group of the arrays that the codec names, ``[rows, ...]`` each.
 
-One image is one uncompressed inner chunk with its CRC-32C; a shard holds many. Any Zarr v3 library can read that, and
-zarr-python writes what describes the arrays. Shards are written and read here, since an uncompressed chunk is a byte
-range of its shard: a tenth of the time, no row is left out because it is all zeros, and a missing shard can never be
-taken for zeros.
+One image is one uncompressed inner chunk with its CRC-32C; a shard holds many. Any Zarr v3 library can read the group,
+and zarr-python writes its metadata. This module writes and reads the shards itself, as byte ranges: that takes a tenth
+of the time. It also stores rows of zeros, which zarr-python leaves out, so that a lost row is never taken for zeros.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +21,7 @@ from index_store.errors import DiffSimError, IndexIncompatibleError
 from index_store.files import corrupt, reading, writing
 from index_store.generation import AttentionRecord
 from index_store.tensors.background_writer import BackgroundWriter
-from index_store.tensors.shards import Shard, open_shard, shards_at_once
+from index_store.tensors.shards import LocalShards, Shard, Shards
 
 Tensors = Mapping[str, NDArray[Any]]
 """The codec's arrays by name, ``[rows, ...]`` each: for qkv-float16 ``[rows, branches, heads, tokens, head_dim]``."""
@@ -35,9 +34,9 @@ _ENTRY = np.dtype([("offset", "<u8"), ("size", "<u8")])
 
 
 class AttentionWriter:
-    """Append rows of one mode to a new group; whole shards reach the disk as they fill, the rest at :meth:`close`.
+    """Append rows of one mode to a new group; full shards are written at once, the last one at :meth:`close`.
 
-    Shards are put together, written and flushed in threads of their own (:class:`BackgroundWriter`).
+    A :class:`BackgroundWriter` assembles, writes and flushes the shards in its own threads.
     """
 
     def __init__(
@@ -50,10 +49,10 @@ class AttentionWriter:
         """Create the group at ``path``.
 
         Args:
-            path: a folder that is not there yet.
+            path: a folder that does not exist yet.
             row_shapes: the shape of one row of each array of ``codec``.
             codec: a name in :data:`index_store.codecs.CODECS`.
-            files: shared with other writers, so that they bound each other; by default its own.
+            files: shared with other writers, so that all of them together bound the memory; by default its own.
         """
         self._codec = find_codec(codec)
         dtypes = {array.name: np.dtype(array.dtype) for array in self._codec.arrays}
@@ -87,13 +86,11 @@ class AttentionWriter:
             }
 
     def append(self, tensors: Tensors) -> None:
-        """Append rows that the codec encoded, which made sure that all their numbers are finite.
-
-        The arrays must not be changed afterwards.
+        """Append rows that the codec encoded, and so checked to be finite. Do not change the arrays afterwards.
 
         Raises:
             ValueError: another shape or dtype than the group's.
-            DiffSimError: rows that were appended before could not be written.
+            DiffSimError: earlier rows could not be written.
         """
         count = len(next(iter(tensors.values())))
         for name, waiting in self._waiting.items():
@@ -109,9 +106,9 @@ class AttentionWriter:
         return len(next(iter(self._waiting.values())))
 
     def close(self) -> AttentionRecord:
-        """Write what waits, wait until all is written and flushed, and return the record for the generation.
+        """Write the last shard, wait until all shards are flushed, and return the record for the generation.
 
-        Where this was interrupted, it can be called again.
+        After an interruption it can be called again.
         """
         import zarr
 
@@ -126,7 +123,7 @@ class AttentionWriter:
 
     @property
     def firsts(self) -> list[dict[str, int]]:
-        """The :func:`row_checksum` of each shard's first row, by array: what tells one shard from another."""
+        """The :func:`row_checksum` of each shard's first row, by array: they tell shards of one shape apart."""
         return [self._firsts[number] for number in sorted(self._firsts)]
 
     def _flush(self, count: int) -> None:
@@ -135,86 +132,82 @@ class AttentionWriter:
             path = Path(_shard_path(self._path, name, number, self.record))
             self._files.write(path, partial(_shard_bytes, rows[:count], self.record.shard_rows))
         self._firsts[number] = {name: row_checksum(rows[0]) for name, rows in self._waiting.items()}
-        # Only now, so that a flush that was interrupted can be done again: twice the same bytes do no harm.
+        # Only now, so that an interrupted flush can be repeated: writing the same bytes twice does no harm.
         self.rows += count
         self._waiting = {name: rows[count:] for name, rows in self._waiting.items()}
 
 
 def row_checksum(row: NDArray[Any]) -> int:
-    """Return the CRC-32C of one row of an array, as it is stored with it."""
+    """Return the CRC-32C that is stored with one row of an array."""
     return int(google_crc32c.value(row.tobytes()))
 
 
 @dataclass(frozen=True)
-class RowLocation:
-    """Where a row lies: its group, the group's record, and its number there."""
+class StoredRow:
+    """The place of one item's tensors: a group, the group's record, and the row in the group."""
 
     group: Path
     record: AttentionRecord
     row: int
 
-    @property
-    def root(self) -> Path:
-        """The index's folder."""
-        return self.group.parents[2]
 
-
-def read_rows(places: Iterable[RowLocation]) -> dict[str, NDArray[Any]]:
+def read_rows(wanted: Iterable[StoredRow], shards: Shards | None = None) -> dict[str, NDArray[Any]]:
     """Read rows, in the order given, into the codec's arrays ``[rows, ...]``, as they are stored.
 
+    Args:
+        wanted: rows of one shape and codec, at least one; duplicates are fine.
+        shards: opens the shards; by default files.
+
     Raises:
-        IndexCorruptError: a shard is missing, truncated, or a row's checksum does not match.
+        IndexCorruptError: a shard is missing or truncated, or a row's checksum does not match.
         IndexIncompatibleError: a codec that this version does not know.
-        ValueError: no place was given, or their shapes or codecs differ.
+        ValueError: no row is wanted, or shapes or codecs differ.
     """
-    wanted = list(places)
-    records = {id(place.record): place.record for place in wanted}  # few: rows of a segment share one
+    rows, shards = list(wanted), shards or LocalShards()
+    records = {id(row.record): row.record for row in rows}  # only a few: rows of a segment share one
     kinds = [(record.codec, record.row_shapes) for record in records.values()]
-    if not wanted or any(kind != kinds[0] for kind in kinds):
-        raise ValueError("places of rows of one shape and codec are needed, at least one")
-    codec, shapes = stored_codec(wanted[0]), wanted[0].record.row_shapes
-    result = {a.name: np.empty((len(wanted), *shapes[a.name]), a.dtype) for a in codec.arrays}
-    shards = _by_shard(wanted, result)
-    at_once = shards_at_once(wanted[0].root)
+    if not rows or any(kind != kinds[0] for kind in kinds):
+        raise ValueError("at least one row is needed, and all rows must be of one shape and codec")
+    codec, shapes = _codec_of(rows[0]), rows[0].record.row_shapes
+    result = {a.name: np.empty((len(rows), *shapes[a.name]), a.dtype) for a in codec.arrays}
+    reads = _by_shard(rows, result)
     # A few tasks a thread: one a shard would cost more than reading a row of a small model.
-    tasks = min(len(shards), TASKS_A_THREAD * at_once)
-    with ThreadPoolExecutor(at_once) as pool:
-        for _ in pool.map(_read_shards, (shards[number::tasks] for number in range(tasks))):
+    tasks = min(len(reads), TASKS_A_THREAD * shards.at_once)
+    with ThreadPoolExecutor(shards.at_once) as pool:
+        for _ in pool.map(partial(_read_shards, shards), (reads[number::tasks] for number in range(tasks))):
             pass
     return result
 
 
-def stored_codec(place: RowLocation) -> Codec:
-    """Return the codec that a row was written with; IndexIncompatibleError where this version does not know it."""
+def _codec_of(row: StoredRow) -> Codec:
     try:
-        return find_codec(place.record.codec)
+        return find_codec(row.record.codec)
     except DiffSimError as error:
-        raise IndexIncompatibleError(f"{place.group} can't be read: {error}; update diffsim-retrieval") from error
+        raise IndexIncompatibleError(f"{row.group} can't be read: {error}; update diffsim-retrieval") from error
 
 
 @dataclass(frozen=True)
-class _ShardRows:
-    """The rows wanted of one shard, and where they go."""
+class _ShardRead:
+    """The rows wanted of one shard, and the array that they go into."""
 
     path: str
-    root: Path
     shard_rows: int
     target: NDArray[Any]
     positions: Sequence[int]  # in the target
     rows: Sequence[int]  # of the group
 
 
-def _by_shard(places: Sequence[RowLocation], targets: Mapping[str, NDArray[Any]]) -> list[_ShardRows]:
+def _by_shard(rows: Sequence[StoredRow], targets: Mapping[str, NDArray[Any]]) -> list[_ShardRead]:
     positions: dict[tuple[Path, int], list[int]] = {}
-    for position, place in enumerate(places):
-        positions.setdefault((place.group, place.row // place.record.shard_rows), []).append(position)
-    shards = []
+    for position, row in enumerate(rows):
+        positions.setdefault((row.group, row.row // row.record.shard_rows), []).append(position)
+    reads = []
     for (group, number), here in positions.items():
-        record, root, rows = places[here[0]].record, places[here[0]].root, [places[position].row for position in here]
+        record, numbers = rows[here[0]].record, [rows[position].row for position in here]
         for name, target in targets.items():
             path = _shard_path(group, name, number, record)
-            shards.append(_ShardRows(path, root, record.shard_rows, target, here, rows))
-    return shards
+            reads.append(_ShardRead(path, record.shard_rows, target, here, numbers))
+    return reads
 
 
 def _shard_path(group: Path, name: str, number: int, record: AttentionRecord) -> str:
@@ -222,7 +215,7 @@ def _shard_path(group: Path, name: str, number: int, record: AttentionRecord) ->
 
 
 def _shard_bytes(rows: Sequence[NDArray[Any]], shard_rows: int) -> memoryview:
-    """Return a shard of ``rows``: each with its checksum, one after the other, and the index behind them."""
+    """Return a shard's bytes: each row with its checksum, one after the other, then the shard's index."""
     size = rows[0].nbytes
     end = len(rows) * (size + _CRC_BYTES)
     shard = np.empty(end + shard_rows * _ENTRY.itemsize + _CRC_BYTES, np.uint8)
@@ -230,7 +223,7 @@ def _shard_bytes(rows: Sequence[NDArray[Any]], shard_rows: int) -> memoryview:
     for into, row in zip(body, rows, strict=True):
         into[:size] = np.ascontiguousarray(row).reshape(-1).view(np.uint8)
         into[size:] = np.frombuffer(_crc_of(into[:size]), np.uint8)
-    entries = np.full(shard_rows, np.iinfo("<u8").max, _ENTRY)  # of rows that there are not
+    entries = np.full(shard_rows, np.iinfo("<u8").max, _ENTRY)  # of absent rows
     entries["offset"][: len(rows)] = np.arange(len(rows)) * body.shape[1]
     entries["size"][: len(rows)] = body.shape[1]
     index = entries.tobytes()
@@ -238,23 +231,23 @@ def _shard_bytes(rows: Sequence[NDArray[Any]], shard_rows: int) -> memoryview:
     return shard.data
 
 
-def _read_shards(shards: Iterable[_ShardRows]) -> None:
-    for shard in shards:
-        _read_shard(shard)
+def _read_shards(shards: Shards, reads: Iterable[_ShardRead]) -> None:
+    for wanted in reads:
+        _read_shard(shards, wanted)
 
 
-def _read_shard(wanted: _ShardRows) -> None:
-    """Read the wanted rows of one shard: its index from the end of the shard, then a byte range a row."""
+def _read_shard(shards: Shards, wanted: _ShardRead) -> None:
+    """Read the index from the end of the shard, then one byte range per wanted row."""
     with reading(wanted.path):
-        shard = open_shard(wanted.path, wanted.root)
+        shard = shards.open(wanted.path)
     with shard, reading(shard.name):
         entries, end = _shard_index(shard, wanted.shard_rows)
-        # Into the very place where the rows are wanted: copies cost as much as the reading.
+        # Straight into the target: copies would cost as much as the reading.
         rows = [wanted.target[position].reshape(-1).view(np.uint8) for position in wanted.positions]
         size = rows[0].nbytes + _CRC_BYTES
         found: list[tuple[int, int]] = entries[[row % wanted.shard_rows for row in wanted.rows]].tolist()
         if any(stored != size or offset + size > end for offset, stored in found):
-            raise corrupt(shard.name, "lacks a row, or holds one of another size")
+            raise corrupt(shard.name, "misses a row, or holds one of another size")
         checksums = np.empty((len(rows), _CRC_BYTES), np.uint8)
         buffers = list(zip(rows, checksums, strict=True))
         counts = shard.fill([offset for offset, _ in found], buffers)
@@ -264,7 +257,7 @@ def _read_shard(wanted: _ShardRows) -> None:
 
 
 def _shard_index(shard: Shard, shard_rows: int) -> tuple[NDArray[np.void], int]:
-    """Return the shard's index and where it begins, that is where the rows end."""
+    """Return the shard's index and its offset, which is also the end of the rows."""
     length = shard_rows * _ENTRY.itemsize + _CRC_BYTES
     data, start = shard.tail(length)
     if len(data) != length or _crc_of(data[:-_CRC_BYTES]) != data[-_CRC_BYTES:]:

@@ -1,4 +1,4 @@
-"""Write files in threads, flushed as they are written, so that whoever makes their bytes goes on meanwhile."""
+"""Write and flush files in background threads, while the caller computes the next ones."""
 
 import os
 from collections import deque
@@ -8,26 +8,26 @@ from pathlib import Path
 
 from index_store.files import writing
 
-THREADS = 4  # one waits for the disk while another puts a shard together; two reached five sixths of a fast disk
-WAITING = 2 * THREADS  # files at a time, written or about to be: their rows are in memory
+THREADS = 4  # one waits for the disk while another assembles a shard; two reached five sixths of a fast disk's speed
+WAITING = 2 * THREADS  # files at a time, being written or waiting: their rows are in memory
 
-# macOS and Windows have no call that leaves times of change out.
+# macOS and Windows have no call that leaves modification times out.
 _flush: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
 
 
 class BackgroundWriter:
-    """Files that are being written; an error is raised by whatever is called next."""
+    """Writes files in threads; the next call of any method raises an error of an earlier file."""
 
     def __init__(self) -> None:
-        """Begin with none; threads are started by the first."""
+        """Start no thread yet: the first file does."""
         self._pool: ThreadPoolExecutor | None = None
         self._begun: deque[Future[None]] = deque()
 
     def write(self, path: Path, make: Callable[[], memoryview]) -> None:
-        """Begin to write what ``make`` returns to ``path``; waits while many files are being written already.
+        """Begin to write the bytes that ``make`` returns to ``path``; wait first if WAITING files are under way.
 
         Raises:
-            DiffSimError: a file that was begun before could not be written; see :func:`index_store.files.writing`.
+            DiffSimError: an earlier file could not be written; see :func:`index_store.files.writing`.
         """
         self._settle(WAITING - 1)
         if self._pool is None:
@@ -35,12 +35,12 @@ class BackgroundWriter:
         self._begun.append(self._pool.submit(_write, path, make))
 
     def finish(self) -> None:
-        """Wait until every file is written and flushed; raises what :meth:`write` does."""
+        """Wait until every file is written and flushed; raises the same errors as :meth:`write`."""
         self._settle(0)
         self.drop()
 
     def drop(self) -> None:
-        """Begin no further file, and wait for those that are being written."""
+        """Begin no further file, and wait for the files that are being written."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
@@ -49,11 +49,11 @@ class BackgroundWriter:
     def _settle(self, most: int) -> None:
         while len(self._begun) > most:
             self._begun[0].result()
-            self._begun.popleft()  # only now: what failed fails again
+            self._begun.popleft()  # only now, so that a failed file fails the next call too
 
 
 def _write(path: Path, make: Callable[[], memoryview]) -> None:
-    """Flush at once: what waits in the system's memory would all be flushed while a commit waits."""
+    """Write and flush at once: otherwise the commit would wait while all files are flushed together."""
     data = make()
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,12 +1,13 @@
-"""Tensors that searches computed on demand, kept within a budget of bytes: a cache, and part of no generation.
+"""An LRU cache on disk of tensors that searches computed, within a budget of bytes; part of no generation.
 
-One file an item and mode, ``cache/<mode>/<digest>/<id modulo 1000>/<id>``; the digest is that of everything that a
-tensor depends on. Ids are never given twice, so a name means one content for ever. No lock is needed: a file appears
-under its name whole, by a rename, and whoever finds it missing or damaged computes it again. What was used longest
-ago leaves first; the time of a file's last change is that of its last use.
+One file per item and mode, ``cache/<mode>/<digest>/<id modulo 1000>/<id>``; the digest covers everything that a tensor
+depends on. Ids are never used twice, so a name has one content for ever. No lock is needed: a file appears whole, by a
+rename, and a search that finds it missing or damaged computes the tensors again. The least recently used file is
+evicted first; a file's modification time is the time of its last use.
 """
 
 import json
+import logging
 import os
 import threading
 import time
@@ -20,15 +21,15 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from index_store.files import files_below
+from index_store.files import files_below, is_abandoned, is_temporary, replace_file
 from index_store.layout import Layout
 
-FULL_SHARE = 0.9  # of the budget that making room leaves, so that not every file makes room anew
-ORPHAN_SECONDS = 3600.0  # an unfinished file that is older was left by a kill
+LOG = logging.getLogger(__name__)
+
+FULL_SHARE = 0.9  # of the budget stays in use after an eviction, so that not every new file evicts
 FOLDERS = 1000
 _HEADER = "DIFFSIM-TENSORS 1"
 _CRC_BYTES = 4
-_UNFINISHED = ".tmp-"
 
 Arrays = Mapping[str, NDArray[Any]]
 """One item's arrays by name, any shape and plain dtype."""
@@ -36,7 +37,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class CacheKey:
-    """What a cached file is of: a mode, the digest of all that its tensors depend on, and an item."""
+    """Identifies a cached file: a mode, the digest of everything that its tensors depend on, and an item."""
 
     mode: str
     digest: str
@@ -50,55 +51,54 @@ class _Entry(NamedTuple):
 
 
 class TensorCache:
-    """The cache of one index; safe in many threads and processes. Every failure to keep a file is told by False."""
+    """The cache of one index; safe in many threads and processes. A failure to keep a file is False, not an error."""
 
     def __init__(self, layout: Layout, budget: int) -> None:
-        """Keep at most ``budget`` bytes; 0 keeps nothing, and reads what is there."""
+        """Keep at most ``budget`` bytes; 0 keeps no new file, and still reads older ones."""
         self._root, self._budget = layout.cache, budget
-        self._room = threading.Lock()
-        self._bytes: int | None = None  # in the cache, by the last look and what was written since
+        self._lock = threading.Lock()
+        self._bytes: int | None = None  # in the cache: counted once, then added up; None: not counted yet
 
     @property
     def is_wanted(self) -> bool:
-        """Whether anything is to be kept."""
+        """Whether new files are kept."""
         return self._budget > 0
 
     def get(self, key: CacheKey) -> dict[str, NDArray[Any]] | None:
-        """Return an item's arrays, or None where they are not kept, damaged, or of something else."""
+        """Return an item's arrays; None if they are missing, damaged, or of something else."""
         path = self._path(key)
         try:
             found = _decode(path.read_bytes(), key)
-        except (OSError, ValueError, KeyError, TypeError):
+        except OSError:
             return None
-        with suppress(OSError):  # a cache that may not be written is as good for reading
+        except (ValueError, KeyError, TypeError) as error:
+            LOG.warning("%s is damaged, so its tensors are computed again: %s", path, error)
+            return None
+        with suppress(OSError):  # a read-only cache is still good for reading
             now = time.time_ns()
             os.utime(path, ns=(now, now))
         return found
 
     def put(self, key: CacheKey, arrays: Arrays) -> bool:
-        """Keep an item's arrays; False where that can't be done: no room in the budget or on the disk, no right."""
+        """Keep an item's arrays; False if they don't fit in the budget or on the disk, or may not be written."""
         data = _encode(key, arrays)
         path = self._path(key)
-        unfinished = path.with_name(f"{_UNFINISHED}{os.getpid()}-{threading.get_ident()}-{key.id}")
         try:
             if not self._make_room(len(data)):
                 return False
             path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished.write_bytes(data)
-            os.replace(unfinished, path)
+            replace_file(path, data)
         except OSError:
-            with suppress(OSError):
-                unfinished.unlink()
             return False
         return True
 
     def ids(self, mode: str, digest: str) -> set[int]:
-        """Return the ids of the items that are kept of a mode; whether whole, :meth:`get` decides."""
+        """Return the ids of the items in the cache; a file may still turn out to be damaged in :meth:`get`."""
         names = (path.name for path in (self._root / mode / digest).glob("*/*"))
         return {int(name) for name in names if name.isdecimal()}
 
     def drop(self, key: CacheKey) -> None:
-        """Forget an item; best effort."""
+        """Remove an item, best effort."""
         with suppress(OSError):
             self._path(key).unlink()
 
@@ -106,50 +106,51 @@ class TensorCache:
         return self._root / key.mode / key.digest / f"{key.id % FOLDERS:03d}" / f"{key.id}"
 
     def _make_room(self, size: int) -> bool:
-        """Take out what was used longest ago until ``size`` more bytes fit; False where they never can."""
+        """Evict the least recently used files until ``size`` more bytes fit; False if they never can."""
         if size > self._budget:
             return False
-        with self._room:
+        with self._lock:
             if self._bytes is None or self._bytes + size > self._budget:
                 entries = list(_entries(self._root))
                 self._bytes = sum(entry.size for entry in entries)
                 target = min(self._budget - size, int(FULL_SHARE * self._budget))
                 if self._bytes + size > self._budget:
-                    # Not what another process is writing just now: it would never appear.
-                    finished = (entry for entry in entries if not os.path.basename(entry.path).startswith(_UNFINISHED))
+                    # Not a file that another process is writing now: it would never appear.
+                    finished = (entry for entry in entries if not is_temporary(os.path.basename(entry.path)))
                     self._evict(sorted(finished), target)
             self._bytes += size
         return True
 
     def _evict(self, entries: list[_Entry], target: int) -> None:
         assert self._bytes is not None
+        before = self._bytes
         for entry in entries:
             if self._bytes <= target:
                 break
             with suppress(OSError):
                 os.unlink(entry.path)
             self._bytes -= entry.size
+        LOG.info("%s: evicted %d bytes, least recently used first", self._root, before - self._bytes)
 
 
 def cache_size(layout: Layout) -> tuple[int, int]:
-    """Return how many tensors the cache of an index holds, and their bytes."""
+    """Return the number of files in the cache of an index, and their bytes."""
     sizes = [entry.size for entry in _entries(layout.cache)]
     return len(sizes), sum(sizes)
 
 
 def _entries(root: Path) -> Iterator[_Entry]:
-    """Yield every file of the cache, and remove what killed processes left unfinished."""
+    """Yield every file of the cache; remove temporary files of killed processes."""
     for path, status in files_below(root):
-        name = os.path.basename(path)
-        if name.startswith(_UNFINISHED) and time.time() - status.st_mtime > ORPHAN_SECONDS:
-            with suppress(OSError):  # another process may have taken it out
+        if is_abandoned(os.path.basename(path), status.st_mtime):
+            with suppress(OSError):  # another process may have removed it
                 os.unlink(path)
         else:
             yield _Entry(status.st_mtime_ns, path, status.st_size)
 
 
 def _encode(key: CacheKey, arrays: Arrays) -> bytes:
-    """Return a file's bytes: a line of JSON, the arrays one after the other, and a CRC-32C of all that."""
+    """Return a file's bytes: a line of JSON, the arrays one after the other, and a CRC-32C of both."""
     whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     header = {
         "format": _HEADER,
@@ -163,7 +164,7 @@ def _encode(key: CacheKey, arrays: Arrays) -> bytes:
 
 
 def _decode(data: bytes, key: CacheKey) -> dict[str, NDArray[Any]]:
-    """Read what :func:`_encode` wrote; ValueError, KeyError or TypeError for anything else."""
+    """Decode the bytes of :func:`_encode`; ValueError, KeyError or TypeError for any others."""
     body, checksum = data[:-_CRC_BYTES], data[-_CRC_BYTES:]
     if int(google_crc32c.value(body)) != int.from_bytes(checksum, "little"):
         raise ValueError("the checksum does not match")

@@ -1,7 +1,7 @@
-"""The projections of an index: what turns a stored layer input into Q, K and V, once a mode, as ``.npz``.
+"""The projections of an index: weights that turn a stored layer input into Q, K and V, one ``.npz`` per layer.
 
-A file is named by its content's SHA-256, so modes that share a layer share a file, and nothing is updated in place.
-The generation holds the digest. What the arrays mean is the engine's business.
+A file is named by its content's SHA-256, so modes that share a layer share a file, and no file is updated in place.
+The generation holds the digest. Only the engine interprets the arrays.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from index_store.layout import Layout
 
 
 def write_projection(layout: Layout, arrays: Mapping[str, NDArray[Any]]) -> str:
-    """Write ``arrays``, durably, and return the digest that a generation names them by."""
+    """Write ``arrays``, durably; return the digest under which a generation names them."""
     buffer, named = io.BytesIO(), cast(Any, dict(arrays))
     np.savez(buffer, **named)
     digest = hashlib.sha256(buffer.getvalue()).hexdigest()
@@ -30,7 +30,7 @@ def write_projection(layout: Layout, arrays: Mapping[str, NDArray[Any]]) -> str:
 
 
 def read_projection(layout: Layout, digest: str) -> dict[str, NDArray[Any]]:
-    """Read the arrays of ``digest``; IndexCorruptError where the file is missing or damaged."""
+    """Read the arrays of ``digest``; IndexCorruptError if the file is missing or damaged."""
     path = layout.projection(digest)
 
     def decode(data: bytes) -> dict[str, NDArray[Any]]:

@@ -1,7 +1,8 @@
-"""Byte ranges of a shard: of a file, or of an object where a mirror does not hold the file."""
+"""Open shards of tensors: files, or objects of a store where a mirror does not hold the file."""
 
 import os
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -11,11 +12,12 @@ from numpy.typing import NDArray
 
 from index_store.layout import Layout
 from index_store.remote.mirror import TRANSFERS, find_mirror
-from index_store.remote.object_store import ObjectStore, _tail
+from index_store.remote.object_store import ObjectStore
 
 FILES_AT_ONCE = 4
+REMEMBERED_TAILS = 4096
 Buffers = Sequence[NDArray[np.uint8]]
-"""Where the bytes of a range go, one array after the other."""
+"""Arrays that the bytes of a range go into, one after the other."""
 
 
 class Shard(Protocol):
@@ -24,10 +26,10 @@ class Shard(Protocol):
     name: str
 
     def tail(self, length: int) -> tuple[bytes, int]:
-        """Return the last ``length`` bytes, or all there are, and where they begin."""
+        """Return the last ``length`` bytes, or all if the shard is shorter, and their offset."""
 
     def fill(self, offsets: Sequence[int], buffers: Sequence[Buffers]) -> Iterator[int]:
-        """Read at each offset into its buffers, one after the other; yield the bytes that there were."""
+        """Read into each of ``buffers`` from its offset; yield for each how many bytes there were."""
 
     def __enter__(self) -> Self: ...
 
@@ -60,16 +62,16 @@ class _FileShard:
 
 
 class _RemoteShard:
-    def __init__(self, store: ObjectStore, key: str) -> None:
-        self.name = store.where(key)
-        self._store, self._key = store, key
+    def __init__(self, shards: "MirrorShards", key: str) -> None:
+        self.name = shards.store.where(key)
+        self._shards, self._key = shards, key
 
     def tail(self, length: int) -> tuple[bytes, int]:
-        return _tail(self._store, self._key, length)
+        return self._shards.tail(self._key, length)
 
     def fill(self, offsets: Sequence[int], buffers: Sequence[Buffers]) -> Iterator[int]:
         lengths = [sum(buffer.nbytes for buffer in into) for into in buffers]
-        found = self._store.ranges(self._key, list(zip(offsets, lengths, strict=True)))
+        found = self._shards.store.ranges(self._key, list(zip(offsets, lengths, strict=True)))
         for data, length, into in zip(found, lengths, buffers, strict=True):
             if len(data) == length:
                 parts = np.split(np.frombuffer(data, np.uint8), np.cumsum([buffer.nbytes for buffer in into])[:-1])
@@ -86,21 +88,54 @@ class _RemoteShard:
         pass
 
 
-def open_shard(path: str, root: Path) -> Shard:
-    """Open the shard at ``path`` in the index at ``root``.
+class Shards(Protocol):
+    """Opens the shards of one index; safe in many threads."""
+
+    at_once: int
+    """How many shards to read at the same time."""
+
+    def open(self, path: str) -> Shard:
+        """Open the shard that lies, or would lie, at ``path``; FileNotFoundError if it is missing."""
+
+
+class LocalShards:
+    """The shards of an index in a folder."""
+
+    at_once = FILES_AT_ONCE
+
+    def open(self, path: str) -> Shard:
+        """Open a shard."""
+        return _FileShard(path)
+
+
+class MirrorShards:
+    """The shards of an index in an object store; segments that are not committed yet are still local files.
+
+    Remembers the ends of shards, which hold their indexes: an object never changes, and a damaged end does not match
+    its checksum.
+    """
+
+    at_once = TRANSFERS
+
+    def __init__(self, root: Path, store: ObjectStore) -> None:
+        """Take the mirror's folder and the store that it mirrors."""
+        self.store = store
+        self.tail = lru_cache(maxsize=REMEMBERED_TAILS)(store.tail)
+        self._root = root
+
+    def open(self, path: str) -> Shard:
+        """Open a shard; nothing is requested from the store before it is read."""
+        try:
+            return _FileShard(path)
+        except FileNotFoundError:
+            return _RemoteShard(self, Path(path).relative_to(self._root).as_posix())
+
+
+def find_shards(layout: Layout) -> Shards:
+    """Return what opens the shards of the index at ``layout``, a folder's own or a mirror's.
 
     Raises:
-        FileNotFoundError: it is not there, and ``root`` is no mirror.
+        RemoteStoreError: ``layout`` is a mirror, and its store can't be opened.
     """
-    try:
-        return _FileShard(path)
-    except FileNotFoundError:
-        mirror = find_mirror(Layout(root))
-        if mirror is None:
-            raise
-        return _RemoteShard(mirror.store, Path(path).relative_to(root).as_posix())
-
-
-def shards_at_once(root: Path) -> int:
-    """Return how many shards are best read at a time."""
-    return TRANSFERS if Layout(root).remote.exists() else FILES_AT_ONCE
+    mirror = find_mirror(layout)
+    return LocalShards() if mirror is None else MirrorShards(layout.root, mirror.store)

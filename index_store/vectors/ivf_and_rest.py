@@ -1,4 +1,4 @@
-"""The coarse stage of a large index: a trained index over most rows, and a scan of what is new since."""
+"""The vector index of a large index: IVF over most rows, and a scan of the rows that are newer than it."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,59 +8,59 @@ from index_store.vectors.flat import FlatIndex
 from index_store.vectors.ivf import IVFIndex
 from index_store.vectors.storage import normalised
 
-_TRAINED, _NOWHERE = -1, -2  # where a vector is that is not scanned
+_IN_IVF, _NO_VECTOR = -1, -2  # instead of a position among the scanned rows
 
 
 class IVFAndRestIndex:
-    """What :class:`index_store.vectors.flat.FlatIndex` is for a small index, with the same cosines; thread-safe."""
+    """The same interface and the same cosines as :class:`index_store.vectors.flat.FlatIndex`; thread-safe."""
 
     def __init__(
         self,
-        trained: IVFIndex,
+        ivf: IVFIndex,
         ids: NDArray[np.int64],
         held: NDArray[np.bool_],
         rest: NDArray[np.int64],
         rest_vectors: Floats,
     ) -> None:
-        """Take the parts together.
+        """Combine the two parts.
 
         Args:
-            trained: holds every live row that has a vector and is not in ``rest``; leaves out those that are dead.
+            ivf: holds every live row that has a vector and is not in ``rest``; leaves out removed items.
             ids: the live rows' ids, ascending.
-            held: which of them have a vector; no search finds the others.
-            rest: rows that are scanned; all have one.
-            rest_vectors: these, float32 of norm 1.
+            held: which live rows have a vector; searches find no others.
+            rest: live rows to scan; all have a vector.
+            rest_vectors: the vectors of ``rest``, float32 of norm 1.
         """
-        self._trained, self._ids, self._rest, self._rest_vectors = trained, ids, rest, rest_vectors
-        self._trained_rows = int(held.sum()) - len(rest)
-        self._scanned = FlatIndex(rest_vectors) if len(rest) else None
-        self._place = np.where(held, _TRAINED, _NOWHERE)  # or among the rows that are scanned
-        self._place[rest] = np.arange(len(rest))
+        self._ivf, self._ids, self._rest, self._rest_vectors = ivf, ids, rest, rest_vectors
+        self._ivf_rows = int(held.sum()) - len(rest)
+        self._flat = FlatIndex(rest_vectors) if len(rest) else None
+        self._position = np.where(held, _IN_IVF, _NO_VECTOR)
+        self._position[rest] = np.arange(len(rest))
 
     def __len__(self) -> int:
         return len(self._ids)
 
     def search(self, query: Floats, count: int) -> Ranked:
-        """Return the rows nearest to ``query [dim]`` and their cosines, best first; ties by row, lowest first.
+        """Return the rows nearest to ``query [dim]`` and their cosines, best first; the lowest row among equals.
 
-        Always ``count`` of them, where so many rows have a vector.
+        There are always ``count`` of them, unless fewer rows have a vector.
         """
-        ids = self._trained.search(query, min(count, self._trained_rows))
+        ids = self._ivf.search(query, min(count, self._ivf_rows))
         found = [np.searchsorted(self._ids, ids)]
-        if self._scanned is not None:
-            found.append(self._rest[self._scanned.search(query, count)[0]])
+        if self._flat is not None:
+            found.append(self._rest[self._flat.search(query, count)[0]])
         rows = np.concatenate(found)
         return best_first(rows, self.similarities(query, rows), count)
 
     def similarities(self, query: Floats, rows: NDArray[np.int64]) -> Floats:
-        """Return the cosines of ``query [dim]`` with ``rows``, in their order; 0 for one without a vector."""
+        """Return the cosines of ``query [dim]`` with ``rows``, in their order; 0 for a row without a vector."""
         return cosines_of(self._read, rows, query)
 
     def _read(self, rows: NDArray[np.int64]) -> Floats:
-        place = self._place[rows]
-        vectors = np.zeros((len(rows), self._trained.dim), np.float32)
-        old, new = place == _TRAINED, place >= 0
-        if old.any():
-            vectors[old] = normalised(self._trained.vectors(self._ids[rows[old]]))
-        vectors[new] = self._rest_vectors[place[new]]
+        position = self._position[rows]
+        vectors = np.zeros((len(rows), self._ivf.dim), np.float32)
+        in_ivf, scanned = position == _IN_IVF, position >= 0
+        if in_ivf.any():
+            vectors[in_ivf] = normalised(self._ivf.vectors(self._ids[rows[in_ivf]]))
+        vectors[scanned] = self._rest_vectors[position[scanned]]
         return vectors

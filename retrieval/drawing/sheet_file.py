@@ -1,6 +1,5 @@
 """Write a contact sheet as a picture or an HTML page."""
 
-import errno
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,10 +8,10 @@ from PIL import Image
 
 from retrieval.drawing.cells import SheetRow
 from retrieval.drawing.contact_sheet import contact_sheet
-from retrieval.errors import DiffSimError, NoSpaceError, UsageError
-from retrieval.files import _replace, check_writable
+from retrieval.errors import UsageError
+from retrieval.files import check_writable, write_bytes
 
-# The format by suffix, and the longest side in pixels that it can hold.
+# The format by suffix, and its longest possible side in pixels.
 _PICTURES = {".png": ("PNG", 2**31), ".jpg": ("JPEG", 65535), ".jpeg": ("JPEG", 65535), ".webp": ("WEBP", 16383)}
 _PAGES = (".html", ".htm")
 _ACCEPTED = ", ".join((*_PICTURES, *_PAGES))
@@ -21,8 +20,11 @@ _ACCEPTED = ", ".join((*_PICTURES, *_PAGES))
 def write_sheet(path: Path, rows: Sequence[SheetRow], heading: str = "") -> None:
     """Write ``rows`` as ``path``: a picture for .png, .jpg, .jpeg and .webp, a page for .html and .htm.
 
-    The folder is made if need be, and an older file is replaced only by a complete new one. Raises
-    UsageError for another suffix, DiffSimError if the file can't be written.
+    The folder is made if it does not exist. An older file is replaced only by a complete new one.
+
+    Raises:
+        UsageError: another suffix, or a picture that is too large for its format.
+        DiffSimError: the file can't be written.
     """
     check_sheet(path)
     if path.suffix.lower() in _PAGES:
@@ -31,15 +33,11 @@ def write_sheet(path: Path, rows: Sequence[SheetRow], heading: str = "") -> None
         data = html_page(rows, heading).encode()
     else:
         data = _encoded(contact_sheet(rows, heading), path)
-    try:
-        _replace(path, data)
-    except OSError as error:
-        kind = NoSpaceError if error.errno in (errno.ENOSPC, errno.EDQUOT) else DiffSimError
-        raise kind(f"the sheet {path} can't be written: {error.strerror or error}") from error
+    write_bytes(path, data)
 
 
 def check_sheet(path: Path) -> None:
-    """Raise, before any work, what :func:`write_sheet` would raise after it."""
+    """Raise the errors of :func:`write_sheet` before the work that fills the sheet."""
     if path.suffix.lower() not in (*_PAGES, *_PICTURES):
         raise UsageError(f"a sheet can't be written as {path.name!r}: its name must end in one of {_ACCEPTED}")
     check_writable(path)

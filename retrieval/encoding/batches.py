@@ -1,40 +1,36 @@
-"""Read and resize image files in threads, batch after batch, a bounded number of batches ahead of the models."""
+"""Read image files in threads, batch after batch, and choose how large a batch is."""
 
 import os
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from PIL import Image
 
 from retrieval.devices.memory import available_memory
 from retrieval.devices.selection import choose_device
+from retrieval.encoding.loaded_models import ModelInputs
+from retrieval.encoding.timing import DECODE, StageClock
+from retrieval.errors import ImageError
+from retrieval.images.decoding import DecodeRules, FileFacts, read_image
+from retrieval.images.discovery import state_of
 from retrieval.models.registry import describe_extractor
 from retrieval.settings import BuildSettings, ModelSettings
 
 if TYPE_CHECKING:
     import torch
 
-from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
-
-from PIL import Image
-
-from retrieval.encoding.loaded_models import ModelInputs
-from retrieval.encoding.timing import DECODE, StageClock
-from retrieval.errors import ImageError
-from retrieval.images.decoding import DecodeRules, FileFacts, read_image
-from retrieval.images.discovery import state_of
-
+BATCHES_AHEAD = 2  # batches that are decoded before they are asked for
 MAX_WORKERS = 8
-USABLE = 0.8  # of the free memory: what a batch takes is known about, and an allocator leaves gaps
-
-
-BATCHES_AHEAD = 2
+USABLE = 0.8  # share of the free memory for a batch: its size is an estimate, and allocators leave gaps
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why an image can't be used, and its file's state before it was read: it may be whole a moment later."""
+    """An image that can't be used. Size and time are those from before the read: the file may be growing."""
 
     error: ImageError
     size: int  # bytes; -1: unknown
@@ -46,7 +42,7 @@ Outcome = tuple[FileFacts, ModelInputs] | Failure
 
 @dataclass(frozen=True)
 class FileBatch:
-    """One batch of the plan: the files asked for and, in their order, what became of each."""
+    """The files of one batch and, in the same order, the outcome of reading each."""
 
     files: tuple[Path, ...]
     outcomes: tuple[Outcome, ...]
@@ -60,15 +56,14 @@ def read_batches(
     prepare: Callable[[Image.Image], ModelInputs],
     clock: StageClock | None = None,
 ) -> Generator[FileBatch, None, None]:
-    """Yield ``files`` in order, ``batch_size`` a batch, decoded and prepared.
+    """Yield ``files`` in order, ``batch_size`` at a time, decoded and prepared by ``workers`` threads.
 
-    Batches are cut by position in ``files``, rejects included, so that a resumed build sees the batches that an
-    uninterrupted one would have seen. An image that can't be used is a Failure among the outcomes. ``clock`` counts
-    the work of the threads that decode.
+    A batch is a range of positions in ``files``; unusable images keep their position and become a Failure. A resumed
+    build therefore computes the same batches as an uninterrupted one. ``clock`` counts the work of the threads.
     """
     clock = clock or StageClock(workers)
 
-    def load(path: Path) -> Outcome:
+    def read(path: Path) -> Outcome:
         size, mtime_ns = state_of(path)
         with clock.working(DECODE, 1):
             try:
@@ -84,9 +79,9 @@ def read_batches(
             for number in range(len(starts)):
                 for start in starts[number + len(waiting) : number + 1 + BATCHES_AHEAD]:
                     ahead = tuple(files[start : start + batch_size])
-                    waiting.append((ahead, [pool.submit(load, path) for path in ahead]))
-                chunk, futures = waiting.popleft()
-                yield FileBatch(chunk, tuple(future.result() for future in futures))
+                    waiting.append((ahead, [pool.submit(read, path) for path in ahead]))
+                batch, futures = waiting.popleft()
+                yield FileBatch(batch, tuple(future.result() for future in futures))
         finally:
             for _, futures in waiting:
                 for future in futures:
@@ -94,33 +89,33 @@ def read_batches(
 
 
 def batch_size(settings: ModelSettings, run: BuildSettings) -> int:
-    """Return how many images a batch has: as asked, else the model's own for the device, else what fits.
+    """Return the images of a batch: the number in ``run``, else the model's own for the device.
 
-    On an accelerator the model's own is halved until the batch fits into the free memory, so ask once the models are
-    loaded, and only once: another program may take memory meanwhile.
+    On a GPU the model's own number is halved until the batch fits in free memory. Call this once, after loading the
+    models.
     """
     on_cpu, on_accelerator = describe_extractor(settings.model).batch_sizes
     device = choose_device(run.device)
-    own = run.batch_size
-    if own is None and device.type == "cpu":
-        own = on_cpu
-    elif own is None:
-        own = fitting(on_accelerator, working_bytes(settings, device), available_memory(device))
-    return min(own, run.segment_rows)
+    size = run.batch_size
+    if size is None and device.type == "cpu":
+        size = on_cpu
+    elif size is None:
+        size = fitting(on_accelerator, working_bytes(settings, device), available_memory(device))
+    return min(size, run.segment_rows)
 
 
-def fitting(most: int, an_image: int, free: int | None) -> int:
-    """Return ``most``, or half of it and so on, so that so many images of ``an_image`` bytes fit; at least 1.
+def fitting(most: int, bytes_per_image: int, free: int | None) -> int:
+    """Halve ``most`` until a batch of that many images fits in ``free`` bytes, or is one image.
 
-    What is not known (0 or None) is no limit.
+    Unknown numbers (``bytes_per_image`` 0, ``free`` None) set no limit.
     """
-    while free is not None and most > 1 and most * an_image > USABLE * free:
+    while free is not None and most > 1 and most * bytes_per_image > USABLE * free:
         most //= 2
     return most
 
 
 def working_bytes(settings: ModelSettings, device: "torch.device") -> int:
-    """Return what computing one image takes beside the weights, about; 0 where it was never measured."""
+    """Estimate the bytes that computing one image takes beside the weights; 0 for a model that was not measured."""
     description = describe_extractor(settings.model)
     side = (settings.image_size or description.image_size) / max(1, description.image_size)
     halved = device.type != "cpu" and settings.dtype != "float32" and not description.float32_vae
@@ -128,5 +123,5 @@ def working_bytes(settings: ModelSettings, device: "torch.device") -> int:
 
 
 def workers(run: BuildSettings) -> int:
-    """Return how many threads decode images."""
+    """Return the number of threads that decode images."""
     return run.workers or min(MAX_WORKERS, os.cpu_count() or 1)

@@ -1,4 +1,4 @@
-"""Fingerprints: all that changes a stored number, and how two of them differ."""
+"""Compare fingerprints. A fingerprint holds everything that changes a stored number: model, pixels, modes, codec."""
 
 import hashlib
 import json
@@ -10,10 +10,10 @@ from retrieval.errors import IndexIncompatibleError
 
 
 def grown_fingerprint(stored: Mapping[str, Any], found: Mapping[str, Any], root: Path) -> dict[str, Any]:
-    """Return the index's fingerprint with the modes and encoders that the loaded models have beside its own.
+    """Return the fingerprint ``stored`` in an index with the new modes and encoders of the loaded models ``found``.
 
     Raises:
-        IndexIncompatibleError: they differ in what the index has.
+        IndexIncompatibleError: the two differ in something that the index has already.
     """
     parts = ("modes", "encoders")
     common = {part: {name: value for name, value in found[part].items() if name in stored[part]} for part in parts}
@@ -24,34 +24,38 @@ def grown_fingerprint(stored: Mapping[str, Any], found: Mapping[str, Any], root:
 def check_fingerprint(
     stored: Mapping[str, Any], found: Mapping[str, Any], root: Path, ignore: tuple[str, ...] = ()
 ) -> None:
-    """Raise IndexIncompatibleError, listing every difference, unless the loaded models are the index's own."""
+    """Compare the fingerprint of an index with that of the loaded models; keys that begin with ``ignore`` may differ.
+
+    Raises:
+        IndexIncompatibleError: they differ; the message lists every difference.
+    """
     lines = [line for line in differences(stored, found) if not line.startswith(ignore)]
     if lines:
         raise IndexIncompatibleError(
-            f"{root} was made by other models than those found here: {'; '.join(lines)}. Scores of both can't be "
-            "mixed: name the right weights, or build another index"
+            f"{root} was made with other models than the loaded ones: {'; '.join(lines)}. Their scores can't be mixed: "
+            "name the weights that the index was made with, or build another index"
         )
 
 
 def tensors_digest(fingerprint: Mapping[str, Any], mode: str) -> str:
-    """Return a digest, 16 hex digits, of all in a fingerprint that a mode's tensors depend on."""
+    """Return a digest (16 hex digits) of the parts of a fingerprint that the tensors of ``mode`` depend on."""
     parts = {name: fingerprint[name] for name in ("model", "pixels", "codec")} | {"mode": fingerprint["modes"][mode]}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def differences(stored: Mapping[str, Any], asked: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """List where two fingerprints differ, as ``model.seed: 2334 in the index, 1 asked``."""
+    """List the differences of two fingerprints, such as ``model.seed: 2334 in the index, 1 asked for``."""
     found = []
     for key in sorted({*stored, *asked}):
         mine, yours = stored.get(key), asked.get(key)
         if isinstance(mine, Mapping) and isinstance(yours, Mapping):
             found += differences(mine, yours, f"{prefix}{key}.")
         elif mine != yours:
-            found.append(f"{prefix}{key}: {_short(mine)} in the index, {_short(yours)} asked for")
+            found.append(f"{prefix}{key}: {_abbreviated(mine)} in the index, {_abbreviated(yours)} asked for")
     return found
 
 
-def _short(value: Any) -> str:
+def _abbreviated(value: Any) -> str:
     if value is None:
         return "nothing"
     text = str(value)

@@ -1,6 +1,6 @@
-"""The loaded models of one index: pixels in, vectors and tensors out; and the fingerprint of what they compute."""
+"""The loaded models of one index: they turn images into vectors and attention tensors."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ from retrieval.models.protocols import (
     Embedder,
     HiddenExtractor,
     Pixels,
-    Projection,
     TensorEmbedder,
     readout_of,
 )
@@ -32,15 +31,15 @@ from retrieval.scoring.aas import QKV, AnyReadout
 from retrieval.settings import ModelSettings
 from retrieval.types import Role
 
-ATTENTION = "attention"  # the extractor's entry among the prepared pixels; encoders are there by name
+ATTENTION = "attention"  # key of the extractor's pixels in ModelInputs; the other keys are names of encoders
 
 ModelInputs = Mapping[str, Pixels]
-"""One image as every model wants it: the extractor's pixels and each encoder's."""
+"""One image, resized for every model: the extractor's pixels and those of each encoder."""
 
 
 @dataclass(frozen=True)
 class EncodedImages:
-    """A batch, encoded: vectors float32 ``[images, dim]`` by encoder and tensors by mode, on the model's device."""
+    """An encoded batch: float32 vectors ``[images, dim]`` by encoder, and Q/K/V by mode on the models' device."""
 
     vectors: Mapping[str, NDArray[np.float32]]
     tensors: Mapping[str, QKV]
@@ -48,7 +47,7 @@ class EncodedImages:
 
 @dataclass(frozen=True)
 class StoredBatch:
-    """A batch as an index keeps it: vectors float32 ``[images, dim]`` by encoder, and the codec's arrays by mode."""
+    """A batch as the index stores it: float32 vectors ``[images, dim]`` by encoder, and the codec's arrays by mode."""
 
     vectors: Mapping[str, NDArray[np.float32]]
     tensors: Mapping[str, Mapping[str, NDArray[Any]]]
@@ -56,7 +55,7 @@ class StoredBatch:
 
 @dataclass(frozen=True)
 class InFlightBatch:
-    """A batch that the device is computing; what an index keeps of it comes into this machine's memory meanwhile."""
+    """A batch that the device is computing, while earlier results are copied to main memory."""
 
     vectors: Mapping[str, Fetched]
     arrays: Mapping[str, Mapping[str, Fetched]]  # by mode: the codec's input
@@ -64,20 +63,20 @@ class InFlightBatch:
     clock: DeviceClock
 
     def wait(self) -> float:
-        """Wait until all of it is here; return the seconds that the device took for it."""
+        """Wait until every result is in main memory; return the seconds that the device computed."""
         for fetched in (*self.vectors.values(), *(each for mode in self.arrays.values() for each in mode.values())):
             fetched()
         return self.clock.seconds()
 
     def stored(self) -> StoredBatch:
-        """Wait, and return the batch as the index keeps it.
+        """Wait for the batch, and return it as the index stores it.
 
         Raises:
-            DiffSimError: a number is infinite or none, or does not fit the codec.
+            DiffSimError: a value is infinite or not a number, or does not fit the codec.
         """
         encoded: dict[int, Mapping[str, NDArray[Any]]] = {}
         for fetched in self.arrays.values():
-            if id(fetched) not in encoded:  # modes of one target share it
+            if id(fetched) not in encoded:  # modes with the same target share one mapping
                 encoded[id(fetched)] = self.codec.encode({name: wait() for name, wait in fetched.items()})
         tensors = {mode: encoded[id(fetched)] for mode, fetched in self.arrays.items()}
         return StoredBatch({name: wait() for name, wait in self.vectors.items()}, tensors)
@@ -85,7 +84,7 @@ class InFlightBatch:
 
 @dataclass(frozen=True)
 class LoadedModels:
-    """Everything that turns an image into what an index stores of it."""
+    """The attention extractor and the encoders of one index, with the rules for decoding images."""
 
     extractor: AttentionExtractor
     embedders: Mapping[str, Embedder]
@@ -95,66 +94,72 @@ class LoadedModels:
     device: torch.device = torch.device("cpu")  # noqa: RUF009 (it is immutable)
 
     def everything(self) -> Outputs:
-        """Return all that these models compute of an image."""
+        """Return all modes and encoders of these models."""
         return Outputs(tuple(self.targets), tuple(self.embedders))
 
-    def prepare(self, image: Image.Image, need: Outputs | None = None) -> ModelInputs:
-        """Resize one RGB image for every model that ``need`` (all by default) names; safe in many threads."""
-        need = self.everything() if need is None else need
-        prepared = {name: self.embedders[name].prepare(image) for name in need.encoders}
-        return {**prepared, ATTENTION: self.extractor.prepare(image)} if need.modes else prepared
+    def prepare(self, image: Image.Image, outputs: Outputs | None = None) -> ModelInputs:
+        """Resize one RGB image for every model of ``outputs`` (all by default); safe to call from many threads."""
+        outputs = self.everything() if outputs is None else outputs
+        prepared = {name: self.embedders[name].prepare(image) for name in outputs.encoders}
+        return {**prepared, ATTENTION: self.extractor.prepare(image)} if outputs.modes else prepared
 
-    def encode(self, batch: Sequence[ModelInputs], role: Role, need: Outputs | None = None) -> EncodedImages:
-        """Encode a batch for what ``need`` (all by default) names; modes with one target share one computation."""
-        need = self.everything() if need is None else need
-        with raising_memory_full(len(batch), self.device):
-            tensors = self._extract(batch, need.modes, role)
-            return EncodedImages(self.embed(batch, need.encoders), tensors)
-
-    def encode_in_batches(self, images: Sequence[ModelInputs], role: Role, need: Outputs, size: int) -> EncodedImages:
-        """Encode images ``size`` at a time; see :meth:`encode`."""
-        found = [self.encode(images[start : start + size], role, need) for start in range(0, len(images), size)]
-        return EncodedImages(
-            {name: np.concatenate([each.vectors[name] for each in found]) for name in need.encoders},
-            {mode: QKV.cat([each.tensors[mode] for each in found]) for mode in need.modes},
-        )
-
-    def encode_stored(self, batch: Sequence[ModelInputs], need: Outputs | None = None) -> StoredBatch:
-        """Encode a batch in the gallery's role as the index keeps it; see :meth:`begin`."""
-        return self.begin(batch, need).stored()
-
-    @torch.inference_mode()
-    def begin(self, batch: Sequence[ModelInputs], need: Outputs | None = None) -> InFlightBatch:
-        """Begin to encode a batch in the gallery's role, as the index keeps it.
-
-        On a GPU this returns once all is launched, so that the next batch can be while results come down; on a CPU
-        everything is computed then.
+    def encode(self, batch: Sequence[ModelInputs], role: Role, outputs: Outputs | None = None) -> EncodedImages:
+        """Encode a batch for ``outputs`` (all by default). Modes with the same target are computed once.
 
         Raises:
             MemoryFullError: the device's memory does not hold the batch.
         """
-        need = self.everything() if need is None else need
+        outputs = self.everything() if outputs is None else outputs
+        with raising_memory_full(len(batch), self.device):
+            tensors = self._extract(batch, outputs.modes, role)
+            return EncodedImages(self.embed(batch, outputs.encoders), tensors)
+
+    def encode_in_batches(
+        self, images: Sequence[ModelInputs], role: Role, outputs: Outputs, size: int
+    ) -> EncodedImages:
+        """Encode images ``size`` at a time; see :meth:`encode`."""
+        found = [self.encode(images[start : start + size], role, outputs) for start in range(0, len(images), size)]
+        return EncodedImages(
+            {name: np.concatenate([each.vectors[name] for each in found]) for name in outputs.encoders},
+            {mode: QKV.cat([each.tensors[mode] for each in found]) for mode in outputs.modes},
+        )
+
+    def encode_stored(self, batch: Sequence[ModelInputs], outputs: Outputs | None = None) -> StoredBatch:
+        """Encode a batch of gallery images and return it as the index stores it; see :meth:`begin`."""
+        return self.begin(batch, outputs).stored()
+
+    @torch.inference_mode()
+    def begin(self, batch: Sequence[ModelInputs], outputs: Outputs | None = None) -> InFlightBatch:
+        """Begin to encode a batch of gallery images for ``outputs`` (all by default).
+
+        A GPU gets its kernels launched and this returns at once, so that the next batch can follow while results are
+        copied. A CPU has computed everything when this returns.
+
+        Raises:
+            MemoryFullError: the device's memory does not hold the batch.
+        """
+        outputs = self.everything() if outputs is None else outputs
         clock = DeviceClock(self.device)
         with raising_memory_full(len(batch), self.device):
-            arrays = self._begin_arrays(batch, need.modes) if batch else {}
-            vectors = {name: self._begin_vectors(batch, name) for name in need.encoders} if batch else {}
+            arrays = self._begin_arrays(batch, outputs.modes) if batch else {}
+            vectors = {name: self._begin_vectors(batch, name) for name in outputs.encoders} if batch else {}
         clock.stop()
         return InFlightBatch(vectors, arrays, self.codec, clock)
 
     def _begin_arrays(self, batch: Sequence[ModelInputs], modes: Sequence[str]) -> dict[str, Mapping[str, Fetched]]:
-        """Return by mode what the codec takes; modes of one target share one mapping."""
+        """Return the codec's input by mode; modes with the same target share one mapping."""
         targets = self._targets(modes)
         by_target: dict[Target, Mapping[str, Fetched]] = {}
         if targets and self.codec.hidden:
-            hidden = self._hidden_extractor().hidden(self._pixels(batch), targets, "gallery")
-            by_target = {target: {"h": fetch(_as_numpy_can(h[: len(batch)]))} for target, h in hidden.items()}
+            hidden = self.hidden_extractor().hidden(_pixels(batch), targets, "gallery")
+            by_target = {target: {"h": fetch(_as_numpy_can(h))} for target, h in hidden.items()}
         elif targets:
-            found = self.extractor.extract(self._pixels(batch), targets, "gallery")
-            by_target = {target: _fetch_halves(qkv, len(batch)) for target, qkv in found.items()}
+            found = self.extractor.extract(_pixels(batch), targets, "gallery")
+            by_target = {target: _fetch_halves(qkv) for target, qkv in found.items()}
         return {mode: by_target[self.targets[mode]] for mode in modes}
 
     def _begin_vectors(self, batch: Sequence[ModelInputs], name: str) -> Fetched:
-        embedder, pixels = self.embedders[name], np.stack([image[name] for image in batch])
+        embedder, pixels = self.embedders[name], _pixels(batch, name)
         if isinstance(embedder, TensorEmbedder):
             return fetch(embedder.vectors(pixels))
         vectors = embedder.embed(pixels)
@@ -162,49 +167,36 @@ class LoadedModels:
 
     def _extract(self, batch: Sequence[ModelInputs], modes: Sequence[str], role: Role) -> dict[str, QKV]:
         targets = self._targets(modes)
-        if not targets:
-            return {}
-        found = self.extractor.extract(self._pixels(batch), targets, role)
-        return {mode: _first(found[self.targets[mode]], len(batch)) for mode in modes}
+        found = self.extractor.extract(_pixels(batch), targets, role) if targets else {}
+        return {mode: found[self.targets[mode]] for mode in modes}
 
     def _targets(self, modes: Sequence[str]) -> list[Target]:
         return list(dict.fromkeys(self.targets[mode] for mode in modes))
 
-    def _pixels(self, batch: Sequence[ModelInputs]) -> Pixels:
-        return np.stack([image[ATTENTION] for image in batch])
-
     def embed(
         self, batch: Sequence[ModelInputs], encoders: Sequence[str] | None = None
     ) -> dict[str, NDArray[np.float32]]:
-        """Return the vectors ``[images, dim]`` of ``encoders``, of each by default."""
-        return {
-            name: self.embedders[name].embed(np.stack([image[name] for image in batch]))
-            for name in (self.embedders if encoders is None else encoders)
-        }
+        """Return float32 vectors ``[images, dim]`` by encoder, for ``encoders`` (all by default)."""
+        names = self.embedders if encoders is None else encoders
+        return {name: self.embedders[name].embed(_pixels(batch, name)) for name in names}
 
-    def _hidden_extractor(self) -> HiddenExtractor:
-        if isinstance(self.extractor, HiddenExtractor):
-            return self.extractor
-        kept = ", ".join(codec.name for codec in CODECS.values() if not codec.hidden)
-        raise UsageError(f"this model gives no layer inputs, which codec {self.codec.name} keeps; choose {kept}")
-
-    def projections(self) -> dict[str, Projection]:
-        """Return, by mode, what makes Q/K/V of the stored arrays; none where the codec stores Q/K/V.
+    def hidden_extractor(self) -> HiddenExtractor:
+        """Return the extractor as one that gives layer inputs.
 
         Raises:
-            UsageError: the codec keeps layer inputs and this model gives none.
+            UsageError: the codec stores layer inputs and this extractor gives none.
         """
-        if not self.codec.hidden:
-            return {}
-        extractor = self._hidden_extractor()
-        return {mode: extractor.projection(target) for mode, target in self.targets.items()}
+        if isinstance(self.extractor, HiddenExtractor):
+            return self.extractor
+        usable = ", ".join(codec.name for codec in CODECS.values() if not codec.hidden)
+        raise UsageError(f"codec {self.codec.name} stores layer inputs and this model gives none; choose {usable}")
 
     def readout(self, mode: str) -> AnyReadout:
-        """Return how the mode's outputs are read before they are compared."""
+        """Return how the mode's attention outputs are read out before they are compared."""
         return readout_of(self.extractor, self.targets[mode])
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return all that changes a stored number, as JSON values."""
+        """Return everything that changes a stored number, as JSON values; see :mod:`retrieval.encoding.fingerprint`."""
         return {
             "model": self.extractor.fingerprint(),
             "pixels": self.rules.fingerprint(),
@@ -214,43 +206,49 @@ class LoadedModels:
         }
 
 
+LoadModels = Callable[[ModelSettings, Mapping[str, Target], str, bool], LoadedModels]
+"""A function like :func:`load_models`. A caller passes its own to share loaded models, or to test without weights."""
+
+
 def load_models(settings: ModelSettings, targets: Mapping[str, Target], device: str, offline: bool) -> LoadedModels:
-    """Load what :func:`retrieval.models.defaults.resolve` returned.
+    """Load the models of resolved settings (:func:`retrieval.models.defaults.resolve`) onto ``device``.
 
     Raises:
-        UsageError, ModelError: see :mod:`retrieval.backbones`.
+        UsageError, ModelError: see :mod:`retrieval.models.registry`.
     """
-    place = choose_device(device)
+    chosen = choose_device(device)
     description = describe_extractor(settings.model)
     size = settings.image_size or description.image_size
     return LoadedModels(
-        extractor=load_extractor(settings, place, offline),
+        extractor=load_extractor(settings, chosen, offline),
         embedders={
-            name: load_embedder(name, None if folder is None else Path(folder), place, offline)
+            name: load_embedder(name, None if folder is None else Path(folder), chosen, offline)
             for name, folder in (settings.encoders or {}).items()
         },
-        # Models next to a full decode in cost read JPEGs at a reduced scale, still twice what any model wants.
+        # A full decode costs about as much as a fast model, so its JPEGs are decoded at a reduced scale. The reduced
+        # image has at least twice the side that any of the models takes.
         rules=DecodeRules(alpha=settings.alpha, draft=max(size, 224) if description.draft else None),
         targets=targets,
         codec=find_codec(settings.codec),
-        device=place,
+        device=chosen,
     )
 
 
-def _first(tensors: QKV, count: int) -> QKV:
-    return QKV(*(tensor[:count] for tensor in (tensors.q, tensors.k, tensors.v)))
+def _pixels(batch: Sequence[ModelInputs], model: str = ATTENTION) -> Pixels:
+    """Stack the images of a batch for one model: ``[images, height, width, 3]``."""
+    return np.stack([image[model] for image in batch])
 
 
 def _as_numpy_can(tensor: Tensor) -> Tensor:
-    return tensor if tensor.dtype == torch.float16 else tensor.float()  # numpy knows no bfloat16
+    return tensor if tensor.dtype == torch.float16 else tensor.float()  # numpy has no bfloat16
 
 
-def _fetch_halves(tensors: QKV, count: int) -> dict[str, Fetched]:
-    """Begin to fetch the first rows of q, k, v; see :func:`to_floats`."""
+def _fetch_halves(tensors: QKV) -> dict[str, Fetched]:
+    """Begin to copy q, k and v to main memory as float16; see :func:`to_floats`."""
     named = zip("qkv", (tensors.q, tensors.k, tensors.v), strict=True)
-    return {name: fetch(tensor[:count].to(torch.float16)) for name, tensor in named}
+    return {name: fetch(tensor.to(torch.float16)) for name, tensor in named}
 
 
 def to_floats(tensors: QKV) -> dict[str, NDArray[np.float16]]:
-    """Return q, k, v as codecs take them; what float16 does not hold is infinite, which no codec lets pass."""
-    return {name: fetched() for name, fetched in _fetch_halves(tensors, len(tensors.q)).items()}
+    """Return q, k and v as float16 arrays for a codec. Values outside float16 become infinite; codecs refuse them."""
+    return {name: fetched() for name, fetched in _fetch_halves(tensors).items()}

@@ -1,4 +1,4 @@
-"""Decide what an index is made with: the recipe of a new one, or the one that an existing index must go on with."""
+"""The recipe of an index: resolved settings and targets, chosen for a new index or read from an existing one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,25 +16,30 @@ from retrieval.models.registry import describe_extractor
 from retrieval.settings import BuildSettings, ModelChoices, ModelSettings
 from retrieval.types import AttentionRule
 
-ATTENTION = "attention"  # the key of the attention rule among an index's settings
+ATTENTION = "attention"  # the key of the attention rule among the settings of an index
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a build computes: resolved settings, the target of every mode, and whose tensors it computes."""
+    """Everything that a build needs to know before it loads models."""
 
-    settings: ModelSettings
-    targets: Mapping[str, Target]
+    settings: ModelSettings  # resolved: no field is "auto" or left to the model
+    targets: Mapping[str, Target]  # by mode
     chosen: ChosenModel
     attention: AttentionRule = "eager"
 
     @property
     def wanted(self) -> Outputs:
-        """What every item of the index is to have: vectors always, tensors unless searches compute them."""
-        return Outputs(tuple(self.targets) if self.attention == "eager" else (), tuple(self.settings.encoders or {}))
+        """The outputs that every item gets: all vectors, and all tensors unless searches compute these."""
+        return Outputs(tuple(self.targets) if self.attention == "eager" else (), self.encoders)
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """The names of the encoders."""
+        return tuple(self.settings.encoders or {})
 
     def to_json(self) -> dict[str, Any]:
-        """Return the index's settings."""
+        """Return plain values, as an index stores them."""
         return {**self.settings.to_json(), ATTENTION: self.attention}
 
 
@@ -42,7 +47,7 @@ def new_recipe(modes: Sequence[str] | None, choices: ModelChoices, run: BuildSet
     """Return the recipe of a new index.
 
     Raises:
-        UsageError: an unknown model, mode, codec or encoder, or no folder for an encoder.
+        UsageError: an unknown model, mode, codec or encoder, or an encoder without a folder.
     """
     asked = ModelSettings(**choices)
     find_codec(asked.codec)
@@ -55,22 +60,26 @@ def new_recipe(modes: Sequence[str] | None, choices: ModelChoices, run: BuildSet
 
 
 def _without_unused(choices: ModelChoices, chosen: ChosenModel) -> tuple[dict[str, Any], ChosenModel]:
-    """Leave out the choices that change nothing of the model, so that they are no part of the index; and say so."""
+    """Drop the choices that the model does not use, so that the index does not store them; note them in ``why``."""
     unused = describe_extractor(chosen.name).unused
     used = {name: value for name, value in choices.items() if name not in unused}
-    needless = ", ".join(f"--{name}" for name in choices if name in unused)
-    return used, replace(chosen, why=f"{chosen.why}; {needless} changes nothing of it") if needless else chosen
+    names = ", ".join(name.replace("_", " ") for name in choices if name in unused)
+    return used, replace(chosen, why=f"{chosen.why}; it does not use {names}") if names else chosen
 
 
 def stored_recipe(reader: IndexReader, root: Path) -> Recipe:
-    """Return the recipe that the index was made with."""
+    """Return the recipe that the index was made with.
+
+    Raises:
+        IndexIncompatibleError: this version can't read the settings of the index.
+    """
     generation = reader.generation
     try:
         settings = ModelSettings.from_json(generation.settings)
         targets = {mode: Target.from_json(values) for mode, values in generation.fingerprint["modes"].items()}
     except (KeyError, TypeError) as error:
         raise IndexIncompatibleError(
-            f"{root} states no model that this version knows ({error}); it was made by {generation.created_by}"
+            f"{root} has settings that this version can't read ({error}); {generation.created_by} wrote them"
         ) from error
     rule = generation.settings.get(ATTENTION, "eager")
     return Recipe(settings, targets, ChosenModel(settings.model, "the index was made with it"), rule)
@@ -79,10 +88,10 @@ def stored_recipe(reader: IndexReader, root: Path) -> Recipe:
 def continued_recipe(
     reader: IndexReader, root: Path, modes: Sequence[str] | None, choices: ModelChoices, run: BuildSettings
 ) -> Recipe:
-    """Return the index's own recipe with the modes and encoders that were asked for beside its own.
+    """Return the recipe of an existing index, with the modes and encoders that the caller adds.
 
     Raises:
-        IndexIncompatibleError: a choice differs from what the index was made with; both are printed.
+        IndexIncompatibleError: a choice differs from the settings of the index; the message shows both values.
     """
     stored = stored_recipe(reader, root)
     find_codec(choices.get("codec", stored.settings.codec))
@@ -96,7 +105,7 @@ def continued_recipe(
     asked = ModelSettings(**{**stored.settings.to_json(), **given})
     asked = resolve(asked, choose_modes(table, targets), run.device)
     found = differences(stored.settings.to_json(), asked.to_json())
-    # A folder is a place, not a meaning: whether the weights in it are the same, the fingerprint decides.
+    # Weights may be in another folder than before: their fingerprint says whether they are the same.
     found = [line for line in found if not line.startswith(("weights:", "encoders."))]
     if found:
         raise _made_otherwise(root, "; ".join(found))
@@ -107,7 +116,10 @@ def continued_recipe(
 def _grown_encoders(
     stored: Mapping[str, str | None], choices: ModelChoices, added: Sequence[Mode], root: Path
 ) -> dict[str, str | None]:
-    """Return the index's encoders, those asked for, and those that added modes name: an index without any stays so."""
+    """Return the folders by encoder: those of the index, those asked for, and those that added modes name.
+
+    An index without encoders stays without when a mode is added.
+    """
     asked = choices.get("encoders")
     if asked is not None and stored and not asked:
         raise _made_otherwise(root, f"encoders: {', '.join(stored)} in the index, none asked for")
@@ -117,15 +129,16 @@ def _grown_encoders(
 
 
 def _made_otherwise(root: Path, listed: str) -> IndexIncompatibleError:
-    return IndexIncompatibleError(
-        f"{root} was made with other settings ({listed}); leave them out, or build another index (--index)"
-    )
+    return IndexIncompatibleError(f"{root} was made with other settings ({listed})", advice="keep-settings")
 
 
 def lacks_modes(reader: IndexReader, missing: Sequence[str]) -> IndexIncompatibleError:
-    """Return the error for modes that an index was not built for: it says which command adds them."""
+    """Return the error for modes that an index was not built for; its facts say how to add them."""
     root, sources = reader.layout.root, " ".join(quote(source) for source in reader.generation.sources)
     return IndexIncompatibleError(
-        f"{root} was built for {', '.join(reader.generation.modes)}, not for {', '.join(missing)}; add what it lacks "
-        f"with: diffsim-index build {sources} --modes {','.join(missing)} --index {quote(str(root))}"
+        f"{root} was built for {', '.join(reader.generation.modes)}, not for {', '.join(missing)}",
+        advice="add-modes",
+        sources=sources,
+        modes=",".join(missing),
+        index=quote(str(root)),
     )

@@ -1,4 +1,4 @@
-"""The tensors of an index, as its codec keeps them: what makes Q/K/V of them, and the projections beside them."""
+"""Turn the tensors that an index stores into Q/K/V, and write the projections that this needs."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -18,14 +18,15 @@ from retrieval.encoding.loaded_models import LoadedModels
 from retrieval.models.mini.projection import CellProjection
 from retrieval.models.modes import CellValues
 from retrieval.models.projection import LinearProjection
+from retrieval.models.protocols import Projection
 from retrieval.scoring.aas import QKV
 
 DecodeQKV = Callable[[Mapping[str, Tensor]], QKV]
-"""Stored arrays, widened to float32 on the device that scores, to Q/K/V."""
+"""Turns stored arrays, widened to float32 on the scoring device, into Q/K/V."""
 
 
 def qkv_decoder(reader: IndexReader, codec: Codec, mode: str, device: torch.device) -> DecodeQKV:
-    """Return what makes Q/K/V of a mode's stored arrays; layer inputs are projected on ``device``, in float32.
+    """Return the function that decodes the stored arrays of ``mode``. Layer inputs are projected on ``device``.
 
     Raises:
         IndexCorruptError: the mode's projection is missing or damaged.
@@ -36,37 +37,50 @@ def qkv_decoder(reader: IndexReader, codec: Codec, mode: str, device: torch.devi
     try:
         projection = load_projection(arrays).to(device)
     except (KeyError, TypeError) as error:
-        raise corrupt(reader.layout.projection(reader.generation.projections[mode]), f"is none ({error})") from error
+        path = reader.layout.projection(reader.generation.projections[mode])
+        raise corrupt(path, f"holds no projection ({error})") from error
     return lambda arrays: projection(codec.decode(arrays)["h"])
 
 
+def projections_of(models: LoadedModels) -> dict[str, Projection]:
+    """Return by mode the projection from stored layer inputs to Q/K/V; none where the codec stores Q/K/V.
+
+    Raises:
+        UsageError: the codec stores layer inputs and this model gives none.
+    """
+    if not models.codec.hidden:
+        return {}
+    extractor = models.hidden_extractor()
+    return {mode: extractor.projection(target) for mode, target in models.targets.items()}
+
+
 def with_projections(layout: Layout, generation: Generation, models: LoadedModels) -> Generation:
-    """Write the projections that ``generation`` lacks, and return it with them; the caller commits it."""
-    lacking = {mode: p for mode, p in models.projections().items() if mode not in generation.projections}
-    written = {mode: write_projection(layout, projection.arrays()) for mode, projection in lacking.items()}
+    """Write the projections that ``generation`` does not name yet, and return it naming them; the caller commits it."""
+    absent = {mode: p for mode, p in projections_of(models).items() if mode not in generation.projections}
+    written = {mode: write_projection(layout, projection.arrays()) for mode, projection in absent.items()}
     return replace(generation, projections={**generation.projections, **written})
 
 
-def lacks_projections(generation: Generation, codec: Codec) -> bool:
-    """Say whether a repair took out a projection, so that candidates of a mode can't be scored."""
+def misses_projections(generation: Generation, codec: Codec) -> bool:
+    """Whether a repair removed a projection, so that the candidates of its mode can't be scored."""
     return codec.hidden and any(mode not in generation.projections for mode in generation.modes)
 
 
 def coverage(reader: IndexReader) -> dict[str, int]:
-    """Return by mode how many items have their tensors in the index."""
+    """Return by mode the number of items whose tensors are stored."""
     return {mode: int(reader.has_tensors(mode).sum()) for mode in reader.generation.modes}
 
 
 def stored_qkv(arrays: Mapping[str, Tensor]) -> QKV:
-    """Take arrays that are q, k and v themselves."""
+    """Return Q/K/V from arrays that are stored as q, k and v."""
     return QKV(arrays["q"], arrays["k"], arrays["v"])
 
 
 def load_projection(arrays: Mapping[str, NDArray[Any]]) -> LinearProjection | CellProjection:
-    """Return the projection that ``arrays`` were taken from, on the CPU.
+    """Return the projection whose ``arrays()`` these are, on the CPU.
 
     Raises:
-        KeyError, TypeError: they are of no kind that this version knows.
+        KeyError, TypeError: this version knows no projection with these arrays.
     """
     if "q" not in arrays:
         return CellProjection(CellValues(**{name: float(value) for name, value in arrays.items()}))

@@ -1,4 +1,4 @@
-"""The stages of a build, which run at the same time, and the parts of a search: what each takes."""
+"""Time the stages of a build, which run side by side, and the parts of a search."""
 
 import threading
 from collections.abc import Iterator
@@ -6,14 +6,14 @@ from contextlib import contextmanager
 from time import perf_counter
 
 DECODE, COMPUTE, WRITE = "decode", "compute", "write"
-LEAST_SECONDS = 0.05  # of work, before a stage's speed is told
+LEAST_SECONDS = 0.05  # of work: a speed from less time than this is noise
 
 
 class StageClock:
-    """Counts what every stage worked for; safe to use from many threads."""
+    """Adds up the working time of every stage; safe to use from many threads."""
 
     def __init__(self, decoders: int) -> None:
-        """Take the number of threads that decode; the other stages have one."""
+        """Take the number of decoding threads; every other stage has one thread."""
         self._threads = {DECODE: decoders, COMPUTE: 1, WRITE: 1}
         self._seconds = dict.fromkeys(self._threads, 0.0)
         self._images = dict.fromkeys(self._threads, 0)
@@ -21,21 +21,21 @@ class StageClock:
 
     @contextmanager
     def working(self, stage: str, images: int) -> Iterator[None]:
-        """Count the time inside as work of ``stage`` on so many ``images``."""
+        """Count the time of the block as work of ``stage`` on that many images."""
         start = perf_counter()
         yield
         self.add(stage, images, perf_counter() - start)
 
     def add(self, stage: str, images: int, seconds: float) -> None:
-        """Count work that was timed elsewhere."""
+        """Count work that the caller timed."""
         with self._lock:
             self._seconds[stage] += seconds
             self._images[stage] += images
 
     def speeds(self) -> dict[str, float]:
-        """Return images a second by stage, as if the others never kept it waiting.
+        """Return images a second by stage, as if no stage ever waited for another.
 
-        Stages that have not worked for :data:`LEAST_SECONDS` are left out: what that says is noise.
+        A stage with less than :data:`LEAST_SECONDS` of work is left out.
         """
         with self._lock:
             return {
@@ -46,7 +46,7 @@ class StageClock:
 
 
 class SharedTiming:
-    """What several queries spend together, as one query's share."""
+    """Milliseconds by part of a search, for one of several queries that are searched together."""
 
     def __init__(self, queries: int) -> None:
         self._queries = queries
@@ -54,7 +54,7 @@ class SharedTiming:
 
     @contextmanager
     def of(self, part: str) -> Iterator[None]:
-        """Count the time inside as spent on ``part``."""
+        """Count the time of the block, divided by the number of queries, as spent on ``part``."""
         start = perf_counter()
         yield
         self.ms[part] = self.ms.get(part, 0.0) + 1e3 * (perf_counter() - start) / self._queries

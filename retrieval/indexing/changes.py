@@ -1,4 +1,4 @@
-"""Decide what a build has to do: which files are new, changed, renamed, touched or gone."""
+"""Compare files with an index: which files are new, changed, renamed, touched or gone."""
 
 import hashlib
 import os
@@ -18,62 +18,62 @@ from retrieval.text import counted
 
 @dataclass(frozen=True)
 class Changes:
-    """What a build does: compute ``pending`` in this order, and bring the catalogue up to date without computing."""
+    """The differences between the files and the index."""
 
-    pending: Sequence[Path] = ()
-    replaced: Mapping[str, int] = field(default_factory=dict)  # a changed file's path to the id of its old row
-    moved: tuple[Item, ...] = ()  # new catalogue rows of items whose file was renamed, or touched and is the same
+    pending: Sequence[Path] = ()  # new and changed files, in the order in which they are encoded
+    replaced: Mapping[str, int] = field(default_factory=dict)  # the id of the old item by the path of a changed file
+    moved: tuple[Item, ...] = ()  # new catalogue rows of items whose file was renamed, or touched without a change
     vanished: tuple[int, ...] = ()  # ids of items whose file is gone from the sources
     unchanged: int = 0
-    rejected_before: int = 0
+    rejected_before: int = 0  # rejected files that have not changed since
 
 
 def item_of(facts: FileFacts, number: int) -> Item:
-    """Return the catalogue's row of a file that was read, with the id ``number``."""
+    """Return the catalogue row of a file that was read, with the id ``number``."""
     return Item(number, uri_of(facts.path), facts.size, facts.mtime_ns, facts.sha256, facts.width, facts.height)
 
 
 def find_sources(
     sources: str | Path | Sequence[str | Path], index: str | Path | None
 ) -> tuple[list[Path], Listing, Path]:
-    """Return the sources as paths, the images in them, and where their index is or will be.
+    """Return the sources as paths, the images in them, and the folder of their index.
 
     Raises:
-        UsageError: not one image, or the index's place holds something else.
+        UsageError: there is no image, or the folder holds something else than an index.
     """
     paths = [Path(s) for s in ([sources] if isinstance(sources, str | Path) else sources)]
     listing = find_images(paths)
     check_sources(listing, paths)
     root = local_root(index) if index is not None else new_index_path(paths, Path.cwd())
     if not is_index(root) and not may_become_index(root):
-        raise UsageError(f"{root} exists and is no index; name another place with --index")
+        raise UsageError(f"{root} exists and is no index", advice="name-another-index")
     return paths, listing, root
 
 
 def check_sources(listing: Listing, sources: Sequence[Path]) -> None:
-    """Raise a UsageError when there is not one image to index."""
+    """Raise a UsageError if there is no image to index."""
     if not listing.names:
         names = ", ".join(str(source) for source in sources)
-        passed = f" ({counted(listing.passed_over, 'file')} there with other names)" if listing.passed_over else ""
+        others = f" ({counted(listing.passed_over, 'file')} with other names)" if listing.passed_over else ""
         known = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise UsageError(f"no images in {names}: names that end in {known} are looked for{passed}")
+        raise UsageError(f"no images in {names}{others}: the name of an image ends in {known}")
 
 
 def find_changes(
     listing: Listing, sources: Sequence[Path], reader: IndexReader | None, retry_rejects: bool = False
 ) -> Changes:
-    """Compare what is on disk with what is in the index.
+    """Compare the files in ``listing`` with the items of an index; ``reader`` is None for a new index.
 
-    Size and time of change decide; where they leave a doubt, the SHA-256 of the bytes does. Only items below
-    ``sources`` can vanish: what was indexed from elsewhere stays, and so does what an unreadable folder hides.
+    A file with the same size and time is unchanged. Otherwise the SHA-256 of its bytes decides. Items vanish only if
+    they lie below ``sources`` and in no unreadable folder.
     """
     if reader is None:
         return Changes(pending=listing.files)
-    return _Planner(listing, sources, reader, retry_rejects).plan()
+    return _Comparison(listing, sources, reader, retry_rejects).changes()
 
 
-class _Planner:
-    """Works on columns of the catalogue: most items are as they were, and need no object of their own."""
+class _Comparison:
+    """Works on columns of the catalogue, without an object for every unchanged item."""
 
     def __init__(self, listing: Listing, sources: Sequence[Path], reader: IndexReader, retry_rejects: bool) -> None:
         self._listing, self._reader = listing, reader
@@ -86,7 +86,7 @@ class _Planner:
         self._moved: list[Item] = []
 
     def _find_gone(self, sources: Sequence[Path]) -> dict[int, list[Item]]:
-        """Return the items that are not listed though they should be, by size: so much a renamed file shows at once."""
+        """Return the items whose file is gone, by size: a renamed file is looked for among those of its own size."""
         listed = {uri_of(name) for name in self._listing.names}
         hidden = tuple(map(_below, self._listing.unreadable))
         searched = tuple(_below(os.path.abspath(source)) for source in sources)
@@ -100,7 +100,7 @@ class _Planner:
             found.setdefault(item.size, []).append(item)
         return found
 
-    def plan(self) -> Changes:
+    def changes(self) -> Changes:
         doubtful: list[tuple[str, str, FileState]] = []
         unchanged = rejected_before = 0
         for name in self._listing.names:
@@ -136,11 +136,11 @@ class _Planner:
             self._replaced[item.uri] = item.id
 
     def _new(self, name: str, uri: str, state: FileState) -> None:
-        alike = self._gone.get(state[0], [])
-        digest = _sha256(Path(name)) if alike else None
-        for item in alike:
+        same_size = self._gone.get(state[0], [])
+        digest = _sha256(Path(name)) if same_size else None
+        for item in same_size:
             if item.sha256 == digest:
-                alike.remove(item)
+                same_size.remove(item)
                 self._moved.append(replace(item, uri=uri, mtime_ns=state[1]))
                 return
         self._pending.append(name)
@@ -151,12 +151,12 @@ def _state_then(reject: Reject) -> FileState:
 
 
 def _below(path: str | Path) -> str:
-    """Return how the names of all that lies below ``path`` begin."""
+    """Return the prefix of every path below ``path``."""
     return os.path.join(uri_of(path), "")
 
 
 def _is_in(uri: str, folders: tuple[str, ...]) -> bool:
-    """Say whether ``uri`` is one of these, or below one."""
+    """Whether ``uri`` is one of ``folders``, or lies below one."""
     return os.path.join(uri, "").startswith(folders)
 
 
@@ -164,4 +164,4 @@ def _sha256(path: Path) -> str | None:
     try:
         return hashlib.sha256(read_bytes(path)[0]).hexdigest()
     except ImageError:
-        return None  # the build will say why
+        return None  # the build records the reason

@@ -1,105 +1,133 @@
-"""Put batches into segments and commit each segment when it is large or old enough: what a build and a fill share."""
+"""Commit finished segments one by one: the driver's end of builds and fills."""
 
-import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from math import ceil
 
 from index_store.commit import commit
+from index_store.garbage import clear_uncommitted, drop_expired
 from index_store.generation import Generation, SegmentRecord
 from index_store.layout import Layout
+from index_store.reader import IndexReader
 from index_store.remote.mirror import segment_name
 from index_store.segment_writer import SegmentWriter
-from retrieval.encoding.timing import WRITE, StageClock
-from retrieval.errors import NoSpaceError
+from retrieval.encoding.timing import WRITE
+from retrieval.indexing.changes import Changes
+from retrieval.indexing.segment_job import FinishedSegment
+from retrieval.indexing.tally import ProgressTally
+from retrieval.progress import Cancellation
 from retrieval.settings import BuildSettings
 from retrieval.version import CREATED_BY
 
-_Batch = TypeVar("_Batch")
+WriteSegment = Callable[[str, slice], FinishedSegment]
+"""Writes one segment of the given name from a range of images. It may end before the end of the range."""
 
-Grow = Callable[[SegmentWriter, SegmentRecord], Generation]
-"""What the generation becomes with a segment that was finished."""
+
+def clear_leftovers(layout: Layout, reader: IndexReader | None) -> Generation | None:
+    """Remove the files of killed writers and of expired segments; return the current generation without the latter.
+
+    The caller holds the writer's lock.
+    """
+    generation = None if reader is None else drop_expired(layout, reader.generation)
+    clear_uncommitted(layout, generation)
+    return generation
 
 
 class SegmentCommitter:
-    """The writer's end of an index, under the writer's lock: the generation as it grows, and the open segment."""
+    """Holds the generation of an index as it grows. The caller holds the writer's lock."""
 
     def __init__(
         self,
         layout: Layout,
         generation: Generation,
-        codec: str,
         run: BuildSettings,
-        sources: Sequence[str],
-        clock: StageClock,
-        on_commit: Callable[[], None],
+        tally: ProgressTally,
+        cancel: Cancellation | None = None,
+        sources: Sequence[str] = (),
     ) -> None:
-        """Go on from ``generation``.
-
-        Every commit notes ``sources`` and counts as writing by ``clock``; ``on_commit`` is told of every segment.
-        """
+        """Go on from ``generation``; every commit adds ``sources`` to the sources of the index."""
         self.generation = generation
-        self._layout, self._codec, self._run = layout, codec, run
-        self._sources, self._clock, self._on_commit = sources, clock, on_commit
-        self._segment: SegmentWriter | None = None
-        self._opened = 0.0
+        self.run, self.tally, self.cancel = run, tally, cancel
+        self.added = self.replaced = 0  # items, and changed files among them
+        self._layout, self._sources = layout, sources
 
-    @property
-    def rows(self) -> int:
-        """Images in the open segment."""
-        return 0 if self._segment is None else len(self._segment)
+    def commit_all(
+        self, count: int, batch: int, write: WriteSegment, replaced: Mapping[str, int] | None = None
+    ) -> None:
+        """Have ``count`` images written as segments, and commit each before the next begins.
 
-    def leaves_room(self, images: int) -> bool:
-        """Say whether the batch after one of ``images`` is of the same segment: a kill must not cost more than one."""
-        return self.rows + 2 * images <= self._run.segment_rows
+        Args:
+            count: images; ``write`` gets a range of them at a time.
+            batch: images of a batch; a segment has whole batches, so that a resumed build cuts the same ones.
+            write: writes one segment.
+            replaced: the ids of older items that the new segments replace, by path.
 
-    def store(self, generation: Generation) -> None:
-        """Commit ``generation`` as it is."""
+        Raises:
+            CancelledError: the work was asked to stop; complete batches are committed.
+        """
+        size, start = batch * ceil(self.run.segment_rows / batch), 0
+        while start < count:
+            if self.cancel is not None:
+                self.cancel.check()
+            segment = write(self._next_name(), slice(start, min(start + size, count)))
+            self.commit(segment, replaced or {})
+            start += segment.images
+
+    def _next_name(self) -> str:
+        return segment_name(self._layout, f"{self.generation.number + 1:06d}")
+
+    def commit(self, segment: FinishedSegment, replaced: Mapping[str, int]) -> None:
+        """Commit a finished segment. Segments must come in the order of their ids.
+
+        Raises:
+            BaseException: the error or interrupt that stopped the segment's job, after the commit.
+        """
+        if segment.record is not None:
+            grown = self._grown(segment.record, segment, replaced)
+            with self.tally.clock.working(WRITE, 0):
+                self._store_even_if_interrupted(grown)
+            self.added += segment.record.rows
+            self.replaced += sum(uri in replaced for uri in segment.uris)
+            self.tally.committed()
+        if segment.stopped is not None:
+            raise segment.stopped
+
+    def _grown(self, record: SegmentRecord, segment: FinishedSegment, replaced: Mapping[str, int]) -> Generation:
+        """Return the generation with one more segment, and without the older items that it replaces."""
+        old = [replaced[uri] for uri in (*segment.uris, *segment.rejected_uris) if uri in replaced]
+        return replace(
+            self.generation,
+            segments=(*self.generation.segments, record),
+            tombstones=self._buried(old),
+            next_id=max(self.generation.next_id, segment.next_id),
+        )
+
+    def _buried(self, ids: Iterable[int]) -> tuple[int, ...]:
+        return tuple(sorted({*self.generation.tombstones, *ids}))
+
+    def _store_even_if_interrupted(self, generation: Generation) -> None:
+        try:
+            self._store(generation)
+        except Exception:
+            raise
+        except BaseException:  # Ctrl-C: the segment is complete, so it is kept
+            self._store(generation)
+            self.tally.committed()
+            raise
+
+    def _store(self, generation: Generation) -> None:
         sources = sorted({*generation.sources, *self._sources})
         self.generation = commit(self._layout, replace(generation, sources=tuple(sources)), CREATED_BY)
 
-    def open(self) -> SegmentWriter:
-        """Return the open segment, a new one where there is none."""
-        if self._segment is None:
-            name = segment_name(self._layout, f"{self.generation.number + 1:06d}")
-            self._segment = SegmentWriter(self._layout, name, self._codec)
-            self._opened = time.monotonic()
-        return self._segment
-
-    def run(
-        self, batches: Generator[_Batch, None, None], add: Callable[[_Batch, SegmentWriter], None], grow: Grow
-    ) -> None:
-        """Give every batch and the open segment to ``add``; commit when due, at the end, and when interrupted."""
-        try:
-            for batch in batches:
-                segment = self.open()
-                add(batch, segment)
-                overdue = time.monotonic() - self._opened >= self._run.commit_seconds
-                if len(segment) >= self._run.segment_rows or overdue:
-                    self.finish(grow)
-            self.finish(grow)
-        except NoSpaceError:
-            if self._segment is not None:
-                self._segment.discard()  # what can't be finished only takes room
-            raise
-        except BaseException:
-            self.finish(grow)
-            raise
-        finally:
-            batches.close()
-
-    def finish(self, grow: Grow) -> None:
-        """Commit the open segment, if any. Where this was interrupted, it can be called again and goes on."""
-        segment = self._segment
-        if segment is None:
+    def apply_moves(self, changes: Changes) -> None:
+        """Commit renamed, touched and vanished files. Nothing is computed: vectors and tensors stay, or are dropped."""
+        if not changes.moved and not changes.vanished:
             return
-        if not segment.is_whole or not len(segment):
-            segment.discard()
-            self._segment = None
+        grown = replace(self.generation, tombstones=self._buried(changes.vanished))
+        if not changes.moved:
+            self._store(grown)
             return
-        with self._clock.working(WRITE, 0):  # its images were counted as they were appended
-            record = segment.finish()
-            if record not in self.generation.segments[-1:]:  # else it was interrupted just after the commit
-                self.store(grow(segment, record))
-        self._segment = None
-        self._on_commit()
+        writer = SegmentWriter(self._layout, self._next_name())
+        writer.move(changes.moved)
+        self._store(replace(grown, segments=(*grown.segments, writer.finish())))
+        self.tally.committed()

@@ -1,10 +1,14 @@
-"""What a build or a fill takes, before it computes: bytes on disk exactly, from the tensors' shapes; memory roughly."""
+"""Estimate the disk and memory that a build or fill needs, before it computes anything.
+
+Disk bytes follow exactly from the shapes of tensors and vectors. Memory is approximate.
+"""
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -17,65 +21,72 @@ from retrieval.devices.memory import available_memory, resident_memory
 from retrieval.devices.selection import choose_device
 from retrieval.encoding.batches import batch_size, working_bytes
 from retrieval.encoding.loaded_models import LoadedModels, ModelInputs, to_floats
+from retrieval.encoding.stored_tensors import projections_of
 from retrieval.errors import NoSpaceError
 from retrieval.indexing.missing import Missing
 from retrieval.indexing.reports import Estimate
 from retrieval.models.modes import Outputs
 from retrieval.models.protocols import HiddenExtractor
 from retrieval.settings import BuildSettings, ModelSettings
-from retrieval.text import _size
+from retrieval.text import human_bytes
 
-LIBRARIES_BYTES = 300_000_000  # of memory: Python, torch and what else a build loads, about
-CATALOGUE_BYTES = 300  # a row of the catalogue and its share of everything else, about
-LESS_TO_COMPLETE = "add or fill fewer modes (--modes), or let searches compute what they need (--attention lazy)"
+LIBRARIES_BYTES = 300_000_000  # memory of Python, torch and the other libraries, approximately
+CATALOGUE_BYTES = 300  # an image's row of the catalogue and its share of other files, approximately
 
 Sizes = Mapping[str, Mapping[str, int]]
-"""Bytes of one image's tensors, by codec and mode; codecs that the model can't serve are left out."""
+"""Bytes of one image's tensors, by codec and mode; without the codecs that the model does not support."""
+
+Advice = tuple[str, dict[str, Any]]
+"""A word for what would help, and its facts; see :class:`retrieval.errors.DiffSimError`."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What is to be computed."""
+    """The images of a build or fill."""
 
     images: int  # new and changed ones
-    modes: tuple[str, ...]  # whose tensors they get
-    backlog: Missing = field(default_factory=Missing)
+    modes: tuple[str, ...]  # they get tensors of these modes
+    missing: Missing = field(default_factory=Missing)
 
 
 @dataclass(frozen=True)
 class BytesPerImage:
-    """How one image's bytes depend on what is chosen."""
+    """Disk bytes of one image, for every choice of codec, modes and encoders."""
 
     tensors: Sizes
     vectors: Mapping[str, int]  # by encoder
-    projections: Mapping[str, tuple[str, int]]  # by mode: its name, which modes may share, and its bytes
+    projections: Mapping[str, tuple[str, int]]  # by mode: a key that modes with the same projection share, and bytes
 
     @property
     def beside(self) -> int:
         """Bytes of one image's vectors and its row of the catalogue."""
         return sum(self.vectors.values()) + CATALOGUE_BYTES
 
-    def completing(self, codec: str, backlog: Missing, held: Callable[[int], int]) -> int:
-        """Return the bytes that items lack; of so many images those of ``held`` lie on the disk at a time."""
-        parts = [(len(job.rows), job.need) for job in backlog.jobs]
-        parts += [(len(copy.rows), Outputs((copy.mode,))) for copy in backlog.copies]
+    def completing(self, codec: str, missing: Missing, held: Callable[[int], int]) -> int:
+        """Return the bytes of the missing outputs; ``held`` says how many of n images this disk holds at a time."""
+        parts = [(len(job.rows), job.outputs) for job in missing.jobs]
+        parts += [(len(copy.rows), Outputs((copy.mode,))) for copy in missing.copies]
         tensors = self.tensors[codec]
         return sum(
-            held(images) * (sum(tensors[mode] for mode in need.modes) + sum(self.vectors[e] for e in need.encoders))
-            for images, need in parts
+            held(images) * (sum(tensors[m] for m in outputs.modes) + sum(self.vectors[e] for e in outputs.encoders))
+            for images, outputs in parts
         )
 
     def total(self, codec: str, modes: tuple[str, ...], images: int) -> int:
-        """Return the bytes that ``images`` take, projections included."""
+        """Return the bytes of ``images`` images, projections included."""
         once = dict(self.projections[mode] for mode in modes) if CODECS[codec].hidden else {}
         return images * (sum(self.tensors[codec][mode] for mode in modes) + self.beside) + sum(once.values())
 
 
 def measure_bytes_per_image(models: LoadedModels) -> BytesPerImage:
-    """Find one image's bytes by codec and mode; the attention network is not run where it says its shapes."""
-    models.projections()  # a codec that the model can't serve is told here
+    """Find one image's bytes by codec and mode. The network runs only where it does not declare its shapes.
+
+    Raises:
+        UsageError: the model does not support the codec.
+    """
+    projections_of(models)
     blank = models.prepare(Image.new("RGB", (64, 64)))
-    vectors = {name: 2 * vector.size for name, vector in models.embed([blank]).items()}
+    vectors = {name: 2 * vector.size for name, vector in models.embed([blank]).items()}  # stored as float16
     extractor = models.extractor
     if not isinstance(extractor, HiddenExtractor):
         return BytesPerImage(_sizes_of_qkv(models, blank), vectors, {})
@@ -101,44 +112,47 @@ def _sizes_of_qkv(models: LoadedModels, blank: ModelInputs) -> Sizes:
 
 
 def estimate_workload(
-    models: LoadedModels, settings: ModelSettings, run: BuildSettings, root: Path, load: Workload
+    models: LoadedModels, settings: ModelSettings, run: BuildSettings, root: Path, workload: Workload
 ) -> Estimate:
-    """Estimate what ``load`` takes, nothing of which has been computed.
+    """Estimate disk and memory for ``workload``.
 
-    Where an index is at ``root``, its codec and modes are settled, and the advice is about another one.
+    If the disk is too small, the advice names what would fit. An index at ``root`` keeps its codec and modes, so
+    there the advice is about a new one.
     """
-    room, codec, modes = measure_bytes_per_image(models), models.codec.name, load.modes
-    batch = min(batch_size(settings, run), max(1, load.images + len(load.backlog)))
+    size, codec, modes = measure_bytes_per_image(models), models.codec.name, workload.modes
+    batch = min(batch_size(settings, run), max(1, workload.images + len(workload.missing)))
     held = partial(held_locally, root, segment_rows=run.segment_rows)
-    local = held(load.images)
-    needed = room.total(codec, modes, local) + room.completing(codec, load.backlog, held)
+    local = held(workload.images)
+    needed = size.total(codec, modes, local) + size.completing(codec, workload.missing, held)
     free = shutil.disk_usage(_existing(root)).free
     device = choose_device(run.device)
-    advice = ""
+    advice: Advice = ("", {})
     if needed > free:
-        fits_alone = load.backlog and room.total(codec, modes, local) <= free
-        advice = LESS_TO_COMPLETE if fits_alone else _advice(room, codec, modes, local, free, is_index(root))
+        new_images_fit = workload.missing and size.total(codec, modes, local) <= free
+        choices = _choices(size, codec, modes, local, " in a new index" if is_index(root) else "")
+        advice = _advice(advice="less-to-complete") if new_images_fit else _first_fitting(choices, free)
     return Estimate(
-        images=load.images,
+        images=workload.images,
         codec=codec,
-        bytes_by_mode={mode: room.tensors[codec][mode] for mode in modes},
-        bytes_beside=room.beside,
-        to_complete=len(load.backlog),
-        disk_bytes=room.total(codec, modes, load.images) + room.completing(codec, load.backlog, int),
+        bytes_by_mode={mode: size.tensors[codec][mode] for mode in modes},
+        bytes_beside=size.beside,
+        to_complete=len(workload.missing),
+        disk_bytes=size.total(codec, modes, workload.images) + size.completing(codec, workload.missing, int),
         local_bytes=needed,
         free_disk_bytes=free,
         models_bytes=models_memory(models, device),
         batch=batch,
         batch_bytes=batch * working_bytes(settings, device),
         free_memory_bytes=available_memory(device),
-        advice=advice,
+        advice=advice[0],
+        advice_facts=advice[1],
     )
 
 
 def models_memory(models: LoadedModels, device: torch.device) -> int | None:
-    """Return what the process holds on ``device`` once it has used its models; None where the system does not say.
+    """Return the bytes that this process will hold on ``device`` after using its models; None if unknown.
 
-    On a CPU weights are pages of a file until they are used, so what is resident by now is no more than a lower bound.
+    On a CPU, weights become resident only when they are used. The size of the weights is a lower bound there.
     """
     resident = resident_memory(device)
     if resident is None or device.type != "cpu":
@@ -147,68 +161,81 @@ def models_memory(models: LoadedModels, device: torch.device) -> int | None:
 
 
 def weights_bytes(model: object) -> int:
-    """Return the bytes of all networks among a model's attributes."""
+    """Return the bytes of all networks among a model's attributes; shared tensors count once."""
     networks = [value for value in vars(model).values() if isinstance(value, nn.Module)]
     tensors = {t.data_ptr(): t.nbytes for network in networks for t in (*network.parameters(), *network.buffers())}
     return sum(tensors.values())
 
 
-def check_estimate(estimate: Estimate, root: Path) -> None:
-    """Refuse what the machine can't hold.
-
-    Raises:
-        NoSpaceError: the message says what would fit.
-    """
-    problem = disk_problem(estimate, root) or memory_problem(estimate)
-    if problem:
-        raise NoSpaceError(problem)
+def find_problem(estimate: Estimate, root: Path) -> NoSpaceError | None:
+    """Return the error for a disk or a memory that is too small; None where both are large enough."""
+    return disk_problem(estimate, root) or memory_problem(estimate)
 
 
-def disk_problem(estimate: Estimate, root: Path) -> str:
-    """Say why the disk can't hold it, and what would fit; empty where it can."""
+def disk_problem(estimate: Estimate, root: Path) -> NoSpaceError | None:
+    """Return the error for a disk that is too small; its advice names what would fit."""
     if estimate.local_bytes <= estimate.free_disk_bytes:
-        return ""
-    an_image = estimate.disk_bytes / (estimate.images + estimate.to_complete) / 1e6
-    return (
-        f"{root} would grow by {_size(estimate.local_bytes)} ({an_image:.2f} MB an image) and "
-        f"{_size(estimate.free_disk_bytes)} are free; {estimate.advice}"
+        return None
+    an_image = estimate.disk_bytes / (estimate.images + estimate.to_complete)
+    return NoSpaceError(
+        f"{root} would grow by {human_bytes(estimate.local_bytes)} ({human_bytes(an_image)} an image) and "
+        f"{human_bytes(estimate.free_disk_bytes)} are free",
+        advice=estimate.advice,
+        **estimate.advice_facts,
     )
 
 
-def memory_problem(estimate: Estimate) -> str:
-    """Say why the memory can't hold a batch, and what would fit; empty where it can, or nobody knows."""
+def memory_problem(estimate: Estimate) -> NoSpaceError | None:
+    """Return the error for a memory that is too small for a batch; None where it is large enough or unknown."""
     free = estimate.free_memory_bytes
     if free is None or estimate.batch_bytes <= free:
-        return ""
+        return None
     fitting = free // (estimate.batch_bytes // estimate.batch)
-    advice = f"--batch-size {fitting} would fit" if fitting else "choose a smaller --image-size or another model"
-    return (
-        f"a batch of {estimate.batch} images needs about {_size(estimate.batch_bytes)} of memory beside the models "
-        f"and {_size(free)} are free; {advice}"
+    advice = _advice(advice="smaller-batch", images=fitting) if fitting else _advice(advice="smaller-images")
+    return NoSpaceError(
+        f"a batch of {estimate.batch} images needs about {human_bytes(estimate.batch_bytes)} of memory beside the "
+        f"models and {human_bytes(free)} are free",
+        advice=advice[0],
+        **advice[1],
     )
 
 
-def _advice(room: BytesPerImage, codec: str, modes: tuple[str, ...], images: int, free: int, settled: bool) -> str:
-    """Name the first choice that fits: another codec, else fewer modes, else neither."""
-    where = " in a new index" if settled else ""
-    for what, needed in _choices(room, codec, modes, images):
+def _advice(*, advice: str, **facts: Any) -> Advice:
+    return advice, facts
+
+
+def _first_fitting(choices: Iterable[tuple[int, Advice]], free: int) -> Advice:
+    """Return the first choice that fits in ``free`` bytes, or the last one."""
+    for needed, advice in choices:  # noqa: B007 (the last advice is used after the loop)
         if needed <= free:
-            return f"{what}{where} would fit ({_size(needed)}); or name another disk (--index)"
-    smallest = min(room.tensors, key=lambda name: room.total(name, modes, images))
-    least = _size(room.total(smallest, modes, images))
-    return f"even --codec {smallest} needs {least}: index fewer images or modes (--modes), or name another disk"
+            break
+    return advice
 
 
-def _choices(room: BytesPerImage, codec: str, modes: tuple[str, ...], images: int) -> Iterator[tuple[str, int]]:
-    smaller = [name for name in room.tensors if sum(room.tensors[name].values()) < sum(room.tensors[codec].values())]
+def _choices(
+    size: BytesPerImage, codec: str, modes: tuple[str, ...], images: int, where: str
+) -> Iterator[tuple[int, Advice]]:
+    """Yield bytes and advice of other choices: a smaller codec, one mode, both, vectors only; last, that none fits."""
+    smaller = [name for name in size.tensors if sum(size.tensors[name].values()) < sum(size.tensors[codec].values())]
+
+    def with_size(needed: int, advice: Advice) -> tuple[int, Advice]:
+        word, facts = advice
+        return needed, (word, {**facts, "where": where, "size": human_bytes(needed)})
+
     for name in smaller:
-        yield f"--codec {name}", room.total(name, modes, images)
+        yield with_size(size.total(name, modes, images), _advice(advice="choose-codec", codec=name))
     for name in (codec, *smaller):
         for mode in modes if len(modes) > 1 else ():
-            chosen = f"--modes {mode}" if name == codec else f"--codec {name} --modes {mode}"
-            yield chosen, room.total(name, (mode,), images)
+            advice = (
+                _advice(advice="choose-mode", mode=mode)
+                if name == codec
+                else _advice(advice="choose-codec-and-mode", codec=name, mode=mode)
+            )
+            yield with_size(size.total(name, (mode,), images), advice)
     if modes:
-        yield "--attention lazy", room.total(codec, (), images)
+        yield with_size(size.total(codec, (), images), _advice(advice="choose-lazy"))
+    smallest = min(size.tensors, key=lambda name: size.total(name, modes, images))
+    yield with_size(size.total(smallest, modes, images), _advice(advice="no-codec-fits", codec=smallest))
 
 
 def _existing(path: Path) -> Path:

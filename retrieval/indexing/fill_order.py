@@ -18,7 +18,7 @@ OLDEST, PATH, LIKE = "oldest", "path", "like:"
 
 
 def check_order(order: Sequence[str]) -> None:
-    """Raise a UsageError unless ``order`` is one of the known ones, or names pictures: ``like:QUERY``, any number."""
+    """Raise a UsageError unless ``order`` is one known order, or one or more of ``like:QUERY``."""
     known = [word for word in order if word in (NEWEST, OLDEST, PATH)]
     pictures = [word for word in order if word.startswith(LIKE) and word != LIKE]
     unknown = [word for word in order if word not in known and word not in pictures]
@@ -29,14 +29,17 @@ def check_order(order: Sequence[str]) -> None:
 
 
 def in_order(reader: IndexReader, order: Sequence[str], models: LoadedModels) -> NDArray[np.int64]:
-    """Return all rows in an order that :func:`check_order` knows.
+    """Return all rows of the index in ``order``, int64 ``[len(reader)]``.
 
-    ``newest`` and ``oldest`` go by the files' time of change, ``path`` by name. ``like:QUERY`` puts first what is most
-    alike by the mean cosine over the index's encoders; of several pictures, the likest counts.
+    ``newest`` and ``oldest`` sort by the files' time of change, ``path`` by name. ``like:QUERY`` sorts by similarity:
+    the mean cosine over the encoders of the index, or its maximum over several queries.
+
+    Raises:
+        UsageError: the index has no vectors to compare a query with, or a query is not found.
     """
     if order[0].startswith(LIKE):
-        likeness = np.max([_likeness(reader, word.removeprefix(LIKE), models) for word in order], axis=0)
-        rows = np.lexsort((np.arange(len(reader)), -likeness))
+        similarity = np.max([_similarity(reader, word.removeprefix(LIKE), models) for word in order], axis=0)
+        rows = np.lexsort((np.arange(len(reader)), -similarity))
     elif order[0] == PATH:
         uris = reader.uris()
         rows = np.array(sorted(range(len(uris)), key=uris.__getitem__), np.int64)
@@ -46,14 +49,14 @@ def in_order(reader: IndexReader, order: Sequence[str], models: LoadedModels) ->
     return rows.astype(np.int64)
 
 
-def _likeness(reader: IndexReader, query: str, models: LoadedModels) -> NDArray[np.float32]:
-    """Return every item's likeness to ``query``, float32 ``[len(reader)]``."""
+def _similarity(reader: IndexReader, query: str, models: LoadedModels) -> NDArray[np.float32]:
+    """Return the similarity of every item to ``query``, float32 ``[len(reader)]``."""
     encoders = [name for name in reader.generation.encoders if reader.has_vector(name).any()]
     if not encoders:
-        raise UsageError(f"{reader.layout.root} has no coarse stage to tell what is like {query}; choose another order")
+        raise UsageError(f"{reader.layout.root} has no vectors to compare {query} with; choose another order")
     image, _ = read_image(Path(locate_image(reader, query)), models.rules)
-    need = Outputs(encoders=tuple(encoders))
-    vectors = models.encode([models.prepare(image, need)], "query", need).vectors
+    outputs = Outputs(encoders=tuple(encoders))
+    vectors = models.encode([models.prepare(image, outputs)], "query", outputs).vectors
     cosines = [reader.vectors(name) @ vectors[name][0] for name in encoders]
     mean: NDArray[np.float32] = np.mean(cosines, axis=0, dtype=np.float32)
     return mean

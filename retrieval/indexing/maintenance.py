@@ -1,7 +1,8 @@
-"""Keep an index in shape: remove items, compact, verify and repair, export. Every change is one atomic commit."""
+"""Maintain an index: remove items, compact, verify, repair, export. Every change is one atomic commit."""
 
+import logging
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -11,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index_store.commit import commit
+from index_store.disk_usage import bytes_on_disk
 from index_store.files import write_array, writing
 from index_store.garbage import READER_GRACE, clear_uncommitted, drop_expired, retire
+from index_store.generation import Generation
 from index_store.layout import Layout
 from index_store.lock import writer_lock
-from index_store.lookup import _matching
+from index_store.lookup import find_items
 from index_store.reader import IndexReader
 from index_store.remote.mirror import segment_name
 from index_store.remote.pull import existing_root
@@ -23,19 +26,21 @@ from index_store.row_locations import batched
 from index_store.segment_writer import SegmentWriter
 from index_store.verify import Damage, find_damage, segment_ids, whole_generation, without_damage
 from retrieval.errors import IndexCorruptError, NoSpaceError, UsageError
+from retrieval.indexing.training import train_where_due
 from retrieval.models.modes import Outputs
+from retrieval.progress import Cancellation, OnProgress, Progress, ignore_progress
+from retrieval.text import human_bytes
 from retrieval.version import CREATED_BY
 
-COMPACT_ROWS = 4096  # images a segment after compaction
-COPY_ROWS = 256  # at a time, and never more than a shard holds: so memory is bounded in bytes
+LOG = logging.getLogger(__name__)
 
-Progress = Callable[[int, int], None]
-"""Told (done, total) now and then."""
+COMPACT_ROWS = 4096  # images of a segment after compaction
+COPY_ROWS = 256  # copied at a time; never more than a shard holds, which bounds the memory in bytes
 
 
 @dataclass(frozen=True)
 class Change:
-    """What a command did to an index."""
+    """The result of a change to an index."""
 
     index: str
     items: int  # in the index now
@@ -50,56 +55,72 @@ class Change:
 
 
 def remove_items(index: str | Path, patterns: Sequence[str]) -> Change:
-    """Take items out: by path, by the end of a path, by glob, or by ``id:N``. Files are not touched.
+    """Remove items from an index. Image files stay: the next build of their folder indexes them again.
 
-    Their ids are never given again. A file that still lies in a source comes back with the next build of it.
+    Args:
+        index: its folder or object-store URL.
+        patterns: a path, the end of a path, a glob, or ``id:N``. Ids of removed items are never used again.
 
     Raises:
-        UsageError: a pattern that fits no item.
+        UsageError: a pattern fits no item.
     """
     layout = Layout(existing_root(index))
     with writer_lock(layout):
         reader = IndexReader(layout.root)
-        ids = {item.id for pattern in patterns for item in _matching(reader, pattern)}
+        ids = {item.id for pattern in patterns for item in find_items(reader, pattern)}
         generation = reader.generation
         tombstones = tuple(sorted({*generation.tombstones, *ids}))
         commit(layout, replace(generation, tombstones=tombstones), CREATED_BY)
     return Change(str(index), len(reader) - len(ids), removed=len(ids), segments=len(generation.segments))
 
 
-def compact(index: str | Path, now: bool = False, on_progress: Progress = lambda done, total: None) -> Change:
-    """Merge all segments into few, leaving removed items out. Ids, vectors and tensors stay as they are, bit by bit.
+def compact(
+    index: str | Path,
+    now: bool = False,
+    on_progress: OnProgress = ignore_progress,
+    cancel: Cancellation | None = None,
+) -> Change:
+    """Merge all segments into few, without removed items. Ids, vectors and tensors stay the same, bit by bit.
 
-    The old segments are kept a day for searches that opened them, unless ``now`` says that there are none.
+    Args:
+        index: its folder or object-store URL.
+        now: delete the old segments at once. By default they stay for a day, for searches that have them open.
+        on_progress: called after every batch of the stage "copy" with images done and in total.
+        cancel: stops the copying when another thread asks for it.
 
     Raises:
-        NoSpaceError: the disk can't hold both for the while.
+        NoSpaceError: the disk can't hold the old and the new segments together.
+        CancelledError: it was stopped; the index is as before.
     """
     layout = Layout(existing_root(index))
     with writer_lock(layout):
         reader = IndexReader(layout.root)
         generation = drop_expired(layout, reader.generation)
         clear_uncommitted(layout, generation)
-        before = sum(reader.bytes_on_disk().values())
-        free = shutil.disk_usage(layout.root).free
-        if before > free:
-            raise NoSpaceError(f"compacting {index} needs {before / 1e9:.1f} GB for a while, {free / 1e9:.1f} are free")
-        merged = tuple(writer.finish() for writer in _rewrite(layout, reader, on_progress))
+        before = sum(bytes_on_disk(layout, generation.modes).values())
+        _check_room(index, before, shutil.disk_usage(layout.root).free)
+        merged = tuple(writer.finish() for writer in _rewrite(layout, reader, on_progress, cancel))
         retired = retire(generation, [segment.name for segment in generation.segments])
         stored = commit(layout, replace(retired, segments=merged, tombstones=()), CREATED_BY)
         drop_expired(layout, stored, timedelta(0) if now else READER_GRACE)
-        fresh = IndexReader(layout.root)
-        fresh.train_where_due()
-    after = sum(fresh.bytes_on_disk().values())
+        fresh = train_where_due(layout.root)
+    after = sum(bytes_on_disk(layout, fresh.generation.modes).values())
     return Change(str(index), len(fresh), 0, len(merged), before, after)
 
 
-def _rewrite(layout: Layout, reader: IndexReader, on_progress: Progress) -> Iterator[SegmentWriter]:
-    """Copy all live rows, and every reject, into new segments; memory holds a few rows of tensors at a time.
+def _check_room(index: str | Path, needed: int, free: int) -> None:
+    if needed > free:
+        text = f"compacting {index} needs {human_bytes(needed)} for a while and {human_bytes(free)} are free"
+        raise NoSpaceError(text)
 
-    A mode or encoder that all rows of a new segment have lies in that segment; what only some have, in one beside it.
+
+def _rewrite(
+    layout: Layout, reader: IndexReader, on_progress: OnProgress, cancel: Cancellation | None
+) -> Iterator[SegmentWriter]:
+    """Copy all live rows and all rejects into new segments, a few rows of tensors at a time.
+
+    Outputs that all rows of a new segment have are stored in it. Outputs of only some rows get a segment of their own.
     """
-    number = reader.generation.number + 1
     vectors = {encoder: reader.stored_vectors(encoder) for encoder in reader.generation.encoders}
     records = (record for segment in reader.generation.segments for record in segment.attention.values())
     at_a_time = min((record.shard_rows for record in records), default=COPY_ROWS)
@@ -107,59 +128,76 @@ def _rewrite(layout: Layout, reader: IndexReader, on_progress: Progress) -> Iter
     for count, start in enumerate(starts):
         rows = np.arange(start, min(start + COMPACT_ROWS, len(reader)))
         whole, parts = _split(reader, rows)
-        writer = SegmentWriter(layout, segment_name(layout, f"{number:06d}-{count:03d}"), reader.codec)
+        name = f"{reader.generation.number + 1:06d}-{count:03d}"
+        writer = SegmentWriter(layout, segment_name(layout, name), reader.codec)
         for some in batched(rows, at_a_time):
+            if cancel is not None:
+                cancel.check()
             items = reader.items(some)
             writer.append(items, [], {e: vectors[e][some] for e in whole.encoders}, _tensors(reader, whole, some))
-            on_progress(int(some[-1]) + 1, len(reader))
+            on_progress(Progress("copy", int(some[-1]) + 1, len(reader)))
         if start == 0:
             writer.append([], reader.rejects(), {}, {})
         yield writer
-        for part, (need, held) in enumerate(parts):
-            name = segment_name(layout, f"{number:06d}-{count:03d}-{part:02d}")
-            filled = SegmentWriter(layout, name, reader.codec)
+        for part, (outputs, held) in enumerate(parts):
+            filled = SegmentWriter(layout, segment_name(layout, f"{name}-{part:02d}"), reader.codec)
             for some in batched(held, at_a_time):
                 ids = reader.ids[some].tolist()
-                filled.fill(ids, {e: vectors[e][some] for e in need.encoders}, _tensors(reader, need, some))
+                filled.fill(ids, {e: vectors[e][some] for e in outputs.encoders}, _tensors(reader, outputs, some))
             yield filled
 
 
-def _tensors(reader: IndexReader, need: Outputs, rows: NDArray[np.int64]) -> dict[str, dict[str, NDArray[Any]]]:
-    return {mode: reader.attention(mode, rows.tolist()) for mode in need.modes}
+def _tensors(reader: IndexReader, outputs: Outputs, rows: NDArray[np.int64]) -> dict[str, dict[str, NDArray[Any]]]:
+    return {mode: reader.attention(mode, rows.tolist()) for mode in outputs.modes}
 
 
 def _split(reader: IndexReader, rows: NDArray[np.int64]) -> tuple[Outputs, list[tuple[Outputs, NDArray[np.int64]]]]:
-    """Return what all of ``rows`` have, and one by one what only some of them have, with those."""
+    """Return the outputs that all of ``rows`` have; and for each that only some rows have, those rows."""
     generation = reader.generation
     held = {Outputs(modes=(mode,)): reader.has_tensors(mode)[rows] for mode in generation.modes}
     held |= {Outputs(encoders=(name,)): reader.has_vector(name)[rows] for name in generation.encoders}
-    whole = [need for need, mask in held.items() if mask.all()]
-    together = Outputs(
-        tuple(m for need in whole for m in need.modes), tuple(e for need in whole for e in need.encoders)
-    )
-    return together, [(need, rows[mask]) for need, mask in held.items() if mask.any() and not mask.all()]
+    whole = [one for one, mask in held.items() if mask.all()]
+    together = Outputs(tuple(m for one in whole for m in one.modes), tuple(e for one in whole for e in one.encoders))
+    return together, [(one, rows[mask]) for one, mask in held.items() if mask.any() and not mask.all()]
 
 
-def verify(index: str | Path) -> list[Damage]:
-    """Read everything back; an empty list says that the index is whole."""
-    return list(find_damage(existing_root(index, fresh=True)))
+def verify(
+    index: str | Path, on_progress: OnProgress = ignore_progress, cancel: Cancellation | None = None
+) -> list[Damage]:
+    """Read every byte of an index and return the damage; an empty list means that the index is whole.
+
+    Args:
+        index: its folder or object-store URL.
+        on_progress: called before every segment of the stage "verify" with segments done and in total.
+        cancel: stops the reading between segments when another thread asks for it.
+
+    Raises:
+        CancelledError: it was stopped.
+    """
+
+    def on_segment(done: int, total: int) -> None:
+        if cancel is not None:
+            cancel.check()
+        on_progress(Progress("verify", done, total))
+
+    return list(find_damage(existing_root(index, fresh=True), on_segment))
 
 
 @dataclass(frozen=True)
 class Repaired:
-    """What a repair found and took out."""
+    """The result of a repair."""
 
     damages: list[Damage]
-    items_before: int = 0  # that the index named
+    items_before: int = 0  # in the damaged index
     items: int = 0  # in the index now
-    sources: tuple[str, ...] = ()  # a build of which computes again what was taken out
+    sources: tuple[str, ...] = ()  # a build of these computes the removed items again
 
 
 def repair(index: str | Path) -> Repaired:
-    """Take out what :func:`verify` finds, so that the next build computes it again.
+    """Remove the damage that :func:`verify` finds from the index; the next build computes it again.
 
     Raises:
-        IndexCorruptError: no generation is whole, so that there is nothing to go on from.
+        IndexCorruptError: no generation is readable, so there is nothing to go on from.
     """
     layout = Layout(existing_root(index, fresh=True))
     with writer_lock(layout):
@@ -168,19 +206,30 @@ def repair(index: str | Path) -> Repaired:
             return Repaired([])
         generation = whole_generation(layout)
         if generation is None:
-            raise IndexCorruptError(f"{index} has no whole generation left: build it anew")
-        numbers = [int(path.stem) for path in layout.generations.glob("[0-9]*.json") if path.stem.isdecimal()]
-        lost = {damage.segment for damage in damages if not damage.rows}
-        records = {segment.name: segment for segment in generation.segments}
-        ids = {d.segment: segment_ids(layout, records[d.segment]) for d in damages if d.rows and d.segment not in lost}
-        mended = retire(without_damage(generation, damages, ids), sorted(lost - {""}))
-        commit(layout, replace(mended, number=max(numbers)), CREATED_BY)
+            raise IndexCorruptError(f"{index} has no readable generation left: build it anew")
+        commit(layout, _mended(layout, generation, damages), CREATED_BY)
     before = sum(segment.rows for segment in generation.segments) - len(generation.tombstones)
-    return Repaired(damages, before, len(IndexReader(layout.root)), generation.sources)
+    now = len(IndexReader(layout.root))
+    LOG.warning("repaired %s: %d damages, %d of %d images removed", index, len(damages), before - now, before)
+    return Repaired(damages, before, now, generation.sources)
+
+
+def _mended(layout: Layout, generation: Generation, damages: list[Damage]) -> Generation:
+    """Return ``generation`` without the damage, numbered so that its commit follows every generation on the disk."""
+    numbers = [int(path.stem) for path in layout.generations.glob("[0-9]*.json") if path.stem.isdecimal()]
+    lost = {damage.segment for damage in damages if not damage.rows}
+    records = {segment.name: segment for segment in generation.segments}
+    ids = {d.segment: segment_ids(layout, records[d.segment]) for d in damages if d.rows and d.segment not in lost}
+    mended = retire(without_damage(generation, damages, ids), sorted(lost - {""}))
+    return replace(mended, number=max(numbers))
 
 
 def export(index: str | Path, folder: Path) -> Change:
-    """Write the catalogue as ``items.parquet`` and every encoder's vectors as float32 npy, rows in one order."""
+    """Write ``items.parquet`` and, for every encoder, float32 ``ENCODER.npy`` ``[items, dim]``; rows correspond.
+
+    Raises:
+        UsageError: ``folder`` is not empty.
+    """
     reader = IndexReader(existing_root(index))
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} is not empty; name another folder")

@@ -1,7 +1,7 @@
-"""Images to what an index keeps of them: decoded, computed and brought down batch after batch, each beside the rest.
+"""Turn image files into encoded batches: decoding, computing and writing run side by side.
 
-Files are read in threads, two batches ahead; one thread gives the device a batch while the one before is written. A GPU
-has the next batch already when it ends one, since results are copied on a stream of their own (:mod:`transfer`).
+Threads decode two batches ahead. One thread gives the device a batch while the caller writes the batch before. On a
+GPU the next batch is queued before the current one ends (:mod:`retrieval.devices.transfer`).
 """
 
 from collections.abc import Callable, Generator, Sequence
@@ -24,55 +24,50 @@ _Out = TypeVar("_Out")
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Loaded models and how they are run."""
+    """Loaded models, and how many images they get at a time."""
 
     models: LoadedModels
     batch: int  # images
-    workers: int  # threads that decode
+    workers: int  # decoding threads
     clock: StageClock
 
     @classmethod
-    def begin(
-        cls,
-        models: LoadedModels,
-        run: BuildSettings,
-        clock: StageClock,
-    ) -> "Pipeline":
-        """Take loaded models and a run whose batch size is settled."""
+    def begin(cls, models: LoadedModels, run: BuildSettings, clock: StageClock) -> "Pipeline":
+        """Take loaded models, and settings whose batch size is known."""
         return cls(models, run.batch_size or 1, workers(run), clock)
 
     def run(
         self,
         files: Sequence[Path],
-        need: Outputs,
+        outputs: Outputs,
         usable: Callable[[FileBatch], Sequence[ModelInputs]],
-        leaves_room: Callable[[int], bool],
+        goes_on: Callable[[FileBatch], bool],
     ) -> Generator[tuple[FileBatch, InFlightBatch], None, None]:
-        """Yield every batch of ``files`` in order, with what the index is to keep of its ``usable`` images.
+        """Yield the batches of ``files`` in order, each with ``outputs`` of its ``usable`` images.
 
-        Told the images of a batch, ``leaves_room`` says whether the one after it belongs to the same commit.
+        Ends early after the first batch for which ``goes_on`` returns False.
         """
-        prepare = partial(self.models.prepare, need=need)
+        prepare = partial(self.models.prepare, outputs=outputs)
         batches = read_batches(files, self.batch, self.workers, self.models.rules, prepare, self.clock)
 
         def compute(batch: FileBatch) -> tuple[InFlightBatch, int]:
             images = usable(batch)
-            return self.models.begin(images, need), len(images)
+            return self.models.begin(images, outputs), len(images)
 
-        with closing(prefetch(batches, compute, lambda batch: leaves_room(len(batch.files)))) as computed:
-            for batch, (pending, images) in computed:
-                self.clock.add(COMPUTE, images, pending.wait() if images else 0.0)
-                yield batch, pending
+        with closing(prefetch(batches, compute, goes_on)) as computed:
+            for batch, (in_flight, images) in computed:
+                self.clock.add(COMPUTE, images, in_flight.wait() if images else 0.0)
+                yield batch, in_flight
 
 
 def prefetch(
-    batches: Generator[_In, None, None], compute: Callable[[_In], _Out], ahead: Callable[[_In], bool]
+    batches: Generator[_In, None, None], compute: Callable[[_In], _Out], goes_on: Callable[[_In], bool]
 ) -> Generator[tuple[_In, _Out], None, None]:
-    """Yield every batch with what ``compute`` makes of it, in order.
+    """Yield every batch with the result of ``compute``, in order; compute the next batch while the caller uses one.
 
-    Where ``ahead`` says so of a batch, the next one is computed while that one is being written: so writing does not
-    keep the models waiting. What ``compute`` raises is raised here, in its place. It may return before a GPU has done
-    all that it was given: then the GPU has the next batch already when it ends the one before.
+    Ends early after the first batch for which ``goes_on`` returns False: no batch is computed that nobody asks for.
+    An error of ``compute`` is raised at its own batch. On a GPU ``compute`` only launches work, so the next batch is
+    queued before the current one ends.
     """
     pool = ThreadPoolExecutor(1, thread_name_prefix="compute")
 
@@ -85,9 +80,8 @@ def prefetch(
         while waiting is not None:
             batch, future = waiting
             result = future.result()
-            waiting = submit() if ahead(batch) else None
+            waiting = submit() if goes_on(batch) else None
             yield batch, result
-            waiting = waiting or submit()
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)  # what is computed can be committed before the rest has ended
+        pool.shutdown(wait=False, cancel_futures=True)  # complete batches are committed without waiting for the rest
         batches.close()

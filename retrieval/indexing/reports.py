@@ -1,63 +1,68 @@
-"""What a build says while it runs, and what it did in the end."""
+"""Progress events and reports of builds, fills and dry runs."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
+
+from retrieval.progress import Progress
 
 
 def slowest(speeds: Mapping[str, float]) -> str | None:
-    """Return the stage that holds the others up, by images a second; None where there is none."""
+    """Return the stage with the fewest images a second, which limits the others; None without any speed."""
     return min(speeds, key=lambda stage: speeds[stage], default=None)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a build takes: bytes on disk from the tensors' shapes, memory about; no image has been computed."""
+    """Disk and memory that a build or fill needs. Disk bytes follow from the tensors' shapes; memory is approximate."""
 
     images: int  # new and changed ones
     codec: str
-    bytes_by_mode: dict[str, int]  # of one image's tensors
-    bytes_beside: int  # of one image's vectors and catalogue row, about
-    to_complete: int  # images that are in the index already and get what they lack
-    disk_bytes: int  # of all of these
-    local_bytes: int  # of these, what this machine's disk must hold: all, or a segment of an index in an object store
+    bytes_by_mode: dict[str, int]  # tensors of one image
+    bytes_beside: int  # vectors and catalogue row of one image, approximately
+    to_complete: int  # indexed images that get tensors or vectors which they miss
+    disk_bytes: int  # all images together
+    local_bytes: int  # the part that this machine's disk holds at a time; an object store holds the rest
     free_disk_bytes: int
-    models_bytes: int | None  # memory of this process with its models, about; None: the system does not say
+    models_bytes: int | None  # memory of this process with its models, approximately; None: unknown
     batch: int  # images
-    batch_bytes: int  # memory that a batch takes beside the models, about; 0: never measured for this model
+    batch_bytes: int  # memory of a batch beside the models, approximately; 0: not measured for this model
     free_memory_bytes: int | None
-    advice: str = ""  # what would fit, where the disk is too small
+    advice: str = ""  # where the disk is too small: a word for what would fit, as in DiffSimError
+    advice_facts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def bytes_an_image(self) -> int:
-        """All of one new image."""
+        """Disk bytes of one new image."""
         return sum(self.bytes_by_mode.values()) + self.bytes_beside
 
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """What a build would do; nothing was written."""
+    """The report of a dry run: what a build would do and need."""
 
     index: str
     model: str
-    why: str  # this model
+    why: str  # the reason for this model
     modes: tuple[str, ...]
     new: int
     changed: int
     moved: int  # renamed or touched files
     vanished: int
     unchanged: int
-    rejected_before: int  # files that were rejected and have not changed since
-    passed_over: int  # files whose names are no image's
+    rejected_before: int  # rejected files that have not changed since
+    passed_over: int  # files without the name of an image
     estimate: Estimate | None = None  # None: there is nothing to compute
-    to_complete: int = 0  # items that lack vectors or tensors which they are to have
-    seconds_an_image: float | None = None  # of the images that were computed to measure it
-    seconds: float | None = None  # all of them, about
-    problem: str = ""  # why the disk or the memory can't hold it, and what would fit
+    to_complete: int = 0  # indexed images that miss vectors or tensors
+    seconds_an_image: float | None = None  # mean of the images that were computed to measure it
+    seconds: float | None = None  # all images together, approximately
+    problem: str = ""  # why the disk or the memory is too small; empty: it fits
+    advice: str = ""  # a word for what would fit, as in DiffSimError
+    advice_facts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def fits(self) -> bool:
-        """Whether the disk and the memory can hold it."""
+        """Whether disk and memory are large enough."""
         return not self.problem
 
     def to_dict(self) -> dict[str, Any]:
@@ -66,39 +71,44 @@ class BuildPlan:
 
 
 @dataclass(frozen=True)
-class BuildEvent:
-    """One step of a build, for whoever shows its progress."""
+class BuildEvent(Progress):
+    """Progress of a build or a fill.
 
-    kind: Literal["planned", "model", "loaded", "estimate", "batch", "committed", "training"]
-    message: str = ""
-    done: int = 0  # files dealt with in this run
-    total: int = 0  # files to deal with in this run
-    rejected: int = 0
-    estimate: Estimate | None = None  # of the kind "estimate"
-    speeds: dict[str, float] = field(default_factory=dict)  # of the kind "batch": images a second by stage
+    Stages, in order: ``planned``, ``model`` (note: its name), ``estimate``, ``loaded``, then ``encode`` after every
+    batch and ``commit`` after every segment, and ``train`` (note: the encoder). ``done`` and ``total`` count files;
+    for ``train`` the total counts indexed images.
+    """
+
+    rejected: int = 0  # files that can't be used
+    speeds: dict[str, float] = field(default_factory=dict)  # images a second by stage; of "encode"
+    estimate: Estimate | None = None  # of "estimate"
+
+
+OnBuildProgress = Callable[[BuildEvent], None]
+"""An :data:`retrieval.progress.OnProgress` that may use the fields of :class:`BuildEvent`."""
 
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What a build did."""
+    """The result of a build."""
 
     index: str
     model: str
     modes: tuple[str, ...]
     items: int  # in the index now
     added: int
-    replaced: int  # of the added: files that had changed
-    moved: int  # renamed or touched files: nothing was computed anew
+    replaced: int  # changed files, counted in "added" as well
+    moved: int  # renamed or touched files: they keep their vectors and tensors
     removed: int  # items whose files are gone
     unchanged: int
     rejected: dict[str, int] = field(default_factory=dict)  # by reason, in the index now
-    passed_over: int = 0  # files whose names are no image's
+    passed_over: int = 0  # files without the name of an image
     unreadable_folders: tuple[str, ...] = ()
     seconds: float = 0.0
-    completed: int = 0  # items that got vectors or tensors which they lacked
-    incomplete: int = 0  # items that could not get them: their files are gone, or have changed
-    coverage: dict[str, int] = field(default_factory=dict)  # by mode, items whose tensors are in the index now
-    speeds: dict[str, float] = field(default_factory=dict)  # images a second that decode, compute and write could do
+    completed: int = 0  # items that got missing vectors or tensors
+    incomplete: int = 0  # items that still miss some: their files are gone, or have changed
+    coverage: dict[str, int] = field(default_factory=dict)  # items with stored tensors, by mode
+    speeds: dict[str, float] = field(default_factory=dict)  # images a second of decode, compute and write, each alone
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
@@ -107,18 +117,18 @@ class BuildReport:
 
 @dataclass(frozen=True)
 class FillReport:
-    """What a fill did."""
+    """The result of a fill."""
 
     index: str
     model: str
-    modes: tuple[str, ...]  # that were to be filled
+    modes: tuple[str, ...]  # the modes to fill
     items: int  # in the index
-    completed: int  # items that got what they lacked, computed or copied from a mode that reads the same
-    adopted: int  # tensors that searches had computed and left in the cache
-    incomplete: int  # items that lack something still: their files are gone, or have changed
-    coverage: dict[str, int]  # by mode, items whose tensors are in the index now
+    completed: int  # items that got missing outputs, computed or copied from a mode with the same target
+    adopted: int  # tensors taken from the cache of earlier searches
+    incomplete: int  # items that still miss some: their files are gone, or have changed
+    coverage: dict[str, int]  # items with stored tensors, by mode
     seconds: float = 0.0
-    speeds: dict[str, float] = field(default_factory=dict)  # as of a build
+    speeds: dict[str, float] = field(default_factory=dict)  # as in BuildReport
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""

@@ -1,6 +1,8 @@
-"""The demonstration behind `make demo`: draw a gallery, search it in every mode, draw what was found.
+"""The steps of `make demo` and `make pictures`.
 
-python -m retrieval.sample_images.__main__ draw GALLERY | search GALLERY INDEX SHEET | pictures GALLERY INDEX FOLDER
+python -m retrieval.sample_images draw GALLERY                      draw the sample images
+python -m retrieval.sample_images search GALLERY INDEX SHEET        search in every mode and draw the results
+python -m retrieval.sample_images pictures GALLERY INDEX FOLDER     draw the README's pictures, one per mode
 """
 
 import sys
@@ -12,38 +14,38 @@ NEIGHBOURS = 7
 
 
 def draw(gallery: Path) -> None:
-    """Draw the gallery, 16 styles x 8 motifs, as GALLERY/STYLE/MOTIF.png."""
+    """Draw 16 styles x 8 motifs as GALLERY/STYLE/MOTIF.png."""
     from retrieval.sample_images.pictures import draw_gallery
 
     print(f"drew {len(draw_gallery(gallery))} pictures in {gallery}")
 
 
 def search(gallery: Path, index: Path, sheet: Path) -> None:
-    """Search INDEX with one picture in every mode and draw the results."""
+    """Search INDEX with one picture in every mode and draw the results as SHEET."""
     from retrieval.search.engine import Engine
-    from retrieval.search.results_sheet import write_results_sheet
+    from retrieval.search.results_sheet import draw_results
 
     engine = Engine.open(index)
     query = gallery / QUERY
     found = [(query, engine.search(query, mode, k=NEIGHBOURS, exclude_query=True)) for mode in engine.modes]
-    write_results_sheet(sheet, found, heading=f"{QUERY} among {len(engine)} pictures, embedded model")
-    print(f"drew the neighbours in every mode: {sheet}")
+    draw_results(sheet, found, heading=f"{QUERY} among {len(engine)} pictures, embedded model")
+    print(f"drew the nearest pictures in every mode: {sheet}")
 
 
 def pictures(gallery: Path, index: Path, folder: Path) -> None:
-    """Draw the README's pictures, FOLDER/MODE.jpg: what a few queries find in every mode."""
+    """Draw the README's pictures, FOLDER/MODE.jpg: the results of a few queries in every mode."""
     from retrieval.search.engine import Engine
-    from retrieval.search.results_sheet import write_results_sheet
+    from retrieval.search.results_sheet import draw_results
 
     engine = Engine.open(index)
     queries = [gallery / name for name in README_QUERIES]
     for mode in engine.modes:
         found = engine.search_many(queries, mode, k=NEIGHBOURS, exclude_query=True)
-        write_results_sheet(folder / f"{mode}.jpg", list(found))
+        draw_results(folder / f"{mode}.jpg", list(found))
 
 
 def main() -> None:
-    """Run the step that the command line names."""
+    """Run the step named on the command line."""
     steps = {"draw": draw, "search": search, "pictures": pictures}
     step, *paths = sys.argv[1:] or ["help"]
     if step not in steps:

@@ -1,7 +1,8 @@
-"""Small drawn sets in the folder layouts of the paper's benchmarks, for its figures where its data are not at hand.
+"""Small drawn sets in the folder layouts of the paper's benchmarks, for machines without its data.
 
-Styles are those of the gallery, characters its motifs. A character's variants drift from the original as its weight
-falls: turned, enlarged and recoloured, in place of an image prompt that loses its hold.
+The styles and motifs are those of :mod:`retrieval.sample_images.pictures`; a motif in one style is a character. In the
+paper, the variants of a character drift as the weight of an image prompt falls. Here variants are turned, enlarged and
+recoloured.
 """
 
 from pathlib import Path
@@ -12,20 +13,20 @@ from PIL import Image
 from retrieval.sample_images.pictures import MOTIFS, STYLES, draw
 
 WEIGHTS = ("1.0", "0.8", "0.6", "0.4", "0.35", "0.3", "0.2")
-TURN, GROWTH, HUES = 40.0, 0.5, 60.0  # degrees, share of the size and steps of 256 at a weight of 0
+TURN, GROWTH, HUES = 40.0, 0.5, 60.0  # at a weight of 0: degrees, share of the size, steps of 256
 
 
 def draw_styles(folder: Path, size: int = 256) -> int:
-    """Write ``STYLE/N.png``, four motifs a style, as Sref has it; return how many pictures."""
+    """Write four motifs per style as ``STYLE/N.png``, the layout of Sref; return the number of pictures."""
     for number, style in enumerate(STYLES):
         for place in range(4):
-            motif = tuple(MOTIFS)[(number + 2 * place) % len(MOTIFS)]  # no style has the motifs of the one before
+            motif = tuple(MOTIFS)[(number + 2 * place) % len(MOTIFS)]  # neighbouring styles get different motifs
             _save(folder / style / f"{place + 1}.png", draw(style, motif, size, variant=1))
     return 4 * len(STYLES)
 
 
 def draw_characters(folder: Path, size: int = 256) -> int:
-    """Write ``original/CHARACTER.png`` and ``CHARACTER/WEIGHT.png``, as the IP bench has it; return how many."""
+    """Write ``original/CHARACTER.png`` and ``CHARACTER/WEIGHT.png``, the layout of the IP bench; return the number."""
     for number, style in enumerate(STYLES):
         motif = tuple(MOTIFS)[number % len(MOTIFS)]
         name = f"{style}-{motif}"
@@ -37,7 +38,7 @@ def draw_characters(folder: Path, size: int = 256) -> int:
 
 
 def draw_scenes(folder: Path, size: int = 256) -> int:
-    """Write ``MOTIF/NUMBER.jpg``, six styles a motif, as COCO by class; return how many."""
+    """Write six styles per motif as ``MOTIF/NUMBER.jpg``, the layout of COCO by class; return the number."""
     for number, motif in enumerate(MOTIFS):
         for place in range(6):
             style = STYLES[(3 * number + 5 * place) % len(STYLES)]
@@ -46,7 +47,7 @@ def draw_scenes(folder: Path, size: int = 256) -> int:
 
 
 def drifted(original: Image.Image, weight: float, number: int) -> Image.Image:
-    """Return the original as a weight below 1 leaves it; ``number`` says which way it turns and recolours."""
+    """Return the variant of an original at a weight of 0 to 1; an odd ``number`` drifts the other way."""
     loss = 1.0 - weight + 0.05
     side, sign = original.width, 1 if number % 2 else -1
     larger = original.resize((round(side * (1.2 + GROWTH * loss)),) * 2, Image.Resampling.LANCZOS)

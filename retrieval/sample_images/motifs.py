@@ -1,8 +1,7 @@
-"""What the gallery shows: each motif is a short list of polygons with roles, in painting order.
+"""The motifs of the sample images: each is a short list of polygons with roles, in painting order.
 
-Nothing here knows about colour or texture; :mod:`retrieval.sample_images.styles` gives every role its look.
-All lengths are whole hundredths, x to the right and y downwards: of the frame's side for scenery, and of
-half the subject's own size, about its centre, for the subject.
+Colour and texture come from :mod:`retrieval.sample_images.styles`. x points to the right and y downwards. Scenery is
+measured in hundredths of the frame's side, a subject in hundredths of half its own size, from its centre.
 """
 
 from collections.abc import Callable
@@ -13,14 +12,14 @@ from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[Any]
 Random: TypeAlias = np.random.RandomState
-"""The legacy generator: its streams are frozen for good, which is what keeps pictures the same for a seed."""
+"""NumPy's legacy generator: its streams never change, so a seed gives the same pictures with any version."""
 
 ROLES = ("sky", "glow", "far", "ground", "water", "leaf", "main", "shade", "accent", "pale", "dark")
-"""What a shape is in the picture; palettes hold one colour per role, in this order."""
+"""The roles of shapes; palettes hold one colour per role, in this order."""
 
 
 Scene: TypeAlias = list[tuple[int, Array]]
-"""Polygons, the hindmost first: an index into ROLES and float64 [N, 2] corners, 0 to 1 across the frame."""
+"""Polygons from back to front: an index into ROLES, and corners as float64 ``[N, 2]``, 0 to 1 across the frame."""
 
 
 def _poly(*corners: float) -> Array:
@@ -28,7 +27,7 @@ def _poly(*corners: float) -> Array:
 
 
 def _curve(*corners: float, closed: bool = True) -> Array:
-    # Three rounds of Chaikin's corner cutting: round enough at any size the gallery is drawn in.
+    # Three rounds of Chaikin's corner cutting look round at every size that we draw.
     points = _poly(*corners)
     for _ in range(3):
         after = np.roll(points, -1, axis=0)
@@ -49,7 +48,7 @@ def _disc(x: float, y: float, radius: float, height: float = 0, turn: float = 0)
 
 
 def _pen(width: float, *corners: float, end: float = 0) -> Array:
-    # The outline of a brush line through the corners, which tapers from ``width`` to ``end``.
+    # The outline of a brush stroke through the corners that tapers from ``width`` to ``end``.
     points = _curve(*corners, closed=False) if len(corners) > 4 else _poly(*corners)
     along = np.gradient(points, axis=0)
     normal = np.stack([-along[:, 1], along[:, 0]], axis=1) / np.maximum(np.hypot(*along.T), 1e-9)[:, None]
@@ -58,7 +57,7 @@ def _pen(width: float, *corners: float, end: float = 0) -> Array:
 
 
 class _Canvas:
-    """Collects the shapes of one composition and varies how its subject is placed."""
+    """Collects the shapes of one composition, and varies the place and bend of its subject."""
 
     def __init__(self, rng: Random, scale: float, y: float) -> None:
         self.rng, self.scene = rng, Scene()
@@ -73,14 +72,14 @@ class _Canvas:
         return low + (high - low) * float(self.rng.random_sample())
 
     def back(self, **parts: Array | list[Array]) -> None:
-        # Scenery by role: in frame coordinates, mirrored together with the subject.
+        # Add scenery by role, in frame coordinates; it is mirrored together with the subject.
         for role, outlines in parts.items():
             for points in outlines if isinstance(outlines, list) else [outlines]:
                 placed = np.array([100, 0]) + points * (-1, 1) if self.flip < 0 else points
                 self.scene.append((ROLES.index(role), placed / 100))
 
     def put(self, **parts: Array | list[Array]) -> None:
-        # Parts of the subject by role: gently bent, so that no two compositions share an outline.
+        # Add parts of the subject by role, gently bent, so that no two compositions share an outline.
         for role, outlines in parts.items():
             for points in outlines if isinstance(outlines, list) else [outlines]:
                 x, y = points.T / 100
@@ -89,12 +88,12 @@ class _Canvas:
                 self.scene.append((ROLES.index(role), (self.centre + self.scale * bent) / 100))
 
     def framed(self, x: float, y: float) -> tuple[float, float]:
-        # Where a point of the subject lies among the scenery (its bend left out).
+        # Return the frame coordinates of a point of the subject, without its bend.
         at = self.centre + self.scale * np.array([x * self.flip, y]) / 100
         return float(at[0] if self.flip > 0 else 100 - at[0]), float(at[1])
 
     def hills(self, *bands: tuple[str, float, float]) -> None:
-        # Each a role, a height and a swing: a rolling band from there down to the bottom edge.
+        # Add rolling bands, each a role, a height and a swing, from there down to the bottom edge.
         x = np.linspace(-5, 105, 60)
         for role, height, swing in bands:
             phase = self.vary(0, 6.28)
@@ -286,13 +285,13 @@ _PAINTERS: dict[str, tuple[Callable[[_Canvas], None], float, float]] = {
     "teapot": (_teapot, 33, 53),
     "flower": (_flower, 42, 46),
 }
-"""Motif to its painter, half the size of its subject and how low in the frame that sits, in hundredths."""
+"""By motif: its painter, half the size of its subject, and the height of its centre in the frame, in hundredths."""
 
 MOTIFS: tuple[str, ...] = tuple(_PAINTERS)
 
 
 def compose(motif: str, rng: Random) -> Scene:
-    """Lay out one composition of ``motif``; every draw from ``rng`` varies it."""
+    """Return one composition of ``motif``, varied by draws from ``rng``."""
     painter, scale, y = _PAINTERS[motif]
     canvas = _Canvas(rng, scale, y)
     painter(canvas)

@@ -1,7 +1,7 @@
-"""A gallery drawn by code: every motif in every style, the same pixels for the same seed.
+"""Sample images drawn by code: every motif in every style, with the same pixels for the same seed.
 
-The design is crossed, so that a search by style and a search by what is shown have different right answers;
-styles that share their palettes (see :data:`PALETTES`) can only be told apart by their texture.
+Styles and motifs are crossed, so that a search by style and a search by subject have different right answers. Styles
+that share their palettes (see :data:`PALETTES`) differ in texture only.
 """
 
 import zlib
@@ -40,10 +40,10 @@ PALETTES: dict[str, tuple[str, ...]] = {
     "woodcut": ("vermilion",),
     "blueprint": ("cyanotype",),
 }
-"""The palettes that each style may draw with. Poster and papercut, oil and pointillism, stained glass and
-mosaic are pairs with the same palettes."""
+"""The palettes of each style. Three pairs share theirs: poster and papercut, oil and pointillism, stained glass and
+mosaic."""
 
-_COLOURS = {  # One for every role, in the order of ROLES; the last four name their paper and inks first.
+_COLOURS = {  # one colour per role, in the order of ROLES; the last four list paper and inks instead
     "riviera": "f6d7b0 f4a340 e58e73 3f7d78 2f6f8f 2e6b5e c8452f 7e2f3a e9782f fff4df 1d2b44",
     "dusk": "5b4b8a ffd37a 7c5fa5 3a2e5e 2a3c74 274c5e e4607a 8f2f66 ff9a6b fce6d8 1b1533",
     "meadow": "8fb8de ffe27a 7fa4b8 a8b85a 3f7fb0 4e8b4a d9733a 8a4a3c d8405a fbf3dc 2b2f52",
@@ -77,18 +77,26 @@ def _palette(name: str) -> Array:
 
 def _known(kind: str, name: str, names: tuple[str, ...]) -> None:
     if name not in names:
-        raise UsageError(f"there is no gallery {kind} {name!r}; there are {', '.join(names)}")
+        raise UsageError(f"unknown {kind} '{name}'; known: {', '.join(names)}")
 
 
 def draw(style: str, motif: str, size: int = 320, seed: int = 2334, variant: int = 0) -> NDArray[np.uint8]:
-    """Draw ``motif`` in ``style``: uint8 [size, size, 3], RGB, the same for the same arguments.
+    """Draw ``motif`` in ``style``: uint8 ``[size, size, 3]``, RGB, with the same pixels for the same arguments.
 
-    Every ``variant`` is another composition of the same motif. Raises UsageError for an unknown name.
+    Args:
+        style: one of :data:`STYLES`.
+        motif: one of :data:`MOTIFS`.
+        size: pixels a side, 16 or more.
+        seed: the seed of every random choice.
+        variant: the number of the composition; each number places and bends the motif differently.
+
+    Raises:
+        UsageError: an unknown name, or a smaller size.
     """
     _known("style", style, STYLES)
     _known("motif", motif, MOTIFS)
     if size < 16:
-        raise UsageError(f"a gallery picture is at least 16 pixels wide, not {size}")
+        raise UsageError(f"a sample image is at least 16 pixels wide, not {size}")
     rng = np.random.RandomState(zlib.crc32(f"{seed}/{style}/{motif}/{variant}".encode()))
     choices = PALETTES[style]
     palette = _palette(choices[rng.randint(len(choices))])
@@ -99,16 +107,16 @@ def draw(style: str, motif: str, size: int = 320, seed: int = 2334, variant: int
 
 
 def gallery(size: int = 320, seed: int = 2334) -> Iterator[GalleryImage]:
-    """Draw every motif in every style, one after the other, style by style."""
+    """Draw every motif in every style, style by style."""
     for style in STYLES:
         for motif in MOTIFS:
             yield GalleryImage(style, motif, draw(style, motif, size, seed))
 
 
 def draw_gallery(folder: Path, size: int = 320, seed: int = 2334) -> list[Path]:
-    """Write ``<folder>/<style>/<motif>.png`` for every style and motif and return the paths in that order.
+    """Write ``FOLDER/STYLE/MOTIF.png`` for every style and motif, and return the paths in that order.
 
-    Running it again writes the same bytes again; nothing else in ``folder`` is touched.
+    A second run writes the same bytes. Other files in ``folder`` stay as they are.
     """
     paths = []
     for picture in gallery(size, seed):

@@ -1,7 +1,7 @@
-"""How the gallery is drawn: each style is a function that gives a scene its materials.
+"""The styles of the sample images: each is a function that renders a scene in one material.
 
-A renderer gets an :class:`~retrieval.sample_images.canvas.Art` and returns float32 [side, side, 3], 0 to 255, at the
-art's working size. Lengths are in the art's units, so that a style looks the same at any size.
+A renderer takes an :class:`~retrieval.sample_images.canvas.Art` and returns float32 ``[side, side, 3]``, 0 to 255, at
+the art's working size. Lengths are in the art's units, so that a style looks the same at every size.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 _SKY, _GLOW, _FAR, _GROUND, _WATER, _LEAF, _MAIN, _SHADE, _ACCENT, _PALE, _DARK = range(11)
 _TONE = np.array([0.14, 0.05, 0.34, 0.42, 0.5, 0.62, 0.5, 0.78, 0.36, 0.0, 1.0], np.float32)
-"""How much ink each role gets where there is only one."""
+"""The ink of each role in styles with a single ink."""
 _TWO_INKS = np.array(
     [[10, 62, 42, 12, 4, 30, 95, 88, 72, 0, 70], [12, 0, 30, 62, 82, 92, 8, 72, 0, 0, 100]], np.float32
 )
-"""Per cent of the two inks for every role."""
+"""Per cent of each of two inks, by role."""
 
 
 def _mix(under: Array, over: Array, cover: Array) -> Array:
@@ -186,7 +186,7 @@ def _woodcut(art: Art) -> Array:
 def _lowpoly(art: Art) -> Array:
     count = int(np.ceil(art.side / (13 * art.unit)))
     grid = np.stack(np.meshgrid(np.arange(count + 1), np.arange(count + 1)), axis=2) * (art.side / count)
-    # Each corner moves to the strongest of many places nearby, which is on an edge if there is one.
+    # Each corner moves to the strongest edge among many points nearby.
     tries = grid[1:-1, 1:-1, None] + art.rng.uniform(-0.42, 0.42, (count - 1, count - 1, 40, 2)) * art.side / count
     best = art.at(art.blur(art.edges(1) * 255, 1), tries).argmax(axis=2)[..., None, None]
     grid[1:-1, 1:-1] = np.take_along_axis(tries, best, axis=2)[:, :, 0]
@@ -291,4 +291,4 @@ RENDERERS: dict[str, tuple[Callable[[Art], Array], float]] = {
     "woodcut": (_woodcut, 2),
     "pixel": (_pixel, 1),
 }
-"""Every style by name, and how many times larger than the result it works."""
+"""The renderer of every style, and its working size as a multiple of the result's."""

@@ -6,19 +6,28 @@ With ``attn(Q, K, V) = softmax(Q Kᵀ / sqrt(D)) V`` of one self-attention layer
     AAS(A→B) = cos(vec(O_AA), vec(O_AB))
     DiffSim(A, B) = (AAS(A→B) + AAS(B→A)) / 2
 
-and, where a mode or model asks for it, a readout r of both outputs: ``cos(vec(r(O_AA)), vec(r(O_AB)))``.
+Where a mode or model asks for it, a readout r is applied to both outputs: ``cos(vec(r(O_AA)), vec(r(O_AB)))``.
 
 ``vec`` flattens branches, heads, tokens and channels together: ONE cosine a pair, not a mean of cosines.
 Axes are written ``[items, branches, heads, tokens, head_dim]`` everywhere. All arithmetic is float32 by default,
-whatever the inputs' dtype, so a score depends neither on the batch nor on the order of candidates. A GPU may be given
+whatever the inputs' dtype, so a score depends neither on the batch nor on the order of candidates. A GPU may use
 float16 for its attention (its sums are float32 there); outputs are always compared in float32.
 
-Keys and values may have a token count of their own (DiffSim-C: 16 image tokens). Not handled here: masks, and items of
-different token counts (the index refuses to mix those).
+A token mask ``m [tokens]`` on the query's side scores a part of A: bool, or weights of 0 or more. Tokens of weight 0
+are taken out of Q_A, K_A and V_A before anything is computed; other weights multiply the entries of O_AA and O_AB by
+``sqrt(m)`` and add ``log m`` to the logits of O_BA. Only the ratios of weights matter; :mod:`retrieval.scoring.regions`
+has the equations.
+
+A cosine is not clamped here: near-identical images may score 1.0000001, and a clamp would hide which is closer.
+:func:`bounded` clamps a score once its place in a ranking is decided.
+
+Keys and values may have a token count of their own (DiffSim-C: 16 image tokens). Items of different token counts are
+not handled: the index refuses to mix them.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import get_args
 
 import torch
@@ -26,21 +35,22 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from retrieval.errors import UsageError
+from retrieval.scoring.regions import attention_bias, choose_tokens, read_weighted
 from retrieval.types import LINEAR, Directions, Readout, Similarity
 
-LONG = 8192  # numbers: on a CPU a call a row is then faster than one for all, which writes the products down
+LONG = 8192  # entries of a row from which a CPU computes one dot product a row faster than all products at once
 
 AnyReadout = Readout | Callable[[Tensor], Tensor]
 """How outputs are read before they are compared: elementwise, or by a function of float32
-``[items, branches, heads, tokens, head_dim]`` such as an output projection."""
+``[items, branches, heads, tokens, head_dim]`` that treats every token alike, such as an output projection."""
 
 
 @dataclass(frozen=True)
 class QKV:
     """Queries, keys and values of one layer, each ``[items, branches, heads, tokens, head_dim]``, any float dtype.
 
-    Keys and values may be of another token count than the queries. The values' head_dim may be another one than the
-    queries' and keys', and one head of values serves all heads.
+    Keys and values may have another token count than the queries. The values' head_dim may differ from that of
+    queries and keys, and one head of values may serve all heads.
     """
 
     q: Tensor
@@ -74,57 +84,105 @@ class QKV:
         return QKV(*(t.to(device=device, dtype=dtype) for t in (self.q, self.k, self.v)))
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """How the tensors of two images become a score.
+
+    Raises:
+        UsageError: unknown ``similarity`` or ``directions``.
+    """
+
+    similarity: Similarity = "cosine"  # cosine: in [-1, 1], higher is closer; mse: >= 0, lower is closer
+    readout: AnyReadout = LINEAR
+    directions: Directions = "both"  # the mean of both directed scores, or one of them
+    precision: torch.dtype | None = None  # dtype of attention; None: float32, or a re-ranking device's own
+
+    def __post_init__(self) -> None:
+        for word, value, known in (
+            ("similarity", self.similarity, get_args(Similarity)),
+            ("directions", self.directions, get_args(Directions)),
+        ):
+            if value not in known:
+                raise UsageError(f"unknown {word} '{value}'; known: {', '.join(known)}")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype that attention is computed in."""
+        return self.precision or torch.float32
+
+
+PUBLISHED = Comparison()
+"""The published score: the mean cosine of both directions, outputs read as they are."""
+
+
 def aligned_attention_scores(
     query: QKV,
     candidates: QKV,
-    similarity: Similarity = "cosine",
-    directions: Directions = "both",
-    query_output: Tensor | None = None,
-    candidate_outputs: Tensor | None = None,
-    readout: AnyReadout = LINEAR,
-    dtype: torch.dtype = torch.float32,
+    how: Comparison = PUBLISHED,
+    query_own: Tensor | None = None,
+    candidates_own: Tensor | None = None,
+    query_mask: Tensor | None = None,
 ) -> Tensor:
     """Score one query against many candidates.
 
     Args:
         query: one item, ``[1, branches, heads, tokens, head_dim]``.
         candidates: ``[candidates, branches, heads, tokens, head_dim]`` on the query's device.
-        similarity: ``cosine`` (in [-1, 1], higher is closer) or ``mse`` (>= 0, lower is closer).
-        directions: the mean of both directed scores, or one of them.
-        query_output: ``attention_output`` of the query with itself, where the caller has it already.
-        candidate_outputs: likewise of every candidate with itself.
-        readout: how the outputs are read before they are compared.
-        dtype: of the attention's arithmetic; outputs are read and compared in float32.
+        how: similarity, readout, directions and precision.
+        query_own: ``own_output(query, how, query_mask)`` where the caller has it already.
+        candidates_own: ``own_output(candidates, how)``, likewise.
+        query_mask: bool or weights >= 0, ``[tokens]`` or ``[1, tokens]``: how much each token of the query counts, see
+            the module. None: all alike, at no cost.
 
     Returns:
-        float32 ``[candidates]``.
+        float32 ``[candidates]``; a cosine may pass 1 by rounding, see :func:`bounded`.
 
     Raises:
-        UsageError: unknown ``similarity`` or ``directions``.
-        ValueError: more than one query, or shapes that differ.
+        UsageError: a mask of zeros, or of weights that are not finite numbers >= 0.
+        ValueError: more than one query, shapes that differ, or a mask on a query whose keys are other tokens.
     """
-    _check(query, candidates, similarity, directions)
+    _check(query, candidates)
+    part, weights = _masked(query, query_mask)
     scores = []
-    if directions != "candidate_to_query":
-        own = attention_output(query.q, query.k, query.v, dtype) if query_output is None else query_output
-        cross = attention_output(query.q.expand_as(candidates.q), candidates.k, candidates.v, dtype)
-        scores.append(compare(read(own, readout), read(cross, readout), similarity))
-    if directions != "query_to_candidate":
-        theirs = candidate_outputs
-        own = attention_output(candidates.q, candidates.k, candidates.v, dtype) if theirs is None else theirs
-        cross = attention_output(candidates.q, query.k.expand_as(candidates.k), query.v.expand_as(candidates.v), dtype)
-        scores.append(compare(read(own, readout), read(cross, readout), similarity))
+    if how.directions != "candidate_to_query":
+        own = _own(part, how, weights) if query_own is None else query_own
+        cross = attention_output(_repeat(part.q, candidates), candidates.k, candidates.v, how.dtype)
+        scores.append(compare(own, read(cross, how.readout, weights), how.similarity))
+    if how.directions != "query_to_candidate":
+        own = _own(candidates, how) if candidates_own is None else candidates_own
+        k, v = _repeat(part.k, candidates), _repeat(part.v, candidates)
+        cross = attention_output(candidates.q, k, v, how.dtype, weights)
+        scores.append(compare(own, read(cross, how.readout), how.similarity))
     return torch.stack(scores).mean(dim=0)
 
 
-def attention_output(q: Tensor, k: Tensor, v: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+def own_output(images: QKV, how: Comparison = PUBLISHED, mask: Tensor | None = None) -> Tensor:
+    """Return each image's attention to itself as it is compared, float32 ``[items, ...]``.
+
+    Args:
+        images: any number of items.
+        how: only its readout and precision count.
+        mask: of one query's tokens, see :func:`aligned_attention_scores`.
+    """
+    part, weights = _masked(images, mask)
+    return _own(part, how, weights)
+
+
+def _own(images: QKV, how: Comparison, weights: Tensor | None = None) -> Tensor:
+    return read(attention_output(images.q, images.k, images.v, how.dtype, weights), how.readout, weights)
+
+
+def attention_output(
+    q: Tensor, k: Tensor, v: Tensor, dtype: torch.dtype = torch.float32, key_weights: Tensor | None = None
+) -> Tensor:
     """Compute ``softmax(q kᵀ / sqrt(head_dim)) v``.
 
     Args:
         q: ``[items, branches, heads, tokens, head_dim]``.
-        k: the shape of ``q`` but for its own tokens.
-        v: the shape of ``k`` but for its own head_dim; a single head is used by all heads of ``q``.
+        k: the shape of ``q``, except for its own token count.
+        v: the shape of ``k``, except for its own head_dim; a single head is used by all heads of ``q``.
         dtype: of the arithmetic and of the result.
+        key_weights: float32 ``[tokens of k]``, above 0: a key counts as so many copies of it.
 
     Returns:
         The shape of ``q`` with the head_dim of ``v``: the layer's output before its output projection.
@@ -133,12 +191,18 @@ def attention_output(q: Tensor, k: Tensor, v: Tensor, dtype: torch.dtype = torch
     # Branches and heads become one axis: with 5-D inputs torch leaves its fused kernel (over 4 times slower). Items
     # stay an axis of their own, so that one item expanded to many is never copied.
     q4, k4, v4 = (t.flatten(1, 2).to(dtype) for t in (q, k, v))
-    return scaled_dot_product_attention(q4, k4, v4).reshape(*q.shape[:-1], v.shape[-1])
+    bias = None if key_weights is None else attention_bias(key_weights, dtype)
+    return scaled_dot_product_attention(q4, k4, v4, attn_mask=bias).reshape(*q.shape[:-1], v.shape[-1])
 
 
-def read(output: Tensor, readout: AnyReadout) -> Tensor:
-    """Read an output, as float32, elementwise (see :class:`retrieval.types.Readout`), or by a function."""
+def read(output: Tensor, readout: AnyReadout, weights: Tensor | None = None) -> Tensor:
+    """Read an output, as float32, elementwise (see :class:`retrieval.types.Readout`), or by a function.
+
+    ``weights``, float32 ``[tokens]``: see :func:`retrieval.scoring.regions.read_weighted`.
+    """
     output = output.float()
+    if weights is not None:
+        return read_weighted(output, partial(read, readout=readout), weights)
     if not isinstance(readout, Readout):
         return readout(output)
     return (output.clamp_min(0) + readout.floor).sqrt() if readout.root else output
@@ -147,7 +211,7 @@ def read(output: Tensor, readout: AnyReadout) -> Tensor:
 def compare(own: Tensor, cross: Tensor, similarity: Similarity) -> Tensor:
     """Compare own and cross outputs, each ``[items, ...]``, as one vector an item; float32 ``[items]``.
 
-    One item's own output may serve all of the cross outputs.
+    One item's own output may serve all cross outputs.
     """
     own, cross = own.flatten(1), cross.flatten(1)
     if similarity == "mse":
@@ -157,7 +221,7 @@ def compare(own: Tensor, cross: Tensor, similarity: Similarity) -> Tensor:
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """Return the inner products ``[rows]`` of the rows of ``a`` (one of which may serve all) and ``b``."""
+    """Return the inner products ``[rows]`` of the rows of ``a`` and ``b``; one row of ``a`` may serve all."""
     if b.device.type == "cpu" and b.shape[1] >= LONG and len(b):
         return torch.stack([torch.dot(x, y) for x, y in zip(a.expand_as(b), b, strict=True)])
     return (a * b).sum(dim=1)
@@ -168,11 +232,28 @@ def higher_is_closer(similarity: Similarity) -> bool:
     return similarity == "cosine"
 
 
-def _check(query: QKV, candidates: QKV, similarity: str, directions: str) -> None:
-    if similarity not in get_args(Similarity):
-        raise UsageError(f"unknown similarity '{similarity}'; known: {', '.join(get_args(Similarity))}")
-    if directions not in get_args(Directions):
-        raise UsageError(f"unknown directions '{directions}'; known: {', '.join(get_args(Directions))}")
+def bounded(score: float, similarity: Similarity = "cosine") -> float:
+    """Return a score as people see it: a cosine that rounding took past 1 or -1 becomes 1 or -1."""
+    return min(max(score, -1.0), 1.0) if similarity == "cosine" else score
+
+
+def _repeat(tensor: Tensor, candidates: QKV) -> Tensor:
+    """Let one item stand for as many as there are candidates, without a copy."""
+    return tensor.expand(len(candidates), -1, -1, -1, -1)
+
+
+def _masked(query: QKV, mask: Tensor | None) -> tuple[QKV, Tensor | None]:
+    """Return the query without the tokens that the mask leaves out, and the weights of the others."""
+    if mask is None:
+        return query, None
+    tokens = query.q.shape[3]
+    if query.k.shape[3] != tokens:
+        raise ValueError(f"a mask needs keys of the query's own {tokens} tokens, not of {query.k.shape[3]} others")
+    chosen, weights = choose_tokens(mask.to(query.q.device), tokens)
+    return QKV(*(tensor.index_select(3, chosen) for tensor in (query.q, query.k, query.v))), weights
+
+
+def _check(query: QKV, candidates: QKV) -> None:
     pairs = ((query.q, candidates.q), (query.k, candidates.k), (query.v, candidates.v))
     if len(query) != 1 or any(mine.shape[1:] != theirs.shape[1:] for mine, theirs in pairs):
         raise ValueError(

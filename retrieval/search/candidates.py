@@ -1,4 +1,4 @@
-"""The coarse stage: which images of an index the exact score is to order."""
+"""Candidate generation, the first stage of a search: the images that the exact score will order."""
 
 import threading
 from collections.abc import Mapping, Sequence
@@ -16,72 +16,72 @@ from retrieval.settings import SearchSettings
 
 RRF_CONSTANT = 60  # Cormack, Clarke and Büttcher, 2009: damps the first ranks so that no encoder decides alone
 
-
 Vectors = Mapping[str, NDArray[np.float32]]
+"""A query's vectors ``[1, dim]``, by encoder."""
 
 
 @dataclass(frozen=True)
-class Ranking:
-    """Candidates before the exact scores: rows, best first, with the coarse stage's word where there is one."""
+class Candidates:
+    """Rows of the index, best first, and their mean cosines over the encoders."""
 
     rows: NDArray[np.int64]
-    # Mean cosine over the encoders; NaN: the image has no vector, which only an exhaustive search lets pass.
+    # None: the index has no vectors. NaN: the image has none, which only an exhaustive search lets pass.
     similarities: NDArray[np.float32] | None
 
 
-class CandidatePicker:
-    """The coarse stage of one opened index; safe in many threads."""
+class CandidateGenerator:
+    """Finds the candidates of queries in one opened index; safe in many threads."""
 
     def __init__(self, reader: IndexReader, modes: Mapping[str, Mode], device: torch.device) -> None:
-        """Take an index, its model's modes, and where scores are computed; vectors are read at the first search."""
+        """Take an index, its model's modes, and the scoring device; the first search reads the vectors."""
         self._reader, self._modes, self._device = reader, modes, device
         self._indexes: dict[str, VectorIndex] = {}
-        self._chosen: dict[str, tuple[str, ...]] = {}
-        self._lacking: dict[str, int] = {}
+        self._encoders: dict[str, tuple[str, ...]] = {}
+        self._without_vector: dict[str, int] = {}
         self._loading = threading.Lock()
 
-    def pick(self, vectors: Vectors, mode: str, wanted: SearchSettings, without: Sequence[int] = ()) -> Ranking:
-        """Return the candidates for a query's ``vectors`` ``[1, dim]``, by encoder, as if rows ``without`` weren't."""
+    def generate(self, vectors: Vectors, mode: str, wanted: SearchSettings, excluded: Sequence[int] = ()) -> Candidates:
+        """Return a query's candidates, as if the rows ``excluded`` were not in the index.
+
+        Raises:
+            UsageError: the index has no vectors, and the ranking by vectors alone is wanted.
+        """
         encoders = self.encoders(mode)
         if not encoders and not wanted.rerank:
-            raise UsageError(f"{self._reader.layout.root} has no coarse stage (it was built with --encoders none)")
-        if len(without) == len(self._reader) or not encoders:
-            return Ranking(self._all_rows(without), None)
+            raise UsageError(
+                f"{self._reader.layout.root} has no coarse ranking: it was built without encoders",
+                advice="no-coarse-ranking",
+            )
+        if len(excluded) == len(self._reader) or not encoders:
+            return Candidates(self._all_rows(excluded), None)
         indexes = {name: self._index(name) for name in encoders}
         if wanted.exhaustive:
-            rows = self._all_rows(without)
+            rows = self._all_rows(excluded)
         else:
             count = max(wanted.candidates, wanted.k)
-            rankings = [_nearest(index, vectors[name][0], count, without) for name, index in indexes.items()]
+            rankings = [_nearest(index, vectors[name][0], count, excluded) for name, index in indexes.items()]
             rows = fuse_rankings(rankings, count)
         cosines = np.stack([index.similarities(vectors[name][0], rows) for name, index in indexes.items()])
-        held = np.stack([self._reader.has_vector(name)[rows] for name in encoders])
-        if held.all():
-            return Ranking(rows, np.mean(cosines, axis=0, dtype=np.float32))
-        known = held.sum(axis=0)
-        means = np.where(known > 0, np.where(held, cosines, 0).sum(axis=0) / np.maximum(known, 1), np.nan)
-        return Ranking(rows, means.astype(np.float32))
+        has_vector = np.stack([self._reader.has_vector(name)[rows] for name in encoders])
+        return Candidates(rows, _mean_where(cosines, has_vector))
 
-    def _all_rows(self, without: Sequence[int]) -> NDArray[np.int64]:
-        return np.delete(np.arange(len(self._reader)), without)
+    def _all_rows(self, excluded: Sequence[int]) -> NDArray[np.int64]:
+        return np.delete(np.arange(len(self._reader)), excluded)
 
     def encoders(self, mode: str) -> tuple[str, ...]:
-        """Return the encoders that pick a mode's candidates: the mode's own, else all that the index has vectors of."""
-        if mode not in self._chosen:
-            self._chosen[mode] = self._choose(mode)
-        return self._chosen[mode]
-
-    def _choose(self, mode: str) -> tuple[str, ...]:
-        has = [name for name in self._reader.generation.encoders if self._is_usable(name)]
-        preferred = self._modes[mode].encoders if mode in self._modes else ()
-        return tuple(name for name in preferred if name in has) or tuple(has)
+        """Return the encoders that find a mode's candidates: the mode's own, else all that the index has vectors of."""
+        if mode not in self._encoders:
+            has = [name for name in self._reader.generation.encoders if self._is_usable(name)]
+            preferred = self._modes[mode].encoders if mode in self._modes else ()
+            self._encoders[mode] = tuple(name for name in preferred if name in has) or tuple(has)
+        return self._encoders[mode]
 
     def without_vector(self, mode: str) -> int:
-        """Return how many images lack a vector of any of the encoders that pick a mode's candidates."""
-        if mode not in self._lacking:
-            held = [self._reader.has_vector(name) for name in self.encoders(mode)]
-            self._lacking[mode] = int((~np.all(held, axis=0)).sum()) if held else 0
-        return self._lacking[mode]
+        """Return how many images miss a vector of one of the mode's encoders."""
+        if mode not in self._without_vector:
+            has = [self._reader.has_vector(name) for name in self.encoders(mode)]
+            self._without_vector[mode] = int((~np.all(has, axis=0)).sum()) if has else 0
+        return self._without_vector[mode]
 
     def _is_usable(self, encoder: str) -> bool:
         return not len(self._reader) or bool(self._reader.has_vector(encoder).any())
@@ -93,17 +93,27 @@ class CandidatePicker:
             return self._indexes[encoder]
 
 
-def _nearest(index: VectorIndex, query: NDArray[np.float32], count: int, without: Sequence[int]) -> NDArray[np.int64]:
-    """Return the ``count`` rows nearest to ``query [dim]`` that are not ``without``, best first."""
-    rows = index.search(query, count + len(without))[0]
-    return rows[~np.isin(rows, without)][:count] if without else rows
+def _nearest(index: VectorIndex, query: NDArray[np.float32], count: int, excluded: Sequence[int]) -> NDArray[np.int64]:
+    """Return the ``count`` rows nearest to ``query [dim]`` that are not ``excluded``, best first."""
+    rows = index.search(query, count + len(excluded))[0]
+    return rows[~np.isin(rows, excluded)][:count] if excluded else rows
+
+
+def _mean_where(cosines: NDArray[np.float32], has_vector: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Return the mean over encoders ``[rows]`` of the cosines ``[encoders, rows]`` that there are; NaN for none."""
+    if has_vector.all():
+        whole: NDArray[np.float32] = np.mean(cosines, axis=0, dtype=np.float32)
+        return whole
+    known = has_vector.sum(axis=0)
+    means = np.where(known > 0, np.where(has_vector, cosines, 0).sum(axis=0) / np.maximum(known, 1), np.nan)
+    return means.astype(np.float32)
 
 
 def fuse_rankings(rankings: Sequence[NDArray[np.int64]], count: int) -> NDArray[np.int64]:
     """Return the ``count`` best rows by reciprocal rank fusion, ``sum over rankings of 1 / (60 + rank)``.
 
     Args:
-        rankings: rows of each encoder, best first; a row that one of them lacks gets nothing there.
+        rankings: rows of each encoder, best first; a row that is missing from a ranking gets nothing from it.
         count: how many rows are wanted.
 
     Returns:

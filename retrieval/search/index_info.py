@@ -3,6 +3,7 @@
 from collections import Counter
 from typing import Any
 
+from index_store.disk_usage import bytes_on_disk
 from index_store.reader import IndexReader
 from index_store.remote.mirror import index_name
 from index_store.tensors.cache import cache_size
@@ -45,7 +46,7 @@ def describe_index(reader: IndexReader, recipe: Recipe) -> dict[str, Any]:
         "rejects": [{"path": r.uri, "reason": r.reason, "detail": r.detail} for r in rejects],
         "attention": recipe.attention,
         "coverage": coverage(reader),
-        "bytes": reader.bytes_on_disk(),
+        "bytes": bytes_on_disk(reader.layout, generation.modes),
         "cache": dict(zip(("tensors", "bytes"), cache_size(reader.layout), strict=True)),
         "fingerprint": dict(generation.fingerprint),
     }

@@ -1,7 +1,6 @@
-"""What may be asked with: a file, its bytes, a picture or an array."""
+"""Queries: an image file, its bytes, a picture or an array, read once and validated."""
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,55 +8,80 @@ from typing import Any
 from numpy.typing import NDArray
 from PIL import Image
 
-from retrieval.errors import ImageError
+from retrieval.errors import ImageError, UsageError
 from retrieval.images.decoding import DecodeRules, FileFacts, decode_bytes, from_array, read_image, to_rgb
 
 ImageInput = str | Path | bytes | Image.Image | NDArray[Any]
 """A path, a file's bytes, a PIL image, or a uint8 array ``[H, W, 3]``."""
+
+UNNAMED = "the query"  # the name of bytes and arrays in messages
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """One image to search with, and what results say about it.
+
+    :meth:`retrieval.Engine.read_query` makes one by the index's own rules of decoding, for several searches.
+
+    Raises:
+        UsageError: the picture is not RGB, or a size is not positive.
+    """
+
+    image: Image.Image  # RGB and upright
+    width: int  # px of the whole image, upright; ``image`` may be a smaller decoding of it
+    height: int
+    path: str | None = None  # absolute; None: the image did not come from a file
+    sha256: str | None = None  # hex digits of the file's bytes; None: there are no such bytes
+
+    def __post_init__(self) -> None:
+        if self.image.mode != "RGB":
+            raise UsageError(f"a query's image must be RGB, not {self.image.mode}; Engine.read_query converts it")
+        if min(self.width, self.height) < 1:
+            raise UsageError(f"a query's size must be positive, not {self.width} x {self.height}")
+
+    @classmethod
+    def read(cls, image: ImageInput, rules: DecodeRules) -> "Query":
+        """Decode an image by the rules of the index that is searched.
+
+        Raises:
+            ImageError: the image can't be used; the message says why.
+            UsageError: an array of another shape or dtype.
+        """
+        if isinstance(image, bytes):
+            decoded, (width, height) = decode_bytes(image, UNNAMED, rules)
+            return cls(decoded, width, height, sha256=hashlib.sha256(image).hexdigest())
+        if isinstance(image, str | Path):
+            decoded, facts = read_named(Path(image), rules)
+            return cls(decoded, facts.width, facts.height, str(Path(image).absolute()), facts.sha256)
+        picture = image if isinstance(image, Image.Image) else from_array(image, UNNAMED)
+        decoded = to_rgb(picture, rules.alpha)
+        return cls(decoded, decoded.width, decoded.height)
+
+    def about(self) -> dict[str, Any]:
+        """Return what results say about the query, as JSON values."""
+        about: dict[str, Any] = {"path": self.path, "width": self.width, "height": self.height}
+        return about if self.sha256 is None else {**about, "sha256": self.sha256}
+
+
+QueryInput = ImageInput | Query
+"""What a search takes."""
 
 
 def read_named(path: Path, rules: DecodeRules) -> tuple[Image.Image, FileFacts]:
     """Read an image that a user named; see :func:`retrieval.images.decoding.read_image`.
 
     Raises:
-        ImageError: it is no usable image; the message says what to name instead.
+        ImageError: the file is no usable image; the message says what to name instead.
     """
     try:
         return read_image(path, rules)
     except ImageError as error:
-        advice = {
+        detail = {
             "vanished": "no such file: check the path",
             "not_an_image": "is no image; name a JPEG, PNG, WebP, AVIF, GIF, TIFF or BMP file",
         }.get(error.reason)
         if path.is_dir():
-            advice = f"is a folder; name images, like {path / '*.jpg'}"
-        if advice is None:
+            detail = f"is a folder; name images, like {path / '*.jpg'}"
+        if detail is None:
             raise
-        raise ImageError(error.reason, error.name, advice) from error
-
-
-@dataclass(frozen=True)
-class LoadedQuery:
-    """A query as an RGB image, and what results tell of it."""
-
-    image: Image.Image
-    about: Mapping[str, Any]
-
-
-def load_query(query: ImageInput, rules: DecodeRules) -> LoadedQuery:
-    """Read a query.
-
-    Raises:
-        ImageError: it is no usable image.
-    """
-    if isinstance(query, bytes):
-        image, (width, height) = decode_bytes(query, "the query", rules)
-        digest = hashlib.sha256(query).hexdigest()
-        return LoadedQuery(image, {"path": None, "width": width, "height": height, "sha256": digest})
-    if isinstance(query, str | Path):
-        image, facts = read_named(Path(query), rules)
-        size = {"width": facts.width, "height": facts.height}
-        return LoadedQuery(image, {"path": str(Path(query).absolute()), **size, "sha256": facts.sha256})
-    picture = query if isinstance(query, Image.Image) else from_array(query, "the query")
-    image = to_rgb(picture, rules.alpha)
-    return LoadedQuery(image, {"path": None, "width": image.width, "height": image.height})
+        raise ImageError(error.reason, error.name, detail) from error

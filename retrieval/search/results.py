@@ -1,4 +1,4 @@
-"""What a search returns, and its one JSON schema for the command line, Python and HTTP."""
+"""Results of a search, and their one JSON schema for the command line, Python and HTTP."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,37 +15,50 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Result:
-    """One neighbour. ``score`` is None when the coarse ranking was asked for."""
+    """One neighbour. ``score`` is None when the ranking of the first stage alone was asked for."""
 
     rank: int  # from 1
     id: int
     path: str
-    score: float | None  # exact DiffSim (or mse, lower is closer)
-    coarse_score: float | None  # mean cosine over the mode's encoders; None without a coarse stage
-    coarse_rank: int | None  # from 1; None when every image was scored
+    score: float | None  # exact DiffSim in [-1, 1], or mse, where lower is closer
+    coarse_score: float | None  # mean cosine over the mode's encoders; None: the image has no vector
+    coarse_rank: int | None  # place among the first stage's candidates, from 1; None when every image was scored
     sha256: str = field(repr=False, default="")
 
     @property
     def shown_score(self) -> float:
-        """The score that the order follows."""
+        """The score that decides the order."""
         if self.score is not None:
             return self.score
         return float("nan") if self.coarse_score is None else self.coarse_score
 
 
 @dataclass(frozen=True)
+class Note:
+    """One thing that a user should know about a search; ``str(note)`` is its sentence."""
+
+    kind: str  # one stable word for scripts
+    message: str  # a sentence without its full stop
+    advice: str = ""  # a word for what helps, as in :class:`retrieval.errors.DiffSimError`
+    facts: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __str__(self) -> str:
+        return self.message
+
+
+@dataclass(frozen=True)
 class Results:
-    """Neighbours, closest first, with everything needed to know how they came about."""
+    """Neighbours, closest first, and how they were found."""
 
     results: tuple[Result, ...]
     query: Mapping[str, Any]
     mode: str
     index: Mapping[str, Any]
     timing_ms: Mapping[str, float]
-    notes: tuple[str, ...] = ()  # one line each that the user should read
-    computed: int = 0  # candidates whose tensors the index lacked, computed by this search ...
-    cached: int = 0  # ... or by an earlier one
-    left_out: int = 0  # candidates without tensors whose files are gone or have changed: not among the results
+    notes: tuple[Note, ...] = ()
+    computed: int = 0  # candidates whose tensors were not in the index and were computed by this search
+    cached: int = 0  # candidates whose tensors an earlier search computed and kept
+    left_out: int = 0  # candidates without tensors whose files are gone or have changed: they are not results
 
     @overload
     def __getitem__(self, position: int) -> Result: ...
@@ -62,13 +75,13 @@ class Results:
 
     @property
     def is_coarse(self) -> bool:
-        """Whether these are ranked by the coarse stage alone; False where nothing was found."""
+        """Whether the first stage alone ranked these; False where nothing was found."""
         return any(result.score is None for result in self.results)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values: the fields by name, ``{"schema": 1}``, and the sum of the times as ``total``.
 
-        Of queries that were searched together (:meth:`retrieval.Engine.search_many`), times are means.
+        Times are in ms. Queries that :meth:`retrieval.Engine.search_many` searches together share their mean.
         """
         timing = {**self.timing_ms, "total": sum(self.timing_ms.values())}
         return {
@@ -80,16 +93,20 @@ class Results:
             "computed": self.computed,
             "cached": self.cached,
             "left_out": self.left_out,
-            "notes": list(self.notes),
+            "notes": [note.message for note in self.notes],
             "results": [asdict(result) for result in self.results],
         }
 
     def to_pandas(self) -> "pd.DataFrame":
-        """Return a data frame, a row a neighbour."""
+        """Return a data frame with one row a neighbour.
+
+        Raises:
+            DependencyError: pandas is not installed.
+        """
         try:
             import pandas as pd
         except ImportError as error:
-            raise DependencyError("pandas is not installed; install it, or use to_dict()") from error
+            raise DependencyError("pandas is not installed: install it, or use to_dict()") from error
         return pd.DataFrame([asdict(result) for result in self.results])
 
     def _repr_html_(self) -> str:

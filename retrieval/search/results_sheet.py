@@ -1,4 +1,4 @@
-"""Turn search results into a contact sheet."""
+"""Draw the results of searches as a contact sheet."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,42 +7,43 @@ from PIL import Image
 
 from retrieval.drawing.cells import SheetCell, SheetRow
 from retrieval.drawing.sheet_file import write_sheet
-from retrieval.images.decoding import DecodeRules, decode_bytes, from_array
-from retrieval.search.query import ImageInput
+from retrieval.images.decoding import DecodeRules
+from retrieval.search.query import Query, QueryInput
 from retrieval.search.results import Results
 
-MOST_NEIGHBOURS = 1000  # on one sheet, for it is made in memory; every query has one at least
+MOST_NEIGHBOURS = 1000  # on one sheet, which is drawn in memory; every query shows at least one
 
 
-def write_results_sheet(path: Path, searches: Sequence[tuple[ImageInput, Results]], heading: str = "") -> int:
-    """Draw queries and what was found for them, a row a search, as ``path`` (.png, .jpg, .webp or .html).
+def draw_results(path: Path, searches: Sequence[tuple[QueryInput, Results]], heading: str = "") -> int:
+    """Draw queries and their neighbours, a row a search, as ``path`` (.png, .jpg, .webp or .html).
 
     Returns:
-        How many neighbours there was no room for: the farthest of each query.
+        How many neighbours are left out, the farthest of each query, where there are too many for one sheet.
 
     Raises:
-        UsageError: a suffix that no sheet can have.
-        DiffSimError: it can't be written.
+        UsageError: no sheet can have this suffix.
+        DiffSimError: the file can't be written.
     """
-    room = max(1, MOST_NEIGHBOURS // max(1, len(searches)))
-    rows = [row for query, results in searches for row in sheet_rows([results], query, room)]
+    most = max(1, MOST_NEIGHBOURS // max(1, len(searches)))
+    rows = [row for query, results in searches for row in sheet_rows([results], query, most)]
     write_sheet(path, rows, heading)
-    return sum(max(0, len(results) - room) for _, results in searches)
+    return sum(max(0, len(results) - most) for _, results in searches)
 
 
-def sheet_rows(searches: Sequence[Results], query: ImageInput, room: int = MOST_NEIGHBOURS) -> list[SheetRow]:
-    """Return one row a search, titled with its mode, of ``room`` neighbours at most."""
-    cell = SheetCell(_picture(query), "query", _short(query) if isinstance(query, str | Path) else "")
+def sheet_rows(searches: Sequence[Results], query: QueryInput, most: int = MOST_NEIGHBOURS) -> list[SheetRow]:
+    """Return one row a search, titled with its mode, of ``most`` neighbours at most."""
+    picture = _picture(query)
+    cell = SheetCell(picture, "query", _end_of(picture) if isinstance(picture, Path) else "")
     rows = []
     for results in searches:
-        shown = results[:room]
+        shown = results[:most]
         captions = _captions([result.shown_score for result in shown])
         rows.append(
             SheetRow(
                 title=results.mode + (", coarse ranking: scores of the coarse stage" if results.is_coarse else ""),
                 query=cell,
                 neighbours=[
-                    SheetCell(Path(result.path), caption, _short(result.path))
+                    SheetCell(Path(result.path), caption, _end_of(result.path))
                     for result, caption in zip(shown, captions, strict=True)
                 ],
             )
@@ -51,20 +52,24 @@ def sheet_rows(searches: Sequence[Results], query: ImageInput, room: int = MOST_
 
 
 def _captions(scores: Sequence[float]) -> list[str]:
-    """Return scores in three digits, or in four where three would show different ones as the same."""
+    """Return scores in three digits, or in four where three would make different scores look the same."""
     captions = [f"{score:.3f}" for score in scores]
     if len(set(captions)) < len(set(scores)):
         captions = [f"{score:.4f}" for score in scores]
     return captions
 
 
-def _short(path: str | Path) -> str:
+def _end_of(path: str | Path) -> str:
+    """Return the folder's and the file's name."""
     return "/".join(Path(path).parts[-2:])
 
 
-def _picture(query: ImageInput) -> Image.Image | Path:
+def _picture(query: QueryInput) -> Image.Image | Path:
+    """Return the query's file, which the sheet reads itself, or its picture."""
+    if isinstance(query, Query):
+        return query.image if query.path is None else Path(query.path)
     if isinstance(query, str | Path):
         return Path(query)
-    if isinstance(query, bytes):
-        return decode_bytes(query, "the query", DecodeRules())[0]
-    return query if isinstance(query, Image.Image) else from_array(query, "the query")
+    if isinstance(query, Image.Image):  # the sheet puts transparent parts on white
+        return query
+    return Query.read(query, DecodeRules()).image

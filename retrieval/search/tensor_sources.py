@@ -1,248 +1,227 @@
-"""Exact scores of candidates, from tensors that the index or the cache holds, or that are computed on demand.
+"""Where candidates' tensors come from: memory, the index, the index's cache on disk, or the image files.
 
-An image's tensors are computed from its file, and only if the file's SHA-256 is that of the indexed one. What can't be
-had in any of these ways gets no score.
+A file's tensors are computed only if the file still has the indexed SHA-256. Candidates that no source has get no
+exact score.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from index_store.catalog import Item
-from index_store.reader import IndexReader
 from index_store.tensors.cache import CacheKey, TensorCache
+from retrieval.devices.transfer import Upload, begin_upload, upload
 from retrieval.encoding.batches import Failure, read_batches
-from retrieval.encoding.fingerprint import tensors_digest
-from retrieval.encoding.loaded_models import LoadedModels, ModelInputs, StoredBatch
 from retrieval.encoding.stored_tensors import DecodeQKV
 from retrieval.models.modes import Outputs
-from retrieval.scoring.aas import QKV, AnyReadout
-from retrieval.search.memory_cache import HotRows
-from retrieval.search.reranking import READ_BYTES, Early, ReadRows, score_rows
-from retrieval.types import Similarity
+from retrieval.progress import Cancellation, OnProgress, Progress
+from retrieval.search.chunks import CachedChunk, Chunk, StoredChunk
+from retrieval.search.memory_cache import CachedCandidate, ModeCache
+from retrieval.search.reranking import Part
+from retrieval.search.scoring_context import ScoringContext
 
-Arrays = Mapping[str, NDArray[Any]]
-"""Tensors as the index's codec keeps them, of one item or ``[items, ...]``."""
+CHUNK_BYTES = 100 << 20  # of stored tensors that are read at a time, one chunk ahead of the scoring
+CHUNK_ROWS = 512
 
-OnComputed = Callable[[int, int], None]
-"""Told (done, total) images while a search computes tensors."""
+StoredArrays = Mapping[str, NDArray[Any]]
+"""Tensors as the index's codec stores them, of one item or ``[items, ...]``."""
 
-Encode = Callable[[Sequence[ModelInputs], Outputs], StoredBatch]
-"""Encodes a batch in the gallery's role, as the index keeps it; safe in many threads."""
-
-
-@dataclass(frozen=True)
-class Machinery:
-    """What computing needs: loaded models, how to call them, and how many images and threads at a time."""
-
-    models: LoadedModels
-    encode: Encode
-    restore: DecodeQKV  # of the mode
-    hot: HotRows | None  # the mode's, None: nothing is kept in memory
-    batch: int
-    workers: int
+ReadRows = Callable[[Sequence[int]], StoredArrays]
+"""Returns the stored arrays ``[rows, ...]`` of rows of the index."""
 
 
 @dataclass(frozen=True)
-class Scored:
-    """One query's scores by position among the rows that were asked for, and how they were come by."""
+class MemoryTensors:
+    """Candidates in the memory cache, by row."""
 
-    scores: NDArray[np.float32]
-    is_scored: NDArray[np.bool_]  # False: no tensors could be had, and the score means nothing
-    computed: int = 0
-    cached: int = 0  # taken from the cache
-    unkept: int = 0  # computed, and not to be kept
-    timing_ms: Mapping[str, float] = field(default_factory=dict)  # the query's share
+    candidates: Mapping[int, CachedCandidate]
+    part: Part = "read"
 
-    @property
-    def left_out(self) -> int:
-        """Candidates without a score."""
-        return int((~self.is_scored).sum())
+    def chunks(self) -> Iterator[Chunk]:
+        """See :class:`retrieval.search.reranking.TensorSource`."""
+        if self.candidates:
+            yield CachedChunk(list(self.candidates), list(self.candidates.values()))
 
 
-class CandidateScorer:
-    """Scores queries against candidates of one mode; made anew for every search: :meth:`begin`, then :meth:`score`."""
+class StoredTensors:
+    """Candidates whose tensors the index stores; another thread reads one chunk ahead."""
+
+    part: Part = "read"
 
     def __init__(
         self,
-        reader: IndexReader,
-        cache: TensorCache,
-        machinery: Machinery,
-        mode: str,
-        similarity: Similarity,
-        readout: AnyReadout,
+        rows: Sequence[int],
+        read: ReadRows,
+        decode: DecodeQKV,
+        device: torch.device,
+        row_bytes: int = 0,
+        cache: ModeCache | None = None,
     ) -> None:
-        """Take what all candidates have in common."""
-        self._reader, self._cache, self._machinery, self._mode = reader, cache, machinery, mode
-        self._similarity, self._readout = similarity, readout
-        self._queries: Sequence[QKV] = ()
-        self._rows: Sequence[NDArray[np.int64]] = ()  # of the index, for every query
-        self._wanted: list[frozenset[int]] = []  # the same
-        self._scores: list[dict[int, float]] = []  # likewise, by row
-        self._stored: list[int] = []  # of all the rows, each once, those that the index holds tensors of ...
-        self._lacking: list[int] = []  # ... and those that it does not
-        self._computed: set[int] = set()
-        self._cached: set[int] = set()
-        self._unkept: set[int] = set()
-        self._timing_ms = {"read": 0.0, "rerank": 0.0, "compute": 0.0}
-        self._early: Early | None = None
+        """Take what to read.
 
-    @cached_property
-    def _digest(self) -> str:
-        return tensors_digest(self._machinery.models.fingerprint(), self._mode)
+        Args:
+            rows: of the index.
+            read: called in another thread.
+            decode: turns stored arrays into Q/K/V.
+            device: where candidates are scored.
+            row_bytes: of one row as stored; 0: unknown, and only :data:`CHUNK_ROWS` bounds a chunk.
+            cache: where scored candidates are kept.
+        """
+        size = min(CHUNK_ROWS, max(1, CHUNK_BYTES // row_bytes)) if row_bytes else CHUNK_ROWS
+        self._waiting = [rows[start : start + size] for start in range(0, len(rows), size)]
+        self._read, self._decode, self._device, self._cache = read, decode, device, cache
+        self._threads: ThreadPoolExecutor | None = None
+        self._ahead: tuple[Sequence[int], Future[Upload]] | None = None
 
-    def begin(self, rows: Sequence[NDArray[np.int64]]) -> None:
-        """Take each query's rows of the index, int64 ``[candidates]``, and begin to read them in another thread."""
-        self._rows, self._wanted = rows, [frozenset(each.tolist()) for each in rows]
-        every = np.array(list(dict.fromkeys(np.concatenate(rows).tolist())), np.int64)
-        held = self._reader.has_tensors(self._mode)[every]
-        self._stored, self._lacking = every[held].tolist(), every[~held].tolist()
-        hot = self._machinery.hot
-        cold = self._stored if hot is None else [row for row in self._stored if hot.get(row) is None]
-        if cold:
-            first = cold[: max(1, READ_BYTES // self._reader.row_bytes(self._mode))]
-            self._early = Early.begin(first, self._read, self._machinery.models.device)
+    def begin(self) -> None:
+        """Begin to read the first chunk, so that it is at hand when the queries' tensors are."""
+        if self._threads is None and self._waiting:
+            self._threads = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
+            self._read_ahead(self._threads)
 
-    def score(self, queries: Sequence[QKV], on_computed: OnComputed) -> list[Scored]:
-        """Score the rows that were begun with against their queries, one item each, float32."""
-        self._queries, self._scores = queries, [{} for _ in queries]
-        self._score(self._stored, self._read, self._machinery.hot, self._early)
-        items = dict(zip(self._lacking, self._reader.items(self._lacking), strict=True))
-        missing = self._score_cached(items)
-        if missing:
-            self._compute({row: items[row] for row in missing}, on_computed)
-        return [self._of_query(number, mine.tolist()) for number, mine in enumerate(self._rows)]
-
-    def _read(self, rows: Sequence[int]) -> Arrays:
-        return self._reader.attention(self._mode, rows)
-
-    def _of_query(self, number: int, rows: Sequence[int]) -> Scored:
-        scores, mine = self._scores[number], self._wanted[number]
-        return Scored(
-            np.array([scores.get(row, 0.0) for row in rows], np.float32),
-            np.array([row in scores for row in rows], bool),
-            computed=len(self._computed & mine),
-            cached=len(self._cached & mine),
-            unkept=len(self._unkept & mine),
-            timing_ms={name: spent / len(self._queries) for name, spent in self._timing_ms.items()},
-        )
-
-    def _score(
-        self, rows: Sequence[int], read: ReadRows, hot: HotRows | None = None, early: Early | None = None
-    ) -> None:
-        if not rows:
+    def chunks(self) -> Iterator[Chunk]:
+        """See :class:`retrieval.search.reranking.TensorSource`; may be called once."""
+        self.begin()
+        if self._threads is None:
             return
-        wanted = [[row for row in rows if row in mine] for mine in self._wanted]
-        how = (self._similarity, self._readout, self._machinery.restore)
-        found = score_rows(self._queries, wanted, read, *how, hot, early)
-        for scores, mine, values in zip(self._scores, wanted, found.scores, strict=True):
-            scores |= zip(mine, values.tolist(), strict=True)
-        self._timing_ms["read"] += found.read_ms
-        self._timing_ms["rerank"] += found.score_ms
+        with self._threads as threads:
+            while self._ahead is not None:
+                rows, reading = self._ahead
+                arrays = reading.result().tensors()
+                self._read_ahead(threads)
+                yield StoredChunk(rows, arrays, self._decode, self._cache)
 
-    def _score_given(self, given: Mapping[int, Arrays]) -> None:
-        """Score rows whose arrays are at hand."""
-        places = {row: place for place, row in enumerate(given)}
-        first = next(iter(given.values()))
-        stacked = {name: np.stack([each[name] for each in given.values()]) for name in first}
-        self._score(
-            list(given), lambda rows: {name: array[[places[row] for row in rows]] for name, array in stacked.items()}
-        )
+    def _read_ahead(self, threads: ThreadPoolExecutor) -> None:
+        self._ahead = None
+        if self._waiting:
+            rows = self._waiting.pop(0)
+            self._ahead = rows, threads.submit(self._fetch, rows)
 
-    def _score_cached(self, items: Mapping[int, Item]) -> list[int]:
-        """Score what the cache holds, some at a time, and return the rows that it lacks."""
-        given: dict[int, Arrays] = {}
+    def _fetch(self, rows: Sequence[int]) -> Upload:
+        return begin_upload(self._read(rows), self._device)
+
+
+class CachedTensors:
+    """Candidates whose tensors an earlier search computed and kept in the index's folder."""
+
+    part: Part = "read"
+
+    def __init__(
+        self, cache: TensorCache, keys: Mapping[int, CacheKey], decode: DecodeQKV, device: torch.device
+    ) -> None:
+        """Take each row's place in the cache; ``found`` fills while :meth:`chunks` is read."""
+        self._cache, self._keys, self._decode, self._device = cache, keys, decode, device
+        self.found: set[int] = set()
+
+    @property
+    def missing(self) -> list[int]:
+        """The rows that the cache does not hold, or holds damaged; known once :meth:`chunks` is exhausted."""
+        return [row for row in self._keys if row not in self.found]
+
+    def chunks(self) -> Iterator[Chunk]:
+        """See :class:`retrieval.search.reranking.TensorSource`."""
+        given: dict[int, StoredArrays] = {}
         size = 0
-        for row, item in items.items():
-            start = perf_counter()
-            found = self._cache.get(self._key(item))
-            self._timing_ms["read"] += 1e3 * (perf_counter() - start)
-            if found is None:
+        for row, key in self._keys.items():
+            arrays = self._cache.get(key)
+            if arrays is None:
                 continue
-            self._cached.add(row)
-            given[row] = found
-            size += sum(array.nbytes for array in found.values())
-            if size >= READ_BYTES:
-                self._score_given(given)
+            self.found.add(row)
+            given[row] = arrays
+            size += sum(array.nbytes for array in arrays.values())
+            if size >= CHUNK_BYTES:
+                yield _stacked(given, self._decode, self._device)
                 given, size = {}, 0
         if given:
-            self._score_given(given)
-        return [row for row in items if row not in self._cached]
+            yield _stacked(given, self._decode, self._device)
 
-    def _compute(self, items: Mapping[int, Item], on_computed: OnComputed) -> None:
-        """Compute, score and keep what nothing holds."""
-        on_computed(0, len(items))
-        done = 0
-        for given, count in self._batches(items):
+
+class ComputedTensors:
+    """Candidates that only their files can give: decoded and encoded now, and kept for later searches."""
+
+    def __init__(
+        self,
+        context: ScoringContext,
+        mode: str,
+        items: Mapping[int, Item],
+        cached: CachedTensors,
+        on_progress: OnProgress,
+        cancel: Cancellation | None = None,
+    ) -> None:
+        """Take the items by row; those that ``cached`` has not found are computed.
+
+        ``computed`` and ``unkept`` fill while :meth:`chunks` is read.
+        """
+        self._context, self._mode, self._items, self._cached = context, mode, items, cached
+        self._on_progress, self._cancel = on_progress, cancel
+        self._outputs = Outputs(modes=(mode,))
+        self.computed: set[int] = set()
+        self.unkept: set[int] = set()  # computed, and the cache could not keep them
+
+    @property
+    def part(self) -> Part:
+        """Computing; finding out that nothing is to be computed belongs to reading."""
+        return "compute" if self._cached.missing else "read"
+
+    def chunks(self) -> Iterator[Chunk]:
+        """See :class:`retrieval.search.reranking.TensorSource`.
+
+        Raises:
+            CancelledError: the search was asked to stop; what was computed is kept.
+        """
+        rows, done = self._cached.missing, 0
+        if not rows:
+            return
+        self._on_progress(Progress("compute", 0, len(rows)))
+        for given, count in self._batches(rows):
             if given:
-                self._score_given(given)
-                start = perf_counter()
-                for row, arrays in given.items():
-                    if not self._cache.put(self._key(items[row]), arrays) and self._cache.is_wanted:
-                        self._unkept.add(row)
-                self._computed |= given.keys()
-                self._timing_ms["compute"] += 1e3 * (perf_counter() - start)
+                yield _stacked(given, self._context.decoder(self._mode), self._context.device)
+                self._keep(given)
             done += count
-            on_computed(done, len(items))
+            self._on_progress(Progress("compute", done, len(rows)))
+            if self._cancel is not None:
+                self._cancel.check()
 
-    def _batches(self, items: Mapping[int, Item]) -> Iterator[tuple[dict[int, Arrays], int]]:
-        """Yield batches: arrays by row of the images that could be used, and how many images there were."""
-        machinery, need = self._machinery, Outputs(modes=(self._mode,))
-        order = list(items)
+    def _keep(self, given: Mapping[int, StoredArrays]) -> None:
+        cache = self._context.tensor_cache
+        for row, arrays in given.items():
+            if not cache.put(self._context.cache_key(self._mode, self._items[row]), arrays) and cache.is_wanted:
+                self.unkept.add(row)
+        self.computed |= given.keys()
+
+    def _batches(self, rows: Sequence[int]) -> Iterator[tuple[dict[int, StoredArrays], int]]:
+        """Yield batches: arrays by row of the usable images, and the number of images in the batch."""
+        models, waiting = self._context.models, list(rows)
         batches = read_batches(
-            [Path(item.uri) for item in items.values()],
-            machinery.batch,
-            machinery.workers,
-            machinery.models.rules,
-            partial(machinery.models.prepare, need=need),
+            [Path(self._items[row].uri) for row in rows],
+            self._context.batch_size,
+            self._context.workers,
+            models.rules,
+            partial(models.prepare, outputs=self._outputs),
         )
-        start = perf_counter()
         for batch in batches:
-            now, order = order[: len(batch.files)], order[len(batch.files) :]
-            good = {
+            now, waiting = waiting[: len(batch.files)], waiting[len(batch.files) :]
+            usable = {
                 row: outcome[1]
                 for row, outcome in zip(now, batch.outcomes, strict=True)
-                if not isinstance(outcome, Failure) and outcome[0].sha256 == items[row].sha256
+                if not isinstance(outcome, Failure) and outcome[0].sha256 == self._items[row].sha256
             }
-            given: dict[int, Arrays] = {}
-            if good:
-                stored = machinery.encode(list(good.values()), need).tensors[self._mode]
-                given = {row: {name: array[n] for name, array in stored.items()} for n, row in enumerate(good)}
-            self._timing_ms["compute"] += 1e3 * (perf_counter() - start)
+            given: dict[int, StoredArrays] = {}
+            if usable:
+                stored = self._context.encode_stored(list(usable.values()), self._outputs).tensors[self._mode]
+                given = {row: {name: array[n] for name, array in stored.items()} for n, row in enumerate(usable)}
             yield given, len(now)
-            start = perf_counter()
-
-    def _key(self, item: Item) -> CacheKey:
-        return CacheKey(self._mode, self._digest, item.id)
 
 
-def search_notes(root: Path, mode: str, scored: Scored | None, without_vector: int) -> list[str]:
-    """Return what a user should know of how candidates of the index at ``root`` were found and scored."""
-    notes = []
-    if scored is not None and scored.computed:
-        notes.append(
-            f"the {mode} tensors of {scored.computed} candidates were not in the index and have been computed; compute "
-            "those of all images beforehand with: diffsim-index fill"
-        )
-    if scored is not None and scored.unkept:
-        notes.append(
-            f"{scored.unkept} of them could not be kept in {root / 'cache'} (it may not be written, the disk is full, "
-            "or --max-cache is less): the next search computes them again"
-        )
-    if scored is not None and scored.left_out:
-        notes.append(
-            f"{scored.left_out} candidates are left out: their {mode} tensors are not in the index, and their files "
-            "can't be read or have changed since; bring it up to date with: diffsim-index build SOURCE"
-        )
-    if without_vector:
-        notes.append(
-            f"{without_vector} images lack a vector of the coarse stage, and only --exhaustive is sure to find them; "
-            "complete them with: diffsim-index fill"
-        )
-    return notes
+def _stacked(given: Mapping[int, StoredArrays], decode: DecodeQKV, device: torch.device) -> StoredChunk:
+    """Return a chunk of rows whose arrays are at hand."""
+    first = next(iter(given.values()))
+    arrays = {name: np.stack([each[name] for each in given.values()]) for name in first}
+    return StoredChunk(list(given), upload(arrays, device), decode)

@@ -23,8 +23,7 @@ from retrieval import BuildSettings, Engine, EngineSettings, build_index
 from retrieval.devices.selection import dtype_name
 from retrieval.sample_images.pictures import gallery
 from retrieval.scoring.aas import QKV
-from retrieval.search.memory_cache import HotRows, HotTier
-from retrieval.search.reranking import score_rows
+from retrieval.search.memory_cache import MemoryCache
 from tests.bench import build_cost, coarse
 from tests.bench.codecs import add_data_option, codec_rows
 from tests.bench.gpu import gpu_rows
@@ -38,6 +37,7 @@ from tests.bench.scale import write as write_random
 from tests.bench.sizes import sizes
 from tests.bench.timing import Row, device_peak, in_turns, peak_memory
 from tests.support.real_size import write_real_size_sd15
+from tests.support.reranking import scores_of
 
 SD15_U0 = (2, 8, 256, 160)
 
@@ -57,12 +57,12 @@ def rerank_against_published(device: str) -> list[Row]:
         return {name: array[wanted[0] : wanted[-1] + 1] for name, array in stored.items()}
 
     def from_disk() -> NDArray[np.float32]:
-        return score_rows([query], [rows], read).scores[0]
+        return scores_of([query], [rows], read)[0]
 
-    hot = HotRows(HotTier(2 << 30), "style", torch.float16)
+    cache = MemoryCache(2 << 30).of_mode("style", torch.float16)
 
     def from_memory() -> NDArray[np.float32]:
-        return score_rows([query], [rows], read, hot=hot).scores[0]
+        return scores_of([query], [rows], read, cache=cache)[0]
 
     def published() -> object:
         return published_loop(*theirs).cpu().numpy()

@@ -24,10 +24,10 @@ from retrieval.models.modes import MINI_MODES, SD15_MODES, Target
 from retrieval.models.projection import LinearProjection
 from retrieval.models.protocols import HiddenExtractor, Projection
 from retrieval.models.registry import load_extractor
-from retrieval.scoring.aas import QKV
-from retrieval.search.reranking import score_rows
+from retrieval.scoring.aas import QKV, Comparison
 from retrieval.settings import ModelSettings
 from tests.bench.timing import Row, in_turns
+from tests.support.reranking import scores_of
 
 QUERIES = 60
 SD15_IMAGES = 8
@@ -59,7 +59,7 @@ def all_scores(query: QKV, stored: Stored, restore: DecodeQKV, target: Target) -
     def read(rows: Any) -> Stored:
         return {name: array[rows[0] : rows[-1] + 1] for name, array in stored.items()}
 
-    return score_rows([query], [range(count)], read, readout=target.readout, restore=restore).scores[0]
+    return scores_of([query], [range(count)], read, Comparison(readout=target.readout), decode=restore)[0]
 
 
 def kendall(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:

@@ -20,6 +20,7 @@ from index_store.commit import commit
 from index_store.layout import Layout
 from index_store.reader import IndexReader
 from index_store.segment_writer import SegmentWriter
+from index_store.vectors.training import train_where_due
 from retrieval import BuildSettings, build_index
 from retrieval.sample_images.pictures import gallery
 
@@ -55,7 +56,7 @@ def write(folder: Path, items: int) -> Path:
             writer.append(rows, [], {encoder: near}, {MODE: _shuffled(tensors, chosen, generator)})
         grown = replace(generation, segments=(*generation.segments, writer.finish()))
         generation = commit(Layout(index), replace(grown, next_id=generation.next_id + count), "tests")
-    IndexReader(index).train_where_due()
+    train_where_due(IndexReader(index).vector_reader)
     return index
 
 

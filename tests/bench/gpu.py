@@ -23,10 +23,10 @@ from retrieval.models.modes import SD15_MODES
 from retrieval.models.registry import load_extractor
 from retrieval.sample_images.pictures import gallery
 from retrieval.scoring.aas import QKV
-from retrieval.search.reranking import score_rows
 from retrieval.settings import DeviceName, ModelSettings
 from retrieval.types import DtypeName
 from tests.bench.timing import Row, device_peak, finish
+from tests.support.reranking import scores_of
 
 FLOOR = 227.0  # images/s: 3.48 TFLOP an image in three modes, at 790 TFLOP/s, which an H200 reaches in 16 bits
 IMAGES = 1024  # three modes of them take 12 GB of disk while they are measured
@@ -61,9 +61,9 @@ def build_speed(photos: Path, weights: Path, device: DeviceName, dtype: DtypeNam
     began, done = [0.0], [(0.0, 0)]
 
     def note(event: BuildEvent) -> None:
-        if event.kind == "loaded":
+        if event.stage == "loaded":
             began[0] = time.perf_counter()
-        elif event.kind == "batch":
+        elif event.stage == "encode":
             done.append((time.perf_counter(), event.done))
 
     report = build_index(
@@ -74,7 +74,7 @@ def build_speed(photos: Path, weights: Path, device: DeviceName, dtype: DtypeNam
         encoders={},
         dtype=dtype,
         run=BuildSettings(device=device),
-        on_event=note,
+        on_progress=note,
     )
     finish()
     seconds = time.perf_counter() - began[0]
@@ -103,7 +103,7 @@ def scores(weights: Path, device: str, dtype: DtypeName) -> list[float]:
     def read(rows: Sequence[int]) -> Mapping[str, np.ndarray]:
         return {name: array[list(rows)] for name, array in stored.items()}
 
-    found: list[float] = score_rows([query], [range(COMPARED)], read).scores[0].tolist()
+    found: list[float] = scores_of([query], [range(COMPARED)], read)[0].tolist()
     return found
 
 

@@ -20,10 +20,10 @@ from retrieval.models.modes import SD15_MODES
 from retrieval.models.registry import load_extractor
 from retrieval.sample_images.pictures import gallery
 from retrieval.scoring.aas import QKV
-from retrieval.search.reranking import score_rows
 from retrieval.settings import ModelSettings
 from tests.bench.published import published_loop
 from tests.bench.timing import Row, in_turns
+from tests.support.reranking import scores_of
 
 TINY = Path(__file__).parents[1] / "data" / "tiny_sd15"
 CANDIDATES = 50
@@ -75,7 +75,7 @@ def pairwise(folder: Path) -> list[Row]:
     query, rows = encoded(model, files[0]), list(range(CANDIDATES))
 
     def scored(query: QKV) -> np.ndarray:
-        return score_rows([query], [rows], partial(reader.attention, "style")).scores[0]
+        return scores_of([query], [rows], partial(reader.attention, "style"))[0]
 
     def published() -> np.ndarray:
         return np.array([published_call(model, files[0], file) for file in files[::step]])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from index_store.tensors.attention import AttentionWriter, RowLocation, read_rows
+from index_store.tensors.attention import AttentionWriter, StoredRow, read_rows
 from tests.bench.timing import Row, in_turns
 
 SHAPE = (2, 8, 256, 160)  # one SD 1.5 image, layer U_0: 1.3 MB an array
@@ -52,7 +52,7 @@ def reads(folder: Path) -> list[Row]:
         writer.append(rows)
     record = writer.close()
     wanted = np.random.default_rng(1).permutation(IMAGES)[:WANTED].tolist()
-    places = [RowLocation(group, record, row) for row in wanted]
+    places = [StoredRow(group, record, row) for row in wanted]
     size = 2 * int(np.prod(SHAPE)) + 4
     by_shard: dict[Path, list[int]] = {}
     for row in wanted:

@@ -22,6 +22,7 @@ from index_store.reader import IndexReader
 from index_store.vectors.flat import import_faiss
 from index_store.vectors.ivf import read_record
 from index_store.vectors.storage import normalised, read_vectors
+from index_store.vectors.training import train_where_due
 from tests.bench.timing import peak_memory
 from tests.support.synthetic_index import EMPTY, ENCODER, add_segments
 
@@ -36,7 +37,7 @@ def write(root: Path, items: int, segment_rows: int, structured: bool) -> float:
     rows = [segment_rows] * (items // segment_rows)
     add_segments(root, rows, DIM, generation=EMPTY, structured=structured)
     start = time.perf_counter()
-    IndexReader(root).train_where_due()
+    train_where_due(IndexReader(root).vector_reader)
     return time.perf_counter() - start
 
 

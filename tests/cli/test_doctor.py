@@ -1,3 +1,4 @@
+import re
 import sys
 import types
 from pathlib import Path
@@ -16,7 +17,7 @@ def test_a_sound_installation_has_no_problem(tmp_path: Path) -> None:
     found = by_name(tmp_path)
     assert [finding for finding in found.values() if finding.state == "problem"] == []
     assert found["weights of mini"].state == "ok"
-    assert "MB/s" in found["disk"].detail
+    assert re.match(r"[\d.]+ [GT]B free at ", found["disk"].detail)
     assert not list(tmp_path.iterdir())
 
 
@@ -25,12 +26,12 @@ def test_the_adapter_of_diffsim_c_is_looked_for(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     revision = tmp_path / "models--h94--IP-Adapter" / "snapshots" / IP_ADAPTER.revision
     for file in (f"{ENCODER}/model.safetensors", ADAPTER):
-        found = by_name(tmp_path)["weights of diffsim-c, beside those of sd15"]
+        found = by_name(tmp_path)["weights of diffsim-c, on top of sd15"]
         assert found.state == "note"
         assert "2626 MB" in found.detail
         (revision / file).parent.mkdir(parents=True, exist_ok=True)
         (revision / file).touch()
-    found = by_name(tmp_path)["weights of diffsim-c, beside those of sd15"]
+    found = by_name(tmp_path)["weights of diffsim-c, on top of sd15"]
     assert (found.state, found.detail) == ("ok", f"cached: h94/IP-Adapter at {IP_ADAPTER.revision[:12]}")
 
 

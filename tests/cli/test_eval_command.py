@@ -84,11 +84,13 @@ def test_wrong_requests_are_one_sentence(evaluate, gallery: Path, tmp_path: Path
     assert "known: diffsim-s, mini" in evaluate("score", "a", "b", "-m", "diffsim").failure(2)
     assert "unknown benchmark 'cifar'" in evaluate("bench", "cifar", gallery, "-m", "mini").failure(2)
     assert "a.png: no such file" in evaluate("score", "a.png", "b.png", "-m", "mini").failure(1)
-    assert "x does not exist: one folder a group is expected there" in evaluate(
+    assert "x does not exist: one folder for each group is expected there" in evaluate(
         "bench", "sref", "--data", tmp_path / "x", "-m", "mini"
     ).failure(2)
     assert "must end in" in evaluate("bench", "groups", gallery, "-m", "mini", "-o", "r.txt").failure(2)
-    assert "none of the metrics" in evaluate("score", "a", "b", "-m", "mini", "--weights", "clip=x").failure(2)
+    assert "is not among the metrics asked for" in evaluate(
+        "score", "a", "b", "-m", "mini", "--weights", "clip=x"
+    ).failure(2)
     assert "no layers" in evaluate(
         *("sweep", "groups", gallery, "-m", "ssim", "--layers", "M", "--steps", "900", "-o", tmp_path / "m.png")
     ).failure(2)
@@ -117,7 +119,7 @@ def test_weights_of_an_ensembles_members(tmp_path: Path) -> None:
     found = weights_by_metric([f"clip={tmp_path}", "elsewhere"], ["ensemble", "mini"])
     assert found["clip"] == str(tmp_path)
     assert found["mini"] == found["diffsim-s"] == "elsewhere"
-    with pytest.raises(UsageError, match="none of the metrics asked for"):
+    with pytest.raises(UsageError, match="is not among the metrics asked for"):
         weights_by_metric(["dit-256=x"], ["ensemble"])
 
 
@@ -125,7 +127,7 @@ def test_coarse_recall_takes_an_index_or_a_folder(evaluate, index: Path, gallery
     ran = evaluate("coarse-recall", index, "--queries", "2", "--candidates", "39", "-k", "3", "--quiet")
     first = "style: of the exact top 3, 100.0 % are among 39 candidates, and all of them for 100.0 % of 2 queries"
     assert ran.out.splitlines()[0] == first
-    assert "name the metric with --metric" in evaluate("coarse-recall", gallery).failure(2)
+    assert "name the metric for a folder of images with --metric" in evaluate("coarse-recall", gallery).failure(2)
     assert "does not exist: an index, or a folder" in evaluate("coarse-recall", "nowhere").failure(2)
     assert "leave --metric" in evaluate("coarse-recall", index, "-m", "mini").failure(2)
     assert "1 to 39 neighbours" in evaluate("coarse-recall", index, "-k", "40").failure(2)

@@ -1,7 +1,7 @@
 """What the commands say beside their results: progress without a terminal, hints that can be pasted, refusals."""
 
+import re
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -10,7 +10,8 @@ import pytest
 
 from cli import progress as module
 from cli.output import naming
-from cli.progress import QUERIES, BuildProgress, Pulse, TaskProgress
+from cli.process import Speaker
+from cli.progress import BuildProgress, ProgressBar
 from cli.reports import print_build, print_damages
 from index_store.errors import IndexStoreError
 from index_store.locate import find_index, is_index
@@ -19,6 +20,7 @@ from retrieval.errors import UsageError
 from retrieval.indexing.maintenance import repair
 from retrieval.indexing.reports import BuildEvent, BuildReport
 from retrieval.metrics.base import MetricSettings
+from retrieval.progress import Progress
 from retrieval.search.results import Result, Results
 from retrieval.search.results_sheet import sheet_rows
 from retrieval.settings import BuildSettings, ModelSettings, SearchSettings
@@ -58,38 +60,36 @@ def test_settings_out_of_range_are_refused(settings: Callable[[], object], messa
 
 def test_long_work_without_a_terminal_says_that_it_lives(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LINE_SECONDS", 0.02)
-    now = [100.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
     said: Queue[str] = Queue()
-    with Pulse("at work", said.put) as pulse:
-        assert said.get(timeout=30) == "at work (0:00)"
-        pulse.state = "nearly done"
-        now[0] += 75
-        lines = iter(partial(said.get, timeout=30), "nearly done (1:15)")
-        assert {line.partition(" (")[0] for line in lines} <= {"at work", "nearly done"}
+    monkeypatch.setattr(Speaker, "say", lambda speaker, line: said.put(line))
+    with ProgressBar(Speaker(), state="at work") as bar:
+        assert re.fullmatch(r"at work \(0:0\d\)", said.get(timeout=60))
+        bar.show(Progress("reading", 3, 4))
+        while not (line := said.get(timeout=60)).startswith("reading: 3/4, "):
+            assert line.startswith("at work")
 
 
 def test_tasks_of_one_size_are_one_task_at_their_true_pace(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
-    progress = TaskProgress(quiet=True, counted=QUERIES)
-    show = progress.overall("recall", parts=3)
+    bar = ProgressBar(Speaker(quiet=True))
+    show = bar.overall("recall", parts=3)
     now[0] += 8  # sixteen queries come at once
     for done in range(1, 17):
-        show("style", done, 20)
-    assert progress._pulse.state == "recall: 16/60, 2.0 queries/s, about 0:22 left"
+        show(Progress("queries", done, 20, "style"))
+    assert bar.state == "recall: 16/60, 2.0 queries/s, about 0:22 left"
     now[0] += 24
-    show("style", 20, 20)
-    show("instance", 12, 20)
-    assert progress._pulse.state == "recall: 32/60, 1.0 queries/s, about 0:28 left"
+    show(Progress("queries", 20, 20, "style"))
+    show(Progress("queries", 12, 20, "instance"))
+    assert bar.state == "recall: 32/60, 1.0 queries/s, about 0:28 left"
 
 
 def test_a_build_that_is_stopped_says_what_is_kept() -> None:
-    progress = BuildProgress(quiet=True, bar=False)
+    progress = BuildProgress(Speaker(quiet=True), bar=False)
     assert progress.kept("x.diffsim") == ""
     progress.tell(BuildEvent("planned", total=945))
-    progress.tell(BuildEvent("committed", done=560, total=945))
-    progress.tell(BuildEvent("batch", done=576, total=945))
+    progress.tell(BuildEvent("commit", done=560, total=945))
+    progress.tell(BuildEvent("encode", done=576, total=945))
     assert progress.kept("x.diffsim").startswith("560 of 945 images are done and in x.diffsim")
 
 
@@ -98,17 +98,38 @@ def report(**values: Any) -> dict[str, Any]:
     return BuildReport(index="x.diffsim", model="mini", modes=("style",), **counts).to_dict()
 
 
-def test_a_build_counts_added_and_completed_together(capsys: pytest.CaptureFixture[str]) -> None:
-    print_build(report(items=3000, added=1528, completed=1472, unchanged=1472, seconds=30.0), quiet=False)
-    said = capsys.readouterr().err.splitlines()
-    assert said == [
-        "1528 added and 1472 completed in 30.0 s (100.0 images/s)",
-        "1472 were there already, and lacked something until now",
-    ]
-    print_build(report(items=1, added=1, seconds=0.5, rejected={"empty": 1}), quiet=False)
+def test_a_build_is_one_line_and_problems(capsys: pytest.CaptureFixture[str]) -> None:
+    first = report(items=81, added=81, seconds=3.2, rejected={"empty": 1}, unreadable_folders=("/locked",))
+    print_build(first, 11_200_000, Speaker())
     shown = capsys.readouterr()
-    assert shown.out == "x.diffsim: 1 image (style; model mini)\n"
-    assert shown.err.endswith("diffsim-index info --rejects --index x.diffsim\n")
+    search = "diffsim-search PICTURE --mode style --index x.diffsim"
+    assert shown.out == f"x.diffsim: 81 images in 3 s, 11.2 MB; search it with: {search}\n"
+    assert shown.err.splitlines() == [
+        "note: 1 image rejected (1 empty); list the reasons with: diffsim-index info --rejects --index x.diffsim",
+        "note: skipped a folder that this user may not read: /locked",
+    ]
+    later = report(items=3000, added=8, replaced=3, completed=1472, moved=1, removed=2, seconds=200.0)
+    print_build(later, 5_000_000, Speaker())
+    changes = "5 added, 3 changed, 1472 completed, 1 renamed or touched, 2 removed"
+    assert capsys.readouterr() == (f"x.diffsim: 3000 images, {changes}; 3 min 20 s, 5.0 MB\n", "")
+    print_build(report(items=3000, seconds=0.2), 5_000_000, Speaker())
+    assert capsys.readouterr().out == "x.diffsim: 3000 images, nothing new; 0.2 s, 5.0 MB\n"
+    print_build(first, 0, Speaker(quiet=True))
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_verbose_build_says_how_it_went(capsys: pytest.CaptureFixture[str]) -> None:
+    speeds = {"decode": 40.0, "compute": 0.5, "write": 90.0}
+    facts = report(items=40, added=30, seconds=60.0, passed_over=3, coverage={"style": 30}, speeds=speeds)
+    print_build(facts, 1, Speaker(verbose=True))
+    assert capsys.readouterr().err.splitlines() == [
+        "model mini, modes style",
+        "computed 30 images at 2.0 s per image, loading included",
+        "compute is the slowest stage (decode 40.0 images/s, compute 2.0 s per image, write 90.0 images/s)",
+        "of 40 images, 30 for style have stored tensors; the rest are computed by a search, or now by: "
+        "diffsim-index fill --index x.diffsim",
+        "skipped 3 files without an image extension",
+    ]
 
 
 def test_hints_name_the_index_where_another_would_be_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,8 +154,7 @@ def test_a_repair_says_what_it_took_out_and_what_is_next(tmp_path: Path, capsys:
     assert "items.parquet has changed" in shown.out
     assert "restore" not in shown.out
     assert shown.err == (
-        f"taken out, with 4 images of 6; compute again what is lacking with: "
-        f"diffsim-index build {photos} --index {index}\n"
+        f"took out 4 of 6 images; compute them again with: diffsim-index build {photos} --index {index}\n"
     )
 
 
@@ -146,7 +166,7 @@ def results(*scores: float, coarse: bool = False) -> Results:
 
 
 def test_a_sheet_tells_coarse_scores_and_ties_apart() -> None:
-    (exact,) = sheet_rows([results(0.91234, 0.91241, 0.5)], "q.png", room=2)
+    (exact,) = sheet_rows([results(0.91234, 0.91241, 0.5)], "q.png", most=2)
     assert [cell.caption for cell in exact.neighbours] == ["0.9123", "0.9124"]
     (coarse,) = sheet_rows([results(0.9, 0.8, coarse=True)], "q.png")
     assert [cell.caption for cell in coarse.neighbours] == ["0.900", "0.800"]

@@ -15,6 +15,7 @@ from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from cli.advice import sentence_of
 from retrieval.devices import transfer
 from retrieval.devices.precision import SCORING_PRECISION
 from retrieval.devices.selection import choose_device
@@ -24,10 +25,11 @@ from retrieval.errors import UsageError
 from retrieval.models.modes import Target
 from retrieval.models.protocols import HiddenExtractor, readout_of
 from retrieval.models.registry import describe_extractor, load_extractor
-from retrieval.scoring.aas import QKV, aligned_attention_scores
+from retrieval.scoring.aas import QKV, Comparison, aligned_attention_scores
+from retrieval.search.chunks import CachedChunk, StoredChunk
 from retrieval.search.gpu_index import GpuIndex
-from retrieval.search.memory_cache import HotRows, HotTier
-from retrieval.search.reranking import Scorer
+from retrieval.search.memory_cache import MemoryCache
+from retrieval.search.reranking import ChunkScorer, QueryTensors
 from retrieval.settings import ModelSettings
 from retrieval.types import LINEAR, Readout
 from tests.models.test_vit import write_tiny_models
@@ -119,17 +121,20 @@ def test_scoring_stays_on_the_device(readout: Readout, monkeypatch: pytest.Monke
         return to_device(array, device)
 
     monkeypatch.setattr("retrieval.search.reranking.to_device", counted)
+    monkeypatch.setitem(SCORING_PRECISION, "meta", SCORING_PRECISION["cuda"])
     shape = (2, 4, 16, 8)
-    queries = [QKV(*(torch.empty((1, *shape), device=META) for _ in range(3))) for _ in range(3)]
     stored = {name: torch.empty((20, *shape), dtype=torch.float16, device=META) for name in "qkv"}
     rows = list(range(20))
-    takers = {row: {0} if row % 2 else {0, 1, 2} for row in rows}
-    hot = HotRows(HotTier(1 << 30), "style", torch.float16)
+    queries = [
+        QueryTensors(QKV(*(torch.empty((1, *shape), device=META) for _ in range(3))), mine)
+        for mine in (rows, rows[::2], rows[::2])
+    ]
+    cache = MemoryCache(1 << 30).of_mode("style", torch.float16)
     with NoWait(monkeypatch):
-        scorer = Scorer(queries, takers, "cosine", readout, stored_qkv, hot, SCORING_PRECISION["cuda"])
-        scorer.score(rows, stored)
-        held = {row: found for row in rows if (found := hot.get(row)) is not None}
-        scorer.score_held(held)
+        scorer = ChunkScorer(queries, Comparison(readout=readout))
+        scorer.score(StoredChunk(rows, stored, stored_qkv, cache))
+        held = cache.find(rows)
+        scorer.score(CachedChunk(list(held), list(held.values())))
     assert len(held) == 20
     assert uploads == [20, 20]  # two queries' ten of twenty rows, stored and held
     assert {t.device for row in held.values() for t in (row.q, row.k, row.v, row.output)} == {META}
@@ -168,7 +173,7 @@ def stays_on_the_device(settings: ModelSettings, monkeypatch: pytest.MonkeyPatch
         for target, found in tensors.items():
             assert {t.device for t in (found.q, found.k, found.v)} == {META}
             readout = readout_of(extractor, target)
-            scores = aligned_attention_scores(found[:1], found, readout=readout, dtype=torch.float16)
+            scores = aligned_attention_scores(found[:1], found, Comparison(readout=readout, precision=torch.float16))
             assert (scores.device, scores.dtype) == (META, torch.float32)
         for target, found in hidden.items():
             projected = extractor.projection(target).to(META)(found.float())
@@ -205,7 +210,7 @@ def test_other_diffusion_models_stay_on_the_device(model: str, folder: str, monk
     stays_on_the_device(settings, monkeypatch)
 
 
-def test_a_device_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_device_is_an_error_that_lists_those_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert [choose_device(name) for name in ("cuda", "cuda:1", "cpu", "cpu:0")] == [
@@ -217,5 +222,6 @@ def test_a_device_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(UsageError, match=r"'cuda:2' was asked for, but torch .* finds only cuda:0, cuda:1"):
         choose_device("cuda:2")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UsageError, match="finds none"):
+    with pytest.raises(UsageError, match="finds none") as caught:
         choose_device("cuda:0")
+    assert sentence_of(caught.value).endswith("use --device cpu, or auto")

@@ -9,10 +9,10 @@ import torch
 
 from retrieval import BuildSettings, Engine, EngineSettings, build_index
 from retrieval.scoring.aas import QKV
-from retrieval.search.memory_cache import HotRows, HotTier
-from retrieval.search.reranking import score_rows
+from retrieval.search.memory_cache import MemoryCache
 from retrieval.types import DeviceName
 from tests.support.golden import DATA
+from tests.support.reranking import scores_of
 
 pytestmark = [
     pytest.mark.gpu,
@@ -33,16 +33,16 @@ def test_scores_are_those_of_the_cpu_from_disk_and_from_memory() -> None:
         reads.extend(wanted)
         return {name: array[list(wanted)] for name, array in stored.items()}
 
-    exact = score_rows(queries, rows, read).scores
-    hot = HotRows(HotTier(1 << 30), "style", torch.float16)
+    exact = scores_of(queries, rows, read)
+    cache = MemoryCache(1 << 30).of_mode("style", torch.float16)
     on_device = [query.to("cuda") for query in queries]
     for wanted in (list(range(40)), []):  # the second time all of them are in the GPU's memory
         reads.clear()
-        found = score_rows(on_device, rows, read, hot=hot).scores
+        found = scores_of(on_device, rows, read, cache=cache)
         assert sorted(reads) == wanted
         for expected, scores in zip(exact, found, strict=True):
             np.testing.assert_allclose(scores, expected, atol=TOLERANCE)
-    assert len(hot.tier) == 40
+    assert len(cache.cache) == 40
 
 
 @pytest.mark.parametrize("codec", ["qkv-float16", "hidden-int8"])

@@ -1,6 +1,5 @@
-"""The storage codecs: what a number may lose, and that every command works with every codec."""
+"""The storage codecs and projections: what a number may lose, and how layer inputs become Q/K/V."""
 
-import json
 import shutil
 from contextlib import suppress
 from dataclasses import replace
@@ -10,29 +9,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from typer.testing import CliRunner
 
-from cli.index_command import app as index_app
-from cli.search_command import app as search_app
 from index_store.codecs import CODECS, DEFAULT_CODEC, find_codec
-from index_store.errors import DiffSimError, IndexCorruptError, IndexIncompatibleError, UsageError
-from index_store.generation import read_current
+from index_store.errors import DiffSimError, IndexCorruptError, UsageError
 from index_store.layout import Layout
 from index_store.reader import IndexReader
 from index_store.tensors.projections import read_projection, write_projection
-from retrieval import Engine, build_index
+from retrieval import build_index
 from retrieval.encoding.stored_tensors import load_projection
-from retrieval.indexing.maintenance import compact, repair, verify
+from retrieval.indexing.maintenance import repair, verify
 from retrieval.models.modes import MINI_MODES, at_step
 from retrieval.models.protocols import HiddenExtractor
 from retrieval.models.registry import load_extractor
 from retrieval.settings import ModelSettings
-from tests.models.test_sd15 import LAYERS, TINY, load
-from tests.support import stub_models as tiny
+from tests.indexing.builds import exact_scores
+from tests.models.test_sd15 import LAYERS, load
 from tests.support.faults import Operations, flip_bit
 from tests.support.sample_index import RUN, Contents, paint
 from tests.support.stub_models import tiny_model
@@ -129,101 +123,6 @@ def test_sd15_is_projected_as_its_layers_do(branches: str) -> None:
             torch.testing.assert_close(found, own, rtol=0, atol=1e-6)
 
 
-# --- Indexes
-
-
-@pytest.fixture(scope="module")
-def indexes(tmp_path_factory: pytest.TempPathFactory, gallery: Path) -> dict[str, Path]:
-    """The drawn gallery, with mini, by codec."""
-    folder = tmp_path_factory.mktemp("codecs")
-    found = {}
-    for codec in CODECS:
-        found[codec] = folder / f"{codec}.diffsim"
-        run = replace(RUN, batch_size=16, segment_rows=16)
-        build_index(gallery, found[codec], model="mini", modes=MODES, codec=codec, run=run)
-    return found
-
-
-def scores(index: Path, query: Path, mode: str) -> dict[int, float]:
-    results = Engine.open(index).search(query, mode, k=1000, exhaustive=True)
-    return {result.id: result.score for result in results if result.score is not None}
-
-
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(("codec", "tolerance"), [("hidden-float16", 2e-4), ("hidden-int8", 2e-3)])
-def test_scores_are_those_of_qkv(
-    indexes: dict[str, Path], gallery: Path, mode: str, codec: str, tolerance: float
-) -> None:
-    query = sorted(gallery.rglob("*.png"))[3]
-    expected, found = scores(indexes["qkv-float16"], query, mode), scores(indexes[codec], query, mode)
-    assert found.keys() == expected.keys()
-    error = max(abs(found[number] - expected[number]) for number in expected)
-    assert 0 < error < tolerance
-
-
-def test_an_index_is_a_third_and_a_sixth(indexes: dict[str, Path]) -> None:
-    def payload(index: Path) -> int:
-        rows = IndexReader(index).attention("style", [0])
-        return sum(array.nbytes for array in rows.values())
-
-    sizes = {codec: payload(index) for codec, index in indexes.items()}
-    assert sizes["hidden-float16"] * 3 == sizes["qkv-float16"]
-    assert sizes["hidden-int8"] * 5.6 < sizes["qkv-float16"]
-
-
-@pytest.mark.parametrize("codec", HIDDEN)
-def test_tiny_sd15_scores_and_orders_as_qkv_does(tmp_path: Path, codec: str) -> None:
-    images = TINY.parent / "golden_images"
-    found = {}
-    for name in ("qkv-float16", codec):
-        index = tmp_path / f"{name}.diffsim"
-        choices: dict[str, Any] = {"model": "sd15", "weights": str(TINY), "image_size": 128, "encoders": {}}
-        build_index(images, index, modes=["style"], codec=name, run=RUN, **choices)
-        engine = Engine.open(index)
-        found[name] = [engine.search(query, exhaustive=True) for query in sorted(images.iterdir())]
-    for expected, results in zip(found["qkv-float16"], found[codec], strict=True):
-        assert [r.id for r in results[:4]] == [r.id for r in expected[:4]]
-        by_id = {r.id: r.score for r in expected}
-        assert max(abs((r.score or 0) - (by_id[r.id] or 0)) for r in results) < 2e-3
-    assert len(list((tmp_path / f"{codec}.diffsim" / "projections").iterdir())) == 1
-
-
-@pytest.mark.parametrize("codec", HIDDEN)
-def test_compaction_keeps_every_stored_byte(tmp_path: Path, codec: str) -> None:
-    paint(tmp_path / "photos", range(7))
-    index = tmp_path / "x.diffsim"
-    with tiny_model():
-        build_index(tmp_path / "photos", index, model="mini", codec=codec, run=RUN)
-        before = Contents.of(index)
-        found = scores(index, tmp_path / "photos" / "003.png", "style")
-        compact(index, now=True)
-        assert Contents.of(index) == before
-        assert scores(index, tmp_path / "photos" / "003.png", "style") == found
-        assert verify(index) == []
-
-
-def test_an_index_keeps_its_codec(indexes: dict[str, Path], gallery: Path) -> None:
-    index = indexes["hidden-int8"]
-    assert build_index(gallery, index).added == 0
-    with pytest.raises(IndexIncompatibleError, match=r"codec: hidden-int8 in the index, qkv-float16 asked for"):
-        build_index(gallery, index, codec="qkv-float16")
-    with pytest.raises(UsageError, match="unknown codec 'zip'"):
-        build_index(gallery, index, codec="zip")
-    assert read_current(Layout(index)).fingerprint["codec"] == "hidden-int8"
-
-
-def test_a_model_without_layer_inputs_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Plain:
-        prepare, extract = tiny.TinyExtractor.prepare, tiny.TinyExtractor.extract
-        fingerprint = tiny.TinyExtractor.fingerprint
-
-    monkeypatch.setattr(tiny, "TinyExtractor", Plain)
-    paint(tmp_path / "photos", range(1))
-    with tiny_model(), pytest.raises(UsageError, match=r"codec hidden-int8 keeps; choose qkv-float16"):
-        build_index(tmp_path / "photos", tmp_path / "x.diffsim", model="mini", codec="hidden-int8", run=RUN)
-    assert not (tmp_path / "x.diffsim").exists()
-
-
 # --- Projections
 
 
@@ -258,17 +157,17 @@ def test_a_damaged_projection_is_an_error_and_a_build_brings_it_back(tmp_path: P
     query = paint(photos, range(3))[0]
     with tiny_model():
         build_index(photos, index, model="mini", codec="hidden-float16", run=RUN)
-        expected = scores(index, query, "style")
+        expected = exact_scores(index, query, "style")
         victim = next((index / "projections").iterdir())
         flip_bit(victim, 1000)
         with pytest.raises(IndexCorruptError, match="projections"):
-            scores(index, query, "style")
+            exact_scores(index, query, "style")
         assert [damage.projection for damage in verify(index)] == ["style", "instance", "semantic"]
         repair(index)
-        with pytest.raises(IndexCorruptError, match=r"lacks the projection of mode style.*diffsim-index build"):
-            scores(index, query, "style")
+        with pytest.raises(IndexCorruptError, match="the projection of mode style"):
+            exact_scores(index, query, "style")
         build_index(photos, index, run=RUN)
-        assert scores(index, query, "style") == expected
+        assert exact_scores(index, query, "style") == pytest.approx(expected, abs=1e-6)
         assert verify(index) == []
 
 
@@ -312,31 +211,3 @@ def test_projections_that_nothing_names_are_cleared(tmp_path: Path) -> None:
         shutil.copy(kept[0], index / "projections" / "0123456789abcdef.npz")
         build_index(photos, index, run=RUN)
         assert sorted((index / "projections").iterdir()) == kept
-
-
-# --- Commands
-
-
-def command(app: typer.Typer, *words: str | Path) -> str:
-    """Run a command in this process, and return what it printed."""
-    result = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.stdout
-
-
-@pytest.mark.parametrize("codec", CODECS)
-def test_the_commands_work_with_every_codec(tmp_path: Path, codec: str) -> None:
-    index, query = tmp_path / "x.diffsim", paint(tmp_path / "photos", range(4))[2]
-    where = ("--index", index)
-    chosen = ("--model", "mini", "--modes", "style", "--codec", codec, "-q")
-    command(index_app, "build", tmp_path / "photos", *where, *chosen)
-    assert f"codec {codec}" in command(index_app, "info", *where)
-    about = json.loads(command(index_app, "info", *where, "--json"))
-    assert about["codec"] == about["fingerprint"]["codec"] == codec
-    assert (about["bytes"]["projections"] > 0) == CODECS[codec].hidden
-    found = command(search_app, query, *where, "--jsonl", "-k", "1")
-    assert json.loads(found)["path"] == str(query)
-    assert "whole" in command(index_app, "verify", *where)
-    command(index_app, "compact", *where, "--now", "-q")
-    command(index_app, "export", tmp_path / "out", *where)
-    assert command(search_app, query, *where, "--jsonl", "-k", "1") == found

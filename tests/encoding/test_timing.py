@@ -20,17 +20,16 @@ def always(_: int) -> bool:
     return True
 
 
-def test_nothing_is_computed_ahead_where_that_is_not_wanted() -> None:
+def test_it_ends_after_the_batch_that_is_to_be_the_last_and_computes_no_further_one() -> None:
     computed: list[int] = []
 
     def compute(number: int) -> int:
         computed.append(number)
         return number
 
-    for number, _ in prefetch(numbers(4, []), compute, lambda n: n != 1):
-        if number == 1:
-            assert computed == [0, 1]
-    assert computed == [0, 1, 2, 3]
+    closed: list[str] = []
+    assert [number for number, _ in prefetch(numbers(4, closed), compute, lambda n: n != 1)] == [0, 1]
+    assert (computed, closed) == ([0, 1], ["closed"])
 
 
 def test_batches_keep_their_order() -> None:

@@ -107,10 +107,10 @@ def test_builds_and_fills_tell_the_speed_of_every_stage(tmp_path: Path, monkeypa
     events: list[BuildEvent] = []
     with tiny_model():
         built = build_index(
-            photos, index, model="mini", modes=["style"], run=replace(RUN, attention="lazy"), on_event=events.append
+            photos, index, model="mini", modes=["style"], run=replace(RUN, attention="lazy"), on_progress=events.append
         )
-        filled = fill_index(index, run=RUN, on_event=events.append)
-    batches = [event for event in events if event.kind == "batch"]
+        filled = fill_index(index, run=RUN, on_progress=events.append)
+    batches = [event for event in events if event.stage == "encode"]
     assert len(batches) == 6
     for speeds in (*(event.speeds for event in batches), built.speeds, filled.speeds):
         assert set(speeds) == {"decode", "compute", "write"}
@@ -141,6 +141,3 @@ def test_batches_launched_one_behind_the_other_are_those_of_a_cpu(tmp_path: Path
         found.append(IndexReader(index).attention("style", range(7)))
     for name, array in found[0].items():
         np.testing.assert_allclose(found[1][name], array, atol=2e-2)
-
-
-# --- Compiled regions

@@ -1,4 +1,4 @@
-"""The embedded model as an extractor: its rules, its fingerprint, its scores, what it costs."""
+"""The built-in model mini: its rules, fingerprint, scores and size."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from retrieval.models.mini.pooled import Descriptor
 from retrieval.models.modes import CELLS, MINI_MODES, CellValues, Target
 from retrieval.models.protocols import AttentionExtractor
 from retrieval.models.registry import EXTRACTORS, load_extractor
-from retrieval.scoring.aas import QKV, aligned_attention_scores
+from retrieval.scoring.aas import QKV, Comparison, aligned_attention_scores
 from retrieval.settings import ModelSettings
 from retrieval.types import Readout
 
@@ -42,7 +42,7 @@ def tensors(extractor: AttentionExtractor, images: list[np.ndarray], *targets: T
 def test_an_image_scores_one_with_itself_and_less_with_another(extractor: AttentionExtractor, mode: str) -> None:
     target = MINI_MODES[mode].target
     [both] = tensors(extractor, [photo(0), photo(1)], target)
-    scores = aligned_attention_scores(both[:1], both, readout=target.readout)
+    scores = aligned_attention_scores(both[:1], both, Comparison(readout=target.readout))
     assert scores[0].item() == pytest.approx(1.0, abs=1e-5)
     assert scores[1].item() < 0.99
 
@@ -62,7 +62,7 @@ def test_an_image_takes_at_most_100_kilobytes_a_mode(extractor: AttentionExtract
     assert 2 * sum(t.numel() for t in (one.q, one.k, one.v)) <= 100_000
 
 
-def test_wrong_layers_sizes_and_weights_are_told(extractor: AttentionExtractor) -> None:
+def test_wrong_layers_sizes_and_weights_are_errors(extractor: AttentionExtractor) -> None:
     pixels = np.zeros((1, 144, 144, 3), np.uint8)
     with pytest.raises(UsageError, match="unknown layer 'M' of mini; known: cells"):
         extractor.extract(pixels, [Target("M", 50)], "query")
@@ -75,7 +75,7 @@ def test_wrong_layers_sizes_and_weights_are_told(extractor: AttentionExtractor) 
 
 
 def test_the_fingerprint_is_that_of_indexes_built_before(extractor: AttentionExtractor) -> None:
-    """A key that comes, goes or changes its value would refuse every index there is."""
+    """Another key or value would make every existing index incompatible."""
     assert extractor.fingerprint() == {
         "name": "mini",
         "weights": None,
@@ -89,7 +89,7 @@ def test_the_fingerprint_is_that_of_indexes_built_before(extractor: AttentionExt
     }
 
 
-def test_the_users_of_semantic_mode_are_told_what_it_is() -> None:
+def test_semantic_mode_warns_that_it_does_not_match_meaning() -> None:
     assert "not meaning" in EXTRACTORS["mini"].warnings["semantic"]
 
 

@@ -18,20 +18,20 @@ from retrieval.models.diffusion.noise import draws_for
 from retrieval.models.diffusion.sd15 import LAYERS, StableDiffusion15
 from retrieval.models.modes import Target, at_step
 from retrieval.models.registry import load_extractor
-from retrieval.scoring.aas import QKV, aligned_attention_scores
+from retrieval.scoring.aas import QKV, Comparison, aligned_attention_scores
 from retrieval.settings import ModelSettings
 from tests.support.golden import EVERY_GOLDEN, GOLDEN, needs_every_golden
 from tests.support.paths import DATA
 
 TINY = DATA / "tiny_sd15"
 
-FIELDS: dict[str, dict[str, Any]] = {
-    "cosine": {},
-    "mse": {"similarity": "mse"},
-    "cosine_ab": {"directions": "query_to_candidate"},
-    "cosine_ba": {"directions": "candidate_to_query"},
-    "cosine_cond": {},
-    "mse_cond": {"similarity": "mse"},
+FIELDS: dict[str, Comparison] = {
+    "cosine": Comparison(),
+    "mse": Comparison("mse"),
+    "cosine_ab": Comparison(directions="query_to_candidate"),
+    "cosine_ba": Comparison(directions="candidate_to_query"),
+    "cosine_cond": Comparison(),
+    "mse_cond": Comparison("mse"),
 }
 TOLERANCE = {"cosine": 5e-4, "mse": 5e-4}
 
@@ -64,7 +64,7 @@ def pixels(extractor: StableDiffusion15) -> np.ndarray:
 def matrix(query: QKV, gallery: QKV, field: str) -> np.ndarray:
     if field.endswith("cond"):
         query, gallery = (QKV(*(t[:, 1:] for t in (x.q, x.k, x.v))) for x in (query, gallery))
-    rows = [aligned_attention_scores(query[i : i + 1], gallery, **FIELDS[field]) for i in range(len(query))]
+    rows = [aligned_attention_scores(query[i : i + 1], gallery, FIELDS[field]) for i in range(len(query))]
     return torch.stack(rows).numpy()
 
 
@@ -142,8 +142,8 @@ def test_one_pass_for_several_layers_equals_a_pass_each(extractor: StableDiffusi
     together = extractor.extract(pixels[:2], targets, "gallery")
     for target in targets:
         alone = extractor.extract(pixels[:2], [target], "gallery")[target]
-        assert torch.equal(alone.q, together[target].q)
-        assert torch.equal(alone.v, together[target].v)
+        torch.testing.assert_close(alone.q, together[target].q, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(alone.v, together[target].v, rtol=1e-5, atol=1e-5)
 
 
 def test_the_conditional_branch_alone_is_the_second_of_both(extractor: StableDiffusion15, pixels: np.ndarray) -> None:
@@ -168,14 +168,14 @@ def test_half_precision_stays_near(dtype: str, tolerance: float, pixels: np.ndar
     assert 0 < worst["cosine"] < tolerance
 
 
-def test_the_fingerprint_tells_weights_and_settings_apart(tmp_path: Path) -> None:
+def test_other_settings_give_another_fingerprint(tmp_path: Path) -> None:
     assert load().fingerprint() == load().fingerprint()
     assert load(seed=1).fingerprint() != load().fingerprint()
     assert load(branches="cond").fingerprint() != load().fingerprint()
     assert load("a cat").fingerprint() != load().fingerprint()
 
 
-def test_wrong_layers_sizes_and_folders_are_told(
+def test_wrong_layers_sizes_and_folders_are_errors(
     extractor: StableDiffusion15, pixels: np.ndarray, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match="D_0, D_1"):
@@ -189,7 +189,7 @@ def test_wrong_layers_sizes_and_folders_are_told(
         load_extractor(ModelSettings(model="sd15", weights=str(tmp_path)), cpu, True)
 
 
-def test_damaged_weights_are_told(tmp_path: Path) -> None:
+def test_damaged_weights_are_an_error(tmp_path: Path) -> None:
     import shutil
 
     shutil.copytree(TINY, tmp_path / "sd15")

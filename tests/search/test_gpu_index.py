@@ -1,4 +1,4 @@
-"""The coarse stage on a torch device: the same rows, order and cosines as the scan by FAISS."""
+"""The vector index on a torch device: the same rows, order and cosines as the scan by FAISS."""
 
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -17,15 +17,16 @@ from index_store.generation import read_current
 from index_store.layout import Layout
 from index_store.reader import IndexReader
 from index_store.segment_writer import SegmentWriter
-from index_store.vectors import flat as coarse
-from index_store.vectors import ivf as trained
+from index_store.vectors import flat, training
 from index_store.vectors.exact import Ranked, cosines
-from index_store.vectors.flat import FlatIndex, import_faiss
+from index_store.vectors.flat import FlatIndex
 from index_store.vectors.storage import normalised
 from retrieval import Engine
-from retrieval.search import candidates
-from retrieval.search import gpu_index as device_coarse
+from retrieval.search import candidates, gpu_index
 from retrieval.search.gpu_index import MEMORY_SHARE, GpuIndex, belongs_on, open_vector_index
+from retrieval.search.results import Results
+from retrieval.settings import SearchChoices
+from tests.support.ranking import assert_same_ranking
 from tests.support.synthetic_index import ENCODER, add_segments
 
 CPU = torch.device("cpu")
@@ -33,11 +34,6 @@ NEEDS_GPU = (pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), 
 DEVICES = ["cpu", pytest.param("cuda", marks=NEEDS_GPU)]
 Stored = NDArray[np.float16]
 Roughly = Callable[[int], Ranked]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> None:
-    import_faiss().omp_set_num_threads(1)  # its threads spin, which costs a minute on a busy machine
 
 
 def in_parts(stored: Stored, held: NDArray[np.int64], cuts: int) -> Iterator[tuple[NDArray[np.int64], Stored]]:
@@ -92,7 +88,7 @@ def test_near_copies_by_the_thousand_are_ordered(device: str, monkeypatch: pytes
     draw = np.random.default_rng(5)
     picture = draw.standard_normal(256).astype(np.float32)
     stored = normalised(picture + 1e-4 * draw.standard_normal((3000, 256)).astype(np.float32)).astype(np.float16)
-    monkeypatch.setattr(device_coarse, "SCAN_BYTES", 100_000)
+    monkeypatch.setattr(gpu_index, "SCAN_BYTES", 100_000)
     assert_exact(device, stored, np.arange(3000), normalised(picture[None])[0], 50)
 
 
@@ -115,7 +111,7 @@ def test_products_keep_the_bound_whatever_torch_may_round(
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(precision)
     try:
-        for module, each in ((coarse, scan), (device_coarse, index)):
+        for module, each in ((flat, scan), (gpu_index, index)):
             monkeypatch.setattr(module, "exact_nearest", all_products)
             rows, errors = each.search(query, 1)
             assert sorted(rows.tolist()) == list(range(3000))
@@ -158,11 +154,11 @@ def root(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("encoder", [ENCODER, "f"])
 def test_an_index_is_searched_alike(root: Path, device: str, encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trained, "IVF_FROM_ROWS", 200)
-    monkeypatch.setattr(device_coarse, "belongs_on", lambda kind, needed, free: True)
+    monkeypatch.setattr(training, "IVF_FROM_ROWS", 200)
+    monkeypatch.setattr(gpu_index, "belongs_on", lambda kind, needed, free: True)
     reader = IndexReader(root)
     scan = FlatIndex(reader.vectors(encoder), reader.has_vector(encoder))
-    reader.train_where_due()
+    training.train_where_due(reader.vector_reader)
     stage = open_vector_index(reader, encoder, torch.device(device))
     assert isinstance(stage, GpuIndex)  # what was trained is not opened
     for query in reader.vectors(encoder)[::97]:
@@ -182,7 +178,7 @@ def test_elsewhere_faiss_searches(root: Path) -> None:
 def test_the_host_never_holds_all_vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """NumPy's memory is counted here, torch's, which stands for the GPU's, is not."""
     add_segments(tmp_path / "e.diffsim", [500] * 20, 512)
-    monkeypatch.setattr(device_coarse, "belongs_on", lambda kind, needed, free: True)
+    monkeypatch.setattr(gpu_index, "belongs_on", lambda kind, needed, free: True)
     reader = IndexReader(tmp_path / "e.diffsim")
     query = normalised(np.ones((1, 512), np.float32))[0]
     open_vector_index(reader, ENCODER, CPU)  # places are found once, and kept
@@ -196,11 +192,12 @@ def test_the_host_never_holds_all_vectors(tmp_path: Path, monkeypatch: pytest.Mo
 def test_an_engine_finds_the_same_either_way(index: Path, gallery: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     query = sorted(gallery.rglob("*.png"))[3]
 
-    def results(**choices: bool) -> list[tuple[int, float | None, float | None]]:
-        found = Engine.open(index).search(query, candidates=12, k=12, **choices)  # type: ignore[arg-type]
-        return [(result.id, result.score, result.coarse_score) for result in found]
+    def searches() -> list[Results]:
+        engine = Engine.open(index)
+        choices: list[SearchChoices] = [{}, {"rerank": False}, {"exhaustive": True}]
+        return [engine.search(query, candidates=12, k=12, **each) for each in choices]
 
-    by_faiss = [results(), results(rerank=False), results(exhaustive=True)]
+    by_faiss = searches()
     opened: list[str] = []
 
     def on_the_device(reader: IndexReader, encoder: str, device: torch.device) -> GpuIndex:
@@ -209,7 +206,10 @@ def test_an_engine_finds_the_same_either_way(index: Path, gallery: Path, monkeyp
         assert isinstance(stage, GpuIndex)
         return stage
 
-    monkeypatch.setattr(device_coarse, "belongs_on", lambda kind, needed, free: True)
+    monkeypatch.setattr(gpu_index, "belongs_on", lambda kind, needed, free: True)
     monkeypatch.setattr(candidates, "open_vector_index", on_the_device)
-    assert [results(), results(rerank=False), results(exhaustive=True)] == by_faiss
-    assert len(opened) == 3
+    for found, expected in zip(searches(), by_faiss, strict=True):
+        assert_same_ranking(found, expected)
+        coarse = {result.id: result.coarse_score for result in expected}
+        assert {result.id: result.coarse_score for result in found} == pytest.approx(coarse, abs=1e-6)
+    assert len(opened) == 1

@@ -1,4 +1,4 @@
-"""A search of an index that lacks tensors: the same scores, kept for the next time, and never a wrong one."""
+"""Searches of an index without some tensors: the same scores, kept for the next time, and never a wrong one."""
 
 import os
 import shutil
@@ -16,13 +16,15 @@ from index_store.layout import Layout
 from index_store.reader import IndexReader
 from index_store.tensors.cache import cache_size
 from retrieval.encoding.loaded_models import LoadedModels
-from retrieval.errors import UsageError
+from retrieval.errors import CancelledError, UsageError
 from retrieval.indexing.build import build_index
 from retrieval.indexing.fill import fill_index
+from retrieval.progress import Cancellation, Progress
 from retrieval.search.engine import Engine
 from retrieval.search.results import Results
 from retrieval.settings import BuildSettings, EngineSettings
 from tests.support.faults import flip_bit
+from tests.support.ranking import assert_same_ranking
 from tests.support.sample_index import RUN, Contents, paint
 
 LAZY = replace(RUN, attention="lazy")
@@ -56,6 +58,11 @@ def search(index: Path, query: Path, mode: str = "style", max_cache: int = 10**7
     return Engine.open(index, settings).search(query, mode, **{"k": 100, **choices})
 
 
+def note_of(results: Results, kind: str) -> str:
+    """The message of the note of that kind; nothing where there is none."""
+    return next((note.message for note in results.notes if note.kind == kind), "")
+
+
 def counts(results: Results) -> tuple[int, int, int]:
     return results.computed, results.cached, results.left_out
 
@@ -70,21 +77,22 @@ def test_a_lazy_index_answers_as_an_eager_one_and_keeps_what_it_computed(photos:
         for choices, number in (({"candidates": 4, "k": 4}, 4), ({}, COUNT), ({"exhaustive": True}, COUNT)):
             expected = search(eager, query, mode, **choices)
             assert counts(expected) == (0, 0, 0)
-            told: list[tuple[int, int]] = []
-            first = search(lazy, query, mode, on_computed=lambda *step, told=told: told.append(step), **choices)
+            steps: list[Progress] = []
+            first = search(lazy, query, mode, on_progress=steps.append, **choices)
             known = {4: 0, COUNT: 4}[number] if choices != {"exhaustive": True} else COUNT
-            assert first.results == expected.results
+            assert_same_ranking(first, expected)
+            assert [r.coarse_rank for r in first] == [r.coarse_rank for r in expected]
             assert counts(first) == (number - known, known, 0)
             assert first.timing_ms["compute"] > 0 if number - known else first.timing_ms["compute"] == 0
             if number - known:
-                assert told[0] == (0, number - known)
-                assert told[-1] == (number - known, number - known)
-                assert any(f"the {mode} tensors of {number - known} candidates" in note for note in first.notes)
+                assert steps[0] == Progress("compute", 0, number - known)
+                assert steps[-1] == Progress("compute", number - known, number - known)
+                assert f"the {mode} tensors of {number - known} candidates" in note_of(first, "computed")
             again = search(lazy, query, mode, **choices)
-            assert again.results == expected.results
+            assert_same_ranking(again, expected)
             assert counts(again) == (0, number, 0)
-            assert not any("computed" in note for note in again.notes)
-    assert search(lazy, query, rerank=False).results == search(eager, query, rerank=False).results
+            assert note_of(again, "computed") == ""
+    assert_same_ranking(search(lazy, query, rerank=False), search(eager, query, rerank=False))
     assert Engine.open(lazy).info()["cache"]["tensors"] == 2 * COUNT == cache_size(Layout(lazy))[0]
     assert Engine.open(lazy).info()["coverage"] == {"style": 0, "instance": 0}
     shutil.rmtree(Layout(lazy).cache)
@@ -95,18 +103,15 @@ def test_the_embedded_model_gives_the_same_scores_either_way(gallery: Path, inde
     from retrieval.encoding.loaded_models import load_models
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("indexing.build", "search.engine"):
-            patch.setattr(f"retrieval.{module}.load_models", load_models)
+        patch.setattr("retrieval.search.engine.load_models", load_models)
         lazy = tmp_path / "lazy.diffsim"
-        build_index(gallery, lazy, model="mini", run=BuildSettings(attention="lazy"))
+        build_index(gallery, lazy, model="mini", run=BuildSettings(attention="lazy"), load=load_models)
         query = sorted(gallery.rglob("*.png"))[9]
         for mode in ("style", "instance", "semantic"):
             expected, found = search(index, query, mode), search(lazy, query, mode)
             assert found.computed == len(expected) == 40
-            by_path = {result.path: result.score for result in found}
-            scores = [by_path[result.path] for result in expected]
-            np.testing.assert_allclose(scores, [result.score for result in expected], atol=1e-5, rtol=0)
-            assert search(lazy, query, mode).results == found.results
+            assert_same_ranking(found, expected, atol=1e-5, whole=True)
+            assert_same_ranking(search(lazy, query, mode), found, whole=True)
 
 
 @pytest.mark.parametrize("codec", ["hidden-float16", "hidden-int8"])
@@ -118,9 +123,9 @@ def test_every_codec_is_computed_on_demand_filled_and_added_to(photos: Path, tmp
     assert Contents.of(indexes["grown"]).differences(Contents.of(indexes["eager"])) == []
     for query in sorted(photos.iterdir())[::4]:
         for mode in MODES:
-            expected = search(indexes["eager"], query, mode).results
-            assert search(indexes["grown"], query, mode).results == expected
-            assert search(indexes["lazy"], query, mode).results == expected
+            expected = search(indexes["eager"], query, mode)
+            for name in ("grown", "lazy"):
+                assert_same_ranking(search(indexes[name], query, mode), expected, whole=True)
     before = read_current(Layout(indexes["lazy"]))
     with pytest.raises(UsageError, match="no such file"):
         fill_index(indexes["lazy"], order=["like:nosuch.png"], run=RUN)
@@ -130,9 +135,28 @@ def test_every_codec_is_computed_on_demand_filled_and_added_to(photos: Path, tmp
     assert Contents.of(indexes["lazy"]).differences(Contents.of(indexes["eager"])) == []
 
 
+def test_a_search_that_is_cancelled_keeps_what_it_computed(
+    photos: Path, lazy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retrieval.search.scoring_context.batch_size", lambda settings, run: 2)
+    cancel, steps = Cancellation(), list[Progress]()
+
+    def stop_after_two_batches(step: Progress) -> None:
+        steps.append(step)
+        if step.done == 4:
+            cancel.request()
+
+    with pytest.raises(CancelledError, match="stopped"):
+        search(lazy, photos / "003.png", on_progress=stop_after_two_batches, cancel=cancel)
+    assert [step.done for step in steps] == [0, 2, 4]
+    assert counts(search(lazy, photos / "003.png")) == (COUNT - 4, 4, 0)
+    with pytest.raises(CancelledError):
+        list(Engine.open(lazy).search_many([photos / "003.png"], cancel=cancel))
+
+
 def test_a_damaged_or_foreign_cached_file_is_computed_anew(photos: Path, eager: Path, lazy: Path) -> None:
     query = photos / "003.png"
-    expected = search(eager, query).results
+    expected = search(eager, query)
     search(lazy, query)
     files = files_of(lazy)
     assert len(files) == COUNT
@@ -141,14 +165,14 @@ def test_a_damaged_or_foreign_cached_file_is_computed_anew(photos: Path, eager: 
     files[2].write_bytes(files[3].read_bytes())
     files[4].unlink()
     found = search(lazy, query)
-    assert found.results == expected
+    assert_same_ranking(found, expected, whole=True)
     assert counts(found) == (4, COUNT - 4, 0)
     assert counts(search(lazy, query)) == (0, COUNT, 0)
 
 
 def test_files_that_are_gone_or_have_changed_are_left_out_with_a_note(photos: Path, eager: Path, lazy: Path) -> None:
     query = shutil.copy(photos / "003.png", photos.parent / "query.png")
-    expected = {Path(r.path).name: (r.score, r.coarse_rank) for r in search(eager, Path(query))}
+    expected = {Path(r.path).name: r for r in search(eager, Path(query))}
     search(lazy, Path(query), candidates=1, k=1)  # 003.png itself
     (photos / "000.png").unlink()
     (photos / "003.png").unlink()
@@ -162,30 +186,29 @@ def test_files_that_are_gone_or_have_changed_are_left_out_with_a_note(photos: Pa
     for _ in range(2):
         found = search(lazy, Path(query))
         assert found.left_out == 5
-        kept = {Path(r.path).name: (r.score, r.coarse_rank) for r in found}
+        kept = {Path(r.path).name: r for r in found}
         assert set(kept) == {"001.png", "003.png", "004.png", "006.png", "009.png"}, "003.png is in the cache"
-        assert kept == {name: expected[name] for name in kept}
+        assert_same_ranking(found, sorted((expected[name] for name in kept), key=lambda r: r.rank), whole=True)
+        assert {name: r.coarse_rank for name, r in kept.items()} == {n: expected[n].coarse_rank for n in kept}
         assert [r.rank for r in found] == [1, 2, 3, 4, 5]
-        (note,) = [note for note in found.notes if "left out" in note]
-        assert "5 candidates" in note
-        assert "diffsim-index build" in note
+        assert "5 candidates are left out" in note_of(found, "left_out")
     assert found.to_dict()["left_out"] == 5
     assert len(search(lazy, Path(query), rerank=False)) == COUNT
 
 
 def test_a_budget_that_is_too_small_or_none_computes_again(photos: Path, eager: Path, lazy: Path) -> None:
     query = photos / "003.png"
-    expected = search(eager, query).results
+    expected = search(eager, query)
     search(lazy, query)
     size = cache_size(Layout(lazy))[1] // COUNT
     for budget, kept, note in ((0, 0, False), (5 * size + COUNT, 5, False), (10, 0, True)):
         shutil.rmtree(Layout(lazy).cache, ignore_errors=True)
         for _ in range(2):
             found = search(lazy, query, max_cache=budget)
-            assert found.results == expected
+            assert_same_ranking(found, expected, whole=True)
             assert cache_size(Layout(lazy))[1] <= budget
         assert found.computed >= COUNT - kept
-        assert any("could not be kept" in n for n in found.notes) == note, budget
+        assert ("could not be kept" in note_of(found, "unkept")) == note, budget
 
 
 def test_an_index_that_may_not_be_written_is_searched_without_keeping(photos: Path, eager: Path, lazy: Path) -> None:
@@ -194,9 +217,9 @@ def test_an_index_that_may_not_be_written_is_searched_without_keeping(photos: Pa
     Layout(lazy).cache.write_bytes(b"")
     for _ in range(2):
         found = search(lazy, query)
-        assert found.results == search(eager, query).results
+        assert_same_ranking(found, search(eager, query), whole=True)
         assert counts(found) == (COUNT, 0, 0)
-        assert any(f"{COUNT} of them could not be kept" in note for note in found.notes)
+        assert f"{COUNT} of them could not be kept" in note_of(found, "unkept")
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs a user whom permissions bind")
@@ -211,12 +234,14 @@ def test_a_read_only_index_is_searched_without_keeping(photos: Path, lazy: Path)
 
 def test_searches_at_once_get_the_same_answers(photos: Path, eager: Path, lazy: Path) -> None:
     queries = sorted(photos.iterdir())
-    expected = [search(eager, query).results for query in queries]
+    expected = [search(eager, query) for query in queries]
     engine = Engine.open(lazy, EngineSettings(device="cpu"))
     with ThreadPoolExecutor(4) as pool:
-        one = list(pool.map(lambda query: engine.search(query, "style", k=100).results, queries))
-        several = list(pool.map(lambda query: search(lazy, query).results, queries))
-    assert one == several == expected
+        one = list(pool.map(lambda query: engine.search(query, "style", k=100), queries))
+        several = list(pool.map(lambda query: search(lazy, query), queries))
+    for found, again, wanted in zip(one, several, expected, strict=True):
+        assert_same_ranking(found, wanted, whole=True)
+        assert_same_ranking(again, wanted, whole=True)
     assert cache_size(Layout(lazy))[0] == COUNT
 
 
@@ -245,7 +270,7 @@ def test_a_fill_takes_over_what_searches_computed(
     rows = np.flatnonzero(filled.has_tensors("style"))
     assert [row.tobytes() for row in filled.attention("style", rows.tolist())["q"]] == [whole[row] for row in rows]
     assert counts(search(lazy, query))[0] == 0
-    assert opened.search(query, "style", k=100).results == search(lazy, query).results, "the generation it opened"
+    assert_same_ranking(opened.search(query, "style", k=100), search(lazy, query))  # the generation it opened
 
 
 def test_sizes_are_read_as_people_write_them() -> None:

@@ -344,13 +344,15 @@ def build_small(photos: Path, index: Path, say: Say = lambda **words: None) -> N
     """Build two segments with the tiny model; say how many are committed."""
     commits = 0
 
-    def on_event(event: Any) -> None:
+    def on_progress(event: Any) -> None:
         nonlocal commits
-        commits += event.kind == "committed"
+        commits += event.stage == "commit"
         say(commits=commits)
 
     with tiny_model():
-        build_index(photos, index, model="mini", modes=["style"], run=replace(RUN, segment_rows=2), on_event=on_event)
+        build_index(
+            photos, index, model="mini", modes=["style"], run=replace(RUN, segment_rows=2), on_progress=on_progress
+        )
 
 
 SCENARIOS = {"random": kill_at_random, "additions": kill_additions, "operations": kill_at_operations}

@@ -78,7 +78,12 @@ def load_tiny(settings: ModelSettings, targets: Mapping[str, Target], device: st
 @contextmanager
 def tiny_model() -> Iterator[None]:
     """Build and search with the tiny model in place of the one asked for."""
+    from retrieval.indexing.build import build_index
+    from retrieval.indexing.dry_run import plan_build
+    from retrieval.indexing.fill import fill_index
+
     with ExitStack() as patches:
-        for module in ("indexing.build", "indexing.dry_run", "search.engine", "indexing.fill"):
-            patches.enter_context(mock.patch(f"retrieval.{module}.load_models", load_tiny))
+        for function in (build_index, plan_build, fill_index):
+            patches.enter_context(mock.patch.dict(function.__kwdefaults__, {"load": load_tiny}))
+        patches.enter_context(mock.patch("retrieval.search.engine.load_models", load_tiny))
         yield

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from index_store.tensors.background_writer import WAITING, BackgroundWriter
 from retrieval import build_index
 from tests.support.faults import path_of
 from tests.support.sample_index import RUN, paint
+
+SECONDS = 60  # after which a test that hangs fails
 
 
 def test_files_are_whole_and_were_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,22 +32,45 @@ def test_files_are_whole_and_were_flushed(tmp_path: Path, monkeypatch: pytest.Mo
     assert (tmp_path / "one more").read_bytes() == b"x"
 
 
-def test_a_bounded_number_of_files_waits(tmp_path: Path) -> None:
-    files, go, begun = BackgroundWriter(), threading.Event(), []
+class Gate:
+    """Bytes of files that are all held back until the gate opens; counts the files that wait at it."""
 
-    def begin_all() -> None:
+    def __init__(self) -> None:
+        self.arrived = threading.Semaphore(0)
+        self.open = threading.Event()
+
+    def bytes(self) -> memoryview:
+        self.arrived.release()
+        assert self.open.wait(SECONDS)
+        return memoryview(b"x")
+
+    def wait_for(self, count: int) -> None:
+        for _ in range(count):
+            assert self.arrived.acquire(timeout=SECONDS)
+
+
+def test_a_bounded_number_of_files_waits(tmp_path: Path) -> None:
+    files, gate, begun = BackgroundWriter(), Gate(), []
+
+    def begin_one_too_many() -> None:
         for number in range(WAITING + 1):
-            files.write(tmp_path / str(number), lambda: go.wait(60) and memoryview(b""))
+            if number == WAITING:
+                full.set()
+            files.write(tmp_path / str(number), gate.bytes)
             begun.append(number)
 
-    thread = threading.Thread(target=begin_all)
+    full = threading.Event()
+    thread = threading.Thread(target=begin_one_too_many)
     thread.start()
-    thread.join(0.2)
-    assert len(begun) <= WAITING
-    go.set()
-    thread.join(60)
+    assert full.wait(SECONDS)
+    gate.wait_for(background.THREADS)
+    thread.join(0.1)  # time for a writer without a bound to show itself; with one it makes no difference
+    assert len(begun) == WAITING
+    gate.open.set()
+    thread.join(SECONDS)
     assert len(begun) == WAITING + 1
     files.finish()
+    assert len(list(tmp_path.iterdir())) == WAITING + 1
 
 
 def test_what_failed_is_raised_by_the_next_call_and_every_one_after(tmp_path: Path) -> None:
@@ -63,20 +89,26 @@ def test_what_failed_is_raised_by_the_next_call_and_every_one_after(tmp_path: Pa
     files.drop()
 
 
-def test_after_a_drop_nothing_is_written_any_more(tmp_path: Path) -> None:
-    files, go = BackgroundWriter(), threading.Event()
+def test_after_a_drop_nothing_is_written_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, gate = BackgroundWriter(), Gate()
     for number in range(WAITING):
-        files.write(tmp_path / str(number), lambda: go.wait(60) and memoryview(b"x"))
-    threading.Timer(0.05, go.set).start()
+        files.write(tmp_path / str(number), gate.bytes)
+    gate.wait_for(background.THREADS)  # each thread holds a file; the others wait for a thread
+    own = ThreadPoolExecutor.shutdown
+
+    def shutdown(self: ThreadPoolExecutor, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        own(self, wait=False, cancel_futures=cancel_futures)
+        gate.open.set()  # only now, so that no thread takes a file that was to be cancelled
+        own(self, wait=wait)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", shutdown)
     files.drop()
-    there = sorted(path.name for path in tmp_path.iterdir())
-    assert len(there) == background.THREADS
-    time.sleep(0.05)
-    assert sorted(path.name for path in tmp_path.iterdir()) == there
+    assert len(list(tmp_path.iterdir())) == background.THREADS
+    assert not gate.arrived.acquire(blocking=False), "no other file was begun"
 
 
 def test_a_commit_counts_as_writing(tmp_path: Path, tiny: None, monkeypatch: pytest.MonkeyPatch) -> None:
     paint(tmp_path / "photos", range(4))
-    monkeypatch.setattr("index_store.segment_writer.fsync_tree", lambda tree: time.sleep(0.2))
+    monkeypatch.setattr("index_store.segment_writer.fsync_tree", lambda tree: time.sleep(0.2))  # or longer
     report = build_index(tmp_path / "photos", tmp_path / "index", model="mini", modes=["style"], run=RUN)
     assert report.speeds["write"] <= 4 / 0.2

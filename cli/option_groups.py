@@ -1,0 +1,251 @@
+"""Groups of options that several commands share, each turned into one settings object of the library.
+
+Typer wants one parameter per option. :func:`expand_groups` lets a command name a group instead: a dataclass whose
+fields are options.
+"""
+
+import inspect
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from cli import options
+from cli.eval import options as eval_options
+from cli.output import Form, choose_form
+from cli.parsing import parse_bytes, parse_encoders
+from cli.process import Speaker, log_to_stderr
+from retrieval.errors import UsageError
+from retrieval.metrics.base import MetricSettings
+from retrieval.settings import BuildSettings, EngineSettings, SearchChoices, SearchSettings
+from retrieval.types import AlphaRule
+
+if TYPE_CHECKING:
+    from retrieval.evaluation.benchmarks.paper import BenchOptions
+    from retrieval.images.decoding import DecodeRules
+
+_BUILD, _ENGINE, _SEARCH, _METRIC = BuildSettings(), EngineSettings(), SearchSettings(), MetricSettings()
+
+
+def expand_groups(command: Callable[..., None]) -> Callable[..., None]:
+    """Return ``command`` with the options of its groups as parameters, in the order of their fields."""
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, type[Any]] = {
+        name: kind for name, kind in hints.items() if isinstance(kind, type) and is_dataclass(kind)
+    }
+    parameters: list[inspect.Parameter] = []
+    for given in inspect.signature(command).parameters.values():
+        if given.name in groups:
+            parameters += inspect.signature(groups[given.name], eval_str=True).parameters.values()
+        else:
+            parameters.append(given.replace(annotation=hints[given.name]))
+
+    @wraps(command)
+    def expanded(**values: Any) -> None:
+        made = {
+            name: kind(**{field.name: values.pop(field.name) for field in fields(kind)})
+            for name, kind in groups.items()
+        }
+        command(**values, **made)
+
+    keywords = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+    expanded.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined]
+    expanded.__annotations__ = {parameter.name: parameter.annotation for parameter in keywords}
+    del expanded.__wrapped__  # typer would read the annotations of ``command``
+    return expanded
+
+
+def text_of(path: Path | None) -> str | None:
+    """Return a folder as settings hold it."""
+    return None if path is None else str(path)
+
+
+def without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that were given."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def decode_rules(alpha: AlphaRule | None) -> "DecodeRules":
+    """Return the rules for reading images."""
+    from retrieval.images.decoding import DecodeRules
+
+    return DecodeRules() if alpha is None else DecodeRules(alpha=alpha)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speech:
+    """How much a command says."""
+
+    quiet: options.Quiet = False
+    verbose: options.Verbose = 0
+
+    def speaker(self) -> Speaker:
+        """Return the command's voice on stderr, and let the library log there if ``verbose``."""
+        if self.verbose:
+            log_to_stderr(logging.INFO if self.verbose == 1 else logging.DEBUG)
+        return Speaker(self.quiet, self.verbose > 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where models run, and whether they may come from the hub."""
+
+    device: options.Device = _ENGINE.device
+    offline: options.Offline = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """The model of an index and how it is run."""
+
+    model: options.Model = None
+    metric: options.Metric = None
+    weights: options.Weights = None
+    encoders: options.Encoders = None
+    image_size: options.ImageSize = None
+    branches: options.BranchesOf = None
+    noise: options.Noise = None
+    seed: options.Seed = None
+    prompt: options.Prompt = None
+    alpha: options.Alpha = None
+    codec: options.Codec = None
+    parity: options.Parity = None
+    dtype: options.Dtype = None
+
+    def choices(self) -> dict[str, Any]:
+        """Return the :class:`retrieval.settings.ModelChoices` that were given."""
+        from retrieval.metrics.registry import chosen_model
+
+        values = {**vars(self), "model": chosen_model(self.model, self.metric), "weights": text_of(self.weights)}
+        values["encoders"] = None if self.encoders is None else parse_encoders(self.encoders)
+        del values["metric"]
+        return without_none(values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(Place):
+    """How a build or a fill is run."""
+
+    batch_size: options.BatchSize = None
+    workers: options.Workers = None
+    segment_rows: options.SegmentRows = _BUILD.segment_rows
+    commit_seconds: options.CommitSeconds = _BUILD.commit_seconds
+
+    def settings(self, **others: Any) -> BuildSettings:
+        """Return the library's settings, with values of options that are not in this group."""
+        return BuildSettings(**vars(self), **others)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions(Place):
+    """Where and how a search engine runs."""
+
+    weights: options.Weights = None
+    encoders: options.EncoderFolders = None
+    max_cache: options.MaxCache = None
+
+    def settings(self, queries: int) -> EngineSettings:
+        """Return the library's settings for a process that ends after so many queries."""
+        return EngineSettings(
+            device=self.device,
+            weights=text_of(self.weights),
+            encoders={} if self.encoders is None else parse_encoders(self.encoders),
+            offline=self.offline,
+            max_cache=_ENGINE.max_cache if self.max_cache is None else parse_bytes(self.max_cache),
+            memory=0 if queries == 1 else None,  # nobody would read what a single query left in memory
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions:
+    """How a search is run."""
+
+    k: options.Top = _SEARCH.k
+    candidates: options.Candidates = _SEARCH.candidates
+    exhaustive: options.Exhaustive = False
+    no_rerank: options.NoRerank = False
+    similarity: options.Similarity = _SEARCH.similarity
+    min_score: options.MinScore = None
+    exclude_query: options.ExcludeQuery = False
+
+    def choices(self) -> SearchChoices:
+        """Return the library's choices."""
+        return {
+            "k": self.k,
+            "candidates": self.candidates,
+            "exhaustive": self.exhaustive,
+            "rerank": not self.no_rerank,
+            "similarity": self.similarity,
+            "min_score": self.min_score,
+            "exclude_query": self.exclude_query,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class FormOptions:
+    """The form in which results are printed."""
+
+    as_json: options.AsJson = False
+    as_jsonl: options.AsJsonl = False
+    paths: options.Paths = False
+    null: options.Null = False
+
+    def form(self) -> Form:
+        """Return the one form that was asked for; several are a UsageError."""
+        return choose_form(**vars(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkOptions:
+    """The data of a benchmark and how its images and triplets are taken from it."""
+
+    data: eval_options.Data = None
+    variant: eval_options.Variant = "code"
+    triplets: eval_options.Triplets = 2000
+    originals: eval_options.Originals = None
+    alpha: options.Alpha = None
+    cache: eval_options.Cache = None
+
+    def place(self, bench: str, source: Path | None) -> Path:
+        """Return the data, given as an argument or as --data; both or neither is a UsageError."""
+        place = source or self.data
+        if place is None or (source is not None and self.data is not None):
+            raise UsageError(f"bench {bench} needs its data once: as an argument, or as --data")
+        return place
+
+    def protocol(self, seed: int) -> "BenchOptions":
+        """Return the library's settings of the benchmark."""
+        from retrieval.evaluation.benchmarks.paper import BenchOptions
+
+        return BenchOptions(self.variant, seed, self.triplets, self.originals)
+
+    def kept(self) -> str:
+        """Return a sentence on what a stopped run leaves in the cache."""
+        return "" if self.cache is None else f"everything computed is kept in {self.cache}; the same command goes on"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricOptions(Place):
+    """How the metrics of ``diffsim-eval`` are computed."""
+
+    weights: eval_options.Weights = None
+    layer: eval_options.Layer = None
+    step: eval_options.Step = None
+    image_size: options.ImageSize = None
+    similarity: options.Similarity = _METRIC.similarity
+    parity: options.Parity = None
+    branches: options.BranchesOf = None
+    noise: options.Noise = None
+    seed: options.Seed = None
+    prompt: options.Prompt = None
+    dtype: options.Dtype = None
+    masks: eval_options.Masks = None
+
+    def settings(self) -> MetricSettings:
+        """Return the library's settings; weights are read per metric, see :mod:`cli.eval.loading`."""
+        values = {**vars(self), "denoising_step": self.step, "masks": text_of(self.masks)}
+        for name in ("device", "offline", "weights", "step"):
+            del values[name]
+        return MetricSettings(**without_none(values))

@@ -1,0 +1,24 @@
+"""Measure how many bytes an index takes, in its folder or in its object store."""
+
+from collections.abc import Iterable
+
+from index_store.files import files_below
+from index_store.layout import Layout
+from index_store.remote.mirror import find_mirror
+
+
+def bytes_on_disk(layout: Layout, modes: Iterable[str]) -> dict[str, int]:
+    """Return bytes by kind: ``catalog and vectors`` together, ``projections``, and the tensors of each of ``modes``.
+
+    For a mirror these are the bytes in the object store.
+
+    Raises:
+        RemoteStoreError: the store can't be reached.
+    """
+    folders = {"catalog and vectors": "items", "projections": "projections"}
+    folders |= {mode: f"attention/{mode}" for mode in modes}
+    mirror = find_mirror(layout)
+    if mirror is not None:
+        return {name: sum(entry.size for entry in mirror.store.list(folder)) for name, folder in folders.items()}
+    paths = {name: layout.root / folder for name, folder in folders.items()}
+    return {name: sum(status.st_size for _, status in files_below(path)) for name, path in paths.items()}

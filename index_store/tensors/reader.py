@@ -1,0 +1,80 @@
+"""Read the attention tensors of one generation's live items."""
+
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index_store.codecs import DEFAULT_CODEC, find_codec
+from index_store.errors import IndexCorruptError
+from index_store.generation import AttentionRecord, Generation
+from index_store.layout import Layout
+from index_store.row_locations import NOWHERE, RowLocator
+from index_store.tensors.attention import StoredRow, read_rows
+from index_store.tensors.projections import read_projection
+from index_store.tensors.shards import Shards, find_shards
+
+
+class TensorReader:
+    """The tensors of the live items, by mode and row; safe to use from many threads."""
+
+    def __init__(self, layout: Layout, generation: Generation, ids: NDArray[np.int64], locator: RowLocator) -> None:
+        """Take the live items' ``ids``, by row, and the ``locator`` of their rows; reads nothing yet."""
+        self._layout, self._generation, self._ids, self._locator = layout, generation, ids, locator
+        self._groups: dict[tuple[str, int], tuple[Path, AttentionRecord]] = {}  # by mode and segment number
+
+    @cached_property
+    def _shards(self) -> Shards:
+        return find_shards(self._layout)
+
+    def held(self, mode: str) -> NDArray[np.bool_]:
+        """Say of every row whether its tensors of ``mode`` are stored, bool ``[live items]``."""
+        return self._locator.tensors(mode).held
+
+    def read(self, mode: str, rows: Iterable[int]) -> dict[str, NDArray[Any]]:
+        """Return the tensors of ``rows`` in that order, as stored; see :func:`index_store.tensors.attention.read_rows`.
+
+        Raises:
+            ValueError: a row has none; see :meth:`held`.
+        """
+        return read_rows([self._stored_row(mode, row) for row in rows], self._shards)
+
+    def _stored_row(self, mode: str, row: int) -> StoredRow:
+        locations = self._locator.tensors(mode)
+        number = int(locations.segment[row])
+        if number == NOWHERE:
+            raise ValueError(f"item {self._ids[row]} has no tensors of mode {mode}")
+        if (mode, number) not in self._groups:
+            segment = self._generation.segments[number]
+            self._groups[mode, number] = self._layout.attention(mode, segment.name), segment.attention[mode]
+        return StoredRow(*self._groups[mode, number], int(locations.row[row]))
+
+    def row_bytes(self, mode: str) -> int:
+        """Return the bytes of one row's tensors as stored; 0 if no item has any."""
+        for segment in self._generation.segments:
+            if mode in segment.attention:
+                record = segment.attention[mode]
+                codec = find_codec(record.codec)
+                shapes = record.row_shapes.items()
+                return sum(int(np.prod(shape)) * codec.dtype_of(name).itemsize for name, shape in shapes)
+        return 0
+
+    @property
+    def codec(self) -> str:
+        """The name of the codec that the tensors are stored by."""
+        records = (record for segment in self._generation.segments for record in segment.attention.values())
+        return next((record.codec for record in records), DEFAULT_CODEC)
+
+    def projection(self, mode: str) -> dict[str, NDArray[Any]]:
+        """Return the weights that turn a mode's stored layer inputs into Q, K and V.
+
+        Raises:
+            IndexCorruptError: the file is missing or damaged, or a repair removed it.
+        """
+        if mode not in self._generation.projections:
+            root = self._layout.root
+            raise IndexCorruptError(f"{root} misses the projection of mode {mode}", advice="build-again", index=root)
+        return read_projection(self._layout, self._generation.projections[mode])

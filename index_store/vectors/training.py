@@ -1,0 +1,165 @@
+"""Train an IVF index over one encoder's vectors and measure how many lists a search must probe.
+
+Every number of lists is measured, not guessed: items of the index are searched with more and more lists until they
+find 99 % of their exact nearest neighbours. Vectors without structure end with all lists, which is an exact scan.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index_store.files import FileRecord, atomic_write, writing
+from index_store.layout import Layout
+from index_store.vectors.exact import Floats
+from index_store.vectors.flat import import_faiss
+from index_store.vectors.ivf import MEASURED_COUNTS, IVFRecord, find_valid_record
+from index_store.vectors.reader import VectorPart, VectorReader
+
+LOG = logging.getLogger(__name__)
+
+IVF_FROM_ROWS = 20_000  # rows; below that an exact scan takes a millisecond or two (DESIGN.md)
+NEW_SHARE = 0.1  # of the rows may be newer than the training: they are scanned
+TARGET_RECALL = 0.99  # of the exact nearest, on the mean of RECALL_QUERIES items
+RECALL_QUERIES = 32
+VECTORS_PER_LIST = 64  # to train on
+KMEANS_ROUNDS = 8
+ROWS_PER_ADD = 65_536
+
+ReadParts = Callable[[], Iterable[VectorPart]]
+
+
+def train_where_due(vectors: VectorReader, on_train: Callable[[str], None] = lambda encoder: None) -> None:
+    """Train an IVF index for every encoder with many rows whose index is missing or old. The caller holds the lock.
+
+    Args:
+        vectors: of the generation to train on.
+        on_train: called with the encoder's name before each training.
+    """
+    layout, generation = vectors.layout, vectors.generation
+    for encoder in generation.encoders:
+        live_rows = vectors.live_rows(encoder)
+        if is_due(layout, encoder, vectors.checksums(encoder), live_rows):
+            on_train(encoder)
+            train(layout, encoder, partial(vectors.parts, encoder), sum(live_rows.values()), generation.number)
+
+
+def is_due(layout: Layout, encoder: str, checksums: Mapping[str, int], live_rows: Mapping[str, int]) -> bool:
+    """Say whether training would pay: the index is large, and many rows are newer than the last training.
+
+    Args:
+        layout: of the index.
+        encoder: whose vectors.
+        checksums: CRC-32C of the vectors' file, by segment.
+        live_rows: number of live vectors, by segment.
+    """
+    rows = sum(live_rows.values())
+    if rows < IVF_FROM_ROWS:
+        return False
+    record = find_valid_record(layout, encoder, checksums)
+    if record is None or not (layout.derived / record.file).exists():
+        return True
+    new = sum(count for name, count in live_rows.items() if name not in record.segments)
+    return new > max(IVF_FROM_ROWS, NEW_SHARE * rows)
+
+
+def train(layout: Layout, encoder: str, parts: ReadParts, rows: int, stamp: int) -> IVFRecord:
+    """Train, fill, measure and store an index of ``rows`` vectors; remove the encoder's older one.
+
+    Args:
+        layout: of the index.
+        encoder: whose vectors.
+        parts: reads every segment; called twice, so that only one segment is in memory at a time.
+        rows: number of live vectors.
+        stamp: makes the file's name new, so that running searches keep the file they opened.
+    """
+    faiss = import_faiss()
+    lists = _list_count(rows)
+    sample = _sample(parts, rows, VECTORS_PER_LIST * lists)
+    index = _trained(faiss, sample, lists)
+    segments = _add(index, parts)
+    queries = sample[:: max(1, len(sample) // RECALL_QUERIES)][:RECALL_QUERIES]
+    (probes, recall), *more = _measure(faiss, index, queries, lists)
+    path = layout.derived / f"{encoder}-{stamp:06d}.faiss"
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        faiss.write_index(index, str(path))
+    file = FileRecord.of(path)
+    more_probes = {str(count): each for count, (each, _) in zip(MEASURED_COUNTS[1:], more, strict=True)}
+    record = IVFRecord(path.name, file.size, file.crc32c, segments, rows, lists, probes, recall, more_probes)
+    atomic_write(layout.ivf_record(encoder), record.to_json())
+    LOG.info("%s: trained %d lists over %d vectors; probes %d, recall %.3f", path, lists, rows, probes, recall)
+    _remove_older(layout, encoder, path)
+    return record
+
+
+def _list_count(rows: int) -> int:
+    """Return the power of two nearest to twice the square root of ``rows``."""
+    return 1 << round(float(np.log2(2 * np.sqrt(rows))))
+
+
+def _sample(parts: ReadParts, rows: int, count: int) -> Floats:
+    """Return about ``count`` vectors, evenly over the index, as float32; the same ones for the same index."""
+    step, offset, found = max(1, rows // count), 0, []
+    for part in parts():
+        found.append(part.vectors[(-offset) % step :: step].astype(np.float32))
+        offset += len(part.ids)
+    return np.concatenate(found)
+
+
+def _trained(faiss: Any, sample: Floats, lists: int) -> Any:
+    """Return an empty index whose lists were found by k-means over ``sample [vectors, dim]``."""
+    dim = sample.shape[1]
+    index = faiss.IndexIVFScalarQuantizer(
+        faiss.IndexFlatIP(dim), dim, lists, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT, False
+    )
+    index.cp.niter, index.cp.seed = KMEANS_ROUNDS, 0
+    index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 1, VECTORS_PER_LIST
+    index.train(sample)
+    return index
+
+
+def _add(index: Any, parts: ReadParts) -> dict[str, int]:
+    """Add all vectors to ``index``; return the checksum of each segment's file, by the segment's name."""
+    segments: dict[str, int] = {}
+    for part in parts():
+        segments[part.segment] = part.crc32c
+        for start in range(0, len(part.ids), ROWS_PER_ADD):
+            some = slice(start, start + ROWS_PER_ADD)
+            index.add_with_ids(part.vectors[some].astype(np.float32), part.ids[some])
+    return segments
+
+
+def _measure(faiss: Any, index: Any, queries: Floats, lists: int) -> list[tuple[int, float]]:
+    """Return, for each of MEASURED_COUNTS, the least probes (by doubling) that reach the target, and their recall."""
+    from faiss.contrib.evaluation import knn_intersection_measure
+
+    recall_of: Callable[..., float] = knn_intersection_measure
+
+    def nearest(count: int, probes: int) -> NDArray[np.int64]:
+        options = faiss.SearchParametersIVF(nprobe=probes)
+        found: NDArray[np.int64] = index.search(queries, min(count, index.ntotal), params=options)[1]
+        return found
+
+    exact, probes, measured = nearest(MEASURED_COUNTS[-1], lists), max(1, lists // 128), []
+    for count in MEASURED_COUNTS:
+        recall = 1.0
+        while probes < lists:
+            recall = float(recall_of(nearest(count, probes), exact[:, :count]))
+            if recall >= TARGET_RECALL:
+                break
+            probes *= 2
+        measured.append((probes, 1.0 if probes >= lists else recall))
+    return measured
+
+
+def _remove_older(layout: Layout, encoder: str, newest: Path) -> None:
+    for path in layout.derived.glob(f"{encoder}-*.faiss"):
+        if path.name != newest.name:
+            with suppress(OSError):
+                path.unlink()

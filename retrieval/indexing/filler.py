@@ -1,0 +1,157 @@
+"""Give older items the tensors and vectors that they miss: computed, copied from another mode, or from the cache."""
+
+from collections import deque
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index_store.layout import Layout
+from index_store.reader import IndexReader
+from index_store.row_locations import batched
+from index_store.segment_writer import SegmentWriter
+from index_store.tensors.cache import CacheKey, TensorCache
+from retrieval.encoding.batches import Failure, FileBatch
+from retrieval.encoding.loaded_models import InFlightBatch, ModelInputs
+from retrieval.encoding.timing import WRITE
+from retrieval.images.discovery import Paths
+from retrieval.indexing.committer import SegmentCommitter
+from retrieval.indexing.missing import Copy, FillJob, Missing
+from retrieval.indexing.pipeline import Pipeline
+from retrieval.indexing.segment_job import FinishedSegment, SegmentLimit, write_segment
+
+COPIED_ROWS = 16  # copied from the cache or from another mode at a time
+
+_Batch = TypeVar("_Batch")
+
+
+@dataclass(frozen=True)
+class Filled:
+    """The result of a filler."""
+
+    items: int = 0  # that got something
+    unavailable: int = 0  # that still miss something: their files are gone, or have changed
+
+
+class Filler:
+    """Writes segments that hold missing outputs of older items. The caller holds the writer's lock."""
+
+    def __init__(self, pipeline: Pipeline, committer: SegmentCommitter) -> None:
+        self._pipeline, self._committer = pipeline, committer
+        self._unavailable = 0
+
+    def run(self, reader: IndexReader, missing: Missing) -> Filled:
+        """Copy the tensors that another mode has, then compute everything else that is ``missing`` in ``reader``."""
+        completed = np.zeros(len(reader), bool)
+        for copy in missing.copies:
+            self._committer.commit_all(len(copy.rows), COPIED_ROWS, partial(self._copy, reader, copy))
+            completed[copy.rows] = True
+        for job in missing.jobs:
+            compute = partial(self._compute, reader, job, completed)
+            self._committer.commit_all(len(job.rows), self._pipeline.batch, compute)
+        return Filled(int(completed.sum()), missing.unavailable + self._unavailable)
+
+    def adopt(self, reader: IndexReader, cache: TensorCache, mode: str, digest: str) -> int:
+        """Move tensors that searches computed from the cache into the index; return the number of items."""
+        absent = reader.ids[~reader.has_tensors(mode)]
+        cached = np.array(sorted(cache.ids(mode, digest)), np.int64)
+        ids, taken = cached[np.isin(cached, absent)], list[CacheKey]()
+
+        def write(name: str, part: slice) -> FinishedSegment:
+            writer = self._writer(reader.layout, name)
+
+            def append(batch: NDArray[np.int64]) -> int:
+                for key in (CacheKey(mode, digest, number) for number in batch.tolist()):
+                    found = cache.get(key)
+                    if found is not None:
+                        writer.fill([key.id], {}, {mode: {array: rows[None] for array, rows in found.items()}})
+                        taken.append(key)
+                return len(batch)
+
+            return self._write(writer, self._copy_batches(ids[part]), append)
+
+        self._committer.commit_all(len(ids), COPIED_ROWS, write)
+        for key in taken:
+            cache.drop(key)
+        return len(taken)
+
+    def _copy(self, reader: IndexReader, copy: Copy, name: str, part: slice) -> FinishedSegment:
+        """Write stored tensors once more under another mode's name. Their files may be gone by now."""
+        writer = self._writer(reader.layout, name)
+
+        def append(rows: NDArray[np.int64]) -> int:
+            writer.fill(reader.ids[rows].tolist(), {}, {copy.mode: reader.attention(copy.source, rows.tolist())})
+            self._committer.tally.advance(len(rows))
+            return len(rows)
+
+        return self._write(writer, self._copy_batches(copy.rows[part]), append)
+
+    def _compute(
+        self, reader: IndexReader, job: FillJob, completed: NDArray[np.bool_], name: str, part: slice
+    ) -> FinishedSegment:
+        """Compute the outputs of ``job`` for some of its rows, and mark the finished ones in ``completed``."""
+        pipeline, writer = self._pipeline, self._writer(reader.layout, name)
+        unchanged = _UnchangedFiles(reader, job.rows[part], pipeline.batch)
+
+        def append(encoded: tuple[FileBatch, InFlightBatch]) -> int:
+            batch, in_flight = encoded
+            rows = unchanged.next_rows()
+            if rows:
+                with pipeline.clock.working(WRITE, len(rows)):
+                    stored = in_flight.stored()
+                    writer.fill(reader.ids[rows].tolist(), stored.vectors, stored.tensors)
+            completed[rows] = True
+            self._unavailable += len(batch.files) - len(rows)
+            self._committer.tally.advance(len(batch.files))
+            return len(batch.files)
+
+        files, limit = Paths(reader.uris(job.rows[part])), self._limit()
+        return self._write(writer, pipeline.run(files, job.outputs, unchanged.images, limit.allows_more), append)
+
+    def _writer(self, layout: Layout, name: str) -> SegmentWriter:
+        return SegmentWriter(layout, name, self._pipeline.models.codec.name)
+
+    def _limit(self) -> SegmentLimit:
+        return SegmentLimit(self._committer.run.commit_seconds, self._committer.cancel)
+
+    def _copy_batches(self, rows: NDArray[np.int64]) -> Generator[NDArray[np.int64], None, None]:
+        """Yield ``rows`` in small batches until the segment must end."""
+        limit = self._limit()
+        for batch in batched(rows, COPIED_ROWS):
+            goes_on = limit.allows_more()
+            yield batch
+            if not goes_on:
+                return
+
+    def _write(
+        self, writer: SegmentWriter, batches: Generator[_Batch, None, None], append: Callable[[_Batch], int]
+    ) -> FinishedSegment:
+        return write_segment(writer, batches, append, self._pipeline.clock)
+
+
+class _UnchangedFiles:
+    """Picks the images of each batch whose file is still the one that was indexed."""
+
+    def __init__(self, reader: IndexReader, rows: NDArray[np.int64], batch: int) -> None:
+        self._reader = reader
+        self._batches = batched(rows, batch)
+        self._picked: deque[list[int]] = deque()  # rows, by batch
+
+    def images(self, batch: FileBatch) -> list[ModelInputs]:
+        """Return the unchanged images of the next batch; runs in the thread that computes."""
+        rows = next(self._batches)
+        both = zip(rows.tolist(), self._reader.items(rows), batch.outcomes, strict=True)
+        same = [
+            (row, outcome[1])
+            for row, item, outcome in both
+            if not isinstance(outcome, Failure) and outcome[0].sha256 == item.sha256
+        ]
+        self._picked.append([row for row, _ in same])
+        return [image for _, image in same]
+
+    def next_rows(self) -> list[int]:
+        """Return the rows that :meth:`images` picked from the oldest batch that was not asked for yet."""
+        return self._picked.popleft()

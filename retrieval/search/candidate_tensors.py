@@ -1,0 +1,98 @@
+"""Exact scores of one search's candidates: each from the fastest source that has its tensors."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.progress import Cancellation, OnProgress, ignore_progress
+from retrieval.scoring.aas import QKV, Comparison
+from retrieval.search.memory_cache import ModeCache
+from retrieval.search.reranking import QueryTensors, rerank
+from retrieval.search.scoring_context import ScoringContext
+from retrieval.search.tensor_sources import CachedTensors, ComputedTensors, MemoryTensors, StoredTensors
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CandidateScores:
+    """One query's exact scores in the order of its candidates, and where their tensors came from."""
+
+    scores: NDArray[np.float32]
+    is_scored: NDArray[np.bool_]  # False: no source had the tensors, and the score means nothing
+    computed: int = 0
+    cached: int = 0  # read from the index's cache on disk
+    unkept: int = 0  # computed, but the cache could not keep them
+    timing_ms: Mapping[str, float] = field(default_factory=dict)  # the query's share
+
+    @property
+    def left_out(self) -> int:
+        """Candidates without a score."""
+        return int((~self.is_scored).sum())
+
+
+class CandidateTensors:
+    """The sources of one search's candidates, of all its queries together; for one :meth:`score`."""
+
+    def __init__(
+        self,
+        context: ScoringContext,
+        mode: str,
+        rows: Sequence[NDArray[np.int64]],
+        cache: ModeCache | None,
+        on_progress: OnProgress = ignore_progress,
+        cancel: Cancellation | None = None,
+    ) -> None:
+        """Find out which source has which candidate, and begin to read in another thread.
+
+        Args:
+            context: of the index.
+            mode: whose tensors are scored.
+            rows: every query's candidates, int64 ``[candidates]``.
+            cache: the mode's candidates in memory, and where others are kept; None: nothing is kept in memory.
+            on_progress: hears of tensors that are computed.
+            cancel: ends the computing of tensors.
+        """
+        self._rows = rows
+        reader, device, decode = context.reader, context.device, context.decoder(mode)
+        every = np.array(list(dict.fromkeys(np.concatenate(rows).tolist())), np.int64)
+        is_stored = reader.has_tensors(mode)[every]
+        stored: list[int] = every[is_stored].tolist()
+        other: list[int] = every[~is_stored].tolist()
+        in_memory = {} if cache is None else cache.find(stored)
+        unread = [row for row in stored if row not in in_memory]
+        read, row_bytes = partial(reader.attention, mode), reader.row_bytes(mode)
+        items = dict(zip(other, reader.items(other), strict=True)) if other else {}
+        keys = {row: context.cache_key(mode, item) for row, item in items.items()}
+        self._memory = MemoryTensors(in_memory)
+        self._stored = StoredTensors(unread, read, decode, device, row_bytes, cache)
+        self._cached = CachedTensors(context.tensor_cache, keys, decode, device)
+        self._computed = ComputedTensors(context, mode, items, self._cached, on_progress, cancel)
+        self._stored.begin()
+
+    def score(self, queries: Sequence[QKV], how: Comparison) -> list[CandidateScores]:
+        """Score every query, one item each, against its candidates."""
+        asked = [QueryTensors(qkv, rows.tolist()) for qkv, rows in zip(queries, self._rows, strict=True)]
+        found = rerank(asked, (self._memory, self._stored, self._cached, self._computed), how)
+        share = {part: spent / len(queries) for part, spent in found.timing_ms.items()}
+        if self._computed.computed:
+            logger.info("computed the tensors of %d candidates", len(self._computed.computed))
+        if self._computed.unkept:
+            logger.warning("the cache could not keep the tensors of %d candidates", len(self._computed.unkept))
+        return [self._of_query(query.rows, scores, share) for query, scores in zip(asked, found.scores, strict=True)]
+
+    def _of_query(
+        self, rows: Sequence[int], scores: Mapping[int, float], timing_ms: Mapping[str, float]
+    ) -> CandidateScores:
+        return CandidateScores(
+            np.array([scores.get(row, 0.0) for row in rows], np.float32),
+            np.array([row in scores for row in rows], bool),
+            computed=len(self._computed.computed.intersection(rows)),
+            cached=len(self._cached.found.intersection(rows)),
+            unkept=len(self._computed.unkept.intersection(rows)),
+            timing_ms=timing_ms,
+        )

@@ -1,0 +1,94 @@
+"""What exact scoring needs beside the index: loaded models, their decoders, and limits for computing tensors."""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from index_store.catalog import Item
+from index_store.reader import IndexReader
+from index_store.tensors.cache import CacheKey, TensorCache
+from retrieval.devices.selection import choose_device
+from retrieval.encoding.batches import batch_size, workers
+from retrieval.encoding.fingerprint import check_fingerprint, tensors_digest
+from retrieval.encoding.loaded_models import EncodedImages, LoadedModels, ModelInputs, StoredBatch
+from retrieval.encoding.recipe import Recipe
+from retrieval.encoding.stored_tensors import DecodeQKV, qkv_decoder
+from retrieval.models.modes import Outputs, Target
+from retrieval.scoring.aas import QKV
+from retrieval.settings import BuildSettings, EngineSettings, ModelSettings
+from retrieval.types import Role
+
+LoadModels = Callable[[ModelSettings, Mapping[str, Target], str, bool], LoadedModels]
+"""Loads models: their settings, the targets by mode, a device's name, and whether the hub is out of bounds."""
+
+
+@dataclass(frozen=True)
+class ScoringContext:
+    """Models, decoders and limits for computing missing tensors during a search; safe in many threads."""
+
+    reader: IndexReader
+    models: LoadedModels
+    device: torch.device  # where candidates are scored
+    tensor_cache: TensorCache  # where computed tensors are kept
+    batch_size: int  # images that are encoded at a time
+    workers: int  # threads that decode images
+    _encoding: threading.Lock = field(default_factory=threading.Lock)
+    _decoders: dict[str, DecodeQKV] = field(default_factory=dict)
+    _digests: dict[str, str] = field(default_factory=dict)
+
+    def encode(self, images: Sequence[ModelInputs], role: Role, outputs: Outputs) -> EncodedImages:
+        """Encode images, a batch at a time."""
+        with self._encoding:  # layers are read by hooks on the one network: one pass at a time
+            return self.models.encode_in_batches(images, role, outputs, self.batch_size)
+
+    def encode_stored(self, batch: Sequence[ModelInputs], outputs: Outputs) -> StoredBatch:
+        """Encode a batch in the gallery's role, as the index stores it."""
+        with self._encoding:
+            return self.models.encode_stored(batch, outputs)
+
+    def tensors(self, images: Sequence[ModelInputs], role: Role, mode: str) -> QKV:
+        """Return a mode's tensors of images, on the scoring device."""
+        return self.encode(images, role, Outputs((mode,))).tensors[mode].to(self.device)
+
+    def decoder(self, mode: str) -> DecodeQKV:
+        """Return the function that turns a mode's stored arrays into Q/K/V."""
+        if mode not in self._decoders:  # two threads may make two: they are alike
+            self._decoders[mode] = qkv_decoder(self.reader, self.models.codec, mode, self.device)
+        return self._decoders[mode]
+
+    def cache_key(self, mode: str, item: Item) -> CacheKey:
+        """Return an item's place in the index's cache on disk."""
+        if mode not in self._digests:
+            self._digests[mode] = tensors_digest(self.models.fingerprint(), mode)
+        return CacheKey(mode, self._digests[mode], item.id)
+
+
+def load_context(
+    reader: IndexReader, recipe: Recipe, settings: EngineSettings, tensor_cache: TensorCache, load: LoadModels
+) -> ScoringContext:
+    """Load an index's models.
+
+    Raises:
+        UsageError, ModelError: see ``load``.
+        IndexIncompatibleError: the models found here are not those that the index was built with.
+    """
+    device = choose_device(settings.device)
+    models = load(_settings_here(recipe.settings, settings, device), recipe.targets, settings.device, settings.offline)
+    # A query's dtype may differ from the gallery's within the stated tolerance: a CPU has no fast float16.
+    stored, root = reader.generation.fingerprint, reader.layout.root
+    check_fingerprint(stored, models.fingerprint(), root, ignore=("model.dtype",))
+    run = BuildSettings(device=settings.device)
+    return ScoringContext(reader, models, device, tensor_cache, batch_size(recipe.settings, run), workers(run))
+
+
+def _settings_here(stored: ModelSettings, here: EngineSettings, device: torch.device) -> ModelSettings:
+    """Return the index's model settings with the folders and the dtype of this machine."""
+    folders = {name: here.encoders.get(name, folder) for name, folder in (stored.encoders or {}).items()}
+    return replace(
+        stored,
+        weights=here.weights or stored.weights,
+        dtype="float32" if device.type == "cpu" and stored.dtype == "float16" else stored.dtype,
+        encoders=folders,
+    )

@@ -1,0 +1,143 @@
+"""Indexes of every codec: scores, sizes, compaction, and the commands."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from cli.index_command import app as index_app
+from cli.search_command import app as search_app
+from index_store.codecs import CODECS
+from index_store.errors import IndexIncompatibleError, UsageError
+from index_store.generation import read_current
+from index_store.layout import Layout
+from index_store.reader import IndexReader
+from retrieval import Engine, build_index
+from retrieval.indexing.maintenance import compact, verify
+from tests.indexing.builds import exact_scores
+from tests.models.test_sd15 import TINY
+from tests.support import stub_models as tiny
+from tests.support.ranking import assert_same_ranking
+from tests.support.sample_index import RUN, Contents, paint
+from tests.support.stub_models import load_tiny, tiny_model
+
+HIDDEN = [name for name, codec in CODECS.items() if codec.hidden]
+MODES = ["style", "instance"]
+
+
+@pytest.fixture(scope="module")
+def indexes(tmp_path_factory: pytest.TempPathFactory, gallery: Path) -> dict[str, Path]:
+    """The drawn gallery, with mini, by codec."""
+    folder = tmp_path_factory.mktemp("codecs")
+    found = {}
+    for codec in CODECS:
+        found[codec] = folder / f"{codec}.diffsim"
+        run = replace(RUN, batch_size=16, segment_rows=16)
+        build_index(gallery, found[codec], model="mini", modes=MODES, codec=codec, run=run)
+    return found
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("codec", "tolerance"), [("hidden-float16", 2e-4), ("hidden-int8", 2e-3)])
+def test_scores_are_those_of_qkv(
+    indexes: dict[str, Path], gallery: Path, mode: str, codec: str, tolerance: float
+) -> None:
+    query = sorted(gallery.rglob("*.png"))[3]
+    expected, found = exact_scores(indexes["qkv-float16"], query, mode), exact_scores(indexes[codec], query, mode)
+    assert found.keys() == expected.keys()
+    error = max(abs(found[number] - expected[number]) for number in expected)
+    assert 0 < error < tolerance
+
+
+def test_an_index_is_a_third_and_a_sixth(indexes: dict[str, Path]) -> None:
+    def payload(index: Path) -> int:
+        rows = IndexReader(index).attention("style", [0])
+        return sum(array.nbytes for array in rows.values())
+
+    sizes = {codec: payload(index) for codec, index in indexes.items()}
+    assert sizes["hidden-float16"] * 3 == sizes["qkv-float16"]
+    assert sizes["hidden-int8"] * 5.6 < sizes["qkv-float16"]
+
+
+@pytest.mark.parametrize("codec", HIDDEN)
+def test_tiny_sd15_scores_and_orders_as_qkv_does(tmp_path: Path, codec: str) -> None:
+    images = TINY.parent / "golden_images"
+    found = {}
+    for name in ("qkv-float16", codec):
+        index = tmp_path / f"{name}.diffsim"
+        choices: dict[str, Any] = {"model": "sd15", "weights": str(TINY), "image_size": 128, "encoders": {}}
+        build_index(images, index, modes=["style"], codec=name, run=RUN, **choices)
+        engine = Engine.open(index)
+        found[name] = [engine.search(query, exhaustive=True) for query in sorted(images.iterdir())]
+    for expected, results in zip(found["qkv-float16"], found[codec], strict=True):
+        assert_same_ranking(results, expected, atol=2e-3, whole=True)
+    assert len(list((tmp_path / f"{codec}.diffsim" / "projections").iterdir())) == 1
+
+
+@pytest.mark.parametrize("codec", HIDDEN)
+def test_compaction_keeps_every_stored_byte(tmp_path: Path, codec: str) -> None:
+    paint(tmp_path / "photos", range(7))
+    index = tmp_path / "x.diffsim"
+    with tiny_model():
+        build_index(tmp_path / "photos", index, model="mini", codec=codec, run=RUN)
+        before = Contents.of(index)
+        found = exact_scores(index, tmp_path / "photos" / "003.png", "style")
+        compact(index, now=True)
+        assert Contents.of(index) == before
+        assert exact_scores(index, tmp_path / "photos" / "003.png", "style") == pytest.approx(found, abs=1e-6)
+        assert verify(index) == []
+
+
+def test_an_index_keeps_its_codec(indexes: dict[str, Path], gallery: Path) -> None:
+    index = indexes["hidden-int8"]
+    assert build_index(gallery, index).added == 0
+    with pytest.raises(IndexIncompatibleError, match=r"codec: hidden-int8 in the index, qkv-float16 asked for"):
+        build_index(gallery, index, codec="qkv-float16")
+    with pytest.raises(UsageError, match="unknown codec 'zip'"):
+        build_index(gallery, index, codec="zip")
+    assert read_current(Layout(index)).fingerprint["codec"] == "hidden-int8"
+
+
+def test_a_model_without_layer_inputs_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Plain:
+        prepare, extract = tiny.TinyExtractor.prepare, tiny.TinyExtractor.extract
+        fingerprint = tiny.TinyExtractor.fingerprint
+
+    monkeypatch.setattr(tiny, "TinyExtractor", Plain)
+    paint(tmp_path / "photos", range(1))
+    index, codec = tmp_path / "x.diffsim", "hidden-int8"
+    with pytest.raises(UsageError, match=r"codec hidden-int8 stores layer inputs .*; choose qkv-float16"):
+        build_index(tmp_path / "photos", index, model="mini", codec=codec, run=RUN, load=load_tiny)
+    assert not (tmp_path / "x.diffsim").exists()
+
+
+# --- Commands
+
+
+def command(app: typer.Typer, *words: str | Path) -> str:
+    """Run a command in this process, and return what it printed."""
+    result = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_the_commands_work_with_every_codec(tmp_path: Path, codec: str) -> None:
+    index, query = tmp_path / "x.diffsim", paint(tmp_path / "photos", range(4))[2]
+    where = ("--index", index)
+    chosen = ("--model", "mini", "--modes", "style", "--codec", codec, "-q")
+    command(index_app, "build", tmp_path / "photos", *where, *chosen)
+    assert f"codec {codec}" in command(index_app, "info", *where)
+    about = json.loads(command(index_app, "info", *where, "--json"))
+    assert about["codec"] == about["fingerprint"]["codec"] == codec
+    assert (about["bytes"]["projections"] > 0) == CODECS[codec].hidden
+    found = command(search_app, query, *where, "--jsonl", "-k", "1")
+    assert json.loads(found)["path"] == str(query)
+    assert "no damage" in command(index_app, "verify", *where)
+    command(index_app, "compact", *where, "--now", "-q")
+    command(index_app, "export", tmp_path / "out", *where)
+    assert command(search_app, query, *where, "--jsonl", "-k", "1") == found

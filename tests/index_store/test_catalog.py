@@ -1,0 +1,91 @@
+"""The catalogue's files: rows survive, and every damage is found."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from index_store.catalog import ITEM_SCHEMA, REJECT_SCHEMA, Item, Reject, items_of, read_table, rejects_of, write_rows
+from index_store.commit import commit
+from index_store.errors import IndexCorruptError
+from index_store.generation import read_current
+from index_store.layout import Layout
+from index_store.reader import IndexReader
+from index_store.segment_writer import SegmentWriter
+from tests.index_store.small_index import assert_corrupt, item, read_all
+from tests.support.faults import flip_bit
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+INT64 = st.integers(-(2**63), 2**63 - 1)
+INT32 = st.integers(0, 2**31 - 1)
+ITEMS = st.lists(st.builds(Item, INT64, TEXT, INT64, INT64, TEXT, INT32, INT32), max_size=5)
+REJECTS = st.lists(st.builds(Reject, TEXT, INT64, INT64, TEXT, TEXT), max_size=5)
+
+
+@settings(max_examples=50, deadline=None)
+@given(items=ITEMS, rejects=REJECTS)
+def test_catalogue_rows_survive(
+    tmp_path_factory: pytest.TempPathFactory, items: list[Item], rejects: list[Reject]
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "rows.parquet"
+    write_rows(path, items, ITEM_SCHEMA)
+    assert items_of(read_table(path, ITEM_SCHEMA)) == items
+    write_rows(path, rejects, REJECT_SCHEMA)
+    table = read_table(path, REJECT_SCHEMA)
+    assert rejects_of([table]) == list({reject.uri: reject for reject in rejects}.values())
+
+
+def test_the_newest_word_on_a_reject_wins_and_items_are_no_rejects(layout: Layout) -> None:
+    generation = read_current(layout)
+    writer = SegmentWriter(layout, "000004")
+    newest = Reject("/photos/broken1.png", 3, 4, "not_an_image", "is text")
+    writer.append([], [newest, Reject("/photos/0.png", 3, 4, "vanished", "an item has this name")], {}, {})
+    commit(layout, replace(generation, segments=(*generation.segments, writer.finish())), "tests")
+    assert {reject.uri: reject.reason for reject in IndexReader(layout.root).rejects()} == {
+        "/photos/broken1.png": "not_an_image",
+        "/photos/broken2.png": "truncated",
+    }
+
+
+@pytest.mark.parametrize("kind", ["items.parquet", "rejects.parquet", "vectors/e.npy"])
+def test_any_damage_to_the_catalogue_or_vectors_is_found(layout: Layout, kind: str) -> None:
+    victim = layout.segment("000002") / kind
+    whole, before = victim.read_bytes(), read_all(layout.root)
+    damaged = [whole[:length] for length in range(0, len(whole), 1 + len(whole) // 20)]
+    damaged += [bytes(len(whole)), whole + b"\0", whole[::-1], (layout.segment("000003") / kind).read_bytes()]
+    for content in damaged:
+        victim.write_bytes(content)
+        assert_corrupt(layout.root, victim)
+    victim.write_bytes(whole)
+    for bit in range(0, 8 * len(whole), 1 + len(whole) // 15):
+        flip_bit(victim, bit)
+        assert_corrupt(layout.root, victim)
+        flip_bit(victim, bit)
+    victim.unlink()
+    assert_corrupt(layout.root, victim)
+    victim.mkdir()
+    assert_corrupt(layout.root, victim)
+    victim.rmdir()
+    victim.write_bytes(whole)
+    assert read_all(layout.root) == before
+
+
+def test_another_valid_table_is_no_catalogue(tmp_path: Path) -> None:
+    path = tmp_path / "items.parquet"
+    pq.write_table(pa.table({"id": pa.array([1], pa.int64())}), path)
+    with pytest.raises(IndexCorruptError, match="other columns"):
+        read_table(path, ITEM_SCHEMA)
+    write_rows(path, [item(1)], ITEM_SCHEMA)
+    with pytest.raises(IndexCorruptError, match="other columns"):
+        read_table(path, REJECT_SCHEMA)
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" + bytes(100) + b"PAR1", b"no Parquet at all\n" * 9])
+def test_what_is_no_parquet_file_is_found(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "items.parquet").write_bytes(content)
+    with pytest.raises(IndexCorruptError, match=r"items\.parquet is not a whole Parquet file"):
+        read_table(tmp_path / "items.parquet", ITEM_SCHEMA)

@@ -1,0 +1,154 @@
+"""Generation files and CURRENT: they survive, and no damage or edit goes unnoticed."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from index_store import commit as commit_module
+from index_store import generation as generation_module
+from index_store.commit import commit
+from index_store.errors import IndexCorruptError, IndexIncompatibleError
+from index_store.files import FileRecord
+from index_store.generation import AttentionRecord, Generation, SegmentRecord, read_current
+from index_store.layout import Layout
+from index_store.reader import IndexReader
+from tests.index_store.small_index import assert_corrupt, read_all
+from tests.support.faults import flip_bit
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+NATURAL = st.integers(0, 2**53)
+FILES = st.dictionaries(TEXT, st.builds(FileRecord, NATURAL, NATURAL), max_size=3)
+SHAPES = st.dictionaries(TEXT, st.lists(NATURAL, max_size=4).map(tuple), max_size=3)
+ATTENTION = st.dictionaries(TEXT, st.builds(AttentionRecord, SHAPES, NATURAL, TEXT), max_size=2)
+JSON = st.recursive(
+    st.none() | st.booleans() | NATURAL | st.floats(allow_nan=False) | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=6,
+)
+NAMES = st.lists(TEXT, max_size=3).map(tuple)
+GENERATIONS = st.builds(
+    Generation,
+    number=st.integers(0, 10**7),
+    fingerprint=st.dictionaries(TEXT, JSON, max_size=3),
+    settings=st.dictionaries(TEXT, JSON, max_size=3),
+    sources=NAMES,
+    encoders=NAMES,
+    modes=NAMES,
+    segments=st.lists(st.builds(SegmentRecord, TEXT, NATURAL, NATURAL, FILES, ATTENTION), max_size=3).map(tuple),
+    tombstones=st.lists(NATURAL, max_size=3).map(tuple),
+    next_id=NATURAL,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(generation=GENERATIONS)
+def test_a_generation_survives(tmp_path_factory: pytest.TempPathFactory, generation: Generation) -> None:
+    layout = Layout(tmp_path_factory.mktemp("g"))
+    stored = commit(layout, generation, "tests 1.0")
+    assert read_current(layout) == stored
+    same = replace(stored, number=generation.number, created="", created_by="")
+    assert same == generation
+    assert stored.number == generation.number + 1
+    assert stored.created_by == "tests 1.0"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, "", "\n", "000007.json\n", "000003", "../generations/000003.json", "\0" * 9, "ü", "000003.json 1234\n"],
+)
+def test_a_lost_current_can_be_written_back_by_hand(layout: Layout, content: str | None) -> None:
+    before = read_all(layout.root)
+    layout.current.unlink()
+    if content is not None:
+        layout.current.write_text(content, encoding="utf-8")
+    with pytest.raises(IndexCorruptError) as caught:
+        IndexReader(layout.root)
+    message = str(caught.value)
+    assert str(layout.current) in message
+    assert "write its name into it: 000002.json, 000003.json" in message, "not the empty one"
+    for name, items in (("000003.json", 6), ("000002.json\n", 3), ("000001.json\r\n", 0)):
+        layout.current.write_text(name)
+        assert len(IndexReader(layout.root)) == items
+    layout.current.write_text("000003.json")
+    assert read_all(layout.root) == before
+
+
+def test_no_flipped_bit_of_current_gives_an_older_generation(layout: Layout) -> None:
+    for bit in range(8 * layout.current.stat().st_size):
+        flip_bit(layout.current, bit)
+        try:
+            assert read_current(layout).number == 3
+        except IndexCorruptError as error:
+            assert str(layout.current) in str(error)  # noqa: PT017  (either is right)
+        flip_bit(layout.current, bit)
+    assert read_current(layout).number == 3
+
+
+def test_any_damage_to_a_generation_is_found(layout: Layout) -> None:
+    victim = layout.generation(3)
+    whole = victim.read_bytes()
+    damaged = [whole[:length] for length in range(0, len(whole) - 1, 7)]
+    damaged += [bytes(len(whole)), whole[::-1], whole * 2, layout.generation(2).read_bytes()]
+    for bit in range(0, 8 * len(whole), 7):
+        changed = bytearray(whole)
+        changed[bit // 8] ^= 1 << bit % 8
+        damaged.append(bytes(changed))
+    for content in damaged:
+        victim.write_bytes(content)
+        with pytest.raises(IndexCorruptError) as caught:
+            read_current(layout)
+        assert str(victim) in str(caught.value)
+    victim.unlink()
+    assert_corrupt(layout.root, layout.current)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[]", "null", "1", '"x"', "{}", '{"generation": null}', '{"generation": {"rows": 1}}', "[" * 9],
+)
+def test_other_json_is_no_generation(layout: Layout, content: str) -> None:
+    layout.generation(3).write_text(content)
+    with pytest.raises(IndexCorruptError, match=r"000003\.json"):
+        read_current(layout)
+
+
+@pytest.mark.parametrize("field", ["number", "next_id", "format_version", "created"])
+def test_an_edited_generation_is_found(layout: Layout, field: str) -> None:
+    envelope = json.loads(layout.generation(3).read_text())
+    envelope["generation"][field] = 99
+    layout.generation(3).write_text(json.dumps(envelope))
+    with pytest.raises(IndexCorruptError, match=r"000003\.json"):
+        read_current(layout)
+
+
+def test_reformatting_a_generation_changes_nothing(layout: Layout) -> None:
+    before = read_current(layout)
+    envelope = json.loads(layout.generation(3).read_text())
+    layout.generation(3).write_text(json.dumps(envelope, sort_keys=True, indent=None))
+    assert read_current(layout) == before
+
+
+def test_a_newer_format_asks_for_an_update(layout: Layout) -> None:
+    with mock.patch.object(commit_module, "FORMAT_VERSION", 3):
+        commit(layout, read_current(layout), "a later version")
+    with pytest.raises(IndexIncompatibleError, match=r"format version 3.* up to 2: update"):
+        IndexReader(layout.root)
+
+
+def test_a_commit_while_a_reader_opens_does_no_harm(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer may replace CURRENT between any two steps of a reader."""
+    own = generation_module.decode_or_corrupt
+    writers = [lambda: commit(layout, read_current(layout), "tests")]
+
+    def racing(path: Path, *arguments: object) -> object:
+        if writers:
+            writers.pop()()
+        return own(path, *arguments)
+
+    monkeypatch.setattr(generation_module, "decode_or_corrupt", racing)
+    assert read_current(layout).number == 4
