@@ -129,7 +129,7 @@ def log_to_stderr(level: int) -> None:
 
 @contextmanager
 def _silent_log() -> Iterator[None]:
-    """Print no log lines of the library. Without a handler, Python would print its warnings; the command has its own."""
+    """Print no log lines of the library. Without a handler, Python would print its warnings on stderr."""
     before = [(logger.handlers, logger.propagate, logger.level) for logger in LOGGERS]
     for logger in LOGGERS:
         logger.handlers, logger.propagate = [logging.NullHandler()], False

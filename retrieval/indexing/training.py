@@ -1,14 +1,11 @@
 """Train the IVF index of every encoder that has grown large enough."""
 
-import logging
 from pathlib import Path
 
 from index_store.reader import IndexReader
 from index_store.vectors import training
 from retrieval.indexing.reports import BuildEvent, OnBuildProgress
 from retrieval.progress import ignore_progress
-
-LOG = logging.getLogger(__name__)
 
 
 def train_where_due(root: Path, on_progress: OnBuildProgress = ignore_progress) -> IndexReader:
@@ -19,7 +16,6 @@ def train_where_due(root: Path, on_progress: OnBuildProgress = ignore_progress) 
     reader = IndexReader(root)
 
     def tell(encoder: str) -> None:
-        LOG.info("training the IVF index of %s over %d images of %s", encoder, len(reader), root)
         on_progress(BuildEvent("train", 0, len(reader), encoder))
 
     training.train_where_due(reader.vector_reader, tell)

@@ -13,13 +13,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Unpack
 
+import numpy as np
+from numpy.typing import NDArray
+
 from index_store.codecs import find_codec
 from index_store.lookup import locate_image
 from index_store.reader import IndexReader
 from index_store.remote.pull import existing_root
 from index_store.tensors.cache import TensorCache
 from retrieval.devices.selection import choose_device
-from retrieval.encoding.loaded_models import load_models
+from retrieval.encoding.loaded_models import LoadModels, ModelInputs, load_models
 from retrieval.encoding.recipe import lacks_modes, stored_recipe
 from retrieval.encoding.timing import SharedTiming
 from retrieval.errors import ImageError, UsageError
@@ -35,7 +38,7 @@ from retrieval.search.notes import search_notes
 from retrieval.search.query import ImageInput, Query, QueryInput
 from retrieval.search.ranking import rank_candidates
 from retrieval.search.results import Note, Results
-from retrieval.search.scoring_context import LoadModels, ScoringContext, load_context
+from retrieval.search.scoring_context import ScoringContext, load_context
 from retrieval.settings import EngineSettings, SearchChoices, SearchSettings
 from retrieval.types import Role
 
@@ -241,26 +244,29 @@ class Engine:
             inputs = [context.models.prepare(query.image, outputs) for query in queries]
             vectors = context.encode(inputs, "query", Outputs(encoders=outputs.encoders)).vectors
         with timing.of("coarse"):
-            candidates = [
-                self._candidates(query, {name: found[n : n + 1] for name, found in vectors.items()}, request)
-                for n, query in enumerate(queries)
-            ]
+            candidates = [self._candidates(n, query, vectors, request) for n, query in enumerate(queries)]
         scored: Sequence[CandidateScores | None] = [None] * len(queries)
         if request.settings.rerank:
-            rows, cache = [each.rows for each in candidates], self._mode_cache(request)
-            # Their reading begins here, and goes on while the queries' tensors are computed.
-            tensors = CandidateTensors(context, mode, rows, cache, request.on_progress, request.cancel)
-            with timing.of("embed"):
-                asked = context.tensors(inputs, "query", mode)
-            how = Comparison(request.settings.similarity, context.models.readout(mode))
-            scored = tensors.score([asked[n : n + 1] for n in range(len(queries))], how)
+            scored = self._rerank(inputs, [each.rows for each in candidates], request, timing)
         found = zip(queries, candidates, scored, strict=True)
         return [self._results(query, each, scores, request, timing.ms) for query, each, scores in found]
 
-    def _candidates(self, query: Query, vectors: Vectors, request: _Request) -> Candidates:
-        wanted = request.settings
+    def _candidates(self, number: int, query: Query, vectors: Vectors, request: _Request) -> Candidates:
+        wanted, own = request.settings, {name: found[number : number + 1] for name, found in vectors.items()}
         copies = self._reader.find("sha256", query.sha256) if wanted.exclude_query and query.sha256 else []
-        return self._generator.generate(vectors, request.mode, wanted, copies)
+        return self._generator.generate(own, request.mode, wanted, copies)
+
+    def _rerank(
+        self, inputs: Sequence[ModelInputs], rows: Sequence[NDArray[np.int64]], request: _Request, timing: SharedTiming
+    ) -> list[CandidateScores]:
+        """Score each query's rows exactly; they are read while the queries' tensors are computed."""
+        context, mode = self._context, request.mode
+        cache = self._mode_cache(request)
+        candidates = CandidateTensors.begin(context, mode, rows, cache, request.on_progress, request.cancel)
+        with timing.of("embed"):
+            tensors = context.tensors(inputs, "query", mode)
+        how = Comparison(request.settings.similarity, context.models.readout(mode))
+        return candidates.score([tensors[n : n + 1] for n in range(len(inputs))], how)
 
     def _mode_cache(self, request: _Request) -> ModeCache | None:
         """Return the candidates in memory; None for an exhaustive search, which would drive out those in use."""
@@ -277,9 +283,8 @@ class Engine:
         request: _Request,
         timing_ms: Mapping[str, float],
     ) -> Results:
-        without_vector = self._generator.without_vector(request.mode)
+        warning, without_vector = self._model.warnings.get(request.mode), self._generator.without_vector(request.mode)
         notes = search_notes(self._reader.layout.root, request.mode, scored, without_vector)
-        warning = self._model.warnings.get(request.mode)
         return Results(
             results=rank_candidates(self._reader, candidates, scored, request.settings),
             query=query.about(),
@@ -287,7 +292,5 @@ class Engine:
             index=about_index(self._reader, self._recipe),
             timing_ms={**timing_ms, **({} if scored is None else scored.timing_ms)},
             notes=(*([Note("model", warning)] if warning else []), *notes),
-            computed=0 if scored is None else scored.computed,
-            cached=0 if scored is None else scored.cached,
-            left_out=0 if scored is None else scored.left_out,
+            **({} if scored is None else scored.counts),
         )

@@ -1,7 +1,7 @@
 """What exact scoring needs beside the index: loaded models, their decoders, and limits for computing tensors."""
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -12,16 +12,13 @@ from index_store.tensors.cache import CacheKey, TensorCache
 from retrieval.devices.selection import choose_device
 from retrieval.encoding.batches import batch_size, workers
 from retrieval.encoding.fingerprint import check_fingerprint, tensors_digest
-from retrieval.encoding.loaded_models import EncodedImages, LoadedModels, ModelInputs, StoredBatch
+from retrieval.encoding.loaded_models import EncodedImages, LoadedModels, LoadModels, ModelInputs, StoredBatch
 from retrieval.encoding.recipe import Recipe
 from retrieval.encoding.stored_tensors import DecodeQKV, qkv_decoder
-from retrieval.models.modes import Outputs, Target
+from retrieval.models.modes import Outputs
 from retrieval.scoring.aas import QKV
 from retrieval.settings import BuildSettings, EngineSettings, ModelSettings
 from retrieval.types import Role
-
-LoadModels = Callable[[ModelSettings, Mapping[str, Target], str, bool], LoadedModels]
-"""Loads models: their settings, the targets by mode, a device's name, and whether the hub is out of bounds."""
 
 
 @dataclass(frozen=True)

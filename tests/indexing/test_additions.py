@@ -152,8 +152,8 @@ def test_files_that_are_gone_or_have_changed_get_no_tensors_of_an_older_image(ph
     results = Engine.open(index).search(moved / "005.png", "instance", k=100, exhaustive=True)
     assert {Path(r.path).name for r in results} == {"new.png", "000.png", "001.png"}
     assert results.left_out == 8
-    assert any("8 candidates are left out" in note for note in results.notes)
-    assert any("8 images lack a vector" in note for note in results.notes)
+    assert any("8 candidates are left out" in note.message for note in results.notes)
+    assert any("8 images have no vector" in note.message for note in results.notes)
     assert len(Engine.open(index).search(moved / "005.png", "style", k=100)) == 11, "style was not touched"
     shutil.rmtree(photos)
     shutil.move(moved, photos)

@@ -111,7 +111,7 @@ def test_removal_by_path_end_glob_and_id(built: tuple[Path, Path], monkeypatch: 
     assert remove_items(index, ["a/000.png", "b/*.png", f"id:{ids['001.png']}"]).removed == 6
     assert sorted(ids_of(index)) == ["002.png", "003.png", "004.png", "005.png"]
     for pattern in ("a/000.png", "*.jpg", "id:99"):
-        with pytest.raises(UsageError, match="no item"):
+        with pytest.raises(UsageError, match="no item of"):
             remove_items(index, [pattern])
     assert build(folder, index).added == 6  # the files are still there
 

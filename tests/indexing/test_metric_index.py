@@ -126,10 +126,11 @@ def test_the_commands_take_a_metric(tmp_path: Path, capsys: pytest.CaptureFixtur
         return capsys.readouterr().out
 
     weights = str(tmp_path / "dinov2")
-    assert "(semantic; model dinov2-aas)" in run(
+    assert "search it with: diffsim-search PICTURE --mode semantic" in run(
         index_app, "build", str(PICTURES), "--metric", "dinov2-aas", "--weights", weights, "--device", "cpu"
     )
     shown = run(index_app, "info")
+    assert "6 images, model dinov2-aas" in shown
     assert "semantic: layer last, " in shown
     assert "encoders: dinov2" in shown
     assert "no damage" in run(index_app, "verify")
