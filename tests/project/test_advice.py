@@ -44,7 +44,8 @@ def test_an_error_holds_the_facts_that_the_clause_names() -> None:
     for error in (node.exc for node in nodes(ast.Raise)):
         if isinstance(error, ast.Call) and (advice := advice_of(error)):
             names = {keyword.arg for keyword in error.keywords}
-            needed = {field for _, field, _, _ in Formatter().parse(ADVICE[advice]) if field}
+            fields = [field for _, field, _, _ in Formatter().parse(ADVICE[advice]) if field]
+            needed = {field.removesuffix("_option") for field in fields}  # --index X where there is a fact index
             if None not in names and needed - names:  # None: facts of another error are passed on
                 missing[advice] = needed - names
     assert missing == {}
