@@ -128,13 +128,13 @@ def test_the_commands_take_a_metric(tmp_path: Path, capsys: pytest.CaptureFixtur
         return capsys.readouterr().out
 
     weights = str(tmp_path / "dinov2")
-    assert "(semantic; model dinov2-aas)" in run(
+    assert "search it with: diffsim-search PICTURE --mode semantic" in run(
         index_app, "build", str(PICTURES), "--metric", "dinov2-aas", "--weights", weights, "--device", "cpu"
     )
     shown = run(index_app, "info")
     assert "semantic: layer last, " in shown
     assert "encoders: dinov2" in shown
-    assert "whole" in run(index_app, "verify")
+    assert "no damage" in run(index_app, "verify")
     results = json.loads(run(search_app, str(PICTURES / NAMES[0]), "--json", "--device", "cpu"))["results"]
     assert Path(results[0]["path"]).name == NAMES[0]
     again = Engine.open(index).info()["fingerprint"]
