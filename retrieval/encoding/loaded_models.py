@@ -228,8 +228,8 @@ def load_models(settings: ModelSettings, targets: Mapping[str, Target], device: 
 
 
 def _load_embedders(settings: ModelSettings, device: torch.device, offline: bool) -> dict[str, Embedder]:
-    folders = (settings.encoders or {}).items()
-    return {name: load_embedder(name, Path(folder) if folder else None, device, offline) for name, folder in folders}
+    folders = {name: None if folder is None else Path(folder) for name, folder in (settings.encoders or {}).items()}
+    return {name: load_embedder(name, folder, device, offline) for name, folder in folders.items()}
 
 
 def _decode_rules(settings: ModelSettings) -> DecodeRules:
