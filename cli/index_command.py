@@ -11,7 +11,7 @@ from cli.option_groups import ModelOptions, RunOptions, Speech, expand_groups, t
 from cli.output import print_json, short_path
 from cli.parsing import parse_names
 from cli.process import HELP, Speaker, run, stopping, work_offline
-from cli.progress import IMAGES, BuildProgress, Counted, ProgressBar
+from cli.progress import BuildProgress, ProgressBar
 from cli.reports import plan_to_json, print_build, print_compact, print_damages, print_fill, print_info, print_plan
 from index_store.locate import INDEX_VARIABLE, find_index, is_index, new_index_path
 from index_store.remote.object_store import is_url
@@ -74,10 +74,10 @@ def build(
         "run": how.settings(attention=attention, retry_rejects=retry_rejects),
         **choices,
     }
-    if dry_run:
-        _plan(sources, asked, as_json)
-        return
     chosen_here = "model" not in choices and _is_new(sources, asked["index"])
+    if dry_run:
+        _plan(sources, asked, as_json, chosen_here)
+        return
     report = _build(sources, asked, BuildProgress(speaker, not no_progress, note_model=chosen_here))
     for name in sorted(choices.keys() & set(describe_extractor(report.model).unused)):
         speaker.note(f"--{name.replace('_', '-')} changes nothing of {report.model}")
@@ -105,7 +105,7 @@ def _build(sources: list[Path], asked: dict[str, Any], progress: BuildProgress) 
         return build_index(sources, on_progress=progress.tell, **asked)
 
 
-def _plan(sources: list[Path], asked: dict[str, Any], as_json: bool) -> None:
+def _plan(sources: list[Path], asked: dict[str, Any], as_json: bool, chosen_here: bool) -> None:
     from retrieval.indexing.dry_run import plan_build
 
     with ProgressBar(Speaker(), state="timing a few images"):
@@ -113,7 +113,7 @@ def _plan(sources: list[Path], asked: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(plan_to_json(plan))
     else:
-        print_plan(plan)
+        print_plan(plan, chosen_here)
     if not plan.fits:
         raise typer.Exit(NoSpaceError.exit_code)
 
@@ -212,7 +212,7 @@ def compact(
     from retrieval.indexing.maintenance import compact as compact_index
 
     speaker = speech.speaker()
-    with ProgressBar(speaker, IMAGES) as bar:
+    with ProgressBar(speaker) as bar:
         change = compact_index(_named(index), now, bar.show)
     if as_json:
         print_json(change.to_dict())
@@ -227,7 +227,7 @@ def verify(index: options.Index = None, repair: options.Repair = False, as_json:
     from retrieval.indexing.maintenance import verify as verify_index
 
     place = _named(index)
-    with ProgressBar(Speaker(), Counted("segments", "segment"), "reading the whole index") as bar:
+    with ProgressBar(Speaker(), "reading the whole index") as bar:
         repaired = repair_index(place) if repair else None
         damages = verify_index(place, bar.show) if repaired is None else repaired.damages
     if as_json:

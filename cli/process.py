@@ -15,6 +15,7 @@ from cli.advice import sentence_of
 from retrieval.errors import DiffSimError
 
 INTERRUPTED = 130
+LOGGERS = (logging.getLogger("retrieval"), logging.getLogger("index_store"))
 HELP = {"help_option_names": ["--help", "-h"]}
 
 
@@ -39,7 +40,8 @@ def run(app: typer.Typer) -> NoReturn:
     _quiet_libraries()
     _wait_without_spinning()
     try:
-        code = app(standalone_mode=False)
+        with _silent_log():
+            code = app(standalone_mode=False)
     except DiffSimError as error:
         say(f"error: {sentence_of(error)}")
         sys.exit(error.exit_code)
@@ -117,13 +119,26 @@ class _LogLines(logging.Handler):
 
 
 def log_to_stderr(level: int) -> None:
-    """Print the library's log lines of ``level`` and above."""
+    """Print the library's log lines of ``level`` and above, until the command ends."""
     handler = _LogLines()
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-    for package in ("retrieval", "index_store"):
-        logger = logging.getLogger(package)
-        logger.handlers, logger.propagate = [handler], False
+    for logger in LOGGERS:
+        logger.handlers = [handler]
         logger.setLevel(level)
+
+
+@contextmanager
+def _silent_log() -> Iterator[None]:
+    """Print no log lines of the library. Without a handler, Python would print its warnings on stderr."""
+    before = [(logger.handlers, logger.propagate, logger.level) for logger in LOGGERS]
+    for logger in LOGGERS:
+        logger.handlers, logger.propagate = [logging.NullHandler()], False
+    try:
+        yield
+    finally:
+        for logger, (handlers, propagate, level) in zip(LOGGERS, before, strict=True):
+            logger.handlers, logger.propagate = handlers, propagate
+            logger.setLevel(level)
 
 
 def work_offline(offline: bool) -> None:

@@ -3,7 +3,8 @@
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -30,9 +31,21 @@ class Counted(NamedTuple):
 
 IMAGES, QUERIES, STEPS = Counted("images", "image"), Counted("queries", "query"), Counted("steps", "step")
 
-
-STAGES = {"compute": "computing candidates", "copy": "copying", "search": "searching", "verify": "reading segments"}
-"""Words for people for the library's stages; other stages are shown under their own names."""
+STAGES = {
+    "compute": ("computing candidates", IMAGES),
+    "copy": ("copying", IMAGES),
+    "filling": ("filling", IMAGES),
+    "gallery": ("images of the gallery", IMAGES),
+    "images": ("images", IMAGES),
+    "indexing": ("indexing", IMAGES),
+    "pairs": ("pairs", Counted("pairs", "pair")),
+    "queries": ("queries", QUERIES),
+    "query": ("query images", IMAGES),
+    "search": ("searching", QUERIES),
+    "triplets": ("triplets", Counted("triplets", "triplet")),
+    "verify": ("reading segments", Counted("segments", "segment")),
+}
+"""By the stage of a progress: words for people, where no note says more, and the thing that is counted."""
 
 
 class ProgressBar:
@@ -45,23 +58,19 @@ class ProgressBar:
     def __init__(
         self,
         speaker: Speaker,
-        counted: Counted = STEPS,
         state: str = "working",
         bar: bool = True,
-        units: Mapping[str, Counted] | None = None,
     ) -> None:
         """Print nothing if the speaker is quiet; draw bars only if ``bar`` and stderr is a terminal.
 
         Args:
             speaker: prints the lines.
-            counted: the unit of progress.
             state: the line that is repeated until the first progress comes.
             bar: whether bars are wanted.
-            units: stages that count something else.
         """
         self.state = state
         self.is_drawn = bar and not speaker.quiet and sys.stderr.isatty()
-        self._speaker, self._counted, self._units = speaker, counted, units or {}
+        self._speaker = speaker
         self._rich = _new_bar() if self.is_drawn else None
         self._tasks: dict[str, TaskID] = {}
         self._stages: dict[str, tuple[float, int]] = {}  # by stage: when it began, and its last count
@@ -91,44 +100,37 @@ class ProgressBar:
 
     def show(self, progress: Progress) -> None:
         """Show how far a stage is."""
-        stage, done, total = progress.stage, progress.done, progress.total
+        done, total = progress.done, progress.total
+        words, counted = STAGES.get(progress.stage, (progress.stage, STEPS))
+        stage = progress.note or words
         began, before = self._stages.get(stage, (self._idle_since, 0))
         if done < before:  # the stage runs once more
             began = self._idle_since
         now = self._idle_since = time.monotonic()
         self._stages[stage] = began, done
-        speed = pace(done, now - began, self._units.get(stage, self._counted)) if done else ""
-        words = STAGES.get(stage, stage)
-        what = f"{words}, {progress.note}" if progress.note else words
+        speed = pace(done, now - began, counted) if done else ""
         if self._rich is not None:
-            self._draw(stage, what, done, total, began, speed)
+            self._draw(stage, done, total, began, speed)
             return
         left = f", about {clock(time_left(done, total, now - began))} left" if 0 < done < total else ""
-        self.state = f"{what}: {done}/{total}" + (f", {speed}{left}" if done else "")
+        self.state = f"{stage}: {done}/{total}" + (f", {speed}{left}" if done else "")
 
-    def _draw(self, stage: str, what: str, done: int, total: int, began: float, speed: str) -> None:
+    def _draw(self, stage: str, done: int, total: int, began: float, speed: str) -> None:
         assert self._rich is not None
         if stage not in self._tasks:
             self._rich.start()  # at the first stage: lines printed before stay above the bars
-            self._tasks[stage] = self._rich.add_task(what, total=total or None, began=began, speed=speed)
-        self._rich.update(
-            self._tasks[stage], completed=done, total=total or None, description=what, began=began, speed=speed
-        )
+            self._tasks[stage] = self._rich.add_task(stage, total=total or None, began=began, speed=speed)
+        self._rich.update(self._tasks[stage], completed=done, total=total or None, began=began, speed=speed)
 
-    def overall(self, stage: str, parts: int) -> OnProgress:
-        """Return an ``on_progress`` that shows ``parts`` stages of equal size as the one ``stage``."""
+    def overall(self, title: str, parts: int) -> OnProgress:
+        """Return an ``on_progress`` that shows ``parts`` stages of equal size, told apart by their notes, as one."""
         done_of: dict[str, int] = {}
 
         def show(progress: Progress) -> None:
-            done_of[progress.stage] = progress.done
-            self.show(Progress(stage, sum(done_of.values()), parts * progress.total))
+            done_of[progress.note] = progress.done
+            self.show(replace(progress, done=sum(done_of.values()), total=parts * progress.total, note=title))
 
         return show
-
-
-def as_task(show: OnProgress) -> Callable[[str, int, int], None]:
-    """Return ``show`` for library functions that still report (task, done, total)."""
-    return lambda task, done, total: show(Progress(task, done, total))
 
 
 class BuildProgress:
@@ -136,7 +138,7 @@ class BuildProgress:
 
     def __init__(self, speaker: Speaker, bar: bool = True, what: str = "indexing", note_model: bool = False) -> None:
         """Take the name of the work, and whether the choice of the model is worth a note to every user."""
-        self._bar = ProgressBar(speaker, IMAGES, "preparing", bar)
+        self._bar = ProgressBar(speaker, "preparing", bar)
         self._speaker, self._what, self._note_model = speaker, what, note_model
         self._committed: tuple[int, int] | None = None
         self._began = time.monotonic()
@@ -183,9 +185,7 @@ class BuildProgress:
             self._speaker.detail(f"model {model}")
 
     def _show_batch(self, event: "BuildEvent") -> None:
-        stage_of_pipeline = slowest(event.speeds) if len(event.speeds) > 1 else None
-        limit = f"{stage_of_pipeline} is slowest" if stage_of_pipeline and self._speaker.verbose else ""
-        self._bar.show(Progress(self._what, event.done, event.total, limit))
+        self._bar.show(Progress(self._what, event.done, event.total))
         left = time_left(event.done, event.total, time.monotonic() - self._began)
         if not self._bar.is_drawn and not self._is_begun and left >= LINE_SECONDS:
             self._speaker.say(self._bar.state)  # say at once how long a long build will take

@@ -148,9 +148,10 @@ def print_damages(place: str | Path, damages: "Sequence[Damage]", taken_out: "Re
     say(f"took out {count} of {counted(taken_out.items_before, 'image')}; compute them again with: {build}")
 
 
-def print_plan(plan: "BuildPlan") -> None:
-    """Print a dry run."""
-    print(f"{plan.index}: model {plan.model} ({plan.why}), modes {', '.join(plan.modes)}; nothing has been written")
+def print_plan(plan: "BuildPlan", chosen_here: bool) -> None:
+    """Print a dry run; ``chosen_here`` says that nobody named the model."""
+    why = f"{plan.why}; choose another with --model" if chosen_here else plan.why
+    print(f"{short_path(plan.index)}: model {plan.model} ({why}), modes {', '.join(plan.modes)}; nothing was written")
     counts = {
         "new": plan.new,
         "changed": plan.changed,

@@ -12,7 +12,7 @@ from cli.advice import sentence_of
 from cli.option_groups import EngineOptions, FormOptions, SearchOptions, Speech, expand_groups
 from cli.output import Form, note_sentences, print_results
 from cli.process import HELP, Speaker, run, say, stopping, work_offline
-from cli.progress import IMAGES, QUERIES, ProgressBar
+from cli.progress import ProgressBar
 from index_store.locate import find_index
 from retrieval.errors import DiffSimError, UsageError
 from retrieval.progress import Progress
@@ -71,7 +71,7 @@ def search(
 def _search(engine: "Engine", answers: "_Answers", mode: str | None, how: SearchOptions, speaker: Speaker) -> None:
     count = len(answers.queries)
     state = f"searching with {count} queries" if answers.are_several else "searching"
-    bar = ProgressBar(speaker, IMAGES, state, units={"search": QUERIES})
+    bar = ProgressBar(speaker, state)
     with stopping(answers.kept), bar:
         searches = engine.search_many(
             answers.images,

@@ -12,11 +12,11 @@ from cli.eval.loading import chosen_metrics, load_all
 from cli.option_groups import BenchmarkOptions, MetricOptions, Speech, decode_rules, expand_groups
 from cli.output import print_json
 from cli.process import stopping, work_offline
-from cli.progress import ProgressBar, as_task
+from cli.progress import ProgressBar
 from retrieval.metrics.base import MetricSettings
 
 if TYPE_CHECKING:
-    from retrieval.evaluation.measures import Measurement, Ranking
+    from retrieval.evaluation.measures import JudgedRanking, Measurement
 
 benches = typer.Typer()
 
@@ -42,12 +42,13 @@ def bench(
     names, place, settings = chosen_metrics(metric), bench_data.place(bench, source), how.settings()
     protocol, speaker, files = bench_data.protocol(settings.seed), speech.speaker(), out or []
     from retrieval.evaluation.report import as_markdown, check_report, to_dict, write_report
-    from retrieval.evaluation.runner import Run, check_vote, run_bench
+    from retrieval.evaluation.runner import Run, run_bench
+    from retrieval.metrics.ensemble import check_voters
 
     for file in files:
         check_report(file)  # before the work, not after it
     if ensemble:
-        check_vote(len(names))
+        check_voters(len(names))
     loaded = load_all(names, how, speaker, _published_settings(bench, settings))
     found: list[Measurement] = []
     with stopping(bench_data.kept), ProgressBar(speaker, bar=not no_progress) as bar:
@@ -57,7 +58,7 @@ def bench(
             rules=decode_rules(bench_data.alpha),
             cache=bench_data.cache,
             vote=ensemble,
-            progress=as_task(bar.show),
+            on_progress=bar.show,
             on_rankings=None if trec is None else _trec_writer(trec),
         )
         for measurement in run_bench(bench, place, work):
@@ -85,7 +86,7 @@ def _published_settings(bench: str, settings: MetricSettings) -> dict[str, dict[
 def _trec_writer(folder: Path) -> Any:
     """Return a function that writes rankings as files of trec_eval."""
 
-    def write(bench: str, metric: str, rankings: "Sequence[Ranking]", root: Path) -> None:
+    def write(bench: str, metric: str, rankings: "Sequence[JudgedRanking]", root: Path) -> None:
         from retrieval.evaluation.report import trec_qrels, trec_run
         from retrieval.files import write_text
 

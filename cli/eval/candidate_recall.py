@@ -14,7 +14,7 @@ from cli.option_groups import MetricOptions, Place, Speech, expand_groups
 from cli.output import print_json
 from cli.parsing import parse_numbers
 from cli.process import Speaker, work_offline
-from cli.progress import QUERIES, ProgressBar, as_task
+from cli.progress import ProgressBar
 from index_store.locate import is_index
 from index_store.remote.object_store import is_url
 from retrieval.errors import UsageError
@@ -50,7 +50,7 @@ def coarse_recall(
     work_offline(where.offline)
     counts, speaker = parse_numbers(candidates), speech.speaker()
     of_index = is_url(place) or is_index(Path(place))
-    with ProgressBar(speaker, QUERIES) as bar:
+    with ProgressBar(speaker) as bar:
         if of_index:
             if metric is not None or encoder is not None or weights:
                 raise UsageError(f"{place} is an index with its own model: leave --metric, --encoder, --weights out")
@@ -77,7 +77,7 @@ def _recall_of_index(
     from retrieval.search.engine import Engine
 
     engine = Engine.open(place, EngineSettings(where.device, offline=where.offline))
-    return index_recall(engine, counts, k, queries, seed, as_task(bar.overall("coarse recall", len(engine.modes))))
+    return index_recall(engine, counts, k, queries, seed, bar.overall("coarse recall", len(engine.modes)))
 
 
 def _recall_of_folder(
@@ -102,4 +102,4 @@ def _recall_of_folder(
     loaded = load_all([metric], how, speaker)
     name, _, home = encoder.partition("=")
     embedder = load_embedder(name, Path(home) if home else None, choose_device(how.device), how.offline)
-    return measure(folder, metric, embedder, counts, Run(metrics=loaded, progress=as_task(bar.show)), k)
+    return measure(folder, metric, embedder, counts, Run(metrics=loaded, on_progress=bar.show), k)

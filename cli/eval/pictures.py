@@ -11,14 +11,12 @@ from cli.eval import options as opt
 from cli.eval.loading import chosen_metrics, load_all
 from cli.option_groups import BenchmarkOptions, MetricOptions, Place, Speech, decode_rules, expand_groups
 from cli.parsing import parse_names, parse_numbers
-from cli.process import Speaker, stopping, work_offline
-from cli.progress import ProgressBar, as_task
-from retrieval.errors import UsageError
+from cli.process import stopping, work_offline
+from cli.progress import ProgressBar
 from retrieval.metrics.base import MetricSettings
 
 if TYPE_CHECKING:
     from retrieval.evaluation.measures import Measurement
-    from retrieval.metrics.aas import ExtractorMetric
 
 pictures = typer.Typer()
 SIMILARITY = MetricSettings().similarity
@@ -47,7 +45,7 @@ def figure(
     check_sheet(out)
     loaded = load_all(names, MetricOptions(**vars(where), weights=weights), speaker)
     with ProgressBar(speaker) as bar:
-        draw_figure(folder, query or [], out, Run(metrics=loaded, progress=as_task(bar.show)), k)
+        draw_figure(folder, query or [], out, Run(metrics=loaded, on_progress=bar.show), k)
     speaker.say(f"drew {out}")
 
 
@@ -77,6 +75,7 @@ def sweep(
     speaker, how = speech.speaker(), MetricOptions(**vars(where), weights=weights, similarity=similarity, seed=seed)
     from retrieval.drawing.heatmap import check_heatmap
     from retrieval.evaluation.report import check_report
+    from retrieval.evaluation.runner import Run
     from retrieval.evaluation.sweep import sweep as run_sweep
 
     check_heatmap(out)
@@ -86,23 +85,14 @@ def sweep(
     rows: list[tuple[str, list[Measurement]]] = []
     with stopping(bench_data.kept), ProgressBar(speaker) as bar:
         for size in sizes:
-            loaded = _load_sweepable(metric, replace(how, image_size=size), speaker)
-            found = run_sweep(bench, place, loaded, names, levels, protocol, rules, as_task(bar.show), cache)
+            loaded = load_all([metric], replace(how, image_size=size), speaker)
+            run = Run(loaded, protocol, rules, cache, on_progress=bar.show)
+            found = run_sweep(bench, place, metric, names, levels, run)
             ending = "" if size is None else f" {size} px"
             rows += [(layer + ending, [found[layer, step] for step in levels]) for layer in names]
     _draw_sweep(out, f"{metric}, {bench}: triplet accuracy, %", rows, levels)
     _print_sweep(metric, rows, levels, csv)
     speaker.say(f"drew {out}")
-
-
-def _load_sweepable(name: str, how: MetricOptions, speaker: Speaker) -> "ExtractorMetric":
-    """Load a metric that has layers and denoising steps."""
-    from retrieval.metrics.aas import ExtractorMetric
-
-    loaded = load_all([name], how, speaker)[name]
-    if not isinstance(loaded, ExtractorMetric):
-        raise UsageError(f"{name} has no layers and steps to sweep; diffsim-s, diffsim-c, diffsim-xl and dit have some")
-    return loaded
 
 
 def _draw_sweep(out: Path, title: str, rows: "list[tuple[str, list[Measurement]]]", levels: list[int]) -> None:

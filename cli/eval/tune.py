@@ -9,7 +9,7 @@ from cli.eval import options as opt
 from cli.option_groups import Place, Speech, expand_groups
 from cli.output import print_json
 from cli.process import work_offline
-from cli.progress import ProgressBar, as_task
+from cli.progress import ProgressBar
 
 tuning = typer.Typer()
 
@@ -50,7 +50,7 @@ def tune(
     embedder = load_embedder(name, Path(home) if home else None, choose_device(where.device), where.offline)
     assert isinstance(embedder, ViTEmbedder)
     with ProgressBar(speaker) as bar:
-        tuned = fit(embedder, train, held_out, out, settings, as_task(bar.show))
+        tuned = fit(embedder, train, held_out, out, settings, bar.show)
     if as_json:
         print_json(asdict(tuned))
     else:

@@ -1,1 +1,1 @@
-"""Devices: which one to use, its free memory, copies to it, and the dtype it scores in."""
+"""Devices: choose one, ask for its free memory, copy to and from it, and the dtype it scores in."""

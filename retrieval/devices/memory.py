@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from retrieval.devices.cgroups import memory_left
 from retrieval.errors import MemoryFullError
 
 if TYPE_CHECKING:
@@ -12,36 +12,38 @@ if TYPE_CHECKING:
 
 
 def available_memory(device: "torch.device | None" = None) -> int | None:
-    """Return the bytes that ``device`` (the CPU by default) can still give; None where the system does not say.
+    """Return the bytes that this process can still take on ``device`` (default: the CPU); None if the system hides it.
 
-    Of the machine's own memory, what caches hold counts as free.
+    Memory of file caches counts as free. Inside a container its limit counts too.
     """
+    import psutil
     import torch
 
     if device is not None and device.type == "cuda":
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, for its next use
-        return int(torch.cuda.mem_get_info(device)[0]) + kept
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch uses it again
+        return int(torch.cuda.mem_get_info(device)[0]) + cached
     try:
-        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
-    except OSError:
+        free = int(psutil.virtual_memory().available)
+    except (OSError, psutil.Error):  # a sandbox without /proc
         return None
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
+    granted = memory_left()
+    return free if granted is None else min(free, granted)
 
 
 def is_memory_full(error: RuntimeError) -> bool:
-    """Say whether torch could not get the memory that it needs, on whatever device."""
+    """Return whether torch could not allocate memory, on any device."""
     import torch
 
-    # A CPU's allocator has no type of its own.
+    # The CPU's allocator has no error type of its own.
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 @contextmanager
 def raising_memory_full(images: int, device: "torch.device") -> Iterator[None]:
-    """Say what helps where the memory of ``device`` does not hold ``images`` that are computed at a time.
+    """Turn a failed allocation of the work inside, on ``images`` at a time, into an error with a remedy.
 
     Raises:
-        MemoryFullError: torch could not get the memory that the work inside needs.
+        MemoryFullError: torch could not allocate memory on ``device``.
     """
     try:
         yield
@@ -50,21 +52,20 @@ def raising_memory_full(images: int, device: "torch.device") -> Iterator[None]:
             raise
         free = available_memory(device)
         left = "" if free is None else f" ({free / 1e9:.1f} GB are free)"
-        several = f"choose less than {images} with --batch-size"
-        advice = several if images > 1 else "choose a smaller --image-size, another --model or --device cpu"
-        raise MemoryFullError(
-            f"the memory of {device} does not hold {images} images computed at a time{left}; {advice}"
-        ) from error
+        message = f"the memory of {device} does not hold {images} images computed at a time{left}"
+        if images > 1:
+            raise MemoryFullError(message, advice="fewer-images-at-a-time", images=images) from error
+        raise MemoryFullError(message, advice="smaller-model") from error
 
 
 def resident_memory(device: "torch.device") -> int | None:
-    """Return the bytes that this process holds on ``device``; None where the system does not say."""
+    """Return the bytes that this process holds on ``device``; None if the system hides it."""
+    import psutil
     import torch
 
     if device.type == "cuda":
         return int(torch.cuda.memory_allocated(device))
     try:
-        lines = Path("/proc/self/status").read_text("ascii").splitlines()
-    except OSError:
+        return int(psutil.Process().memory_info().rss)
+    except (OSError, psutil.Error):
         return None
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmRSS:")), None)

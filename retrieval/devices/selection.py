@@ -1,4 +1,4 @@
-"""Devices and dtypes: one table, read when a model is loaded, nothing set at import."""
+"""Choose the device and the dtype of a model."""
 
 from typing import TYPE_CHECKING, Any, cast, get_args
 
@@ -8,15 +8,17 @@ from retrieval.types import DeviceName, DtypeName
 if TYPE_CHECKING:
     import torch
 
-# float16 on CUDA is what the published code ran; on the CPU it is slow, and on mps unproven.
+# The published code ran float16 on CUDA. It is slow on a CPU, and nobody has tried it here on mps.
 DEFAULT_DTYPES: dict[str, str] = {"cpu": "float32", "cuda": "float16", "mps": "float32"}
 
 
 def choose_device(name: str) -> "torch.device":
-    """Return the device called ``name``; ``auto`` takes cuda, then mps, then the CPU. ``cuda:1`` is the second GPU.
+    """Return the device called ``name``: ``auto``, ``cpu``, ``cuda``, ``mps``, or a numbered one such as ``cuda:1``.
+
+    ``auto`` takes the first of cuda, mps and cpu that the machine has.
 
     Raises:
-        UsageError: an unknown name, or a device that this machine lacks.
+        UsageError: an unknown name, or a device that this machine does not have.
     """
     import torch
 
@@ -32,7 +34,7 @@ def choose_device(name: str) -> "torch.device":
         return torch.device(next(d for d in ("cuda", "mps", "cpu") if has[d]))
     if not has[kind]:
         found = f"torch {torch.__version__} finds none on this machine"
-        raise UsageError(f"device '{name}' was asked for, but {found}; use --device cpu, or auto")
+        raise UsageError(f"device '{name}' was asked for, but {found}", advice="use-cpu")
     if colon and int(number) >= has[kind]:
         there = ", ".join(f"{kind}:{n}" for n in range(has[kind]))
         raise UsageError(f"device '{name}' was asked for, but torch {torch.__version__} finds only {there}")
@@ -40,7 +42,7 @@ def choose_device(name: str) -> "torch.device":
 
 
 def choose_dtype(name: str, device: "torch.device") -> "torch.dtype":
-    """Return the dtype of a model's arithmetic; ``auto`` is the device's entry in :data:`DEFAULT_DTYPES`."""
+    """Return the dtype called ``name``; ``auto`` is the device's entry in :data:`DEFAULT_DTYPES`."""
     import torch
 
     if name not in get_args(DtypeName):
@@ -51,10 +53,13 @@ def choose_dtype(name: str, device: "torch.device") -> "torch.dtype":
 
 
 def place_model(model: Any, device: "torch.device", dtype: "torch.dtype") -> Any:
-    """Move a convolutional network to ``device``, laid out as its ``dtype`` runs fastest there.
+    """Move a convolutional network to ``device``, in the memory layout that is fastest for ``dtype``.
 
-    16 bits are multiplied channels last: SD 1.5 in bfloat16 on a CPU with AMX takes 6.9 s an image instead of 10.4 s.
-    In float32 that layout costs a tenth (27.1 s instead of 24.2 s).
+    That is channels last for 16 bits, and contiguous for float32. Seconds for an image with SD 1.5 on a CPU with AMX:
+
+        dtype       contiguous   channels last
+        bfloat16    10.4         6.9
+        float32     24.2         27.1
     """
     import torch
 
@@ -64,13 +69,13 @@ def place_model(model: Any, device: "torch.device", dtype: "torch.dtype") -> Any
 
 
 def has_fast_bfloat16() -> bool:
-    """Say whether this machine's CPU multiplies bfloat16 in hardware."""
+    """Return whether this machine's CPU multiplies bfloat16 matrices in hardware (AMX)."""
     import torch
 
     return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
 
 
 def dtype_name(dtype: "torch.dtype") -> DtypeName:
-    """Return the word for ``dtype``."""
+    """Return the name of ``dtype``, such as ``float16``."""
     name = str(dtype).removeprefix("torch.")
     return cast(DtypeName, name)

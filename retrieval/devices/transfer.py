@@ -1,9 +1,9 @@
-"""Copies between this machine's memory and a GPU's, beside what the GPU computes; on a CPU nothing is copied.
+"""Copies between host memory and a GPU that run beside kernels; on a CPU nothing is copied.
 
-A copy runs beside kernels only from or into page-locked ("pinned") memory and on a stream of its own; otherwise it
-waits until the GPU has done all that it was given, and the thread that asked waits with it. Each direction has one
-stream a GPU. Order is kept by events: copies down wait for what made the tensor, and whoever uses a tensor that came
-up waits for its copy, on the GPU, without stopping a thread.
+A copy runs beside kernels only between page-locked ("pinned") memory and the GPU, on a stream of its own. Otherwise the
+copy, and the thread that asked for it, wait for all earlier work of the GPU. Each GPU has one stream for each
+direction. Events keep the order on the GPU without stopping a thread: a copy down waits for the kernels that compute
+its tensor, and kernels wait for the copy up of a tensor that they read.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,42 +17,42 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Fetched = Callable[[], NDArray[Any]]
-"""Waits for a copy, and returns it."""
+"""Wait for a copy and return it."""
 
 
 @dataclass(frozen=True)
 class Upload:
-    """Tensors on their way to a device; :meth:`tensors` says when they may be used."""
+    """Tensors on their way to a device; :meth:`tensors` makes them safe to use."""
 
     _tensors: Mapping[str, Tensor]
-    _copied: Any = None  # a CUDA event; None: there is nothing to wait for
+    _copied: Any = None  # the CUDA event of the copies; None: nothing to wait for
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return them for use by this thread: what its current stream is given from now on waits for the copies.
+        """Return the tensors; later work of the calling thread's current stream waits for the copies.
 
-        To be called by the thread that uses the tensors, as late as possible; the thread itself does not wait.
+        Call this in the thread that uses the tensors, as late as possible. The thread itself does not wait.
         """
         if self._copied is not None:
             for tensor in self._tensors.values():
                 user = torch.cuda.current_stream(tensor.device)
                 user.wait_event(self._copied)
-                # Their memory belongs to the copying stream: without this it could be written to again, by a later
-                # upload, as soon as the last reference is gone, while kernels of `user` still read it.
+                # The memory belongs to the copying stream. Without this, a later upload could overwrite it once the
+                # last reference is gone, while kernels of `user` still read it.
                 tensor.record_stream(user)
         return dict(self._tensors)
 
 
 def begin_upload(arrays: Mapping[str, NDArray[Any]], device: torch.device) -> Upload:
-    """Begin to copy ``arrays`` to ``device``, beside whatever it computes; may be called in any thread.
+    """Begin to copy ``arrays`` to ``device`` while it computes; any thread may call this.
 
-    The arrays may be changed or freed as soon as this returns, but not on a CPU: there the tensors are the arrays'
-    own memory.
+    The arrays may be changed or freed as soon as this returns. The exception is a CPU, where the tensors share the
+    arrays' memory.
     """
     if device.type != "cuda":
         return Upload({name: torch.from_numpy(array).to(device) for name, array in arrays.items()})
     copies = _stream("up", device)
     with torch.cuda.stream(copies):
-        # A pinned block that is no longer referred to stays taken until the copies that were begun from it are done.
+        # torch reuses a pinned block only after the copies from it are done, even if no reference is left.
         tensors = {
             name: torch.from_numpy(array).pin_memory().to(copies.device, non_blocking=True)
             for name, array in arrays.items()
@@ -61,24 +61,24 @@ def begin_upload(arrays: Mapping[str, NDArray[Any]], device: torch.device) -> Up
 
 
 def upload(arrays: Mapping[str, NDArray[Any]], device: torch.device) -> dict[str, Tensor]:
-    """Copy ``arrays`` to ``device`` for use by this thread; see :func:`begin_upload` and :meth:`Upload.tensors`."""
+    """Copy ``arrays`` to ``device`` for the calling thread; see :func:`begin_upload` and :meth:`Upload.tensors`."""
     return begin_upload(arrays, device).tensors()
 
 
 def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
-    """Copy one array to ``device`` for use by this thread; see :func:`upload`."""
+    """Copy one array to ``device`` for the calling thread; see :func:`upload`."""
     return upload({"": array}, device)[""]
 
 
 def fetch(tensor: Tensor) -> Fetched:
-    """Begin to copy ``tensor`` into this machine's memory, and return what waits for it; any thread may call that.
+    """Begin to copy ``tensor`` to host memory and return a function that waits for the copy, in any thread.
 
-    To be called by the thread whose current stream makes the tensor. On a CPU the array is the tensor's own memory.
+    Call this in the thread whose current stream computes the tensor. On a CPU the array shares the tensor's memory.
     """
     if tensor.device.type != "cuda":
         array: NDArray[Any] = tensor.cpu().numpy()
         return lambda: array
-    # Made contiguous where it is computed, so that the copying stream does nothing but copy.
+    # The computing stream makes the tensor contiguous, so that the copying stream only copies.
     source = tensor.contiguous()
     copies = _stream("down", source.device)
     copies.wait_stream(torch.cuda.current_stream(source.device))
@@ -86,7 +86,7 @@ def fetch(tensor: Tensor) -> Fetched:
         target = torch.empty(source.shape, dtype=source.dtype, pin_memory=True)
         target.copy_(source, non_blocking=True)
         copied = copies.record_event()
-    # Its memory belongs to the computing stream, which must not use it again before the copy has read it.
+    # The memory belongs to the computing stream, which must not reuse it before the copy has read it.
     source.record_stream(copies)
 
     def wait() -> NDArray[Any]:
@@ -98,10 +98,10 @@ def fetch(tensor: Tensor) -> Fetched:
 
 
 class DeviceClock:
-    """How long a device takes for what it is given by this thread between the making of the clock and its stop.
+    """Measures how long a device takes for the work that this thread launches between the clock's start and stop.
 
-    A GPU works on what it was given later: it notes itself when it begins and ends. So two batches that were given one
-    behind the other are not counted twice; gaps in which it waits for this thread belong to the batch.
+    A GPU runs its work later than the thread launches it, so the GPU itself records the times. Two batches launched one
+    after the other are not counted twice; a batch includes gaps in which the GPU waits for this thread.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -116,11 +116,11 @@ class DeviceClock:
         return torch.cuda.current_stream(self._device).record_event(untyped(enable_timing=True))
 
     def stop(self) -> None:
-        """Note that all has been given."""
+        """Record the end, after all work is launched."""
         self._end = self._note()
 
     def seconds(self) -> float:
-        """Wait until the device has done it, and return how long it took."""
+        """Wait until the device has finished, and return the time that it took."""
         if self._device.type != "cuda":
             return float(self._end - self._begin)
         self._end.synchronize()
@@ -131,8 +131,10 @@ def _stream(direction: Literal["up", "down"], device: torch.device) -> Any:
     return _stream_of(direction, torch.cuda.current_device() if device.index is None else device.index)
 
 
+# The cache lives as long as the process, like the CUDA context itself. torch keeps free memory by stream, so streams
+# that belonged to an engine or a build would each hold memory that the others could not use.
 @cache
 def _stream_of(direction: Literal["up", "down"], index: int) -> Any:
-    # Two threads that come first at once may make two streams; each upload's and fetch's order is its own event's.
+    # Two threads that come first at once may make two streams. That is safe: every copy has an event of its own.
     untyped: Any = torch.cuda.Stream
     return untyped(torch.device("cuda", index))

@@ -1,4 +1,4 @@
-"""The rows and cells of a contact sheet, and a cache of their thumbnails."""
+"""The rows and cells of a contact sheet, and their thumbnails."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from retrieval.images.decoding import DecodeRules, read_image, to_rgb
 
 @dataclass(frozen=True)
 class SheetCell:
-    """One picture of a sheet: an image, or the path of one (opened only when the sheet is made).
+    """One picture of a sheet: an image, or the path of one that is opened when the sheet is drawn.
 
-    ``caption`` is what matters about it, such as its score; ``note`` is small print, such as its name.
+    ``caption`` is the main text, such as the score; ``note`` is small print, such as the file's name.
     """
 
     image: Image.Image | Path | None
@@ -24,7 +24,7 @@ class SheetCell:
 
 @dataclass(frozen=True)
 class SheetRow:
-    """A query and its neighbours, the best first, under a ``title`` such as the kind of similarity."""
+    """A query and its neighbours, the best first, under a ``title`` such as the mode."""
 
     title: str
     query: SheetCell
@@ -32,14 +32,14 @@ class SheetRow:
 
 
 class Thumbnails:
-    """Pictures fitted into a square of ``side`` pixels; the same one is read only once in a sheet."""
+    """Pictures that fit into a square of ``side`` pixels; each is read once for a sheet."""
 
     def __init__(self, side: int) -> None:
         self.side = side
         self._made: dict[Path | int, Image.Image | None] = {}
 
     def of(self, source: Image.Image | Path | None) -> Image.Image | None:
-        """Return ``source`` upright, as RGB on white, its longer side ``side``; None if it can't be read."""
+        """Return ``source`` upright, RGB on white, with ``side`` as its longer side; None if it can't be read."""
         key = source if isinstance(source, Path) else id(source)
         if key not in self._made:
             self._made[key] = self._make(source)
@@ -53,7 +53,7 @@ class Thumbnails:
                 image = to_rgb(source, "white")
             else:
                 image, _ = read_image(source, DecodeRules(draft=self.side))
-        except (ImageError, OSError, ValueError, MemoryError):  # the sheet shows the others
+        except (ImageError, OSError, ValueError, MemoryError):  # the sheet shows the other pictures
             return None
         image.thumbnail((self.side, self.side), Image.Resampling.LANCZOS)
         return ImageOps.contain(image, (self.side, self.side), Image.Resampling.BICUBIC)

@@ -1,4 +1,4 @@
-"""Contact sheets of search results: one picture (PNG, JPEG, WebP) or one HTML file, whichever is asked for."""
+"""Draw a contact sheet of search results as one picture."""
 
 from collections.abc import Sequence
 
@@ -15,9 +15,12 @@ _MOST_COLUMNS, _MARGIN, _GAP, _ASIDE = 10, 28, 14, 44
 
 
 def contact_sheet(rows: Sequence[SheetRow], heading: str = "", cell: int = 176) -> Image.Image:
-    """Draw ``rows`` as an RGB picture; every image is fitted into a square of ``cell`` pixels.
+    """Draw ``rows`` as an RGB picture; every image fits into a square of ``cell`` pixels.
 
-    The query stands apart at the left. More than 10 neighbours go on in further lines of 8 to 10.
+    The query stands apart on the left. More than 10 neighbours continue in lines of 8 to 10.
+
+    Raises:
+        UsageError: cells below 32 pixels.
     """
     if cell < 32:
         raise UsageError(f"a cell of a contact sheet is at least 32 pixels wide, not {cell}")
@@ -25,7 +28,7 @@ def contact_sheet(rows: Sequence[SheetRow], heading: str = "", cell: int = 176) 
 
 
 class _Sheet:
-    """The measures of one contact sheet, and the pencil that draws it."""
+    """The layout of one contact sheet, and the picture that it draws on."""
 
     def __init__(self, rows: Sequence[SheetRow], heading: str, cell: int) -> None:
         self.rows, self.heading, self.cell, self.thumbnails = rows, printable(heading), cell, Thumbnails(cell)
@@ -33,9 +36,9 @@ class _Sheet:
             own_font(max(9, round(cell * share))) for share in (0.085, 0.064, 0.115, 0.15)
         )
         self.columns = _columns([len(row.neighbours) for row in rows])
-        self.first = _MARGIN + cell + _ASIDE  # where the neighbours begin
+        self.first = _MARGIN + cell + _ASIDE  # where the neighbours start
         self.line = cell + round(0.32 * cell)
-        self.above = round(0.24 * cell)  # the title's share of a row
+        self.above = round(0.24 * cell)  # the height of a row's title
         self.top = _MARGIN + (round(0.28 * cell) if heading else 0)
 
     def _lines(self, row: SheetRow) -> int:
@@ -89,33 +92,33 @@ class _Sheet:
         self._write(x, below + round(0.115 * side), printable(cell.note), self.small, _GREY, side)
 
     def _write(
-        self, x: float, y: float, text: str, font: Font, fill: tuple[int, int, int], room: float, right: bool = False
+        self, x: float, y: float, text: str, font: Font, fill: tuple[int, int, int], width: float, right: bool = False
     ) -> int:
-        # Returns the width taken; text of any length and any script must fit without an error.
+        # Returns the width of the text, which is shortened to fit; every script must be drawn without an error.
         text, font = drawable(text, font)
-        text = _shortened(text, font, room)
+        text = _shortened(text, font, width)
         taken = font.getlength(text)
-        self.pencil.text((x + (room - taken if right else 0), y), text, font=font, fill=fill)
+        self.pencil.text((x + (width - taken if right else 0), y), text, font=font, fill=fill)
         return round(taken)
 
 
 def _columns(counts: Sequence[int]) -> int:
-    """Return how many pictures go side by side: all of up to 10, else what leaves the least space empty."""
+    """Return the pictures in a line: all if there are up to 10, else the number that leaves the fewest gaps."""
     most = max(counts, default=0)
     if most <= _MOST_COLUMNS:
         return max(most, 1)
     return min((10, 9, 8), key=lambda columns: sum(-count % columns for count in counts))
 
 
-def _shortened(text: str, font: Font, room: float) -> str:
-    """Leave out the middle of ``text``, as little of it as makes it fit ``room`` pixels."""
+def _shortened(text: str, font: Font, width: float) -> str:
+    """Leave out the middle of ``text``, just enough to fit into ``width`` pixels."""
     text = text if len(text) <= 512 else f"{text[:256]}{text[-256:]}"
-    if font.getlength(text) <= room:
+    if font.getlength(text) <= width:
         return text
-    low, high = 0, len(text)  # ``low`` characters are known to fit, ``high`` are not
+    low, high = 0, len(text)  # ``low`` characters fit, and ``high`` do not
     while high - low > 1:
         keep = (low + high) // 2
-        fits = font.getlength(_without_middle(text, keep)) <= room
+        fits = font.getlength(_without_middle(text, keep)) <= width
         low, high = (keep, high) if fits else (low, keep)
     return _without_middle(text, low) if low else ""
 

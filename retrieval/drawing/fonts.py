@@ -1,4 +1,7 @@
-"""Letters for pictures: Pillow's own font, and one of this machine's for what that has no shape for (it is ASCII)."""
+"""Fonts for pictures: Pillow's own, which is ASCII only, and the machine's fonts for other letters.
+
+The caches belong to the process: a loaded font never changes, and both caches have a size.
+"""
 
 import unicodedata
 from functools import lru_cache
@@ -7,7 +10,7 @@ from PIL import ImageFont
 
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
-# Common on Linux, macOS and Windows, in this order; Pillow looks for them where each system keeps its fonts.
+# Common fonts of Linux, macOS and Windows, in this order; Pillow looks where each system keeps its fonts.
 _NAMES = (
     "DejaVuSans.ttf",
     "NotoSans-Regular.ttf",
@@ -18,7 +21,7 @@ _NAMES = (
     "NotoSansCJK-Regular.ttc",
     "msyh.ttc",
 )
-_NO_LETTER = "\U0010fffe"  # no font has a shape for it: what is drawn instead is what it draws for all that it lacks
+_NO_LETTER = "\U0010fffe"  # no font has this letter, so a font draws its shape for missing letters
 
 
 @lru_cache(maxsize=16)
@@ -28,9 +31,9 @@ def own_font(size: int) -> Font:
 
 
 def drawable(text: str, font: Font) -> tuple[str, Font]:
-    """Return ``text`` and a font that has its letters: ``font``, or one of this machine's of the same size.
+    """Return ``text`` and a font that has its letters: ``font``, or one of the machine's fonts of the same size.
 
-    Where none has them all, letters lose their accents as far as that helps.
+    If no font of the machine is found, the accents of letters are dropped.
     """
     if text.isascii() or not isinstance(font, ImageFont.FreeTypeFont):
         return text, font
@@ -48,10 +51,10 @@ def drawable(text: str, font: Font) -> tuple[str, Font]:
 def _named(name: str, size: int) -> ImageFont.FreeTypeFont | None:
     try:
         return ImageFont.truetype(name, size)
-    except OSError:  # this machine has none of that name
+    except OSError:  # this machine has no font of that name
         return None
 
 
 def _has(font: ImageFont.FreeTypeFont, text: str) -> bool:
-    lacking = bytes(font.getmask(_NO_LETTER))
-    return all(bytes(font.getmask(letter)) != lacking for letter in set(text) if letter > "~")
+    missing = bytes(font.getmask(_NO_LETTER))
+    return all(bytes(font.getmask(letter)) != missing for letter in set(text) if letter > "~")

@@ -1,4 +1,4 @@
-"""Heat maps, drawn with Pillow: numbers in cells, coloured from pale to dark."""
+"""Draw heat maps with Pillow: numbers in cells, coloured from pale to dark."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +16,9 @@ _INK, _WHITE = (26, 29, 38), (255, 255, 255)
 def draw_heatmap(
     values: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequence[str], title: str, by_row: bool = False
 ) -> Image.Image:
-    """Return an RGB picture of ``values[row][column]`` in percent; the best cell is framed.
+    """Return an RGB picture of ``values[row][column]`` (0 to 1) in percent; the best cell has a frame.
 
-    With ``by_row`` every row has a scale, and a best cell, of its own: for rows that measure different things.
+    With ``by_row``, each row has its own scale and best cell, for rows that measure different things.
     """
     font, large = ImageFont.load_default(size=15), ImageFont.load_default(size=18)
     left = round(max(font.getlength(name) for name in rows)) + 2 * _MARGIN
@@ -51,12 +51,12 @@ def _draw_cell(pencil: ImageDraw.ImageDraw, at: tuple[int, int], value: float, l
 
 
 def _broken(name: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
-    """Break a name that is wider than its column at the hyphen nearest to its middle."""
-    hyphens = [place for place, letter in enumerate(name) if letter == "-"]
+    """Break a name that is wider than its column at the hyphen nearest to the middle."""
+    hyphens = [index for index, letter in enumerate(name) if letter == "-"]
     if font.getlength(name) <= _CELL - 8 or not hyphens:
         return name
-    place = min(hyphens, key=lambda place: abs(place - len(name) / 2))
-    return f"{name[: place + 1]}\n{name[place + 1 :]}"
+    nearest = min(hyphens, key=lambda index: abs(index - len(name) / 2))
+    return f"{name[: nearest + 1]}\n{name[nearest + 1 :]}"
 
 
 def write_heatmap(path: Path, picture: Image.Image) -> None:
@@ -75,7 +75,7 @@ def write_heatmap(path: Path, picture: Image.Image) -> None:
 
 
 def check_heatmap(path: Path) -> None:
-    """Raise, before any work, what :func:`write_heatmap` would raise after it."""
+    """Raise the errors of :func:`write_heatmap` before the work that measures."""
     if path.suffix.lower() != ".png":
         raise UsageError(f"{path.name}: a heat map's name must end in .png")
     check_writable(path)

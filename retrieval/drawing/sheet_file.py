@@ -11,7 +11,7 @@ from retrieval.drawing.contact_sheet import contact_sheet
 from retrieval.errors import UsageError
 from retrieval.files import check_writable, write_bytes
 
-# The format by suffix, and the longest side in pixels that it can hold.
+# The format by suffix, and its longest possible side in pixels.
 _PICTURES = {".png": ("PNG", 2**31), ".jpg": ("JPEG", 65535), ".jpeg": ("JPEG", 65535), ".webp": ("WEBP", 16383)}
 _PAGES = (".html", ".htm")
 _ACCEPTED = ", ".join((*_PICTURES, *_PAGES))
@@ -20,8 +20,11 @@ _ACCEPTED = ", ".join((*_PICTURES, *_PAGES))
 def write_sheet(path: Path, rows: Sequence[SheetRow], heading: str = "") -> None:
     """Write ``rows`` as ``path``: a picture for .png, .jpg, .jpeg and .webp, a page for .html and .htm.
 
-    The folder is made if need be, and an older file is replaced only by a complete new one. Raises
-    UsageError for another suffix, DiffSimError if the file can't be written.
+    The folder is made if it does not exist. An older file is replaced only by a complete new one.
+
+    Raises:
+        UsageError: another suffix, or a picture that is too large for its format.
+        DiffSimError: the file can't be written.
     """
     check_sheet(path)
     if path.suffix.lower() in _PAGES:
@@ -34,7 +37,7 @@ def write_sheet(path: Path, rows: Sequence[SheetRow], heading: str = "") -> None
 
 
 def check_sheet(path: Path) -> None:
-    """Raise, before any work, what :func:`write_sheet` would raise after it."""
+    """Raise the errors of :func:`write_sheet` before the work that fills the sheet."""
     if path.suffix.lower() not in (*_PAGES, *_PICTURES):
         raise UsageError(f"a sheet can't be written as {path.name!r}: its name must end in one of {_ACCEPTED}")
     check_writable(path)

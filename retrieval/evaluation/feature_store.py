@@ -1,13 +1,13 @@
-"""Features of a benchmark's images: each is encoded once a role, and kept in memory and, if wanted, on disk.
+"""The features of a benchmark's images: each image is encoded once for each role, and kept in memory or on disk.
 
-With a folder to keep them in, a run that was stopped goes on where it was: features are found by the content of the
-image and by the metric's fingerprint, so nothing stale is ever used.
+With a folder, a run that was stopped continues where it was. Features are found by the image's content and the metric's
+fingerprint, so stale ones are never used.
 """
 
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -18,18 +18,12 @@ from retrieval.files import write_bytes
 from retrieval.images.decoding import DecodeRules, read_image
 from retrieval.metrics.base import Features, Metric
 from retrieval.metrics.features import join, select
+from retrieval.progress import OnProgress, Progress, ignore_progress
 from retrieval.types import Role
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
-
-
-def silent(task: str, done: int, total: int) -> None:
-    """Show no progress."""
 
 
 class FeatureStore:
-    """The features of images by path and role; in memory, or in a folder and read when they are asked for."""
+    """The features of images by path and role, in memory or in the files of a folder."""
 
     def __init__(self, metric: Metric, rules: DecodeRules, cache: Path | None = None) -> None:
         """Encode with ``metric``; ``cache`` is a folder that outlives the run."""
@@ -41,12 +35,12 @@ class FeatureStore:
     def _role(self, role: Role) -> Role:
         return "gallery" if self.metric.one_role else role
 
-    def encode(self, paths: Sequence[Path], role: Role, progress: Progress = silent) -> None:
-        """Make sure that the features of ``paths`` are there.
+    def encode(self, paths: Sequence[Path], role: Role, on_progress: OnProgress = ignore_progress) -> None:
+        """Encode those of ``paths`` whose features are not there yet.
 
         Raises:
-            ImageError: one of them is no usable image; a benchmark without it would be another one.
-            NoSpaceError: memory would not hold them all; the message says how to keep them on disk.
+            ImageError: an image can't be decoded; a benchmark without it would be another benchmark.
+            NoSpaceError: memory, or the disk, would not hold the features.
         """
         role = self._role(role)
         missing = [path for path in dict.fromkeys(paths) if (role, path) not in self._kept]
@@ -55,7 +49,7 @@ class FeatureStore:
             self._encode_batch(batch, role)
             if start == 0 and self._folder is None:
                 _check_memory(self.bytes_of(batch[0], role) * len(missing))
-            progress("images", start + len(batch), len(missing))
+            on_progress(Progress("images", start + len(batch), len(missing)))
 
     def _encode_batch(self, paths: Sequence[Path], role: Role) -> None:
         fresh: list[tuple[Path, str, Image.Image]] = []
@@ -70,7 +64,7 @@ class FeatureStore:
             self.put(path, role, select(features, slice(row, row + 1)), sha256)
 
     def recall(self, path: Path, sha256: str, role: Role) -> bool:
-        """Say whether the features of an image are there already, in memory or by its content in the folder."""
+        """Return whether the features of an image are in memory, or in the folder under its content."""
         role = self._role(role)
         file = self._file(sha256, role)
         if file is not None and file.is_file():
@@ -78,7 +72,7 @@ class FeatureStore:
         return (role, path) in self._kept
 
     def put(self, path: Path, role: Role, features: Features, sha256: str) -> None:
-        """Keep the features of one image, of this content."""
+        """Keep the features of one image; ``sha256`` identifies its content."""
         role = self._role(role)
         file = self._file(sha256, role)
         if file is None:
@@ -88,7 +82,7 @@ class FeatureStore:
             self._kept[role, path] = file
 
     def forget(self) -> None:
-        """Drop all features, also those in the folder."""
+        """Delete all features, also the files in the folder."""
         self._kept.clear()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -102,7 +96,7 @@ class FeatureStore:
         return join([_load(one) if isinstance(one, Path) else one for one in kept])
 
     def bytes_of(self, path: Path, role: Role) -> int:
-        """Return how much memory the features of one encoded image take."""
+        """Return the bytes that the features of one encoded image take in memory."""
         return sum(tensor.numel() * tensor.element_size() for tensor in self.get([path], role).values())
 
 
@@ -110,14 +104,14 @@ def _check_memory(needed: int) -> None:
     free = available_memory()
     if free is not None and needed > 0.9 * free:
         raise NoSpaceError(
-            f"the features need about {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free; "
-            "keep them on disk instead, with --cache FOLDER"
+            f"the features need about {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free",
+            advice="keep-features-on-disk",
         )
 
 
 def _fingerprint(metric: Metric, rules: DecodeRules) -> str:
-    told = json.dumps([metric.fingerprint(), rules.fingerprint()], sort_keys=True)
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
+    settings = json.dumps([metric.fingerprint(), rules.fingerprint()], sort_keys=True)
+    return hashlib.sha256(settings.encode()).hexdigest()[:16]
 
 
 def _load(file: Path) -> Features:

@@ -1,4 +1,4 @@
-"""The paper's retrieval figures: a query, and its nearest images by each metric, one metric a row."""
+"""The paper's retrieval figures: a query and its nearest images, with a row for each metric."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,10 +13,10 @@ from retrieval.metrics.registry import METRICS
 
 
 def draw_figure(folder: Path, queries: Sequence[Path], out: Path, run: Run, k: int = 4) -> None:
-    """Draw the ``k`` nearest images of every query among those below ``folder`` (never the query's own file).
+    """Draw the ``k`` images below ``folder`` nearest to each query, without the query's own file.
 
     Raises:
-        UsageError: no images there, or an ``out`` that no sheet can have.
+        UsageError: fewer than two images, a missing query, or an ``out`` that can't be a sheet.
     """
     items = list(find_images([folder]).files)
     if len(items) < 2:
@@ -31,8 +31,8 @@ def draw_figure(folder: Path, queries: Sequence[Path], out: Path, run: Run, k: i
     rows = [
         SheetRow(
             title=f"{name}: {METRICS[name].title}" if name in METRICS else name,
-            query=SheetCell(query, "query", _short(query)),
-            neighbours=[SheetCell(path, f"{score:.3f}", _short(path)) for path, score in found[name][query]],
+            query=SheetCell(query, "query", _parent_and_name(query)),
+            neighbours=[SheetCell(path, f"{score:.3f}", _parent_and_name(path)) for path, score in found[name][query]],
         )
         for query in asked
         for name in run.metrics
@@ -45,8 +45,8 @@ def _nearest(
     name: str, queries: Sequence[Path], items: Sequence[Path], run: Run, k: int
 ) -> dict[Path, list[tuple[Path, float]]]:
     store = run.store(name)
-    store.encode(items, "gallery", run.shown("figure", name))
-    store.encode(queries, "query", run.shown("figure", name))
+    store.encode(items, "gallery", run.listener("figure", name))
+    store.encode(queries, "query", run.listener("figure", name))
     gallery, metric = store.get(items, "gallery"), store.metric
     found = {}
     for query in queries:
@@ -61,9 +61,9 @@ def _nearest(
 
 
 def _spread(items: Sequence[Path], count: int = 3) -> list[Path]:
-    """Return a few images, evenly spread over the sorted list."""
+    """Return ``count`` images, evenly spread over the sorted list."""
     return [items[(2 * i + 1) * len(items) // (2 * count)] for i in range(min(count, len(items)))]
 
 
-def _short(path: Path) -> str:
+def _parent_and_name(path: Path) -> str:
     return "/".join(path.parts[-2:])

@@ -1,4 +1,4 @@
-"""Write measurements: CSV and JSON with everything, Markdown for people, TREC files for other tools."""
+"""Write measurements as CSV, JSON, Markdown tables, and TREC files for other tools."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ from urllib.parse import quote
 from retrieval.errors import UsageError
 from retrieval.evaluation.benchmarks.published import COLUMNS, PUBLISHED
 from retrieval.evaluation.benchmarks.table import BENCHES
-from retrieval.evaluation.measures import Measurement, Ranking
+from retrieval.evaluation.measures import JudgedRanking, Measurement
 from retrieval.files import check_writable, write_text
 from retrieval.metrics.registry import METRICS
 from retrieval.version import CREATED_BY
@@ -34,14 +34,14 @@ def write_report(path: Path, measurements: Sequence[Measurement]) -> None:
 
 
 def check_report(path: Path) -> None:
-    """Raise, before any work, what :func:`write_report` would raise after it."""
+    """Raise the errors of :func:`write_report` before the work that measures."""
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"{path.name}: a report's name must end in one of {', '.join(SUFFIXES)}")
     check_writable(path)
 
 
 def as_csv(measurements: Sequence[Measurement]) -> str:
-    """Return one row a measurement, with a header."""
+    """Return a header and a row for each measurement."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, [field.name for field in fields(Measurement)], lineterminator="\n")
     writer.writeheader()
@@ -55,24 +55,24 @@ def as_json(measurements: Sequence[Measurement]) -> str:
 
 
 def to_dict(measurements: Sequence[Measurement]) -> dict[str, Any]:
-    """Return plain values for :func:`as_json`."""
+    """Return the JSON values of :func:`as_json`."""
     return {"schema": SCHEMA, "created_by": CREATED_BY, "measurements": [asdict(m) for m in measurements]}
 
 
 def read_report(path: Path) -> list[Measurement]:
-    """Read what :func:`as_json` wrote.
+    """Read a report that :func:`as_json` wrote.
 
     Raises:
-        UsageError: no such file, or no report.
+        UsageError: a missing file, or one that is not such a report.
     """
     try:
         return [Measurement(**row) for row in json.loads(path.read_text("utf-8"))["measurements"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} is no JSON report of diffsim-eval bench --out: {error}") from error
+        raise UsageError(f"{path} is not a JSON report of a benchmark ({error})", advice="write-report") from error
 
 
 def as_markdown(measurements: Sequence[Measurement]) -> str:
-    """Return a table: a row for each benchmark, part and measure, a column a metric; shares in percent."""
+    """Return a table with a row for each benchmark, part and measure, and a column for each metric; percent."""
     metrics = list(dict.fromkeys(m.metric for m in measurements))
     rows = list(dict.fromkeys((m.bench, m.part, m.measure, m.count) for m in measurements))
     cells = {(m.bench, m.part, m.measure, m.count, m.metric): m for m in measurements}
@@ -95,7 +95,7 @@ def _cell(measurement: Measurement | None) -> str:
 
 
 def beside_published(measurements: Sequence[Measurement]) -> str:
-    """Return the paper's table as Markdown, with what was measured beside each number: ``97.40 / 97.15``."""
+    """Return the paper's table as Markdown, each number beside our measurement: ``97.40 / 97.15``."""
     mine: dict[tuple[str, str], float] = {}
     for m in measurements:
         known = METRICS.get(m.metric)
@@ -115,13 +115,13 @@ def beside_published(measurements: Sequence[Measurement]) -> str:
 
 
 def not_in_table(measurements: Sequence[Measurement]) -> list[str]:
-    """Name the benchmarks whose numbers :func:`beside_published` has no column for."""
+    """Return the benchmarks that have no column in :func:`beside_published`."""
     columns = {name for name, bench in BENCHES.items() if bench.column}
     return list(dict.fromkeys(m.bench for m in measurements if m.bench not in columns))
 
 
-def trec_run(metric: str, rankings: Sequence[Ranking], root: Path) -> str:
-    """Return a TREC run: ``query Q0 item rank score tag`` a line; names are paths below ``root``, percent-encoded."""
+def trec_run(metric: str, rankings: Sequence[JudgedRanking], root: Path) -> str:
+    """Return a TREC run with lines ``query Q0 item rank score tag``; names are percent-encoded paths below ``root``."""
     lines = []
     for ranking in rankings:
         query = _name(ranking.query, root)
@@ -131,8 +131,8 @@ def trec_run(metric: str, rankings: Sequence[Ranking], root: Path) -> str:
     return "".join(lines)
 
 
-def trec_qrels(rankings: Sequence[Ranking], root: Path) -> str:
-    """Return TREC judgements: ``query 0 item 1`` for every image of the query's group."""
+def trec_qrels(rankings: Sequence[JudgedRanking], root: Path) -> str:
+    """Return TREC judgements with a line ``query 0 item 1`` for every image of the query's group."""
     return "".join(
         f"{_name(ranking.query, root)} 0 {_name(path, root)} 1\n"
         for ranking in rankings
@@ -141,7 +141,7 @@ def trec_qrels(rankings: Sequence[Ranking], root: Path) -> str:
     )
 
 
-def _order(ranking: Ranking) -> Iterator[int]:
+def _order(ranking: JudgedRanking) -> Iterator[int]:
     yield from (-ranking.scores).argsort(kind="stable").tolist()
 
 

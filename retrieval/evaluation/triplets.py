@@ -1,4 +1,4 @@
-"""Triplets, where most benchmarks begin: a reference, the image that is nearer to it, and the one that is not."""
+"""Triplets, the data of most benchmarks: a reference, an image nearer to it, and an image farther from it."""
 
 import csv
 import random
@@ -9,61 +9,64 @@ from pathlib import Path
 from retrieval.errors import UsageError
 from retrieval.images.discovery import find_images
 
-TRIPLETS = 2000  # what the paper draws
+TRIPLETS = 2000  # as many as the paper draws
 COLUMNS = ("reference", "nearer", "farther")
 
 
 @dataclass(frozen=True)
 class Triplet:
-    """A metric is right when it finds ``nearer`` closer to ``reference`` than ``farther``; a tie counts half."""
+    """A metric is right if it scores ``nearer`` closer to ``reference`` than ``farther``; a tie counts half."""
 
     reference: Path
     nearer: Path
     farther: Path
-    part: str = ""  # a subset that is reported apart
-    category: str = ""  # what a prompt of its own may name
+    part: str = ""  # a subset that is reported separately
+    category: str = ""  # the word for {category} in a prompt
 
 
-Groups = Mapping[str, Sequence[Path]]
-"""Images by the name of their group, both sorted."""
+ImageGroups = Mapping[str, Sequence[Path]]
+"""Images by the name of their group; groups and images are sorted."""
 
 
 def images_of(triplets: Sequence[Triplet]) -> tuple[list[Path], list[Path]]:
-    """Return the images that queries and gallery need, each once, sorted."""
+    """Return the images of the query side and of the gallery side, sorted, each once."""
     queries = {triplet.reference for triplet in triplets}
     gallery = {path for triplet in triplets for path in (triplet.nearer, triplet.farther)}
     return sorted(queries), sorted(gallery)
 
 
-def read_groups(folder: Path, kind: str = "group") -> Groups:
-    """Return the images below ``folder`` by the folder that each lies in, relative to ``folder``.
+def read_groups(folder: Path, kind: str = "group") -> ImageGroups:
+    """Return the images below ``folder`` by their own folder, relative to ``folder``.
 
-    What a folder stands for, ``kind``, is for the messages.
+    Args:
+        folder: holds one folder for each group.
+        kind: the word for a group in messages.
 
     Raises:
-        UsageError: no images, or one group only; the message says what was expected.
+        UsageError: no images, or one group only.
     """
-    need_folder(folder, f"one folder a {kind} is expected there")
+    need_folder(folder, f"one folder for each {kind} is expected there")
     root = folder.resolve()
     groups: dict[str, list[Path]] = {}
     for path in find_images([folder.resolve()]).files:
         groups.setdefault(path.parent.relative_to(root).as_posix(), []).append(path)
-    groups.pop(".", None)  # images beside the groups belong to none
+    groups.pop(".", None)  # images directly in `folder` belong to no group
     if not groups:
-        raise UsageError(f"{folder} holds no folders with images: one folder a {kind} is expected")
+        raise UsageError(f"{folder} holds no folders with images: one folder for each {kind} is expected")
     if len(groups) == 1:
         (name,) = groups
         empty = [path.name for path in sorted(root.iterdir()) if path.is_dir() and path.name not in name.split("/")]
         beside = f"; no images in {', '.join(empty[:3])}" if empty else ""
-        raise UsageError(f"{folder} holds one {kind} only ({name}{beside}): two or more are needed to compare")
+        raise UsageError(f"{folder} holds one {kind} only ({name}{beside}): a comparison needs two or more")
     return dict(sorted(groups.items()))
 
 
-def draw_triplets(groups: Groups, count: int, seed: int) -> list[Triplet]:
+def draw_triplets(groups: ImageGroups, count: int, seed: int) -> list[Triplet]:
     """Draw the published style protocol: A and B from one group, C from another, every draw independent.
 
-    Groups of one image take no part, as in the published code, which draws in this order: two groups, two images of
-    the first, one of the second. Its walk is unsorted; here it is sorted, so the triplets are the same everywhere.
+    The order of draws is the published code's: two groups, two images of the first, one of the second. Groups of one
+    image are left out, as there. That code walks folders unsorted; here they are sorted, so that the triplets are the
+    same on every machine.
 
     Raises:
         UsageError: fewer than two groups of two images or more.
@@ -82,10 +85,10 @@ def draw_triplets(groups: Groups, count: int, seed: int) -> list[Triplet]:
 
 
 def read_triplets(file: Path) -> list[Triplet]:
-    """Read a CSV with the columns reference, nearer, farther and, if wanted, part; paths relative to the file.
+    """Read a CSV with the columns reference, nearer, farther and optionally part; paths are relative to the file.
 
     Raises:
-        UsageError: no such file, a missing column, an empty file, or an image that is not there.
+        UsageError: a missing file, column or image, or an empty file.
     """
     rows = read_csv(file, COLUMNS)
     found = []
@@ -99,7 +102,7 @@ def read_triplets(file: Path) -> list[Triplet]:
 
 
 def read_csv(file: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
-    """Return the rows of a CSV with their line numbers, read by the names of its columns.
+    """Return the rows of a CSV by column name, with their line numbers.
 
     Raises:
         UsageError: no such file, a missing column, or no rows.
@@ -113,15 +116,15 @@ def read_csv(file: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, st
             names = reader.fieldnames or ()
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{file} can't be read as CSV: {error}") from error
-    lacking = [column for column in columns if column not in names]
-    if lacking:
-        raise UsageError(f"{file} has no column {lacking[0]}; it has: {', '.join(names) or 'none'}")
+    missing = [column for column in columns if column not in names]
+    if missing:
+        raise UsageError(f"{file} has no column {missing[0]}; it has: {', '.join(names) or 'none'}")
     if not rows:
         raise UsageError(f"{file} has no rows")
     return rows
 
 
 def need_folder(folder: Path, expected: str) -> None:
-    """Raise a UsageError that says what was ``expected`` where ``folder`` is none."""
+    """Raise a UsageError that names the ``expected`` content unless ``folder`` is a folder."""
     if not folder.is_dir():
-        raise UsageError(f"{folder} {'is no folder' if folder.exists() else 'does not exist'}: {expected}")
+        raise UsageError(f"{folder} {'is not a folder' if folder.exists() else 'does not exist'}: {expected}")

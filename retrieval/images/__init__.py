@@ -1,1 +1,1 @@
-"""Find, sniff, decode and resize images."""
+"""Find, recognise, decode and resize images."""

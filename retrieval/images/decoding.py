@@ -1,11 +1,11 @@
-"""What a pixel is: every image that this package looks at comes through this module, from a file or an array.
+"""Decode images: every image of this project, from a file or an array, comes through this module.
 
-Files are decoded by Pillow, but not by its defaults: EXIF orientation is applied, transparency is put on
-white, 16-bit grey is scaled (Pillow clips it to white), and of an animation the first frame counts. ICC
-profiles are ignored: a picture in a wide gamut is taken as if it were sRGB, CMYK is converted by formula.
+Pillow decodes the files, with rules of ours instead of its defaults. EXIF orientation is applied, transparency is put
+on white, 16-bit grey is scaled (Pillow clips it to white), and an animation gives its first frame. ICC profiles are
+ignored, so wide-gamut colours are read as sRGB; CMYK is converted by formula.
 
-Pillow may issue warnings about odd metadata. They are left to the application's warning filter, because
-changing that filter here would not be safe while several threads decode.
+Pillow may issue warnings about odd metadata. The application filters them: changing the filter here would not be safe
+while several threads decode.
 """
 
 import hashlib
@@ -30,11 +30,11 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from retrieval.errors import ImageError, UsageError
 from retrieval.images.discovery import IMAGE_SUFFIXES, Listing, find_images
-from retrieval.images.formats import _webp_size, ends_early, sniff
+from retrieval.images.formats import is_cut, sniff, webp_size
 from retrieval.images.preprocessing import resize_and_crop, resize_square
 from retrieval.types import AlphaRule
 
-# No known format holds an image of a sensible size in more bytes than this, so no such file is read.
+# A larger file is not read: no known format needs more bytes for an image of a sensible size.
 _MAX_FILE_BYTES = 2**32
 
 
@@ -53,8 +53,8 @@ __all__ = [
     "to_rgb",
 ]
 
-# Opened by class and not by Image.open, whose own limit on pixels would warn below ours and refuse a higher
-# one. A phone's MPO is a JPEG with more pictures behind it, so the JPEG reader gives its first.
+# Files are opened by class, because Image.open has a limit on pixels of its own, which would warn below ours and refuse
+# a higher one. A phone's MPO is a JPEG with more pictures behind it, so the JPEG reader gives the first picture.
 _READERS: Mapping[str, type[ImageFile.ImageFile]] = {
     "JPEG": JpegImageFile,
     "PNG": PngImageFile,
@@ -81,9 +81,9 @@ _SIDEWAYS = frozenset(_TURNS[orientation] for orientation in (5, 6, 7, 8))
 class DecodeRules:
     """How files become pixels; a rule out of range is a UsageError.
 
-    ``draft`` is a size in px: a JPEG is then decoded at the smallest of the scales 1/1, 1/2, 1/4 and 1/8
-    that keeps its short side at twice that size or more; None decodes in full. ``max_pixels`` bounds width
-    times height of the full image, before memory for it is taken.
+    ``draft`` is a size in px. A JPEG is then decoded at the smallest of the scales 1/1, 1/2, 1/4 and 1/8 that keeps its
+    short side at twice that size or more; None decodes in full. ``max_pixels`` limits width times height of the full
+    image, before any memory is taken for it.
     """
 
     alpha: AlphaRule = "white"
@@ -99,15 +99,15 @@ class DecodeRules:
             raise UsageError(f"max_pixels must be 1 or more, not {self.max_pixels}")
 
     def fingerprint(self) -> dict[str, str | int | None]:
-        """Return what changes pixels, as JSON can hold it; the limit on pixels is not part of it."""
+        """Return the rules that change pixels, as JSON values; the limit on pixels does not."""
         return {"decoder": "pillow", "alpha": self.alpha, "draft": self.draft}
 
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """What is known of a file that was read: ``size`` in bytes, ``sha256`` in hex digits.
+    """The facts about a file that was read: ``size`` in bytes, ``sha256`` in hex digits.
 
-    ``width`` and ``height`` are px of the full image (never of a draft) with its EXIF orientation applied.
+    ``width`` and ``height`` are in px, for the full image (never a draft) with its EXIF orientation applied.
     """
 
     path: Path
@@ -119,9 +119,11 @@ class FileFacts:
 
 
 def read_image(path: Path, rules: DecodeRules) -> tuple[Image.Image, FileFacts]:
-    """Read a file once, and return its upright RGB image with the facts about the bytes that gave it.
+    """Read a file once, and return its upright RGB image with the facts about these bytes.
 
-    Raises ImageError, whatever the file may hold. Only MemoryError is let through.
+    Raises:
+        ImageError: the file can't be read or decoded, whatever it holds.
+        MemoryError: the image does not fit.
     """
     data, mtime_ns = read_bytes(path)
     image, (width, height) = decode_bytes(data, str(path), rules)
@@ -131,16 +133,18 @@ def read_image(path: Path, rules: DecodeRules) -> tuple[Image.Image, FileFacts]:
 def decode_bytes(data: bytes, name: str, rules: DecodeRules) -> tuple[Image.Image, tuple[int, int]]:
     """Return the upright RGB image in a file's bytes, and the (width, height) in px of the full image.
 
-    Raises ImageError, whatever the bytes are; ``name`` is what it calls them. MemoryError is let through.
+    Raises:
+        ImageError: the bytes can't be decoded, whatever they are; the message calls them ``name``.
+        MemoryError: the image does not fit.
     """
     if not data:
         raise ImageError("empty", name, "is an empty file")
     kind = sniff(data)
     if kind is None:
-        raise ImageError("not_an_image", name, "is no image of a known format, whatever its name says")
+        raise ImageError("not_an_image", name, "does not hold an image of a known format, whatever its name says")
     try:
         if kind == "WEBP":  # Pillow's reader takes memory for the canvas when it opens the file.
-            _check_size(_webp_size(data), name, rules)
+            _check_size(webp_size(data), name, rules)
         image = _READERS[kind](BytesIO(data))
         width, height = _check_size(image.size, name, rules)
         if rules.draft is not None and kind == "JPEG":
@@ -160,10 +164,10 @@ def decode_bytes(data: bytes, name: str, rules: DecodeRules) -> tuple[Image.Imag
 def to_rgb(image: Image.Image, alpha: AlphaRule) -> Image.Image:
     """Return the image as 8-bit RGB, turned upright as its EXIF orientation says.
 
-    16-bit grey (modes I;16* and I, which is clipped to that range) is divided by 257 and rounded. Mode F is
-    taken as 0..1 if nothing in it exceeds 1, else clipped to 0..255; NaN is black. An ICC profile is ignored.
-    ``alpha="drop"`` is Pillow's ``convert("RGB")``: it shows the colours that hide under transparency.
-    The result is a new image of bare pixels: to give it to this function again changes nothing.
+    16-bit grey (modes I;16* and I, which is clipped to that range) is divided by 257 and rounded. Mode F is read as
+    0..1 if no value exceeds 1, else it is clipped to 0..255; NaN is black. An ICC profile is ignored. ``alpha="drop"``
+    is Pillow's ``convert("RGB")``, which shows the colours under transparency. The result is a new image of bare
+    pixels; a second call with it changes nothing.
     """
     image.load()
     turn = _turn(image)
@@ -176,7 +180,7 @@ def to_rgb(image: Image.Image, alpha: AlphaRule) -> Image.Image:
 
 
 def from_array(array: NDArray[Any], name: str) -> Image.Image:
-    """Return the RGB image in a uint8 array [H, W, 3]; UsageError, with ``name``, for anything else."""
+    """Return the RGB image in a uint8 array [H, W, 3]; anything else is a UsageError that calls it ``name``."""
     if not isinstance(array, np.ndarray):
         raise UsageError(f"{name}: a uint8 array [H, W, 3] is needed, not a {type(array).__name__}")
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
@@ -186,7 +190,7 @@ def from_array(array: NDArray[Any], name: str) -> Image.Image:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """Return what turns a loaded image upright; broken metadata is no reason to reject its pixels."""
+    """Return the turn that makes a loaded image upright; broken metadata does not reject its pixels."""
     try:
         return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except MemoryError:
@@ -196,7 +200,7 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 
 def _wide_grey(image: Image.Image, alpha: AlphaRule) -> Image.Image:
-    """Scale the modes I;16*, I and F to L; a transparent value of a 16-bit PNG becomes white by that rule."""
+    """Scale the modes I;16*, I and F to L; ``white`` turns the transparent value of a 16-bit PNG white."""
     values = np.asarray(image)
     if image.mode == "F":
         values = np.clip(np.nan_to_num(values, nan=0.0, posinf=255.0, neginf=0.0), 0.0, 255.0)
@@ -209,13 +213,13 @@ def _wide_grey(image: Image.Image, alpha: AlphaRule) -> Image.Image:
 
 
 def _narrow_to_rgb(image: Image.Image, alpha: AlphaRule) -> Image.Image:
-    if image.mode == "La":  # Pillow knows no direct way from here.
+    if image.mode == "La":  # Pillow can't convert La directly.
         image = image.convert("LA")
     if alpha == "white" and image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:
-        image = image.copy()  # convert() would warn of the transparency that is to be dropped.
+        image = image.copy()  # convert() would warn about the transparency that is dropped here
         del image.info["transparency"]
     return image.convert("RGB")
 
@@ -228,8 +232,12 @@ def _check_size(size: tuple[int, int], name: str, rules: DecodeRules) -> tuple[i
 
 
 def _damage(kind: str, data: bytes, name: str, error: Exception) -> ImageError:
-    """Say what is wrong with a file that its reader gave up on."""
-    if "truncat" in str(error).lower() or ends_early(kind, data):
+    """Return the reason why Pillow could not decode a file.
+
+    "truncated" needs the word of Pillow or of the file itself. Any other damage is "unreadable", even in a file that
+    was cut: some readers can't tell the two apart.
+    """
+    if "truncat" in str(error).lower() or is_cut(kind, data):
         return ImageError("truncated", name, "ends before its image data does")
     cause = " ".join(str(error).split())[:200] or type(error).__name__
     return ImageError("unreadable", name, f"can't be decoded as {kind}: {cause}")
@@ -238,8 +246,11 @@ def _damage(kind: str, data: bytes, name: str, error: Exception) -> ImageError:
 def read_bytes(path: Path) -> tuple[bytes, int]:
     """Return the bytes of a regular file and its modification time in ns since 1970.
 
-    Raises ImageError: bad_name, permission, vanished, too_large (above 4 GiB), or unreadable. It never waits
-    on a FIFO. MemoryError is let through.
+    It never waits for a FIFO.
+
+    Raises:
+        ImageError: bad_name, permission, vanished, too_large (above 4 GiB), or unreadable.
+        MemoryError: the file does not fit.
     """
     try:
         str(path).encode()
@@ -265,5 +276,5 @@ def read_bytes(path: Path) -> tuple[bytes, int]:
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
-    """Open for reading; without O_NONBLOCK a FIFO would hold the caller until somebody writes to it."""
+    """Open for reading; without O_NONBLOCK the call would wait until somebody writes to a FIFO."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

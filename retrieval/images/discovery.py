@@ -1,7 +1,4 @@
-"""Which files are images: by name when folders are walked, by their bytes once they are read.
-
-:mod:`retrieval.images.decoding` decodes what is found here, and gives its public names out again.
-"""
+"""Find image files in folders by their names; :mod:`retrieval.images.decoding` looks at their bytes later."""
 
 import heapq
 import os
@@ -13,7 +10,7 @@ from typing import overload
 from retrieval.errors import UsageError
 
 FileState = tuple[int, int]
-"""Size in bytes and mtime_ns; (-1, -1) where the file is not to be had."""
+"""Size in bytes and mtime_ns; (-1, -1) if the file can't be reached."""
 
 
 IMAGE_SUFFIXES: frozenset[str] = frozenset(
@@ -22,14 +19,14 @@ IMAGE_SUFFIXES: frozenset[str] = frozenset(
         *(".tif", ".tiff", ".bmp", ".dib"),
     }
 )
-"""Endings (lower case) of the file names that are taken for images."""
+"""The endings (lower case) of image files."""
 
 _ENDINGS = tuple(IMAGE_SUFFIXES)
 _INDEX_SUFFIX = ".diffsim"
 
 
 class Paths(Sequence[Path]):
-    """Paths, each made of its name when it is asked for: those of a million files would take a gigabyte."""
+    """A sequence that makes each Path on demand, because a million Path objects would take a gigabyte."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = names
@@ -49,10 +46,11 @@ class Paths(Sequence[Path]):
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What was found: ``names`` are absolute paths, sorted by the bytes of their parts, symlinks not resolved.
+    """The result of a walk over folders.
 
-    ``passed_over`` counts regular files that are hidden or whose name is no image's; ``unreadable`` are the
-    folders that could not be listed (in full), sorted as the files are.
+    ``names`` are absolute paths with symlinks kept, sorted by the bytes of their parts. ``passed_over`` counts regular
+    files that are hidden or have no image ending. ``unreadable`` holds the folders that could not be listed in full, in
+    the same order as the files.
     """
 
     names: tuple[str, ...]
@@ -61,18 +59,20 @@ class Listing:
 
     @property
     def files(self) -> "Paths":
-        """The images' paths."""
+        """The paths of the images."""
         return Paths(self.names)
 
 
 def find_images(sources: Sequence[Path]) -> Listing:
-    """List the image files among ``sources`` (files and folders, walked recursively), by their names alone.
+    """List the image files in ``sources``, files and folders (walked recursively), by their names alone.
 
-    The result does not depend on the order of the sources or of the file system. Hidden files and folders
-    (name starts with a dot) and folders of indexes (``*.diffsim``) are skipped, unless a source is hidden
-    itself. Symlinks are followed; a real folder is walked once, by a path without symlinks where there is
-    one. Broken symlinks are listed if their name is an image's. UsageError for a source that does not
-    exist, is an index, or is a file of another kind; finding nothing is no error.
+    The result does not depend on the order of the sources or of the file system. Hidden files and folders (the name
+    starts with a dot) and indexes (``*.diffsim``) are skipped; a hidden source is walked. Symlinks are followed. A real
+    folder is walked once, by a path without symlinks if one exists. Broken symlinks with an image ending are listed.
+    An empty result is no error.
+
+    Raises:
+        UsageError: a source that does not exist, is an index, or is a file without an image ending.
     """
     walk = _Walk()
     for source in sources:
@@ -87,13 +87,13 @@ def find_images(sources: Sequence[Path]) -> Listing:
         elif _is_index(path):
             raise UsageError(f"{source} is an index, not a folder of images")
         else:
-            walk.put_off(0, path)
+            walk.queue(0, path)
     walk.run()
     return Listing(tuple(sorted(walk.names, key=_order)), walk.passed_over, tuple(sorted(walk.unreadable, key=_order)))
 
 
 class _Walk:
-    """One walk over folders. Those behind fewer symlinks come first, so that a real path wins over a link."""
+    """One walk over folders; those behind fewer symlinks come first, so that a real path wins over a link."""
 
     def __init__(self) -> None:
         self.names: set[str] = set()
@@ -102,12 +102,12 @@ class _Walk:
         self._waiting: list[tuple[int, bytes, Path]] = []
         self._seen: set[tuple[int, int]] = set()
 
-    def put_off(self, links: int, folder: Path) -> None:
-        """Note a folder to walk, that was reached through so many symlinks."""
+    def queue(self, links: int, folder: Path) -> None:
+        """Queue a folder that was reached through ``links`` symlinks."""
         heapq.heappush(self._waiting, (links, _order(folder), folder))
 
     def run(self) -> None:
-        """Walk all folders that were put off, and those inside them."""
+        """Walk all queued folders and the folders inside them."""
         while self._waiting:
             links, _, folder = heapq.heappop(self._waiting)
             try:
@@ -126,11 +126,11 @@ class _Walk:
         hidden = entry.name.startswith(".")
         try:
             folder, regular = entry.is_dir(), entry.is_file()
-        except OSError:  # a symlink that leads nowhere or in circles: whoever reads it will say so
+        except OSError:  # a symlink that leads nowhere or in circles; reading it later gives the error
             folder = regular = False
         if folder:
             if not hidden and not _is_index(entry.path):
-                self.put_off(links + entry.is_symlink(), Path(entry.path))
+                self.queue(links + entry.is_symlink(), Path(entry.path))
         elif not hidden and _has_image_name(entry.name):
             self.names.add(entry.path)
         elif regular:
@@ -138,24 +138,24 @@ class _Walk:
 
 
 def _is_index(folder: str | Path) -> bool:
-    """Tell whether this is an index, or a symlink of whatever name to one."""
+    """Return whether this is an index, or a symlink to one."""
     return os.fspath(folder).endswith(_INDEX_SUFFIX) or os.path.realpath(folder).endswith(_INDEX_SUFFIX)
 
 
 def _has_image_name(name: str) -> bool:
-    return name.lstrip(".").lower().endswith(_ENDINGS)  # .jpg alone is a name without an ending
+    return name.lstrip(".").lower().endswith(_ENDINGS)  # ".jpg" alone has no ending
 
 
 def _order(path: str | Path) -> bytes:
-    """Return the key to sort by: bytes, as a locale or a file system may order names in its own way.
+    """Return the sort key: bytes, because locales and file systems order names differently.
 
-    A folder's files come before those of a folder whose name begins with the first one's: no name holds a zero byte.
+    Separators become zero bytes, so the files of ``a/`` come before those of ``a b/``.
     """
     return os.fsencode(path).replace(os.fsencode(os.sep), b"\0")
 
 
 def _absolute(source: Path) -> Path:
-    """Make a path absolute; ".." is taken out only if no symlink before it gives it another sense."""
+    """Make a path absolute; ".." is resolved unless a symlink before it changes its meaning."""
     flat = Path(os.path.abspath(source))
     try:
         return flat if os.path.samefile(flat, source) else source.absolute()
@@ -164,7 +164,7 @@ def _absolute(source: Path) -> Path:
 
 
 def state_of(path: str | Path) -> FileState:
-    """Return the file's state now."""
+    """Return the current state of a file."""
     try:
         stat = os.stat(path)
     except OSError:

@@ -1,4 +1,4 @@
-"""Resize, crop and normalise decoded images."""
+"""Resize and crop decoded images, and read the preprocessing that a model's folder states."""
 
 import json
 from dataclasses import dataclass
@@ -11,14 +11,17 @@ from PIL import Image
 
 from retrieval.errors import ModelError, UsageError
 
-# Above this many pixels (200 MB) a resized strip is cut before it is resized, not after.
+# A strip that would have more pixels than this (200 MB) is cut before it is resized, not after.
 _MAX_RESIZED_PIXELS = 2**26
 
 
 def resize_square(image: Image.Image, size: int) -> NDArray[np.uint8]:
     """Return the RGB image as uint8 [size, size, 3] by Lanczos; its aspect ratio is not kept.
 
-    This is what the published DiffSim code does. UsageError if the image is not RGB or the size is below 1.
+    The published DiffSim code resizes the same way.
+
+    Raises:
+        UsageError: the image is not RGB, or the size is below 1.
     """
     _check_resize(image, size)
     return np.array(image.resize((size, size), Image.Resampling.LANCZOS))
@@ -27,9 +30,12 @@ def resize_square(image: Image.Image, size: int) -> NDArray[np.uint8]:
 def resize_and_crop(image: Image.Image, shortest: int, crop: int) -> NDArray[np.uint8]:
     """Return the centre of the RGB image as uint8 [crop, crop, 3], its short side made ``shortest`` px.
 
-    Bicubic, with the rounding and offsets of transformers' CLIP and BiT processors. Where ``crop`` reaches
-    beyond the image it is padded with black. A strip that would take over 67 million px on the way is cut
-    first, to nearly the same picture. UsageError if the image is not RGB or a size is below 1.
+    Bicubic, with the rounding and offsets of transformers' CLIP and BiT processors. A ``crop`` beyond the image is
+    padded with black. A strip that would take over 67 million px on the way is cut first; the picture stays nearly the
+    same.
+
+    Raises:
+        UsageError: the image is not RGB, or a size is below 1.
     """
     _check_resize(image, shortest, crop)
     width, height = image.size
@@ -56,7 +62,7 @@ def _check_resize(image: Image.Image, *sizes: int) -> None:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Bicubic resize of the short side, centre crop, then ``(x / 255 - mean) / std`` a channel."""
+    """Bicubic resize of the short side, centre crop, then ``(x / 255 - mean) / std`` for each channel."""
 
     shortest: int  # pixels
     crop: int  # pixels
@@ -71,7 +77,11 @@ DINOV2_PREPROCESSING = Preprocessing(256, 224, (0.485, 0.456, 0.406), (0.229, 0.
 
 
 def read_preprocessing(folder: Path, default: Preprocessing) -> Preprocessing:
-    """Read sizes and statistics that a folder states; what it does not state is the published model's."""
+    """Return the sizes and statistics that a folder states, completed by those of ``default``.
+
+    Raises:
+        ModelError: the folder's file can't be read.
+    """
     path = folder / "preprocessor_config.json"
     if not path.is_file():
         return default

@@ -1,7 +1,6 @@
-"""AAS over any model that can be indexed: the metric and the index's search are one computation."""
+"""AAS over any model that an index can use; a search in that index gives the same scores."""
 
 from collections.abc import Mapping, Sequence
-from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -27,15 +26,15 @@ from retrieval.scoring.aas import (
 from retrieval.settings import ModelSettings
 from retrieval.types import LINEAR, Role
 
-CHUNK_BYTES = 64 << 20  # of float32 outputs that are compared at a time
+CHUNK_BYTES = 64 << 20  # float32 outputs compared at a time
 
 
 def load(
     description: MetricDescription, settings: MetricSettings, device: torch.device, offline: bool
 ) -> "ExtractorMetric":
-    """Load AAS over the description's model, by default as its mode reads it.
+    """Load AAS over the description's model, by default with its mode's target.
 
-    What ``parity`` changes, the docstring of the model's own module says.
+    The docstring of the model's own module says what ``parity`` changes.
     """
     model = EXTRACTORS[description.extractor]
     on_cpu, elsewhere = model.batch_sizes
@@ -50,16 +49,16 @@ def load(
 
 
 def target_of(description: MetricDescription, settings: MetricSettings) -> Target:
-    """Return the layer and timestep asked for, read as they are, or the target of the metric's mode."""
+    """Return the layer and timestep that the settings name, or else the target of the metric's mode."""
     own = EXTRACTORS[description.extractor].modes[description.mode].target
     layer, step = settings.layer or own.layer, settings.denoising_step or own.denoising_step
     if layer != own.layer:
         return at_step(layer, step)
-    return replace(own, timestep=LAST_STEP - step) if own.timestep else own  # 0: the layer knows no noise
+    return replace(own, timestep=LAST_STEP - step) if own.timestep else own  # 0: the model adds no noise
 
 
 def model_settings(model: str, settings: MetricSettings) -> ModelSettings:
-    """Return the model's own settings for a metric's."""
+    """Return the settings of a model for those of a metric."""
     return ModelSettings(
         model=model,
         weights=settings.weights,
@@ -85,8 +84,8 @@ class ExtractorMetric(Metric):
         shared_noise: bool,
         batch_size: int,
     ) -> None:
-        """Take a loaded extractor; with shared noise an image is the same on both sides of a pair."""
-        self._extractor, self._target, self._device = extractor, target, device
+        """Take a loaded extractor; with shared noise an image has the same features on both sides of a pair."""
+        self._extractor, self._target, self._settings, self._device = extractor, target, settings, device
         self._how = Comparison(settings.similarity, readout_of(extractor, target), settings.directions)
         self.higher_is_closer = higher_is_closer(settings.similarity)
         self.prompt = settings.prompt
@@ -95,24 +94,22 @@ class ExtractorMetric(Metric):
 
     def at(self, target: Target) -> "ExtractorMetric":
         """Return the metric at another layer or timestep, on the same loaded network."""
-        other = copy(self)
-        other._target = target
-        other._how = replace(self._how, readout=readout_of(self._extractor, target))
-        return other
+        return self._with(self._extractor, target, self._settings)
+
+    def _with(self, extractor: AttentionExtractor, target: Target, settings: MetricSettings) -> "ExtractorMetric":
+        return ExtractorMetric(extractor, target, settings, self._device, self.one_role, self.batch_size)
 
     def prompted(self, prompts: Sequence[str]) -> Mapping[str, Metric]:
         """See :class:`retrieval.metrics.base.Metric`; the network is shared."""
         if not isinstance(self._extractor, Prompted):
             return super().prompted(prompts)
-        found: dict[str, Metric] = {}
-        for prompt, extractor in self._extractor.with_prompts(prompts).items():
-            other = copy(self)
-            other._extractor, other.prompt = extractor, prompt
-            found[prompt] = other
-        return found
+        return {
+            prompt: self._with(extractor, self._target, replace(self._settings, prompt=prompt))
+            for prompt, extractor in self._extractor.with_prompts(prompts).items()
+        }
 
     def comparison(self) -> dict[str, Any]:
-        """Return how features are compared, as JSON values; the readout is part of the fingerprint."""
+        """Return how features are compared, as JSON values; the fingerprint already holds the readout."""
         return {"similarity": self._how.similarity, "directions": self._how.directions}
 
     def encode(self, images: Sequence[Image.Image], role: Role) -> Features:
@@ -122,7 +119,7 @@ class ExtractorMetric(Metric):
     def encode_many(
         self, images: Sequence[Image.Image], role: Role, targets: Sequence[Target]
     ) -> Mapping[Target, Features]:
-        """Return the features at several layers and timesteps; a timestep costs one pass, whatever its layers."""
+        """Return the features at several layers and timesteps; each timestep costs one pass for all its layers."""
         pixels = np.stack([self._extractor.prepare(image) for image in images])
         found = self._extractor.extract(pixels, targets, role)
         return {

@@ -1,4 +1,4 @@
-"""The paper's ablation: a layer's tokens as one vector, compared by cosine without AAS."""
+"""The paper's ablation without AAS: all tokens of a layer as one vector, compared by cosine (table 3)."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -47,7 +47,7 @@ def load_diffusion(
 
 
 class DiffusionFeatures(FlatMetric):
-    """The layer's output after its projection, min-max normalised an image."""
+    """The output of a layer after its projection, min-max normalised for each image."""
 
     def __init__(
         self, extractor: StableDiffusion15, target: Target, settings: MetricSettings, shared_noise: bool
@@ -72,8 +72,7 @@ class DiffusionFeatures(FlatMetric):
 
     def fingerprint(self) -> dict[str, Any]:
         """See :class:`retrieval.metrics.base.Metric`."""
-        told = {**self._extractor.fingerprint(), **self._target.to_json()}
-        return {"feature": "attn1 output, min-max", **told}
+        return {"feature": "attn1 output, min-max", **self._extractor.fingerprint(), **self._target.to_json()}
 
 
 Read = Callable[[VisionTransformer, Target, Pixels], Tensor]
@@ -86,10 +85,10 @@ class ViTFeatures(FlatMetric):
     one_role = True
 
     def __init__(self, extractor: VisionTransformer, target: Target, settings: MetricSettings, read: Read) -> None:
-        """Take a loaded network, a layer and what is read of it."""
+        """Take a loaded network, a layer, and the function that reads it."""
         super().__init__(settings.similarity)
         self._extractor, self._target, self._read = extractor, target, read
-        extractor.layer(target.layer)  # an unknown layer is told now
+        extractor.layer(target.layer)  # raises for an unknown layer
 
     @torch.inference_mode()
     def vectors(self, images: Sequence[Image.Image], role: Role) -> Tensor:
@@ -99,8 +98,8 @@ class ViTFeatures(FlatMetric):
 
     def fingerprint(self) -> dict[str, Any]:
         """See :class:`retrieval.metrics.base.Metric`."""
-        told = {**self._extractor.fingerprint(), **self._target.to_json()}
-        return {"feature": self._read.__name__.strip("_"), **told}
+        feature = self._read.__name__.strip("_")
+        return {"feature": feature, **self._extractor.fingerprint(), **self._target.to_json()}
 
 
 def _own_output(extractor: VisionTransformer, target: Target, pixels: Pixels) -> Tensor:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Features = Mapping[str, "Tensor"]
-"""What is kept of images: tensors by name on the CPU, the first axis of each counts images."""
+"""Tensors by name, on the CPU; the first axis of each counts images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,24 +43,24 @@ class MetricSettings(RunSettings):
 
 
 class Metric(ABC):
-    """A likeness of two images, the query first."""
+    """A measure of similarity (or distance) between a query and an image of the gallery."""
 
     higher_is_closer: bool = True
-    prompt: str = ""  # with {category} in it: to be filled in by :meth:`prompted`
-    one_role: bool = False  # an image has the same features as a query and in the gallery: encode it once
-    comparative: ClassVar[bool] = False  # a score depends on the other images that it is asked with
-    batch_size: int = 16  # images that are encoded at a time
+    prompt: str = ""  # may hold {category}, which the runner replaces through :meth:`prompted`
+    one_role: bool = False  # an image has the same features as a query and in the gallery, so it is encoded once
+    comparative: ClassVar[bool] = False  # a score depends on the other images of the gallery
+    batch_size: int = 16  # images encoded at a time
 
     @abstractmethod
     def encode(self, images: Sequence["Image.Image"], role: Role) -> Features:
         """Return the features of upright RGB images."""
 
     def encode_files(self, images: Sequence["Image.Image"], paths: Sequence["Path"], role: Role) -> Features:
-        """Encode images that were read from ``paths``, for metrics that look beside them (a given mask)."""
+        """Encode images that were read from ``paths``, for metrics that need the files' names (to find masks)."""
         return self.encode(images, role)
 
     def prompted(self, prompts: Sequence[str]) -> Mapping[str, "Metric"]:
-        """Return the metric under each of ``prompts``; a UsageError where it takes none."""
+        """Return the metric under each of ``prompts``; a metric without prompts raises a UsageError."""
         raise UsageError("this metric takes no prompts of categories; diffsim-s and diffsim-c do")
 
     @abstractmethod
@@ -69,10 +69,10 @@ class Metric(ABC):
 
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]:
-        """Return all that changes a feature, as JSON values."""
+        """Return every setting that changes a feature, as JSON values."""
 
     def need_scores(self) -> None:
-        """Raise a UsageError where scores of single pairs mean nothing."""
+        """Raise a UsageError if a score of one pair alone means nothing."""
         if self.comparative:
             raise UsageError("an ensemble votes between images: it has no score for one pair")
 

@@ -16,34 +16,53 @@ from retrieval.types import Role
 
 
 def load(description: MetricDescription, settings: MetricSettings, device: torch.device, offline: bool) -> "Ensemble":
-    """Load the paper's three members, each with its own defaults but for the device.
+    """Load the paper's three members, each with its own default settings.
 
     Raises:
-        UsageError: settings for one metric were given; they would mean different things to each member.
+        UsageError: settings were given; they would mean different things to each member.
     """
     if settings != MetricSettings():
-        raise UsageError("an ensemble runs its members with their own settings: leave out layer, weights and the like")
+        raise UsageError("an ensemble runs its members with their own settings: give no layer, weights and so on")
     return Ensemble({name: load_metric(name, None, device, offline) for name in description.members})
 
 
 def load_ensemble(names: Sequence[str], loaded: Mapping[str, Metric]) -> "Ensemble":
-    """Make an ensemble of metrics that are loaded already.
+    """Return an ensemble of loaded metrics.
 
     Raises:
-        UsageError: fewer than three members, or an even number of them (a vote could be tied).
+        UsageError: an unknown metric, or see :func:`check_voters`.
     """
     for name in names:
         describe_metric(name)
-    if len(set(names)) < 3 or len(set(names)) % 2 == 0:
-        raise UsageError(f"an ensemble needs an odd number of metrics, three or more, not {', '.join(names)}")
+    check_voters(len(set(names)))
     return Ensemble({name: loaded[name] for name in names})
 
 
-class Ensemble(Metric):
-    """Scores are shares of the gallery's other images that an image beats by majority (Copeland).
+def check_voters(count: int) -> None:
+    """Raise a UsageError unless ``count`` is odd and three or more: with an even number, a vote could be tied."""
+    if count < 3 or count % 2 == 0:
+        raise UsageError(f"a vote needs an odd number of metrics, three or more, not {count}")
 
-    For a gallery of two that is the paper's vote: 1 for the closer image, 0 for the other. A member that finds
-    both equally close votes for neither; the published code counts its vote for the true neighbour.
+
+def vote(margins: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Return the majority of members, ``(sign(sum over members of sign(margin)) + 1) / 2``.
+
+    Args:
+        margins: ``[members, ...]``; how much closer a member finds the first image of a pair than the second. A member
+            with margin 0 votes for neither image.
+
+    Returns:
+        ``[...]``: 1 where the majority finds the first image closer, 0 for the second, 1/2 for a tie.
+    """
+    decided: NDArray[np.float64] = (np.sign(np.sign(margins).sum(axis=0, dtype=np.float64)) + 1) / 2
+    return decided
+
+
+class Ensemble(Metric):
+    """The share of the gallery's other images that an image beats by majority (Copeland).
+
+    For a gallery of two this is the paper's vote: 1 for the closer image, 0 for the other. A member that finds both
+    equally close votes for neither image; the published code counts it for the true neighbour.
     """
 
     comparative: ClassVar[bool] = True
@@ -63,7 +82,7 @@ class Ensemble(Metric):
         return _named({name: member.encode_files(images, paths, role) for name, member in self._members.items()})
 
     def score(self, query: Features, gallery: Features) -> NDArray[np.float32]:
-        """See the class; memory is quadratic in the gallery."""
+        """Return the class's shares; memory is quadratic in the gallery."""
         scores = [member.score(_part(query, name), _part(gallery, name)) for name, member in self._members.items()]
         signs = [1.0 if member.higher_is_closer else -1.0 for member in self._members.values()]
         return majority(np.stack([sign * row for sign, row in zip(signs, scores, strict=True)]))
@@ -75,8 +94,7 @@ class Ensemble(Metric):
 
 def majority(scores: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return Copeland shares for scores ``[members, images]`` (higher is closer): float32 ``[images]``, 0 to 1."""
-    votes = np.sign(scores[:, :, None] - scores[:, None, :]).sum(axis=0)  # > 0: the row's image beats the column's
-    wins = (votes > 0) + 0.5 * (votes == 0)
+    wins = vote(scores[:, :, None] - scores[:, None, :])  # 1: the row's image beats the column's
     np.fill_diagonal(wins, 0.0)
     shares: NDArray[np.float32] = (wins.sum(axis=1) / max(1, scores.shape[1] - 1)).astype(np.float32)
     return shares

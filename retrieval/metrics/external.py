@@ -1,4 +1,4 @@
-"""LPIPS and DreamSim, through their authors' own packages, which are no dependency of this project."""
+"""LPIPS and DreamSim, through their authors' own packages, which this project does not depend on."""
 
 from collections.abc import Sequence
 from importlib import import_module
@@ -22,49 +22,54 @@ from retrieval.types import Role
 def load_lpips(
     description: MetricDescription, settings: MetricSettings, device: torch.device, offline: bool
 ) -> "LPIPSMetric":
-    """Load LPIPS with its VGG network, as the paper has it.
+    """Load LPIPS with its VGG network, as in the paper.
 
     Raises:
         DependencyError: the package lpips is not installed, or can't be imported.
-        ModelError: its weights can't be had.
+        ModelError: the weights can't be loaded.
     """
-    package = need_package("lpips", description.name)
+    package = need_package("lpips", description.name, advice="install-package")
     try:
         network = package.LPIPS(net="vgg", verbose=False)
     except (OSError, RuntimeError, ValueError) as error:
-        raise ModelError(f"LPIPS's weights can't be had: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"LPIPS's weights can't be loaded: {str(error).splitlines()[0]}") from error
     return LPIPSMetric(network.eval().to(device), settings.image_size or description.image_size, device)
 
 
 def load_dreamsim(
     description: MetricDescription, settings: MetricSettings, device: torch.device, offline: bool
 ) -> "DreamSimMetric":
-    """Load DreamSim's ensemble; ``weights`` is the folder that the package keeps its downloads in.
+    """Load DreamSim's ensemble; ``weights`` is the folder for the package's downloads.
 
     Raises:
         DependencyError: the package dreamsim is not installed, or can't be imported.
-        ModelError: its weights can't be had.
+        ModelError: the weights can't be loaded.
     """
-    package = need_package("dreamsim", description.name)
+    package = need_package("dreamsim", description.name, advice="install-package")
     folder = settings.weights or str(Path.home() / ".cache" / "dreamsim")
     try:
         model, preprocess = package.dreamsim(pretrained=True, device=str(device), cache_dir=folder)
     except (OSError, RuntimeError, ValueError) as error:
-        raise ModelError(f"DreamSim's weights can't be had in {folder}: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"DreamSim's weights can't be loaded in {folder}: {str(error).splitlines()[0]}") from error
     return DreamSimMetric(model, preprocess, device)
 
 
-def need_package(name: str, metric: str, instead: str = "") -> Any:
-    """Import an optional package; where that fails, a DependencyError says what to install, or to do ``instead``."""
+def need_package(name: str, metric: str, *, advice: str) -> Any:
+    """Import the optional package ``name``.
+
+    Raises:
+        DependencyError: the package is not installed, or can't be imported; ``advice`` is the remedy's word.
+    """
     try:
         return import_module(name)
     except ImportError as error:
         missing = f" ({error.name} is missing)" if error.name and error.name != name else ""
         raise DependencyError(
-            f"the metric {metric} needs the package {name}, which can't be imported{missing}: "
-            f"pip install {name}{instead}"
+            f"the metric {metric} needs the package {name}, which can't be imported{missing}",
+            advice=advice,
+            package=name,
         ) from error
-    except RuntimeError as error:  # a torchvision that was built for another torch
+    except RuntimeError as error:  # for example a torchvision that was built for another torch
         raise DependencyError(
             f"the metric {metric} needs the package {name}, which can't be imported: {str(error).splitlines()[0]}"
         ) from error
@@ -73,7 +78,7 @@ def need_package(name: str, metric: str, instead: str = "") -> Any:
 class LPIPSMetric(Metric):
     """The learned perceptual distance of two images (Zhang et al., 2018): lower is closer.
 
-    Its layers are compared pixel by pixel, so what is kept of an image are its pixels.
+    It compares layers pixel by pixel, so the features of an image are its pixels.
     """
 
     higher_is_closer = False
@@ -108,12 +113,12 @@ class LPIPSMetric(Metric):
 
 
 class DreamSimMetric(FlatMetric):
-    """Cosine of DreamSim's embeddings; its distance is one minus that, so the order is the same."""
+    """Cosine of DreamSim's embeddings. DreamSim's distance is one minus this, so the order is the same."""
 
     one_role = True
 
     def __init__(self, model: Any, preprocess: Any, device: torch.device) -> None:
-        """Take what the package returns."""
+        """Take the model and the preprocessing that the package returns."""
         super().__init__()
         self._model, self._preprocess, self._device = model, preprocess, device
 

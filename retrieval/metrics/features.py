@@ -1,4 +1,4 @@
-"""Take rows of features, and put features together."""
+"""Select and join features, and the base class of metrics on one vector per image."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from retrieval.types import Role, Similarity
 
 
 def count(features: Features) -> int:
-    """Return how many images the features are of."""
+    """Return the number of images."""
     return int(next(iter(features.values())).shape[0])
 
 
@@ -26,12 +26,12 @@ def select(features: Features, rows: Sequence[int] | slice) -> Features:
 
 
 def join(parts: Sequence[Features]) -> Features:
-    """Return the features of all images of ``parts``, which name the same tensors, in their order."""
+    """Concatenate ``parts``, which hold the same names."""
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 class FlatMetric(Metric):
-    """One vector an image, compared by cosine or mean squared error."""
+    """A metric with one vector per image, compared by cosine or mean squared error."""
 
     def __init__(self, similarity: Similarity = "cosine") -> None:
         """Compare by ``similarity``."""

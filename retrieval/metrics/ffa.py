@@ -1,8 +1,7 @@
 """Foreground feature averaging (CUTE; Kotar et al., 2023): DINOv2's patch tokens, averaged over the subject.
 
-The subject's mask is given in a folder, or comes from the package rembg, which is no dependency of this project (the
-authors' carvekit pulls an old torch). The background is blackened before the network sees it, which they call
-"Crop-Feat".
+The subject's mask comes from a folder, or from the optional package rembg (the authors' carvekit needs an old torch).
+The background is blackened before the network sees it, which the paper calls "Crop-Feat".
 """
 
 import hashlib
@@ -22,20 +21,22 @@ from retrieval.metrics.base import Features, MetricSettings
 from retrieval.metrics.external import need_package
 from retrieval.metrics.features import FlatMetric
 from retrieval.metrics.registry import MetricDescription
+from retrieval.models.normalisation import normalise
+from retrieval.models.protocols import Pixels
 from retrieval.models.weights import load_pretrained, quiet_loading, require, weights_digest, weights_folder
 from retrieval.types import Role
 
-SIZE = 336  # pixels a side, of the published code
+SIZE = 336  # pixels a side, as in the published code
 FILES = ("config.json", "model.safetensors")
 
 Cut = Callable[[Image.Image], Image.Image]
-"""From an RGB image to its subject's mask, mode L, of the same size."""
+"""From an RGB image to the mask of its subject, mode L, of the same size."""
 
 
 def load(
     description: MetricDescription, settings: MetricSettings, device: torch.device, offline: bool
 ) -> "ForegroundAverage":
-    """Load DINOv2 ViT-B/14, and rembg to find the subject where no masks are given.
+    """Load DINOv2 ViT-B/14, and rembg to find the subject unless a folder of masks is given.
 
     Raises:
         DependencyError: rembg is not installed, and no masks are given.
@@ -43,7 +44,7 @@ def load(
     """
     find: Cut | GivenMasks
     if settings.masks is None:
-        find = _cut_by(need_package("rembg", description.name, ", or give masks with --masks FOLDER"))
+        find = _cut_by(need_package("rembg", description.name, advice="install-package-or-give-masks"))
     else:
         find = GivenMasks(Path(settings.masks))
     local = None if settings.weights is None else Path(settings.weights)
@@ -69,20 +70,20 @@ def _cut_by(package: Any) -> Cut:
 
 
 class GivenMasks:
-    """Masks that lie in a folder by the names of the images: ``FOLDER/NAME.png`` or ``FOLDER/PARENT/NAME.png``."""
+    """A folder of masks, named like the images: ``FOLDER/NAME.png`` or ``FOLDER/PARENT/NAME.png``."""
 
     def __init__(self, folder: Path) -> None:
-        """Take the folder; one that is missing is a UsageError."""
+        """Take the folder; a missing one is a UsageError."""
         if not folder.is_dir():
-            raise UsageError(f"{folder} is no folder: masks are expected there, named like the images")
+            raise UsageError(f"{folder} is not a folder: masks are expected there, named like the images")
         self._folder = folder
 
     def of(self, path: Path, size: tuple[int, int]) -> Image.Image:
-        """Return the mask of the image at ``path``, mode L, of ``size``; the longest path that fits counts.
+        """Return the mask of the image at ``path``, mode L, of ``size``; the longest matching path wins.
 
         Raises:
-            UsageError: there is none.
-            ImageError: it is no usable image.
+            UsageError: the image has no mask.
+            ImageError: the mask can't be decoded.
         """
         parts = path.absolute().with_suffix(".png").parts[1:]
         tails = [self._folder.joinpath(*parts[start:]) for start in range(len(parts))]
@@ -93,7 +94,7 @@ class GivenMasks:
         raise UsageError(f"ffa: {path} has no mask: {tails[-1]} is missing")
 
     def digest(self) -> str:
-        """Return one digest of all masks."""
+        """Return one SHA-256 over the names and bytes of all masks."""
         whole = hashlib.sha256()
         for file in sorted(self._folder.rglob("*.png")):
             whole.update(f"{file.relative_to(self._folder).as_posix()}:".encode())
@@ -102,13 +103,13 @@ class GivenMasks:
 
 
 class ForegroundAverage(FlatMetric):
-    """Mean of the final patch tokens under the mask, compared by cosine."""
+    """The mean of the final patch tokens under the mask, compared by cosine."""
 
     one_role = True
     batch_size = 4
 
     def __init__(self, network: Any, folder: Path, image_size: int, find: "Cut | GivenMasks") -> None:
-        """Take a loaded DINOv2 and what finds a subject."""
+        """Take a loaded DINOv2, its folder, and the masks or a function that finds the subject."""
         super().__init__()
         self._network, self._folder, self._find = network, folder, find
         patch = network.config.patch_size
@@ -116,9 +117,9 @@ class ForegroundAverage(FlatMetric):
         self._size = self._grid * patch
 
     def vectors(self, images: Sequence[Image.Image], role: Role) -> Tensor:
-        """Return ``[images, width]``; masks that are given need :meth:`encode_files`."""
+        """Return ``[images, width]``; a folder of masks needs :meth:`encode_files` instead."""
         if isinstance(self._find, GivenMasks):
-            raise UsageError("ffa with given masks needs the images' files: their names tell which mask is whose")
+            raise UsageError("ffa with given masks needs the images' files, because masks are found by name")
         return self._averages(images, [self._find(image) for image in images])
 
     def encode_files(self, images: Sequence[Image.Image], paths: Sequence[Path], role: Role) -> Features:
@@ -130,21 +131,20 @@ class ForegroundAverage(FlatMetric):
 
     @torch.inference_mode()
     def _averages(self, images: Sequence[Image.Image], masks: Sequence[Image.Image]) -> Tensor:
-        pixels = torch.stack([self._pixels(image, mask) for image, mask in zip(images, masks, strict=True)])
-        tokens: Tensor = self._network(pixel_values=pixels.to(self._network.device)).last_hidden_state[:, 1:]
+        subjects = np.stack([self._subject(image, mask) for image, mask in zip(images, masks, strict=True)])
+        pixels = normalise(subjects, DINOV2_PREPROCESSING, self._network.device)
+        tokens: Tensor = self._network(pixel_values=pixels).last_hidden_state[:, 1:]
         weights = torch.stack([self._weights(mask) for mask in masks]).to(tokens)
         averages: Tensor = (tokens * weights.unsqueeze(2)).sum(dim=1) / weights.sum(dim=1, keepdim=True)
         return averages
 
-    def _pixels(self, image: Image.Image, mask: Image.Image) -> Tensor:
+    def _subject(self, image: Image.Image, mask: Image.Image) -> Pixels:
+        """Return the subject on black, ``[S, S, 3]``."""
         subject = Image.composite(image, Image.new("RGB", image.size), mask.point(lambda value: 255 * (value > 0)))
-        array = np.array(subject.resize((self._size, self._size), Image.Resampling.BICUBIC), np.float32) / 255.0
-        rules = DINOV2_PREPROCESSING
-        normalised = (array - np.array(rules.mean, np.float32)) / np.array(rules.std, np.float32)
-        return torch.from_numpy(normalised.transpose(2, 0, 1))
+        return np.array(subject.resize((self._size, self._size), Image.Resampling.BICUBIC))
 
     def _weights(self, mask: Image.Image) -> Tensor:
-        """Return 1 for every patch that the subject covers for the most part; all where there is no subject."""
+        """Return 1 for patches that the subject covers by more than half, else 0; all 1 if there is no subject."""
         covered = mask.point(lambda value: 255 * (value > 0)).resize(
             (self._grid, self._grid), Image.Resampling.BILINEAR
         )

@@ -1,7 +1,7 @@
 """The style of Gatys et al.: the Gram matrix of VGG-19's conv5_1, compared by cosine.
 
-``parity="published"`` compares the matrix's last row alone, as the published code does: the likeness of how one
-channel goes with the others. The network is written out here, so that torchvision is not needed.
+``parity="published"`` compares only the matrix's last row, as the published code does: the correlations of one channel
+with all others. The network is written out here, so that torchvision is not needed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +19,7 @@ from retrieval.images.preprocessing import DINOV2_PREPROCESSING
 from retrieval.metrics.base import MetricSettings
 from retrieval.metrics.features import FlatMetric
 from retrieval.metrics.registry import MetricDescription
+from retrieval.models.normalisation import normalise
 from retrieval.types import Parity, Role
 
 FILE = "vgg19-dcbb9e9d.pth"
@@ -31,14 +32,15 @@ def load(description: MetricDescription, settings: MetricSettings, device: torch
     """Load VGG-19 from a local folder that holds torchvision's file.
 
     Raises:
-        ModelError: no such file there; the message says where to get it.
+        ModelError: the file is missing or damaged.
     """
     folder = Path(settings.weights or Path(torch.hub.get_dir()) / "checkpoints")
     path = folder / FILE
     if not path.is_file():
         raise ModelError(
-            f"{description.name}: {path} is needed, about {description.download_mb} MB: download {URL}, "
-            "and name its folder with --weights"
+            f"{description.name} needs the file {path}, about {description.download_mb} MB",
+            advice="name-vgg-folder",
+            url=URL,
         )
     try:
         weights: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
@@ -51,13 +53,13 @@ def load(description: MetricDescription, settings: MetricSettings, device: torch
 
 
 def wanted(name: str) -> bool:
-    """Tell whether a tensor of the whole network lies at or before conv5_1."""
+    """Return whether a tensor of the whole network lies at or before conv5_1."""
     parts = name.split(".")
     return parts[0] == "features" and int(parts[1]) <= len(vgg19()) - 1
 
 
 def vgg19() -> nn.Sequential:
-    """Return VGG-19's features up to conv5_1, layers numbered as torchvision's; the last has no ReLU behind it."""
+    """Return VGG-19's features up to conv5_1, numbered like torchvision's; no ReLU follows the last."""
     layers: list[nn.Module] = []
     before = 3
     for width in CHANNELS:
@@ -70,7 +72,7 @@ def vgg19() -> nn.Sequential:
 
 
 class GramMetric(FlatMetric):
-    """The Gram matrix as a vector; images keep their aspect ratio, so they are encoded one by one."""
+    """The Gram matrix as one vector. Images keep their aspect ratio, so they are encoded one by one."""
 
     one_role = True
     batch_size = 1
@@ -90,10 +92,8 @@ class GramMetric(FlatMetric):
     def _pixels(self, image: Image.Image) -> Tensor:
         scale = self._shortest / min(image.size)
         width, height = (max(16, int(side * scale)) for side in image.size)
-        array = np.array(image.resize((width, height), Image.Resampling.BILINEAR), np.float32) / 255.0
-        rules = DINOV2_PREPROCESSING  # ImageNet's statistics
-        normalised = (array - np.array(rules.mean, np.float32)) / np.array(rules.std, np.float32)
-        return torch.from_numpy(normalised.transpose(2, 0, 1)).unsqueeze(0).to(self._device)
+        array = np.array(image.resize((width, height), Image.Resampling.BILINEAR))
+        return normalise(array[np.newaxis], DINOV2_PREPROCESSING, self._device)  # VGG has the same mean and deviation
 
     def fingerprint(self) -> dict[str, Any]:
         """See :class:`retrieval.metrics.base.Metric`."""

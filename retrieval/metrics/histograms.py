@@ -36,7 +36,7 @@ def load_lab_histogram(
 
 
 class HistogramMetric(FlatMetric):
-    """Bhattacharyya coefficient of two histograms: the cosine of their square roots. An honest trivial baseline."""
+    """Bhattacharyya coefficient of two histograms: the cosine of their square roots. A trivial baseline."""
 
     one_role = True
 
@@ -51,7 +51,7 @@ class HistogramMetric(FlatMetric):
         return torch.from_numpy(np.stack(rows).astype(np.float32))
 
     def fingerprint(self) -> dict[str, Any]:
-        """See :class:`retrieval.metrics.base.Metric`; the version rises when a number above changes."""
+        """See :class:`retrieval.metrics.base.Metric`; raise the version when a number above changes."""
         return {"name": self._name, "size": HISTOGRAM_SIZE, "version": 1}
 
 

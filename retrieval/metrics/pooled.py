@@ -1,4 +1,4 @@
-"""Metrics on one flat vector an image: pooled embeddings, features without AAS, colour histograms."""
+"""The cosine of two pooled image embeddings (CLIP, DINOv2) as a metric."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ from retrieval.types import Role
 def load_embedding(
     description: MetricDescription, settings: MetricSettings, device: torch.device, offline: bool
 ) -> "EmbeddingMetric":
-    """Load CLIP or DINOv2 pooled, as the coarse stage uses them."""
+    """Load the encoder of the metric's name, the same one that chooses candidates in a search."""
     folder = None if settings.weights is None else Path(settings.weights)
     return EmbeddingMetric(load_embedder(description.name, folder, device, offline))
 

@@ -1,7 +1,7 @@
-"""Metrics: one interface over everything that the paper compares, and the one table of them.
+"""The table of all metrics, and the function that loads them by name.
 
-A metric encodes each image once and scores pairs from what it kept. Importing this module costs nothing: a
-metric's own module, and torch, are imported when it is loaded.
+A metric encodes each image once and scores pairs of the features that it kept. Importing this module is cheap: a
+metric's own module, and torch, are imported when the metric is loaded.
 """
 
 from dataclasses import dataclass, fields
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
     import torch
 
 
-AAS = "retrieval.metrics.aas:load"  # the loader of every metric that can be indexed
+AAS = "retrieval.metrics.aas:load"  # the loader of all metrics that an index can use
 WITHOUT = "retrieval.metrics.ablations:load"
 
 
 @dataclass(frozen=True, kw_only=True)
 class MetricDescription(Description):
-    """What there is to know of a metric before it is loaded; licence and size are those of its weights."""
+    """The facts about a metric that are known before it is loaded; licence and size are those of its weights."""
 
     needs: str = ""  # a package beyond the project's own
     layer: str = ""  # the default; empty: the metric has no layers
     denoising_step: int = 0  # the default; 0: the metric adds no noise
     image_size: int = 0  # pixels a side; 0: the model's own
     published_as: str = ""  # its row in the paper's tables
-    members: tuple[str, ...] = ()  # of an ensemble
-    extractor: str = ""  # the model, of retrieval.models.registry.EXTRACTORS, whose tensors it reads
-    mode: str = ""  # of that model: its target is the default
+    members: tuple[str, ...] = ()  # the metrics of an ensemble
+    extractor: str = ""  # the model in retrieval.models.registry.EXTRACTORS whose tensors it reads
+    mode: str = ""  # the mode of that model whose target is the default
 
 
 def _plain(name: str, title: str, licence: str, download_mb: int, loader: str, **more: Any) -> MetricDescription:
@@ -46,7 +46,7 @@ def _plain(name: str, title: str, licence: str, download_mb: int, loader: str, *
 
 
 def _pooled(encoder: str, published_as: str) -> MetricDescription:
-    """Return the metric on an encoder's vectors."""
+    """Return the metric that compares an encoder's vectors."""
     facts = {key: value for key, value in vars(EMBEDDERS[encoder]).items() if key != "loader"}
     return MetricDescription(**facts, loader="retrieval.metrics.pooled:load_embedding", published_as=published_as)
 
@@ -54,7 +54,7 @@ def _pooled(encoder: str, published_as: str) -> MetricDescription:
 def _reading(
     extractor: str, mode: str, name: str, title: str = "", loader: str = AAS, **more: Any
 ) -> MetricDescription:
-    """Return a metric that reads a model's tensors, by default as one of its modes does."""
+    """Return a metric that reads a model's tensors, by default with the target of one of its modes."""
     model = EXTRACTORS[extractor]
     target = model.modes[mode].target
     return MetricDescription(
@@ -76,9 +76,9 @@ def _reading(
 
 _ENTRIES = (
     _reading("sd15", "style", "diffsim-s", published_as="DiffSim-S SD1.5"),
-    _reading("mini", "style", "mini", "the embedded model in mode style"),
-    _reading("mini", "instance", "mini-instance", "the embedded model in mode instance"),
-    _reading("mini", "semantic", "mini-semantic", "the embedded model in mode semantic"),
+    _reading("mini", "style", "mini", "the built-in model in mode style"),
+    _reading("mini", "instance", "mini-instance", "the built-in model in mode instance"),
+    _reading("mini", "semantic", "mini-semantic", "the built-in model in mode semantic"),
     _reading("clip-aas", "semantic", "clip-aas", published_as="CLIP AAS"),
     _reading("dinov2-aas", "semantic", "dinov2-aas", published_as="DINOv2 AAS"),
     _pooled("clip", "CLIP"),
@@ -112,27 +112,27 @@ METRICS: dict[str, MetricDescription] = {entry.name: entry for entry in _ENTRIES
 
 
 def describe_metric(name: str) -> MetricDescription:
-    """Look a metric up; an unknown name is a UsageError that lists the known ones."""
+    """Return the description of a metric; an unknown name is a UsageError that lists the known ones."""
     if name not in METRICS:
         raise UsageError(f"unknown metric '{name}'; known: {', '.join(METRICS)}")
     return METRICS[name]
 
 
 def indexed_by(name: str) -> str:
-    """Return the model that an index is built with so that its scores are those of the metric ``name``.
+    """Return the model whose index gives the scores of the metric ``name``.
 
     Raises:
-        UsageError: an unknown metric, or one without attention to keep; the message lists those that have.
+        UsageError: an unknown metric, or one that compares no attention; the message lists the usable ones.
     """
     entry = describe_metric(name)
     if entry.loader != AAS:
         able = ", ".join(other.name for other in METRICS.values() if other.loader == AAS)
-        raise UsageError(f"metric '{name}' can't be indexed, since it is not made of attention; these can: {able}")
+        raise UsageError(f"metric '{name}' can't be indexed, because it compares no attention; these can: {able}")
     return entry.extractor
 
 
 def unused_settings(name: str, settings: MetricSettings) -> set[str]:
-    """Return the fields of ``settings`` that differ from their defaults and change nothing of the metric ``name``."""
+    """Return the fields of ``settings`` that differ from their defaults and do not affect the metric ``name``."""
     entry = describe_metric(name)
     plain = MetricSettings()
     chosen = {each.name for each in fields(plain) if getattr(settings, each.name) != getattr(plain, each.name)}
@@ -145,9 +145,9 @@ def unused_settings(name: str, settings: MetricSettings) -> set[str]:
 
 
 def chosen_model(model: str | None, metric: str | None) -> str | None:
-    """Return the model asked for by its name or by a metric's; both at once are a UsageError."""
+    """Return the model that a name, or a metric's name, asks for; both at once are a UsageError."""
     if model is not None and metric is not None:
-        raise UsageError("--model and --metric both name the model of an index: give one of them")
+        raise UsageError("a model and a metric both name the model of an index", advice="choose-model-once")
     return model if metric is None else indexed_by(metric)
 
 
@@ -158,8 +158,8 @@ def load_metric(
 
     Raises:
         UsageError: an unknown name, layer or size.
-        ModelError: its weights are missing or incomplete.
-        DependencyError: a package that it needs is not installed.
+        ModelError: weights are missing or incomplete.
+        DependencyError: a required package is not installed.
     """
     import torch
 

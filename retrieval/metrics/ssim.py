@@ -1,4 +1,4 @@
-"""Structural similarity (Wang et al., 2004): the usual measure of image quality, and a trivial baseline here."""
+"""Structural similarity (Wang et al., 2004), a measure of image quality that serves as a trivial baseline here."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,9 +17,9 @@ from retrieval.metrics.registry import MetricDescription
 from retrieval.models.mini.cells import grey
 from retrieval.types import Role
 
-WINDOW, SIGMA = 11, 1.5  # pixels, of the paper
+WINDOW, SIGMA = 11, 1.5  # pixels, as in the paper
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-CHUNK = 64  # images that are compared at a time
+CHUNK = 64  # images compared at a time
 
 
 def load(
@@ -30,7 +30,7 @@ def load(
 
 
 class StructuralSimilarity(Metric):
-    """Mean SSIM of luma, both images resized to one square, with the paper's Gaussian window; no padding."""
+    """Mean SSIM of luma with the paper's Gaussian window; images are resized to a square and not padded."""
 
     one_role = True
 
@@ -39,7 +39,7 @@ class StructuralSimilarity(Metric):
         self._size = image_size
 
     def encode(self, images: Sequence[Image.Image], role: Role) -> Features:
-        """Return luma, its local mean and its local variance."""
+        """Return luma ``[images, S, S]``, and its local mean and variance ``[images, S - 10, S - 10]``."""
         luma = torch.cat([grey(pixels_of(resize_square(image, self._size))) for image in images]).double()
         mean = blur(luma)
         return {"luma": luma.float(), "mean": mean.float(), "variance": (blur(luma**2) - mean**2).float()}
@@ -67,7 +67,7 @@ def _ssim(query: Features, chunk: Features) -> Tensor:
 
 
 def blur(images: Tensor) -> Tensor:
-    """Return the Gaussian-weighted mean around each pixel of ``[images, H, W]`` that has all its neighbours."""
+    """Return Gaussian-weighted means of ``[images, H, W]`` where the window fits: ``[images, H - 10, W - 10]``."""
     offsets = torch.arange(WINDOW, dtype=images.dtype) - WINDOW // 2
     weights = torch.exp(-(offsets**2) / (2 * SIGMA**2))
     weights = weights / weights.sum()

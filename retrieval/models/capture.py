@@ -1,4 +1,4 @@
-"""Read the inputs of attention layers while a network runs, and stop it as soon as the last one is known."""
+"""Read the inputs of attention layers while a network runs, and stop it after the last one."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -17,15 +17,18 @@ Projections = tuple[Tensor, Tensor, Tensor]
 
 
 class _LastLayerReached(Exception):
-    """Unwinds the forward pass: nothing behind the last wanted layer's input is ever computed."""
+    """Ends the forward pass, so that nothing behind the last wanted layer's input is computed."""
 
 
 def capture_inputs(run: Callable[[], object], layers: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    """Run a network just far enough to know the input (first positional argument) of each of ``layers``, by name.
+    """Run a network until each of ``layers`` has received its input, and return these inputs by name.
 
     Args:
-        run: starts the forward pass. Stopping it early is bitwise equal to a full one.
-        layers: attention modules by name.
+        run: starts the forward pass; stopping it early changes no bit of the inputs.
+        layers: attention modules by name; a module's input is its first positional argument.
+
+    Raises:
+        RuntimeError: the pass ended before it reached a layer.
     """
     captured: dict[str, Tensor] = {}
 
@@ -55,22 +58,22 @@ def capture_qkv(
     layers: Mapping[str, nn.Module],
     project: Callable[[nn.Module, Tensor], Projections],
 ) -> dict[str, Projections]:
-    """Return (Q, K, V) by layer name: ``project`` turns a module and its input into them."""
+    """Return (Q, K, V) by layer name; ``project`` computes them from a module and its input."""
     return {name: project(layers[name], hidden) for name, hidden in capture_inputs(run, layers).items()}
 
 
 def capture_branches(
     run: Callable[[], object], layers: Mapping[str, nn.Module], shape: tuple[int, int]
 ) -> dict[str, Tensor]:
-    """Capture the inputs ``[images, branches, tokens, width]`` of layers.
+    """Return the inputs ``[images, branches, tokens, width]`` of layers by name.
 
-    A row of the batch is one branch of one image, in the order of ``shape = (images, branches)``.
+    The batch of ``run`` has a row for each branch of each image, in the order of ``shape = (images, branches)``.
     """
     return {layer: hidden.view(*shape, *hidden.shape[1:]) for layer, hidden in capture_inputs(run, layers).items()}
 
 
 class LinearExtractor(ABC):
-    """What extractors share whose Q, K and V are linear maps of a layer's input.
+    """Base of extractors whose Q, K and V are linear maps of a layer's input.
 
     See :class:`retrieval.models.protocols.HiddenExtractor`.
     """
@@ -91,7 +94,7 @@ class LinearExtractor(ABC):
 
 
 class LayerInputs(LinearExtractor):
-    """What extractors on diffusers' attention layers share."""
+    """Base of extractors that read diffusers' attention layers."""
 
     @abstractmethod
     def attention(self, layer: str) -> Any:
@@ -105,9 +108,14 @@ class LayerInputs(LinearExtractor):
 
 
 def tokens_at(block: str, blocks: int, latent_side: int) -> int:
-    """Return the tokens of the attention in a UNet's block: ``down_blocks.I`` and ``up_blocks.I`` of ``blocks`` each.
+    """Return how many tokens the attention in a UNet's block has.
 
-    Every stage down but the last halves the side of the latent, the middle stays, and every stage up doubles it.
+    Every stage down except the last halves the side of the latent; every stage up except the first doubles it.
+
+    Args:
+        block: ``down_blocks.I``, ``mid_block`` or ``up_blocks.I``.
+        blocks: stages down, which are as many as stages up.
+        latent_side: latent pixels a side.
     """
     kind, _, number = block.partition(".")
     levels = {"down_blocks": int(number or 0), "mid_block": blocks - 1, "up_blocks": blocks - 1 - int(number or 0)}

@@ -1,5 +1,6 @@
-"""Which model is taken, and every default of it settled, before anything is loaded."""
+"""Choose the model and settle its defaults, before anything is loaded."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,33 +12,36 @@ from retrieval.models.registry import EXTRACTORS, describe_embedder, describe_ex
 from retrieval.models.weights import is_cached, is_offline
 from retrieval.settings import ModelSettings
 
+_LOG = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class ChosenModel:
-    """The answer to ``--model auto``, with the reason in one line."""
+    """The model that ``auto`` stands for here, with the reason in one line."""
 
     name: str
     why: str
 
 
-_CHOICE = "choose with --model sd15 or --model mini"
-
-
 def choose_model(settings: ModelSettings, device: str, offline: bool) -> ChosenModel:
-    """Choose the model: the one named; else sd15 where a GPU and its weights can be had; else the embedded mini."""
+    """Choose the model: the named one; else sd15, given a GPU and its weights; else the built-in mini.
+
+    Raises:
+        UsageError: an unknown model.
+    """
     if settings.model != "auto":
         describe_extractor(settings.model)
         return ChosenModel(settings.model, "as asked")
     if settings.weights is not None:
         return ChosenModel("sd15", "weights were given")
     if choose_device(device).type == "cpu":
-        return ChosenModel("mini", f"no GPU in use, and sd15 takes half a minute an image on a CPU; {_CHOICE}")
+        return ChosenModel("mini", "there is no GPU in use, and sd15 takes half a minute an image on a CPU")
     if is_cached(EXTRACTORS["sd15"], "unet/config.json"):
-        return ChosenModel("sd15", f"a GPU and cached weights are at hand; {_CHOICE}")
+        return ChosenModel("sd15", "there is a GPU, and the weights are cached")
     if offline or is_offline() or not _hub_answers():
-        return ChosenModel("mini", f"sd15's weights are neither cached nor can be downloaded; {_CHOICE}")
+        return ChosenModel("mini", "the weights of sd15 are not cached and can't be downloaded")
     size = EXTRACTORS["sd15"].download_mb / 1000
-    return ChosenModel("sd15", f"a GPU is at hand; its weights, {size:.1f} GB, are downloaded once; {_CHOICE}")
+    return ChosenModel("sd15", f"there is a GPU; the weights, {size:.1f} GB, are downloaded once")
 
 
 def _hub_answers() -> bool:
@@ -45,21 +49,22 @@ def _hub_answers() -> bool:
 
     try:
         HfApi().model_info(EXTRACTORS["sd15"].repo, revision=EXTRACTORS["sd15"].revision, timeout=5)
-    except Exception:  # whatever goes wrong on the way to the hub, the answer is no
+    except Exception as error:  # any failure means that the hub can't be used now
+        _LOG.warning("the hub gives no answer (%s), so auto does not choose sd15", error)
         return False
     return True
 
 
 def resolve(settings: ModelSettings, modes: Sequence[Mode], device: str) -> ModelSettings:
-    """Replace every "the model's own" by its value, so that an index keeps its meaning when defaults change.
+    """Fill in every value that was left to the model, so that an index keeps its meaning when defaults change.
 
     Raises:
-        UsageError: an encoder that has no folder beside local weights; the message says how to name one.
+        UsageError: an encoder without a folder beside local weights.
     """
     description = describe_extractor(settings.model)
     dtype = settings.dtype
     if dtype == "auto" and "dtype" in description.unused:
-        dtype = "float32"  # whatever the device's own is: the index is the same
+        dtype = "float32"  # the model ignores the dtype, so its indexes are the same on every device
     return replace(
         settings,
         weights=None if settings.weights is None else str(Path(settings.weights).resolve()),
@@ -82,13 +87,14 @@ def _encoder_folder(name: str, folder: str | None, settings: ModelSettings) -> s
     if folder is not None:
         return str(Path(folder).resolve())
     if settings.weights is None or not encoder.download_mb:
-        return None  # from the hub, or without weights
+        return None  # it comes from the hub, or has no weights
     if encoder.repo == describe_extractor(settings.model).repo:
-        return str(Path(settings.weights).resolve())  # one network is both
+        return str(Path(settings.weights).resolve())  # one network serves as both
     beside = Path(settings.weights).resolve().parent / name
     if not beside.is_dir():
         raise UsageError(
-            f"local weights were given, but there is no folder {beside} for the encoder '{name}'; "
-            f"name one with --encoders {name}=FOLDER, or build without a coarse stage with --encoders none"
+            f"local weights were given, but there is no folder {beside} for the encoder '{name}'",
+            advice="name-encoder-folder",
+            encoder=name,
         )
     return str(beside)

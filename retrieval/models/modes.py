@@ -1,8 +1,8 @@
-"""Search modes as data: which layer at which noise level answers which question, per model.
+"""Search modes as data: for each model, the layer and the noise level that answer a question.
 
-Two numbers name a noise level, and mixing them up gives a far worse system. The published scripts' number is
-the ``denoising_step``; the scheduler's is the ``timestep``. The published code indexes a list that runs down from
-1000 (with one repeat), so ``timestep = 1001 - denoising_step``: its "900" is timestep 101, LITTLE noise.
+Two numbers name a noise level, and mixing them up gives a far worse system. The published scripts' number is the
+``denoising_step``; the scheduler's number is the ``timestep``. The published code indexes a list that runs down from
+1000 (with one repeat), so ``timestep = 1001 - denoising_step``: its "900" is timestep 101, which is LITTLE noise.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,25 +14,25 @@ from retrieval.errors import UsageError
 from retrieval.types import LINEAR, Readout
 
 LAST_STEP = 1001
-SDXL_LAST_STEP = 1000  # Euler's list has no repeat: what a target calls timestep 101 is 100 to SD-XL's network
+SDXL_LAST_STEP = 1000  # Euler's list has no repeat: a target's timestep 101 is 100 for SD-XL's network
 
 
 @dataclass(frozen=True)
 class CellValues:
-    """Values that describe an image's cells: colour and texture histograms of each cell.
+    """How cells of an image are described: by weighted colour and texture histograms.
 
-    Cell j's values are ``w_j [Lab histogram, patterns x LBP histograms]``; the weights w, of mean 1, come from the
-    image: ``w_j`` is proportional to ``(1 - likeness of cell j to the border's cells)^contrast``.
+    The values of cell j are ``w_j [Lab histogram, patterns x LBP histograms]``. The weights have mean 1, and ``w_j`` is
+    proportional to ``(1 - likeness of cell j to the border's cells)^contrast``.
     """
 
-    patterns: float  # weight of texture beside colour
-    sharpness: float = 0.0  # of the attention among cells; logits are sharpness x cosine
+    patterns: float  # weight of texture against colour
+    sharpness: float = 0.0  # logits of the attention among cells are sharpness x cosine
     contrast: float = 0.0  # 0: all cells count alike
 
 
 @dataclass(frozen=True)
 class Target:
-    """One layer at one timestep, and how it is read: all that the tensors and scores of a mode depend on."""
+    """One layer at one timestep and how it is read: everything that a mode's tensors and scores depend on."""
 
     layer: str
     timestep: int
@@ -40,16 +40,16 @@ class Target:
     readout: Readout = LINEAR
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values for a fingerprint; what is left at its default is left out."""
+        """Return JSON values for a fingerprint, without values and readout where these are the defaults."""
         values = asdict(self)
         return {key: values[key] for key in values if key in ("layer", "timestep") or getattr(self, key) != _plain(key)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Target":
-        """Read what :meth:`to_json` wrote.
+        """Read the values that :meth:`to_json` wrote.
 
         Raises:
-            KeyError, TypeError: it was written by another version.
+            KeyError, TypeError: another version wrote them.
         """
         cells, readout = values.get("values"), values.get("readout")
         return cls(
@@ -67,7 +67,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Mode:
-    """A kind of likeness: the target it is read from and the encoders that pick its candidates, best first."""
+    """A kind of similarity: the target that scores it and the encoders that choose candidates, the best first."""
 
     name: str
     target: Target
@@ -76,7 +76,7 @@ class Mode:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What is wanted of an image: tensors of modes and vectors of encoders."""
+    """The outputs to compute for an image: tensors of modes and vectors of encoders."""
 
     modes: tuple[str, ...] = ()
     encoders: tuple[str, ...] = ()
@@ -112,10 +112,10 @@ DIFFSIM_C_MODES = _table(
     Mode("instance", at_step("U_0", 600), ("dinov2",)),  # cute_main.sh, where DiffSim-C is best
     Mode("semantic", at_step("U_0", 500), ("dinov2", "clip")),
 )
-LAST = "last"  # the layer of a vision transformer that the paper's ablation reads
+LAST = "last"  # the last layer of a vision transformer, which the paper's ablation reads
 CLIP_MODES = _table(*(Mode(name, Target(LAST, 0), ("clip",)) for name in ("instance", "semantic")))
 DINOV2_MODES = _table(*(Mode(name, Target(LAST, 0), ("dinov2",)) for name in ("instance", "semantic")))
-CELLS = "cells"  # the only layer of the embedded model
+CELLS = "cells"  # the only layer of the model mini
 _ROOT = Readout(root=True, floor=1e-5)
 MINI_MODES = _table(
     Mode("style", Target(CELLS, 0, CellValues(patterns=1.5, sharpness=40.0), _ROOT), ("descriptor",)),
@@ -126,10 +126,10 @@ DEFAULT_MODES = ("style", "instance", "semantic")
 
 
 def choose_modes(table: Mapping[str, Mode], names: Iterable[str]) -> tuple[Mode, ...]:
-    """Look ``names`` up in a model's ``table``, each once, in the order given.
+    """Return the modes called ``names`` from a model's ``table``, without repeats, in the order given.
 
     Raises:
-        UsageError: a name that the model has no mode for; the message lists those it has.
+        UsageError: an unknown name, or none; the message lists the model's modes.
     """
     wanted = tuple(dict.fromkeys(names))
     unknown = [name for name in wanted if name not in table]

@@ -1,8 +1,8 @@
-"""Backbones: the two protocols that every model is read through, and one table of each kind.
+"""The tables of all models, and the functions that load them by name.
 
-An :class:`AttentionExtractor` turns images into Q/K/V, an :class:`Embedder` into one vector an image. Everything
-a user asks before a download (licence, size) is a field of the tables below; nothing is registered elsewhere.
-Importing this module costs nothing: a model's own module, and torch, are imported when it is loaded.
+An extractor turns an image into Q/K/V, an embedder into one vector; :mod:`retrieval.models.protocols` defines both.
+The tables answer questions before a download, such as licence and size. Importing this module is cheap: a model's own
+module, and torch, are imported when the model is loaded.
 """
 
 from collections.abc import Mapping
@@ -36,36 +36,36 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """What there is to know of a model before it is loaded."""
+    """The facts about a model that are known before it is loaded."""
 
     name: str
     title: str
     licence: str
-    download_mb: int  # 0: travels in the package
-    loader: str  # "module:function", imported when the model is first needed
+    download_mb: int  # 0: there is nothing to download
+    loader: str  # "module:function", imported when the model is loaded
     repo: str = ""
     revision: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractorDescription(Description):
-    """An attention model, with the table of modes that were chosen for it and its defaults."""
+    """An attention model, with its modes and defaults."""
 
     modes: Mapping[str, Mode]
-    image_size: int  # pixels a side; 0: what the weights say
+    image_size: int  # pixels a side; 0: the size that the weights state
     noise: NoiseRule
     default_modes: tuple[str, ...] = DEFAULT_MODES
-    last_step: int = LAST_STEP  # the network's timestep is this minus the denoising step
-    draft: bool = False  # decode JPEGs at a reduced scale: for models whose cost is near the decoder's
-    batch_sizes: tuple[int, int] = (1, 16)  # images a batch on a CPU, on an accelerator
-    working_mb: int = 0  # memory that computing an image takes beside the weights, float32, about; 0: not measured
-    float32_vae: bool = False  # whether the VAE, which takes most of it, is float32 whatever the dtype
-    warnings: Mapping[str, str] = field(default_factory=dict)  # what a user of a mode must know, one line
-    unused: tuple[str, ...] = ()  # fields of ModelSettings that change nothing
+    last_step: int = LAST_STEP  # the network's timestep is last_step - denoising step
+    draft: bool = False  # decode JPEGs at a reduced scale, because decoding costs as much as the model
+    batch_sizes: tuple[int, int] = (1, 16)  # images in a batch on a CPU, and on a GPU
+    working_mb: int = 0  # approximate memory for one image beside the weights, in float32; 0: not measured
+    float32_vae: bool = False  # the VAE, which takes most of that memory, always runs in float32
+    warnings: Mapping[str, str] = field(default_factory=dict)  # by mode, one line that its users must know
+    unused: tuple[str, ...] = ()  # fields of ModelSettings that do not affect the model
 
 
-WORKING_MB = 660  # of the VAE's encoder at 512 px, which all diffusion models here share, and which takes the most
-_OF_DIFFUSION = ("branches", "noise", "seed", "prompt", "dtype")  # what adds no noise, in float32, knows none
+WORKING_MB = 660  # the VAE's encoder at 512 px: the largest part of every diffusion model here
+_OF_DIFFUSION = ("branches", "noise", "seed", "prompt", "dtype")  # settings that only diffusion models have
 
 _SD15 = ExtractorDescription(
     name="sd15",
@@ -101,7 +101,7 @@ _DINOV2 = Description(
 
 
 def _vision_transformer(name: str, title: str, of: Description, modes: Mapping[str, Mode]) -> ExtractorDescription:
-    # No style mode: at the last layer the paper has 71 and 78 % there, and it does not say which layer gives its 95 %.
+    # There is no style mode: the paper reports 71 and 78 % for the last layer and does not name the layer of its 95 %.
     return ExtractorDescription(
         name=name,
         title=title,
@@ -152,7 +152,7 @@ EXTRACTORS: dict[str, ExtractorDescription] = {
         batch_sizes=(16, 64),
         working_mb=4,
         unused=_OF_DIFFUSION,
-        warnings={"semantic": "mini matches colour, texture and layout, not meaning; use --model sd15 for meaning"},
+        warnings={"semantic": "mini matches colour, texture and layout, not meaning; the model sd15 matches meaning"},
     ),
     "clip-aas": _vision_transformer("clip-aas", "AAS on CLIP ViT-B/32", _CLIP, CLIP_MODES),
     "dinov2-aas": _vision_transformer("dinov2-aas", "AAS on DINOv2 ViT-S/14", _DINOV2, DINOV2_MODES),
@@ -183,7 +183,7 @@ EXTRACTORS: dict[str, ExtractorDescription] = {
         float32_vae=True,
     ),
     "dit-256": _dit(256, "eab87f77abd5aef071a632f08807fbaab0b704d0"),
-    "dit-512": _dit(512, "main"),  # its commit could not be looked up where this was written
+    "dit-512": _dit(512, "main"),  # not pinned: the hub could not be reached when this entry was written
 }
 
 EMBEDDERS: dict[str, Description] = {
@@ -198,7 +198,7 @@ EMBEDDERS: dict[str, Description] = {
     ),
     "subject": Description(
         name="subject",
-        title="the same of what stands out from the border, 214-d",
+        title="the same for the cells that stand out from the border, 214-d",
         licence="Apache-2.0",
         download_mb=0,
         loader="retrieval.models.mini.pooled:load",
@@ -207,14 +207,14 @@ EMBEDDERS: dict[str, Description] = {
 
 
 def describe_extractor(name: str) -> ExtractorDescription:
-    """Look an attention model up; an unknown name is a UsageError that lists the known ones."""
+    """Return the description of an attention model; an unknown name is a UsageError that lists the known ones."""
     if name not in EXTRACTORS:
         raise UsageError(f"unknown model '{name}'; known: auto, {', '.join(EXTRACTORS)}")
     return EXTRACTORS[name]
 
 
 def describe_embedder(name: str) -> Description:
-    """Look an encoder up; an unknown name is a UsageError that lists the known ones."""
+    """Return the description of an encoder; an unknown name is a UsageError that lists the known ones."""
     if name not in EMBEDDERS:
         raise UsageError(f"unknown encoder '{name}'; known: {', '.join(EMBEDDERS)}, or none")
     return EMBEDDERS[name]
@@ -224,15 +224,15 @@ def load_extractor(settings: "ModelSettings", device: "torch.device", offline: b
     """Load the attention model that ``settings`` names (not ``auto``).
 
     Raises:
-        UsageError: an unknown model or an image size it can't take.
-        ModelError: its weights are missing or incomplete.
+        UsageError: an unknown model, or an image size that it can't take.
+        ModelError: the weights are missing or incomplete.
     """
     description = describe_extractor(settings.model)
     return cast("AttentionExtractor", _loader(description)(description, settings, device, offline))
 
 
 def load_embedder(name: str, folder: Path | None, device: "torch.device", offline: bool) -> "Embedder":
-    """Load the encoder ``name`` from ``folder``, else the hub's cache, else the hub; see :func:`load_extractor`."""
+    """Load the encoder ``name`` from ``folder``, or from the hub's cache or the hub; see :func:`load_extractor`."""
     description = describe_embedder(name)
     return cast("Embedder", _loader(description)(description, folder, device, offline))
 

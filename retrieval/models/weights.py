@@ -1,6 +1,7 @@
-"""Where weights lie: a local folder, or a pinned revision of a hub repository; and which weights they are."""
+"""Find a model's weights (a local folder, or a pinned revision on the hub), load them, and identify them."""
 
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 from retrieval.errors import ModelError
 from retrieval.models.registry import Description
 
+_LOG = logging.getLogger(__name__)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -19,12 +21,12 @@ def weights_folder(description: Description, folder: Path | None, patterns: Sequ
 
     Args:
         description: names the hub repository and its revision.
-        folder: a local folder (``--weights``), taken as it is.
-        patterns: the files needed of the repository, as globs.
-        offline: use the hub's cache only.
+        folder: a local folder of weights, used as it is; None: the hub.
+        patterns: the files of the repository that the model needs, as globs.
+        offline: use only the hub's cache.
 
     Raises:
-        ModelError: the folder does not exist, or the hub's files are neither cached nor reachable.
+        ModelError: the folder does not exist, or the files are not in the cache and the hub can't be reached.
     """
     if folder is not None:
         if not folder.is_dir():
@@ -33,6 +35,8 @@ def weights_folder(description: Description, folder: Path | None, patterns: Sequ
     from huggingface_hub import snapshot_download
 
     cached_only = offline or is_offline()
+    where = "the hub's cache" if cached_only else "the hub or its cache"
+    _LOG.info("%s: taking weights of %s from %s", description.name, description.repo, where)
     try:
         return Path(
             snapshot_download(
@@ -42,17 +46,17 @@ def weights_folder(description: Description, folder: Path | None, patterns: Sequ
                 local_files_only=cached_only,
             )
         )
-    except OSError as error:  # the hub's own errors are OSErrors, and so are a network's and a full disk's
+    except OSError as error:  # errors of the hub, the network and a full disk are all OSErrors
         why = "they are not in the local hub cache (offline)" if cached_only else f"the hub gave no answer ({error})"
         raise ModelError(
-            f"{description.name}: weights of {description.repo} are needed and {why.splitlines()[0]}; "
-            f"download about {description.download_mb} MB once while online, or name a local folder of them: "
-            "--weights FOLDER, or --encoders NAME=FOLDER for an encoder"
+            f"{description.name}: weights of {description.repo} are needed and {why.splitlines()[0]}",
+            advice="get-weights",
+            megabytes=description.download_mb,
         ) from error
 
 
 def is_cached(description: Description, filename: str) -> bool:
-    """Say whether ``filename`` of the pinned revision is in the local hub cache."""
+    """Return whether ``filename`` of the pinned revision is in the local hub cache."""
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(description.repo, filename, revision=description.revision)
@@ -60,29 +64,29 @@ def is_cached(description: Description, filename: str) -> bool:
 
 
 def is_offline() -> bool:
-    """Say whether the environment forbids the hub, by the variables that users of the hub know."""
+    """Return whether the hub's own environment variables forbid network access."""
     names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
     return any(os.environ.get(name, "").lower() in {"1", "true", "yes", "on"} for name in names)
 
 
 def require(folder: Path, names: Iterable[str], what: str) -> None:
-    """Raise a ModelError that lists which of ``names`` (files or folders) are missing in ``folder``."""
+    """Raise a ModelError that lists the ``names`` (files or folders) missing in ``folder``, under the model's name."""
     missing = [name for name in names if not (folder / name).exists()]
     if missing:
         raise ModelError(f"{folder} holds no {what}: {', '.join(missing)} missing")
 
 
 def variant_of(folder: Path) -> str | None:
-    """Return ``fp16`` where that is the only form of the weights in ``folder``, as diffusers' loaders name it."""
+    """Return diffusers' variant ``fp16`` if ``folder`` has the weights in that form only, else None."""
     plain = [p for p in folder.glob("*.safetensors") if ".fp16" not in p.name] + list(folder.glob("*.bin"))
     return "fp16" if not plain and any(folder.glob("*.fp16.safetensors")) else None
 
 
 def weights_digest(folder: Path, parts: Sequence[str] = ("",)) -> str:
-    """Return one digest of all weight files in ``parts`` of ``folder``: the identity of a model.
+    """Return one SHA-256 over all weight files in ``parts`` of ``folder``, which identifies the model.
 
-    Where the files came from does not matter, so a local copy and the hub's download are the same model. In the
-    hub's cache a file's name is its SHA-256 already; elsewhere the bytes are hashed (about 1.5 GB/s).
+    A local copy and the hub's download have the same digest. The hub's cache names files by their SHA-256; other files
+    are hashed (about 1.5 GB/s).
     """
     digest = hashlib.sha256()
     for part in parts:
@@ -101,12 +105,12 @@ def _file_sha256(path: Path) -> str:
 
 
 def load_pretrained(kind: Any, folder: Path, what: str, **options: Any) -> Any:
-    """Call ``kind.from_pretrained`` on a local folder and make sure that every weight was found there.
+    """Call ``kind.from_pretrained`` on a local folder and check that it held every weight.
 
-    transformers and diffusers fill what a file lacks with random numbers and merely warn; here that is an error.
+    transformers and diffusers fill missing weights with random numbers and merely warn; here they are an error.
 
     Raises:
-        ModelError: the folder can't be loaded, or lacks weights; ``what`` names it.
+        ModelError: the folder can't be loaded, or weights are missing; ``what`` names the model.
     """
     try:
         model, report = kind.from_pretrained(folder, local_files_only=True, output_loading_info=True, **options)
@@ -124,7 +128,7 @@ def load_pretrained(kind: Any, folder: Path, what: str, **options: Any) -> Any:
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Keep transformers' loading bars off the terminal for a while: this library never prints."""
+    """Hide transformers' loading bars, because this library never prints."""
     from transformers.utils import logging as untyped
 
     logging: Any = untyped

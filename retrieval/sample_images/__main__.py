@@ -22,7 +22,8 @@ def draw(gallery: Path) -> None:
 
 def search(gallery: Path, index: Path, sheet: Path) -> None:
     """Search INDEX with one picture in every mode and draw the results as SHEET."""
-    from retrieval import Engine, draw_results
+    from retrieval.search.engine import Engine
+    from retrieval.search.results_sheet import draw_results
 
     engine = Engine.open(index)
     query = gallery / QUERY
@@ -33,7 +34,8 @@ def search(gallery: Path, index: Path, sheet: Path) -> None:
 
 def pictures(gallery: Path, index: Path, folder: Path) -> None:
     """Draw the README's pictures, FOLDER/MODE.jpg: the results of a few queries in every mode."""
-    from retrieval import Engine, draw_results
+    from retrieval.search.engine import Engine
+    from retrieval.search.results_sheet import draw_results
 
     engine = Engine.open(index)
     queries = [gallery / name for name in README_QUERIES]

@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from index_store.reader import IndexReader
 from retrieval.progress import Cancellation, OnProgress, ignore_progress
 from retrieval.scoring.aas import QKV, Comparison
 from retrieval.search.memory_cache import ModeCache
@@ -34,19 +35,32 @@ class CandidateScores:
         """Candidates without a score."""
         return int((~self.is_scored).sum())
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """The numbers that results give."""
+        return {"computed": self.computed, "cached": self.cached, "left_out": self.left_out}
 
+
+@dataclass(frozen=True)
 class CandidateTensors:
     """The sources of one search's candidates, of all its queries together; for one :meth:`score`."""
 
-    def __init__(
-        self,
+    rows: Sequence[NDArray[np.int64]]  # every query's candidates
+    memory: MemoryTensors
+    stored: StoredTensors
+    cached: CachedTensors
+    computed: ComputedTensors
+
+    @classmethod
+    def begin(
+        cls,
         context: ScoringContext,
         mode: str,
         rows: Sequence[NDArray[np.int64]],
         cache: ModeCache | None,
         on_progress: OnProgress = ignore_progress,
         cancel: Cancellation | None = None,
-    ) -> None:
+    ) -> "CandidateTensors":
         """Find out which source has which candidate, and begin to read in another thread.
 
         Args:
@@ -57,32 +71,27 @@ class CandidateTensors:
             on_progress: hears of tensors that are computed.
             cancel: ends the computing of tensors.
         """
-        self._rows = rows
         reader, device, decode = context.reader, context.device, context.decoder(mode)
-        every = np.array(list(dict.fromkeys(np.concatenate(rows).tolist())), np.int64)
-        is_stored = reader.has_tensors(mode)[every]
-        stored: list[int] = every[is_stored].tolist()
-        other: list[int] = every[~is_stored].tolist()
-        in_memory = {} if cache is None else cache.find(stored)
-        unread = [row for row in stored if row not in in_memory]
-        read, row_bytes = partial(reader.attention, mode), reader.row_bytes(mode)
-        items = dict(zip(other, reader.items(other), strict=True)) if other else {}
+        in_index, others = _split(reader, mode, rows)
+        in_memory = {} if cache is None else cache.find(in_index)
+        unread = [row for row in in_index if row not in in_memory]
+        stored = StoredTensors(unread, partial(reader.attention, mode), decode, device, reader.row_bytes(mode), cache)
+        items = dict(zip(others, reader.items(others), strict=True)) if others else {}
         keys = {row: context.cache_key(mode, item) for row, item in items.items()}
-        self._memory = MemoryTensors(in_memory)
-        self._stored = StoredTensors(unread, read, decode, device, row_bytes, cache)
-        self._cached = CachedTensors(context.tensor_cache, keys, decode, device)
-        self._computed = ComputedTensors(context, mode, items, self._cached, on_progress, cancel)
-        self._stored.begin()
+        cached = CachedTensors(context.tensor_cache, keys, decode, device)
+        computed = ComputedTensors(context, mode, items, cached, on_progress, cancel)
+        stored.begin()
+        return cls(rows, MemoryTensors(in_memory), stored, cached, computed)
 
     def score(self, queries: Sequence[QKV], how: Comparison) -> list[CandidateScores]:
         """Score every query, one item each, against its candidates."""
-        asked = [QueryTensors(qkv, rows.tolist()) for qkv, rows in zip(queries, self._rows, strict=True)]
-        found = rerank(asked, (self._memory, self._stored, self._cached, self._computed), how)
+        asked = [QueryTensors(qkv, rows.tolist()) for qkv, rows in zip(queries, self.rows, strict=True)]
+        found = rerank(asked, (self.memory, self.stored, self.cached, self.computed), how)
         share = {part: spent / len(queries) for part, spent in found.timing_ms.items()}
-        if self._computed.computed:
-            logger.info("computed the tensors of %d candidates", len(self._computed.computed))
-        if self._computed.unkept:
-            logger.warning("the cache could not keep the tensors of %d candidates", len(self._computed.unkept))
+        if self.computed.computed:
+            logger.info("computed the tensors of %d candidates", len(self.computed.computed))
+        if self.computed.unkept:
+            logger.warning("the cache could not keep the tensors of %d candidates", len(self.computed.unkept))
         return [self._of_query(query.rows, scores, share) for query, scores in zip(asked, found.scores, strict=True)]
 
     def _of_query(
@@ -91,8 +100,15 @@ class CandidateTensors:
         return CandidateScores(
             np.array([scores.get(row, 0.0) for row in rows], np.float32),
             np.array([row in scores for row in rows], bool),
-            computed=len(self._computed.computed.intersection(rows)),
-            cached=len(self._cached.found.intersection(rows)),
-            unkept=len(self._computed.unkept.intersection(rows)),
+            computed=len(self.computed.computed.intersection(rows)),
+            cached=len(self.cached.found.intersection(rows)),
+            unkept=len(self.computed.unkept.intersection(rows)),
             timing_ms=timing_ms,
         )
+
+
+def _split(reader: IndexReader, mode: str, rows: Sequence[NDArray[np.int64]]) -> tuple[list[int], list[int]]:
+    """Return all queries' candidates, each once: those whose tensors the index stores, and the others."""
+    every = np.array(list(dict.fromkeys(np.concatenate(rows).tolist())), np.int64)
+    is_stored = reader.has_tensors(mode)[every]
+    return every[is_stored].tolist(), every[~is_stored].tolist()

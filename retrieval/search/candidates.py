@@ -48,20 +48,17 @@ class CandidateGenerator:
         """
         encoders = self.encoders(mode)
         if not encoders and not wanted.rerank:
-            raise UsageError(
-                f"{self._reader.layout.root} has no coarse ranking: it was built without encoders",
-                advice="no-coarse-ranking",
-            )
+            root = self._reader.layout.root
+            raise UsageError(f"{root} has no coarse ranking: it was built without encoders", advice="no-coarse-ranking")
         if len(excluded) == len(self._reader) or not encoders:
             return Candidates(self._all_rows(excluded), None)
-        indexes = {name: self._index(name) for name in encoders}
+        asked = [(self._index(name), vectors[name][0]) for name in encoders]
         if wanted.exhaustive:
             rows = self._all_rows(excluded)
         else:
             count = max(wanted.candidates, wanted.k)
-            rankings = [_nearest(index, vectors[name][0], count, excluded) for name, index in indexes.items()]
-            rows = fuse_rankings(rankings, count)
-        cosines = np.stack([index.similarities(vectors[name][0], rows) for name, index in indexes.items()])
+            rows = fuse_rankings([_nearest(index, query, count, excluded) for index, query in asked], count)
+        cosines = np.stack([index.similarities(query, rows) for index, query in asked])
         has_vector = np.stack([self._reader.has_vector(name)[rows] for name in encoders])
         return Candidates(rows, _mean_where(cosines, has_vector))
 

@@ -13,13 +13,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Unpack
 
+import numpy as np
+from numpy.typing import NDArray
+
 from index_store.codecs import find_codec
 from index_store.lookup import locate_image
 from index_store.reader import IndexReader
 from index_store.remote.pull import existing_root
 from index_store.tensors.cache import TensorCache
 from retrieval.devices.selection import choose_device
-from retrieval.encoding.loaded_models import LoadModels, load_models
+from retrieval.encoding.loaded_models import LoadModels, ModelInputs, load_models
 from retrieval.encoding.recipe import lacks_modes, stored_recipe
 from retrieval.encoding.timing import SharedTiming
 from retrieval.errors import ImageError, UsageError
@@ -44,7 +47,7 @@ logger = logging.getLogger(__name__)
 QUERIES_AT_ONCE = 16  # they share the reading and computing of common candidates
 
 OnUnusable = Callable[[Any, ImageError], None]
-"""Called with a query, as it was given, that is no usable image, and the reason."""
+"""Called with a query that can't be used, as it was given, and the reason."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ class Engine:
         Raises:
             UsageError: an unknown mode, or choices that contradict each other.
             IndexIncompatibleError: the index was not built for this mode, or the models found here are not its own.
-            ImageError: the query is no usable image.
+            ImageError: the query can't be used as an image.
             CancelledError: ``cancel`` was requested; tensors computed until then are kept.
         """
         return next(self.search_many([query], mode, on_progress, cancel=cancel, **choices))[1]
@@ -148,7 +151,7 @@ class Engine:
             queries: read 16 at a time, as results are taken.
             mode: one of :attr:`modes`.
             on_progress: as for a single search.
-            on_unusable: called with a query that is no usable image, which then has no results. None: the first of
+            on_unusable: called with each query that can't be used, which then has no results. None: the first of
                 them raises its ImageError.
             cancel: as for a single search; also between groups of queries.
             **choices: as for a single search.
@@ -241,26 +244,29 @@ class Engine:
             inputs = [context.models.prepare(query.image, outputs) for query in queries]
             vectors = context.encode(inputs, "query", Outputs(encoders=outputs.encoders)).vectors
         with timing.of("coarse"):
-            candidates = [
-                self._candidates(query, {name: found[n : n + 1] for name, found in vectors.items()}, request)
-                for n, query in enumerate(queries)
-            ]
+            candidates = [self._candidates(n, query, vectors, request) for n, query in enumerate(queries)]
         scored: Sequence[CandidateScores | None] = [None] * len(queries)
         if request.settings.rerank:
-            rows, cache = [each.rows for each in candidates], self._mode_cache(request)
-            # Their reading begins here, and goes on while the queries' tensors are computed.
-            tensors = CandidateTensors(context, mode, rows, cache, request.on_progress, request.cancel)
-            with timing.of("embed"):
-                asked = context.tensors(inputs, "query", mode)
-            how = Comparison(request.settings.similarity, context.models.readout(mode))
-            scored = tensors.score([asked[n : n + 1] for n in range(len(queries))], how)
+            scored = self._rerank(inputs, [each.rows for each in candidates], request, timing)
         found = zip(queries, candidates, scored, strict=True)
         return [self._results(query, each, scores, request, timing.ms) for query, each, scores in found]
 
-    def _candidates(self, query: Query, vectors: Vectors, request: _Request) -> Candidates:
-        wanted = request.settings
+    def _candidates(self, number: int, query: Query, vectors: Vectors, request: _Request) -> Candidates:
+        wanted, own = request.settings, {name: found[number : number + 1] for name, found in vectors.items()}
         copies = self._reader.find("sha256", query.sha256) if wanted.exclude_query and query.sha256 else []
-        return self._generator.generate(vectors, request.mode, wanted, copies)
+        return self._generator.generate(own, request.mode, wanted, copies)
+
+    def _rerank(
+        self, inputs: Sequence[ModelInputs], rows: Sequence[NDArray[np.int64]], request: _Request, timing: SharedTiming
+    ) -> list[CandidateScores]:
+        """Score each query's rows exactly; they are read while the queries' tensors are computed."""
+        context, mode = self._context, request.mode
+        cache = self._mode_cache(request)
+        candidates = CandidateTensors.begin(context, mode, rows, cache, request.on_progress, request.cancel)
+        with timing.of("embed"):
+            tensors = context.tensors(inputs, "query", mode)
+        how = Comparison(request.settings.similarity, context.models.readout(mode))
+        return candidates.score([tensors[n : n + 1] for n in range(len(inputs))], how)
 
     def _mode_cache(self, request: _Request) -> ModeCache | None:
         """Return the candidates in memory; None for an exhaustive search, which would drive out those in use."""
@@ -277,9 +283,8 @@ class Engine:
         request: _Request,
         timing_ms: Mapping[str, float],
     ) -> Results:
-        without_vector = self._generator.without_vector(request.mode)
+        warning, without_vector = self._model.warnings.get(request.mode), self._generator.without_vector(request.mode)
         notes = search_notes(self._reader.layout.root, request.mode, scored, without_vector)
-        warning = self._model.warnings.get(request.mode)
         return Results(
             results=rank_candidates(self._reader, candidates, scored, request.settings),
             query=query.about(),
@@ -287,7 +292,5 @@ class Engine:
             index=about_index(self._reader, self._recipe),
             timing_ms={**timing_ms, **({} if scored is None else scored.timing_ms)},
             notes=(*([Note("model", warning)] if warning else []), *notes),
-            computed=0 if scored is None else scored.computed,
-            cached=0 if scored is None else scored.cached,
-            left_out=0 if scored is None else scored.left_out,
+            **({} if scored is None else scored.counts),
         )

@@ -1,9 +1,9 @@
-"""The coarse stage on a GPU: an encoder's vectors in its memory, every one of them compared with the query.
+"""A flat vector index on a GPU: an encoder's vectors in its memory, all compared with the query.
 
-The answers equal those of the flat scan, :class:`index_store.vectors.flat.FlatIndex`, to the bit: the device's
-products only say which rows are worth a look, and the same float32 arithmetic on the host orders these. Products are
-made by multiplying and adding up, not by torch's matrix product, whose precision follows flags that any other code
-in the process may set (TF32, bfloat16). A product reads every number of every vector once, so there is nothing to lose.
+Results equal those of :class:`index_store.vectors.flat.FlatIndex` to the bit: the device's products only choose the
+rows worth a look, and the same float32 arithmetic on the host orders them. Products are elementwise multiplications
+and sums. torch's matrix product would follow flags of the process (TF32, bfloat16), and is not faster here: every
+number is read once either way.
 """
 
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ from index_store.vectors.exact import Floats, Ranked, cosines_of, exact_nearest,
 from index_store.vectors.storage import normalised
 from retrieval.devices.memory import available_memory
 
-MEMORY_SHARE = 0.25  # of what is free on the GPU when an encoder is first searched: tensors of candidates need it too
+MEMORY_SHARE = 0.25  # of the GPU's free memory when an encoder is first searched; candidates' tensors need it too
 SCAN_BYTES = 16 << 20  # of float32 products at a time
 
 
@@ -30,7 +30,7 @@ class VectorIndex(Protocol):
     def search(self, query: Floats, count: int) -> Ranked:
         """Return the rows nearest to ``query [dim]`` and their cosines, best first; ties by row, lowest first.
 
-        Rows without a vector are not among them.
+        Rows without a vector are never found.
         """
         ...
 
@@ -40,7 +40,7 @@ class VectorIndex(Protocol):
 
 
 def open_vector_index(reader: IndexReader, encoder: str, device: torch.device) -> VectorIndex:
-    """Return the coarse stage over one encoder: on a GPU that has room for all vectors, else FAISS's."""
+    """Return the vector index of one encoder: on a GPU with room for all vectors, else FAISS's."""
     if belongs_on(device.type, reader.vector_bytes(encoder), available_memory(device)):
         parts = ((np.searchsorted(reader.ids, ids), stored) for _, _, ids, stored in reader.vector_parts(encoder))
         return GpuIndex(parts, len(reader), device)
@@ -48,38 +48,38 @@ def open_vector_index(reader: IndexReader, encoder: str, device: torch.device) -
 
 
 def belongs_on(kind: str, needed: int, free: int | None) -> bool:
-    """Say whether ``needed`` bytes of vectors are to be kept on a device of that kind with ``free`` bytes.
+    """Say whether ``needed`` bytes of vectors belong on a device of that kind with ``free`` bytes.
 
-    On a CPU FAISS's scan of float32 is faster than torch's of float16, and its trained lists faster still (DESIGN.md).
+    On a CPU, FAISS scans float32 faster than torch scans float16, and an IVF index is faster still.
     """
     return kind == "cuda" and free is not None and needed <= MEMORY_SHARE * free
 
 
 class GpuIndex:
-    """Exact nearest neighbours over one encoder's vectors, kept on a torch device; safe to search from many threads."""
+    """Exact nearest neighbours over one encoder's vectors, kept on a torch device; safe in many threads."""
 
     def __init__(
         self, parts: Iterable[tuple[NDArray[np.int64], NDArray[np.float16]]], rows: int, device: torch.device
     ) -> None:
-        """Upload the vectors part by part; the host never holds more than one.
+        """Upload the vectors part by part; the host never holds more than one part.
 
         Args:
-            parts: rows, and their stored vectors ``[len(rows), dim]``; each row once. No search finds a row that no
-                part has.
-            rows: how many there are.
-            device: where they are kept, as float16.
+            parts: rows, and their stored vectors float16 ``[len(rows), dim]``; each row once. A row in no part is
+                never found.
+            rows: number of rows of the index.
+            device: where the vectors are kept, as float16.
         """
         self._vectors = torch.zeros(rows, 0, dtype=torch.float16, device=device)
-        self._held = 0  # rows that have a vector
-        lacking = torch.ones(rows, dtype=torch.bool, device=device)
-        for where, stored in parts:
+        self._count = 0  # rows with a vector
+        missing = torch.ones(rows, dtype=torch.bool, device=device)
+        for part, stored in parts:
             if not self._vectors.shape[1]:
                 self._vectors = torch.zeros(rows, stored.shape[1], dtype=torch.float16, device=device)
-            places = torch.from_numpy(where).to(device)
-            self._vectors[places] = torch.from_numpy(stored).to(device)
-            lacking[places] = False
-            self._held += len(where)
-        self._lacking = lacking if self._held < rows else None
+            numbers = torch.from_numpy(part).to(device)
+            self._vectors[numbers] = torch.from_numpy(stored).to(device)
+            missing[numbers] = False
+            self._count += len(part)
+        self._missing = missing if self._count < rows else None
         self._block = max(1, SCAN_BYTES // (4 * max(1, self.dim)))
         self._norms = torch.empty(rows, device=device)
         for start in range(0, rows, self._block):
@@ -98,7 +98,7 @@ class GpuIndex:
     def search(self, query: Floats, count: int) -> Ranked:
         """Return the rows nearest to ``query [dim]`` and their cosines, best first; ties by row, lowest first."""
         products, exactly = self._products(query), partial(self.similarities, query)
-        return exact_nearest(partial(_largest, products), exactly, self._held, count, rounding(query))
+        return exact_nearest(partial(_largest, products), exactly, self._count, count, rounding(query))
 
     def similarities(self, query: Floats, rows: NDArray[np.int64]) -> Floats:
         """Return the cosines of ``query [dim]`` with ``rows``, in their order; 0 for one without a vector."""
@@ -109,9 +109,9 @@ class GpuIndex:
         return normalised(stored)
 
     def _products(self, query: Floats) -> Tensor:
-        """Return the cosines of ``query [dim]`` with all rows, rounded as the device does, float32 ``[rows]``.
+        """Return the cosines of ``query [dim]`` with all rows, rounded by the device, float32 ``[rows]``.
 
-        Rows without a vector come last: theirs is -inf.
+        Rows without a vector get -inf, so that they come last.
         """
         asked = torch.tensor(query, device=self._vectors.device)
         products = torch.empty_like(self._norms)
@@ -120,7 +120,7 @@ class GpuIndex:
             # float16 times float32 is float32, without a copy of the vectors in between.
             torch.sum(self._vectors[start:stop] * asked, dim=1, out=products[start:stop])
         products.div_(self._norms)
-        return products if self._lacking is None else products.masked_fill_(self._lacking, -torch.inf)
+        return products if self._missing is None else products.masked_fill_(self._missing, -torch.inf)
 
 
 def _largest(products: Tensor, count: int) -> Ranked:

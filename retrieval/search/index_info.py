@@ -1,4 +1,4 @@
-"""What an index is, as JSON values."""
+"""Descriptions of an index, as JSON values."""
 
 from collections import Counter
 from typing import Any
@@ -13,7 +13,7 @@ from retrieval.models.registry import describe_extractor
 
 
 def about_index(reader: IndexReader, recipe: Recipe) -> dict[str, Any]:
-    """Return what every result says of its index."""
+    """Return the part that stands in every result."""
     generation = reader.generation
     return {
         "path": index_name(reader.layout.root),
@@ -24,7 +24,7 @@ def about_index(reader: IndexReader, recipe: Recipe) -> dict[str, Any]:
 
 
 def describe_index(reader: IndexReader, recipe: Recipe) -> dict[str, Any]:
-    """Return everything that ``diffsim-index info`` shows."""
+    """Return the whole description: settings, modes, segments, rejects, coverage, sizes and the fingerprint."""
     generation, rejects = reader.generation, reader.rejects()
     last_step = describe_extractor(recipe.settings.model).last_step
     return {

@@ -1,5 +1,6 @@
 """Notes on a search: what a user should know beside the results."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from retrieval.search.candidate_tensors import CandidateScores
@@ -8,22 +9,26 @@ from retrieval.search.results import Note
 
 def search_notes(root: Path, mode: str, scored: CandidateScores | None, without_vector: int) -> list[Note]:
     """Return what a user should know about how the candidates of the index at ``root`` were found and scored."""
-    notes = []
-    if scored is not None and scored.computed:
-        message = f"the {mode} tensors of {scored.computed} candidates were not in the index and have been computed"
-        notes.append(Note("computed", message, advice="fill-beforehand", facts={"candidates": scored.computed}))
-    if scored is not None and scored.unkept:
-        message = (
-            f"{scored.unkept} of them could not be kept in {root / 'cache'}, so the next search computes them again"
-        )
-        notes.append(Note("unkept", message, advice="cache-cannot-keep", facts={"candidates": scored.unkept}))
-    if scored is not None and scored.left_out:
-        message = (
-            f"{scored.left_out} candidates are left out: their {mode} tensors are not in the index, and their files "
-            "can't be read or have changed since"
-        )
-        notes.append(Note("left_out", message, advice="update-the-index", facts={"candidates": scored.left_out}))
+    notes = [] if scored is None else _about_tensors(root, mode, scored)
     if without_vector:
         message = f"{without_vector} images have no vector to be found by, so a search may miss them"
         notes.append(Note("without_vector", message, advice="search-exhaustively", facts={"images": without_vector}))
     return notes
+
+
+def _about_tensors(root: Path, mode: str, scored: CandidateScores) -> list[Note]:
+    notes = []
+    if scored.computed:
+        message = f"the {mode} tensors of {scored.computed} candidates were not in the index and have been computed"
+        notes.append(Note("computed", message, advice="fill-beforehand"))
+    if scored.unkept:
+        kept_in = root / "cache"
+        message = f"{scored.unkept} of them could not be kept in {kept_in}, so the next search computes them again"
+        notes.append(Note("unkept", message, advice="cache-cannot-keep"))
+    if scored.left_out:
+        message = (
+            f"{scored.left_out} candidates are left out: their {mode} tensors are not in the index, and their files "
+            "can't be read or have changed since"
+        )
+        notes.append(Note("left_out", message, advice="update-the-index"))
+    return [replace(note, facts={"candidates": getattr(scored, note.kind)}) for note in notes]

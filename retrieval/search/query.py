@@ -63,6 +63,11 @@ class Query:
         return about if self.sha256 is None else {**about, "sha256": self.sha256}
 
 
+_DETAILS = {  # by the reason of an ImageError
+    "vanished": "no such file: check the path",
+    "not_an_image": "is not an image; name a JPEG, PNG, WebP, AVIF, GIF, TIFF or BMP file",
+}
+
 QueryInput = ImageInput | Query
 """What a search takes."""
 
@@ -71,15 +76,12 @@ def read_named(path: Path, rules: DecodeRules) -> tuple[Image.Image, FileFacts]:
     """Read an image that a user named; see :func:`retrieval.images.decoding.read_image`.
 
     Raises:
-        ImageError: the file is no usable image; the message says what to name instead.
+        ImageError: the file can't be used; the message says what to name instead.
     """
     try:
         return read_image(path, rules)
     except ImageError as error:
-        detail = {
-            "vanished": "no such file: check the path",
-            "not_an_image": "is no image; name a JPEG, PNG, WebP, AVIF, GIF, TIFF or BMP file",
-        }.get(error.reason)
+        detail = _DETAILS.get(error.reason)
         if path.is_dir():
             detail = f"is a folder; name images, like {path / '*.jpg'}"
         if detail is None:

@@ -26,21 +26,23 @@ def rank_candidates(
         wanted: how many results, and the worst score that is let through.
     """
     order = _order(reader, candidates, scored, wanted)[: wanted.k]
-    has_no_rank = wanted.exhaustive or candidates.similarities is None
+    ranked = zip(order.tolist(), reader.items(candidates.rows[order]), strict=True)
     return tuple(
-        Result(
-            rank=rank,
-            id=item.id,
-            path=item.uri,
-            score=None if scored is None else bounded(float(scored.scores[position]), wanted.similarity),
-            coarse_score=_coarse_score(candidates.similarities, position),
-            coarse_rank=None if has_no_rank else position + 1,
-            sha256=item.sha256,
-        )
-        for rank, (position, item) in enumerate(
-            zip(order.tolist(), reader.items(candidates.rows[order]), strict=True), start=1
-        )
+        Result(rank, item.id, item.uri, _score(scored, at, wanted), *_coarse(candidates, at, wanted), item.sha256)
+        for rank, (at, item) in enumerate(ranked, start=1)
     )
+
+
+def _score(scored: CandidateScores | None, position: int, wanted: SearchSettings) -> float | None:
+    return None if scored is None else bounded(float(scored.scores[position]), wanted.similarity)
+
+
+def _coarse(candidates: Candidates, position: int, wanted: SearchSettings) -> tuple[float | None, int | None]:
+    """Return a candidate's mean cosine and its place in the first stage."""
+    if candidates.similarities is None:
+        return None, None
+    cosine = float(candidates.similarities[position])
+    return None if np.isnan(cosine) else bounded(cosine), None if wanted.exhaustive else position + 1
 
 
 def _order(
@@ -56,12 +58,6 @@ def _order(
         closer = higher_is_closer(wanted.similarity) or scored is None
         order = order[keys[order] >= wanted.min_score] if closer else order[keys[order] <= wanted.min_score]
     return order
-
-
-def _coarse_score(similarities: NDArray[np.float32] | None, position: int) -> float | None:
-    if similarities is None or np.isnan(similarities[position]):
-        return None
-    return bounded(float(similarities[position]))
 
 
 def closest_first(

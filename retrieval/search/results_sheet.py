@@ -9,7 +9,7 @@ from retrieval.drawing.cells import SheetCell, SheetRow
 from retrieval.drawing.sheet_file import write_sheet
 from retrieval.images.decoding import DecodeRules
 from retrieval.search.query import Query, QueryInput
-from retrieval.search.results import Results
+from retrieval.search.results import Result, Results
 
 MOST_NEIGHBOURS = 1000  # on one sheet, which is drawn in memory; every query shows at least one
 
@@ -34,21 +34,22 @@ def sheet_rows(searches: Sequence[Results], query: QueryInput, most: int = MOST_
     """Return one row a search, titled with its mode, of ``most`` neighbours at most."""
     picture = _picture(query)
     cell = SheetCell(picture, "query", _end_of(picture) if isinstance(picture, Path) else "")
-    rows = []
-    for results in searches:
-        shown = results[:most]
-        captions = _captions([result.shown_score for result in shown])
-        rows.append(
-            SheetRow(
-                title=results.mode + (", coarse ranking: scores of the coarse stage" if results.is_coarse else ""),
-                query=cell,
-                neighbours=[
-                    SheetCell(Path(result.path), caption, _end_of(result.path))
-                    for result, caption in zip(shown, captions, strict=True)
-                ],
-            )
+    return [
+        SheetRow(
+            title=results.mode + (", coarse ranking: scores of the coarse stage" if results.is_coarse else ""),
+            query=cell,
+            neighbours=_neighbours(results[:most]),
         )
-    return rows
+        for results in searches
+    ]
+
+
+def _neighbours(shown: Sequence[Result]) -> list[SheetCell]:
+    captions = _captions([result.shown_score for result in shown])
+    return [
+        SheetCell(Path(result.path), caption, _end_of(result.path))
+        for result, caption in zip(shown, captions, strict=True)
+    ]
 
 
 def _captions(scores: Sequence[float]) -> list[str]:

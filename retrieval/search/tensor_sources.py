@@ -6,8 +6,7 @@ exact score.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,8 @@ from numpy.typing import NDArray
 from index_store.catalog import Item
 from index_store.tensors.cache import CacheKey, TensorCache
 from retrieval.devices.transfer import Upload, begin_upload, upload
-from retrieval.encoding.batches import Failure, read_batches
+from retrieval.encoding.batches import Failure, Outcome, read_batches
+from retrieval.encoding.loaded_models import ModelInputs
 from retrieval.encoding.stored_tensors import DecodeQKV
 from retrieval.models.modes import Outputs
 from retrieval.progress import Cancellation, OnProgress, Progress
@@ -50,33 +50,21 @@ class MemoryTensors:
             yield CachedChunk(list(self.candidates), list(self.candidates.values()))
 
 
+@dataclass
 class StoredTensors:
     """Candidates whose tensors the index stores; another thread reads one chunk ahead."""
 
+    rows: Sequence[int]  # of the index
+    read: ReadRows  # called in the other thread
+    decode: DecodeQKV
+    device: torch.device  # where candidates are scored
+    row_bytes: int = 0  # of one row as stored; 0: unknown, and only CHUNK_ROWS bounds a chunk
+    cache: ModeCache | None = None  # where scored candidates are kept
     part: Part = "read"
 
-    def __init__(
-        self,
-        rows: Sequence[int],
-        read: ReadRows,
-        decode: DecodeQKV,
-        device: torch.device,
-        row_bytes: int = 0,
-        cache: ModeCache | None = None,
-    ) -> None:
-        """Take what to read.
-
-        Args:
-            rows: of the index.
-            read: called in another thread.
-            decode: turns stored arrays into Q/K/V.
-            device: where candidates are scored.
-            row_bytes: of one row as stored; 0: unknown, and only :data:`CHUNK_ROWS` bounds a chunk.
-            cache: where scored candidates are kept.
-        """
-        size = min(CHUNK_ROWS, max(1, CHUNK_BYTES // row_bytes)) if row_bytes else CHUNK_ROWS
-        self._waiting = [rows[start : start + size] for start in range(0, len(rows), size)]
-        self._read, self._decode, self._device, self._cache = read, decode, device, cache
+    def __post_init__(self) -> None:
+        size = min(CHUNK_ROWS, max(1, CHUNK_BYTES // self.row_bytes)) if self.row_bytes else CHUNK_ROWS
+        self._waiting = [self.rows[start : start + size] for start in range(0, len(self.rows), size)]
         self._threads: ThreadPoolExecutor | None = None
         self._ahead: tuple[Sequence[int], Future[Upload]] | None = None
 
@@ -96,7 +84,7 @@ class StoredTensors:
                 rows, reading = self._ahead
                 arrays = reading.result().tensors()
                 self._read_ahead(threads)
-                yield StoredChunk(rows, arrays, self._decode, self._cache)
+                yield StoredChunk(rows, arrays, self.decode, self.cache)
 
     def _read_ahead(self, threads: ThreadPoolExecutor) -> None:
         self._ahead = None
@@ -105,70 +93,63 @@ class StoredTensors:
             self._ahead = rows, threads.submit(self._fetch, rows)
 
     def _fetch(self, rows: Sequence[int]) -> Upload:
-        return begin_upload(self._read(rows), self._device)
+        return begin_upload(self.read(rows), self.device)
 
 
+@dataclass
 class CachedTensors:
     """Candidates whose tensors an earlier search computed and kept in the index's folder."""
 
+    cache: TensorCache
+    keys: Mapping[int, CacheKey]  # by row
+    decode: DecodeQKV
+    device: torch.device
+    found: set[int] = field(default_factory=set)  # fills while chunks() is read
     part: Part = "read"
-
-    def __init__(
-        self, cache: TensorCache, keys: Mapping[int, CacheKey], decode: DecodeQKV, device: torch.device
-    ) -> None:
-        """Take each row's place in the cache; ``found`` fills while :meth:`chunks` is read."""
-        self._cache, self._keys, self._decode, self._device = cache, keys, decode, device
-        self.found: set[int] = set()
 
     @property
     def missing(self) -> list[int]:
         """The rows that the cache does not hold, or holds damaged; known once :meth:`chunks` is exhausted."""
-        return [row for row in self._keys if row not in self.found]
+        return [row for row in self.keys if row not in self.found]
 
     def chunks(self) -> Iterator[Chunk]:
         """See :class:`retrieval.search.reranking.TensorSource`."""
         given: dict[int, StoredArrays] = {}
         size = 0
-        for row, key in self._keys.items():
-            arrays = self._cache.get(key)
+        for row, key in self.keys.items():
+            arrays = self.cache.get(key)
             if arrays is None:
                 continue
             self.found.add(row)
             given[row] = arrays
             size += sum(array.nbytes for array in arrays.values())
             if size >= CHUNK_BYTES:
-                yield _stacked(given, self._decode, self._device)
+                yield _stacked(given, self.decode, self.device)
                 given, size = {}, 0
         if given:
-            yield _stacked(given, self._decode, self._device)
+            yield _stacked(given, self.decode, self.device)
 
 
+@dataclass
 class ComputedTensors:
-    """Candidates that only their files can give: decoded and encoded now, and kept for later searches."""
+    """Candidates that only their files can give: decoded and encoded now, and kept for later searches.
 
-    def __init__(
-        self,
-        context: ScoringContext,
-        mode: str,
-        items: Mapping[int, Item],
-        cached: CachedTensors,
-        on_progress: OnProgress,
-        cancel: Cancellation | None = None,
-    ) -> None:
-        """Take the items by row; those that ``cached`` has not found are computed.
+    ``computed`` and ``unkept`` fill while :meth:`chunks` is read.
+    """
 
-        ``computed`` and ``unkept`` fill while :meth:`chunks` is read.
-        """
-        self._context, self._mode, self._items, self._cached = context, mode, items, cached
-        self._on_progress, self._cancel = on_progress, cancel
-        self._outputs = Outputs(modes=(mode,))
-        self.computed: set[int] = set()
-        self.unkept: set[int] = set()  # computed, and the cache could not keep them
+    context: ScoringContext
+    mode: str
+    items: Mapping[int, Item]  # by row
+    cached: CachedTensors  # read before; only what it has not found is computed
+    on_progress: OnProgress
+    cancel: Cancellation | None = None
+    computed: set[int] = field(default_factory=set)
+    unkept: set[int] = field(default_factory=set)  # computed, but the cache could not keep them
 
     @property
     def part(self) -> Part:
         """Computing; finding out that nothing is to be computed belongs to reading."""
-        return "compute" if self._cached.missing else "read"
+        return "compute" if self.cached.missing else "read"
 
     def chunks(self) -> Iterator[Chunk]:
         """See :class:`retrieval.search.reranking.TensorSource`.
@@ -176,48 +157,48 @@ class ComputedTensors:
         Raises:
             CancelledError: the search was asked to stop; what was computed is kept.
         """
-        rows, done = self._cached.missing, 0
+        rows, done = self.cached.missing, 0
         if not rows:
             return
-        self._on_progress(Progress("compute", 0, len(rows)))
+        self.on_progress(Progress("compute", 0, len(rows)))
         for given, count in self._batches(rows):
             if given:
-                yield _stacked(given, self._context.decoder(self._mode), self._context.device)
+                yield _stacked(given, self.context.decoder(self.mode), self.context.device)
                 self._keep(given)
             done += count
-            self._on_progress(Progress("compute", done, len(rows)))
-            if self._cancel is not None:
-                self._cancel.check()
+            self.on_progress(Progress("compute", done, len(rows)))
+            if self.cancel is not None:
+                self.cancel.check()
 
     def _keep(self, given: Mapping[int, StoredArrays]) -> None:
-        cache = self._context.tensor_cache
+        cache = self.context.tensor_cache
         for row, arrays in given.items():
-            if not cache.put(self._context.cache_key(self._mode, self._items[row]), arrays) and cache.is_wanted:
+            if not cache.put(self.context.cache_key(self.mode, self.items[row]), arrays) and cache.is_wanted:
                 self.unkept.add(row)
         self.computed |= given.keys()
 
     def _batches(self, rows: Sequence[int]) -> Iterator[tuple[dict[int, StoredArrays], int]]:
         """Yield batches: arrays by row of the usable images, and the number of images in the batch."""
-        models, waiting = self._context.models, list(rows)
-        batches = read_batches(
-            [Path(self._items[row].uri) for row in rows],
-            self._context.batch_size,
-            self._context.workers,
-            models.rules,
-            partial(models.prepare, outputs=self._outputs),
-        )
-        for batch in batches:
-            now, waiting = waiting[: len(batch.files)], waiting[len(batch.files) :]
-            usable = {
-                row: outcome[1]
-                for row, outcome in zip(now, batch.outcomes, strict=True)
-                if not isinstance(outcome, Failure) and outcome[0].sha256 == self._items[row].sha256
-            }
+        models, outputs = self.context.models, Outputs(modes=(self.mode,))
+        files = [Path(self.items[row].uri) for row in rows]
+        limits = self.context.batch_size, self.context.workers
+        done = 0
+        for batch in read_batches(files, *limits, models.rules, lambda image: models.prepare(image, outputs)):
+            usable = self._usable(rows[done : done + len(batch.files)], batch.outcomes)
             given: dict[int, StoredArrays] = {}
             if usable:
-                stored = self._context.encode_stored(list(usable.values()), self._outputs).tensors[self._mode]
+                stored = self.context.encode_stored(list(usable.values()), outputs).tensors[self.mode]
                 given = {row: {name: array[n] for name, array in stored.items()} for n, row in enumerate(usable)}
-            yield given, len(now)
+            yield given, len(batch.files)
+            done += len(batch.files)
+
+    def _usable(self, rows: Sequence[int], outcomes: Sequence[Outcome]) -> dict[int, ModelInputs]:
+        """Return the readable images whose files have the indexed SHA-256, by row."""
+        return {
+            row: outcome[1]
+            for row, outcome in zip(rows, outcomes, strict=True)
+            if not isinstance(outcome, Failure) and outcome[0].sha256 == self.items[row].sha256
+        }
 
 
 def _stacked(given: Mapping[int, StoredArrays], decode: DecodeQKV, device: torch.device) -> StoredChunk:

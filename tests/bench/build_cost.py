@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from retrieval.models.diffusion.sd15 import StableDiffusion15
+from retrieval.models.diffusion.sd15 import LoadedParts, StableDiffusion15
 from retrieval.models.modes import DEFAULT_MODES, SD15_MODES, Target
 from retrieval.models.protocols import Pixels
 from retrieval.models.registry import load_extractor
@@ -91,14 +91,16 @@ def shapes_alone() -> StableDiffusion15:
     with torch.device("meta"):
         unet, vae, prompts = real_size_unet(), real_size_vae(), torch.empty(2, 77, 768)
     return StableDiffusion15(
-        folder=TINY,
-        unet=unet.eval(),
-        vae=vae.eval(),
-        prompts=prompts,
-        alpha_bars=torch.linspace(1, 0, 1000),  # no count depends on it
-        image_size=512,
-        settings=ModelSettings(model="sd15"),
-        noise="pairwise",
+        LoadedParts(
+            folder=TINY,
+            unet=unet.eval(),
+            vae=vae.eval(),
+            prompts=prompts,
+            alpha_bars=torch.linspace(1, 0, 1000),  # no count depends on it
+            image_size=512,
+            settings=ModelSettings(model="sd15"),
+            noise="pairwise",
+        )
     )
 
 

@@ -23,7 +23,8 @@ from retrieval.indexing.build import build_index
 from retrieval.indexing.fill import fill_index
 from retrieval.indexing.maintenance import compact, verify
 from retrieval.settings import BuildSettings
-from tests.support.kill_harness import REAL, Child, Say
+from tests.support.kill.child import Child, Say
+from tests.support.kill.looks import REAL
 from tests.support.sample_index import paint
 
 IMAGES = 24

@@ -84,7 +84,7 @@ def test_wrong_requests_are_one_sentence(evaluate, gallery: Path, tmp_path: Path
     assert "known: diffsim-s, mini" in evaluate("score", "a", "b", "-m", "diffsim").failure(2)
     assert "unknown benchmark 'cifar'" in evaluate("bench", "cifar", gallery, "-m", "mini").failure(2)
     assert "a.png: no such file" in evaluate("score", "a.png", "b.png", "-m", "mini").failure(1)
-    assert "x does not exist: one folder a group is expected there" in evaluate(
+    assert "x does not exist: one folder for each group is expected there" in evaluate(
         "bench", "sref", "--data", tmp_path / "x", "-m", "mini"
     ).failure(2)
     assert "must end in" in evaluate("bench", "groups", gallery, "-m", "mini", "-o", "r.txt").failure(2)

@@ -11,7 +11,7 @@ import pytest
 from cli import progress as module
 from cli.output import naming
 from cli.process import Speaker
-from cli.progress import QUERIES, BuildProgress, ProgressBar
+from cli.progress import BuildProgress, ProgressBar
 from cli.reports import print_build, print_damages
 from index_store.errors import IndexStoreError
 from index_store.locate import find_index, is_index
@@ -72,15 +72,15 @@ def test_long_work_without_a_terminal_says_that_it_lives(monkeypatch: pytest.Mon
 def test_tasks_of_one_size_are_one_task_at_their_true_pace(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
-    bar = ProgressBar(Speaker(quiet=True), QUERIES)
+    bar = ProgressBar(Speaker(quiet=True))
     show = bar.overall("recall", parts=3)
     now[0] += 8  # sixteen queries come at once
     for done in range(1, 17):
-        show(Progress("style", done, 20))
+        show(Progress("queries", done, 20, "style"))
     assert bar.state == "recall: 16/60, 2.0 queries/s, about 0:22 left"
     now[0] += 24
-    show(Progress("style", 20, 20))
-    show(Progress("instance", 12, 20))
+    show(Progress("queries", 20, 20, "style"))
+    show(Progress("queries", 12, 20, "instance"))
     assert bar.state == "recall: 32/60, 1.0 queries/s, about 0:28 left"
 
 

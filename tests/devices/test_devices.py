@@ -15,6 +15,7 @@ from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from cli.advice import sentence_of
 from retrieval.devices import transfer
 from retrieval.devices.precision import SCORING_PRECISION
 from retrieval.devices.selection import choose_device
@@ -32,7 +33,7 @@ from retrieval.search.reranking import ChunkScorer, QueryTensors
 from retrieval.settings import ModelSettings
 from retrieval.types import LINEAR, Readout
 from tests.models.test_vit import write_tiny_models
-from tests.support.golden import DATA, GOLDEN, needs_golden, tiny_dit
+from tests.support.golden import DATA, golden_models, tiny_dit
 
 META = torch.device("meta")
 COPIES = ("aten.copy_", "aten._to_copy", "aten.index")  # the index of rows may lie in this machine's memory
@@ -198,20 +199,18 @@ def test_vision_transformers_stay_on_the_device(model: str, tmp_path: Path, monk
     stays_on_the_device(ModelSettings(model=model, weights=str(tmp_path / model.removesuffix("-aas"))), monkeypatch)
 
 
-@needs_golden
 def test_dit_stays_on_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = ModelSettings(model="dit-256", weights=str(tiny_dit(tmp_path)), image_size=128)
     stays_on_the_device(settings, monkeypatch, Target("1", 401))
 
 
-@needs_golden
 @pytest.mark.parametrize(("model", "folder"), [("diffsim-c", "sd15"), ("diffsim-xl", "sdxl")])
 def test_other_diffusion_models_stay_on_the_device(model: str, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = ModelSettings(model=model, weights=str(GOLDEN / "tiny" / folder), image_size=128)
+    settings = ModelSettings(model=model, weights=str(golden_models() / folder), image_size=128)
     stays_on_the_device(settings, monkeypatch)
 
 
-def test_a_device_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_device_is_an_error_that_lists_those_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert [choose_device(name) for name in ("cuda", "cuda:1", "cpu", "cpu:0")] == [
@@ -223,5 +222,6 @@ def test_a_device_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(UsageError, match=r"'cuda:2' was asked for, but torch .* finds only cuda:0, cuda:1"):
         choose_device("cuda:2")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UsageError, match="finds none"):
+    with pytest.raises(UsageError, match="finds none") as caught:
         choose_device("cuda:0")
+    assert sentence_of(caught.value).endswith("use --device cpu, or auto")

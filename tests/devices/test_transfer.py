@@ -1,12 +1,12 @@
 """Copies to and from a device: nothing on a CPU; beside the kernels, and in order, on a GPU."""
 
-import time
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from retrieval.devices import transfer
 from retrieval.devices.transfer import DeviceClock, begin_upload, fetch, to_device, upload
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -40,13 +40,14 @@ def test_on_a_cpu_the_array_fetched_is_the_tensors_own_memory() -> None:
     assert fetch(made)().tolist() == [2.0, 2.0, 2.0]
 
 
-def test_a_clock_on_a_cpu_tells_what_passed_until_it_was_stopped() -> None:
+def test_a_clock_on_a_cpu_measures_the_time_until_its_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [5.0]
+    monkeypatch.setattr(transfer, "perf_counter", lambda: now[0])
     clock = DeviceClock(CPU)
-    time.sleep(0.02)
+    now[0] = 5.25
     clock.stop()
-    told = clock.seconds()
-    time.sleep(0.02)
-    assert clock.seconds() == told >= 0.02
+    now[0] = 9.0
+    assert clock.seconds() == 0.25
 
 
 @pytest.fixture

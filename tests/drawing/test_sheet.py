@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from retrieval.drawing import contact_sheet as module
+from retrieval.drawing import sheet_file
 from retrieval.drawing.cells import SheetCell, SheetRow, Thumbnails
 from retrieval.drawing.contact_sheet import contact_sheet
 from retrieval.drawing.fonts import own_font
@@ -125,7 +126,7 @@ def test_one_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         reads.append(path)
         return read_image(path, rules)
 
-    monkeypatch.setattr(module, "read_image", counted)
+    monkeypatch.setattr("retrieval.drawing.cells.read_image", counted)
     cell = SheetCell(tmp_path / "a.png", "1")
     contact_sheet([SheetRow("style", cell, [cell, cell]), SheetRow("instance", cell, [cell])], cell=48)
     assert reads == [tmp_path / "a.png"]
@@ -223,7 +224,7 @@ def test_other_suffixes_are_refused(tmp_path: Path, name: str) -> None:
 
 
 def test_too_large_for_the_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(module._PICTURES, ".webp", ("WEBP", 100))
+    monkeypatch.setitem(sheet_file._PICTURES, ".webp", ("WEBP", 100))
     with pytest.raises(UsageError, match="too large for WEBP"):
         write_sheet(tmp_path / "s.webp", [row(1)])
     with pytest.raises(UsageError, match="at least 32"):

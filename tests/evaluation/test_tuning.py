@@ -1,6 +1,7 @@
 """Tuning an encoder: the published loss, a 2AFC that rises, and an encoder that is what was trained."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +77,7 @@ def test_tuning_raises_2afc_and_saves_what_was_trained(encoder: ViTEmbedder, tmp
     some = np.stack(list(pixels.values())[:4])
     untouched = plain.embed(some)
     adapter = peft.PeftModel.from_pretrained(plain.model, tmp_path / "tuned" / "adapter").eval()
-    np.testing.assert_allclose(plain.with_model(adapter).embed(some), merged.embed(some), atol=1e-5)
+    np.testing.assert_allclose(replace(plain, model=adapter).embed(some), merged.embed(some), atol=1e-5)
     assert np.abs(untouched - merged.embed(some)).max() > 1e-3
     from retrieval.indexing.build import build_index
 
@@ -88,7 +89,7 @@ def test_tuning_raises_2afc_and_saves_what_was_trained(encoder: ViTEmbedder, tmp
         tune(plain, train, held_out, tmp_path / "tuned", settings)
 
 
-def test_without_peft_one_sentence_says_so(
+def test_without_peft_the_error_says_what_to_install(
     encoder: ViTEmbedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import sys

@@ -37,7 +37,7 @@ from retrieval.settings import ModelSettings
 from tests.models.test_sd15 import TINY
 from tests.models.test_sd15 import load as load_sd15
 from tests.models.test_vit import write_tiny_models
-from tests.support.golden import GOLDEN, needs_golden, tiny_dit
+from tests.support.golden import golden_models, tiny_dit
 from tests.support.sample_index import RUN, paint
 from tests.support.stub_models import load_tiny, tiny_model
 
@@ -104,10 +104,9 @@ def test_vision_transformers_say_their_shapes_and_project_as_they_do(tmp_path: P
             torch.testing.assert_close(again.v, direct[target].v, rtol=1e-5, atol=1e-6)
 
 
-@needs_golden
 @pytest.mark.parametrize(("model", "layers"), [("diffsim-xl", ["D_0", "M", "U_0"]), ("dit-256", ["0", "1"])])
 def test_larger_models_say_their_shapes(tmp_path: Path, model: str, layers: list[str]) -> None:
-    weights = tiny_dit(tmp_path) if model == "dit-256" else GOLDEN / "tiny" / "sdxl"
+    weights = tiny_dit(tmp_path) if model == "dit-256" else golden_models() / "sdxl"
     settings = ModelSettings(model=model, weights=str(weights), image_size=128)
     extractor = load_extractor(settings, torch.device("cpu"), offline=True)
     assert isinstance(extractor, HiddenExtractor)

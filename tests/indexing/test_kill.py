@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.kill_harness import ADDITION_IMAGES, ADDITION_KILLS, IMAGES, KILLS, SEGMENT
+from tests.support.kill.additions import ADDITION_IMAGES, ADDITION_KILLS
+from tests.support.kill.harness import IMAGES, KILLS
+from tests.support.kill.looks import SEGMENT
 from tests.support.paths import ROOT
 
 TIMEOUT = 600  # seconds
@@ -26,8 +28,8 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def scenario(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], dict[str, Any]]]:
-    """Run a scenario of tests/support/kill_harness.py; its process is started once."""
-    command = [sys.executable, "-m", "tests.support.kill_harness", str(tmp_path_factory.mktemp("kill"))]
+    """Run a scenario of tests/support/kill/harness.py; its process is started once."""
+    command = [sys.executable, "-m", "tests.support.kill.harness", str(tmp_path_factory.mktemp("kill"))]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -18,7 +18,7 @@ from retrieval.metrics.registry import AAS, METRICS, chosen_model, describe_metr
 from retrieval.search.engine import Engine
 from retrieval.settings import BuildSettings, EngineSettings
 from tests.models.test_vit import write_tiny_models
-from tests.support.golden import DATA, GOLDEN, needs_golden
+from tests.support.golden import DATA, golden_models
 
 CPU = BuildSettings(device="cpu", workers=1)
 PICTURES = DATA / "golden_images"
@@ -57,9 +57,8 @@ def test_published_parity_is_another_index_of_clip(tmp_path: Path) -> None:
         build_index(PICTURES, index, run=CPU, parity="sound")
 
 
-@needs_golden
 def test_a_search_with_diffsim_c_sdxl_and_dit_gives_the_metrics_scores(tmp_path: Path) -> None:
-    tiny = GOLDEN / "tiny"
+    tiny = golden_models()
     sd15 = {"weights": str(tiny / "sd15"), "image_size": 128}
     check_scores("diffsim-c", "style", tmp_path / "c.diffsim", **sd15)
     check_scores("diffsim-c", "instance", tmp_path / "published.diffsim", **sd15, parity="published")
@@ -69,7 +68,6 @@ def test_a_search_with_diffsim_c_sdxl_and_dit_gives_the_metrics_scores(tmp_path:
     check_scores("diffsim-xl", "semantic", tmp_path / "xl.diffsim", weights=str(tiny / "sdxl"), image_size=128)
 
 
-@needs_golden
 def test_info_shows_the_timestep_that_the_network_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from diffusers import UNet2DConditionModel
 
@@ -82,7 +80,7 @@ def test_info_shows_the_timestep_that_the_network_is_told(tmp_path: Path, monkey
 
     monkeypatch.setattr(UNet2DConditionModel, "forward", forward)
     for model, weights in (("diffsim-xl", "sdxl"), ("sd15", "sd15")):
-        folder, given = str(GOLDEN / "tiny" / weights), {"encoders": {}, "image_size": 128}
+        folder, given = str(golden_models() / weights), {"encoders": {}, "image_size": 128}
         build_index(
             PICTURES / NAMES[0], tmp_path / model, modes=["style"], run=CPU, model=model, weights=folder, **given
         )  # type: ignore[arg-type]
@@ -113,7 +111,7 @@ def test_names_of_metrics_that_can_be_indexed() -> None:
     assert chosen_model(None, None) is None
     with pytest.raises(UsageError, match=r"'ssim' can't be indexed.* these can: diffsim-s, mini"):
         indexed_by("ssim")
-    with pytest.raises(UsageError, match="give one of them"):
+    with pytest.raises(UsageError, match="a model and a metric both name the model of an index"):
         chosen_model("mini", "clip-aas")
 
 
@@ -132,6 +130,7 @@ def test_the_commands_take_a_metric(tmp_path: Path, capsys: pytest.CaptureFixtur
         index_app, "build", str(PICTURES), "--metric", "dinov2-aas", "--weights", weights, "--device", "cpu"
     )
     shown = run(index_app, "info")
+    assert "6 images, model dinov2-aas" in shown
     assert "semantic: layer last, " in shown
     assert "encoders: dinov2" in shown
     assert "no damage" in run(index_app, "verify")

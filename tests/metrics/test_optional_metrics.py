@@ -1,5 +1,6 @@
-"""Metrics that need a package or weights that are not there: what they say, and what they do with stand-ins."""
+"""Metrics that need another package or large weights: their errors, and their results with stand-ins."""
 
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from cli.advice import sentence_of
 from retrieval.errors import DependencyError, ModelError, UsageError
 from retrieval.metrics.base import MetricSettings
 from retrieval.metrics.features import select
@@ -21,10 +23,11 @@ from tests.support.golden import images
 
 
 @pytest.mark.parametrize(("name", "package"), [("lpips", "lpips"), ("dreamsim", "dreamsim"), ("ffa", "rembg")])
-def test_an_absent_package_is_one_clear_sentence(name: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_absent_package_is_an_error_with_a_remedy(name: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(DependencyError, match=f"metric {name} needs the package {package}.*pip install {package}"):
+    with pytest.raises(DependencyError, match=f"metric {name} needs the package {package}") as caught:
         load_metric(name)
+    assert f"pip install {package}" in sentence_of(caught.value)
 
 
 def test_lpips_is_a_distance_of_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,13 +70,14 @@ def test_dreamsim_is_the_cosine_of_its_embeddings(monkeypatch: pytest.MonkeyPatc
     a, b = (features["vector"][i].double() for i in (0, 2))
     expected = float(a @ b / (a.norm() * b.norm()))
     assert metric.score(select(features, [0]), select(features, [2]))[0] == pytest.approx(expected, abs=1e-6)
-    with pytest.raises(ModelError, match="can't be had in nothing: no route"):
+    with pytest.raises(ModelError, match="can't be loaded in nothing: no route"):
         load_metric("dreamsim", MetricSettings(weights="nothing"))
 
 
 def test_gram_reads_conv5_1_of_torchvisions_file(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"vgg19-dcbb9e9d\.pth is needed, about 548 MB: download https://"):
+    with pytest.raises(ModelError, match=r"gram needs the file .*vgg19-dcbb9e9d\.pth, about 548 MB") as caught:
         load_metric("gram", MetricSettings(weights=str(tmp_path)))
+    assert re.search("download https://.*, and name its folder with --weights", sentence_of(caught.value))
     torch.manual_seed(0)
     network = vgg19()
     assert len(network) == 29  # torchvision's layer 28 is conv5_1
@@ -145,12 +149,12 @@ def test_ffa_takes_masks_that_are_given(tmp_path: Path) -> None:
         metric.encode([picture], "query")
     with pytest.raises(UsageError, match="masks are expected there"):
         load_metric("ffa", MetricSettings(weights=str(tmp_path / "dinov2"), masks=str(tmp_path / "none")))
-    told = metric.fingerprint()
+    before = metric.fingerprint()
     (masks / "a.png").unlink()
-    assert metric.fingerprint() != told
+    assert metric.fingerprint() != before
 
 
-def test_random_weights_are_told_as_such_and_come_from_the_seed() -> None:
+def test_random_weights_come_from_the_seed_and_are_named_random() -> None:
     first, again = (load_metric("dinov2-aas-random") for _ in range(2))
     pictures = images()[:2]
     features = first.encode(pictures, "query")

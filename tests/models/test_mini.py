@@ -1,4 +1,4 @@
-"""The embedded model as an extractor: its rules, its fingerprint, its scores, what it costs."""
+"""The built-in model mini: its rules, fingerprint, scores and size."""
 
 import numpy as np
 import pytest
@@ -62,7 +62,7 @@ def test_an_image_takes_at_most_100_kilobytes_a_mode(extractor: AttentionExtract
     assert 2 * sum(t.numel() for t in (one.q, one.k, one.v)) <= 100_000
 
 
-def test_wrong_layers_sizes_and_weights_are_told(extractor: AttentionExtractor) -> None:
+def test_wrong_layers_sizes_and_weights_are_errors(extractor: AttentionExtractor) -> None:
     pixels = np.zeros((1, 144, 144, 3), np.uint8)
     with pytest.raises(UsageError, match="unknown layer 'M' of mini; known: cells"):
         extractor.extract(pixels, [Target("M", 50)], "query")
@@ -75,7 +75,7 @@ def test_wrong_layers_sizes_and_weights_are_told(extractor: AttentionExtractor) 
 
 
 def test_the_fingerprint_is_that_of_indexes_built_before(extractor: AttentionExtractor) -> None:
-    """A key that comes, goes or changes its value would refuse every index there is."""
+    """Another key or value would make every existing index incompatible."""
     assert extractor.fingerprint() == {
         "name": "mini",
         "weights": None,
@@ -89,7 +89,7 @@ def test_the_fingerprint_is_that_of_indexes_built_before(extractor: AttentionExt
     }
 
 
-def test_the_users_of_semantic_mode_are_told_what_it_is() -> None:
+def test_semantic_mode_warns_that_it_does_not_match_meaning() -> None:
     assert "not meaning" in EXTRACTORS["mini"].warnings["semantic"]
 
 

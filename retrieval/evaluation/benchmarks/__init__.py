@@ -1,1 +1,1 @@
-"""Benchmarks: their loaders and published numbers."""
+"""The benchmarks: their loaders, and the paper's numbers."""

@@ -1,4 +1,4 @@
-"""Dreambench++ as DiffSim measures it: generated images that two groups of people rated against their reference."""
+"""Dreambench++ as DiffSim uses it: generated images that two groups of people rated against a reference."""
 
 import json
 import random
@@ -9,7 +9,7 @@ from pathlib import Path
 from retrieval.errors import UsageError
 from retrieval.evaluation.triplets import Triplet, need_folder
 
-# What a pipeline's folder is called, and the file of its ratings; the first that fits counts.
+# A part of a pipeline folder's name, and the file of its ratings; the first match counts.
 RATINGS = (
     ("blip_diffusion", "blip_diffusion-cp.json"),
     ("dreambooth", "dreambooth_sd-cp.json"),
@@ -17,16 +17,16 @@ RATINGS = (
     ("ip_adapter_sdxl", "ip_adapter_vit_g_sdxl-cp.json"),
     ("textual_inversion", "textual_inversion_sd-cp.json"),
 )
-MOST_APART = 2  # of the two groups' ratings of one image: above, the image is left out
-LEAST_APART = 2  # of two images' mean ratings: below, the pair is left out
-PAIRS = 5  # a reference
+MOST_APART = 2  # an image is left out if the two groups' ratings differ by more
+LEAST_APART = 2  # a pair is left out if its mean ratings differ by less
+PAIRS = 5  # at most, for each reference
 
 
 def dreambench(folder: Path, seed: int) -> list[Triplet]:
-    """Return at most 5 pairs a reference whose mean ratings lie 2 or more apart, drawn in sorted order.
+    """Return up to 5 pairs for each reference, with mean ratings that differ by 2 or more, drawn in sorted order.
 
     Raises:
-        UsageError: no pipelines, ratings or images where they are expected.
+        UsageError: pipelines, ratings or images are not where they are expected.
     """
     need_folder(folder, "Dreambench++'s samples and data_human_rating are expected there")
     chance, found, seen = random.Random(seed), [], False
@@ -44,7 +44,7 @@ def dreambench(folder: Path, seed: int) -> list[Triplet]:
             f"Dreambench++: {folder} holds no folder of a rated pipeline ({', '.join(p for p, _ in RATINGS)})"
         )
     if not found:
-        raise UsageError(f"Dreambench++: {folder} gives no pair of images whose ratings lie {LEAST_APART} apart")
+        raise UsageError(f"Dreambench++: {folder} holds no pair of images with ratings {LEAST_APART} apart")
     return found
 
 

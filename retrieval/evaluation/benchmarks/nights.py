@@ -1,4 +1,4 @@
-"""NIGHTS: 20,019 triplets with the choices of people, read from its data.csv by the names of the columns."""
+"""NIGHTS: 20,019 triplets with people's choices, read from its data.csv by column name."""
 
 from pathlib import Path
 
@@ -9,15 +9,15 @@ COLUMNS = ("ref_path", "left_path", "right_path", "left_vote", "split")
 
 
 def read_nights(file: Path, split: str, least_votes: int = 0) -> list[Triplet]:
-    """Return the triplets of a split, the image that people chose as the nearer one.
+    """Return the triplets of a split; the image that people chose is the nearer one.
 
     Args:
-        file: data.csv; its paths are relative to its folder.
+        file: data.csv; paths in it are relative to its folder.
         split: train, val or test.
         least_votes: leave out rows with fewer votes; DreamSim keeps 6 or more, DiffSim's code all.
 
     Raises:
-        UsageError: a missing column or image, a vote that is none, or no rows of the split.
+        UsageError: a missing column or image, an unreadable vote, or no rows of the split.
     """
     found = []
     for line, row in read_csv(file, COLUMNS):

@@ -12,9 +12,7 @@ from retrieval.evaluation.benchmarks.nights import read_nights
 from retrieval.evaluation.triplets import (
     TRIPLETS,
     Triplet,
-    draw_triplets,
     need_folder,
-    read_groups,
 )
 from retrieval.images.discovery import IMAGE_SUFFIXES
 from retrieval.settings import PUBLISHED_SEED
@@ -27,12 +25,12 @@ NIGHTS_SPLIT: Mapping[Variant, str] = {"code": "val", "paper": "test"}
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """What a person may choose of a protocol."""
+    """The choices that a protocol leaves to the user."""
 
     variant: Variant = "code"
     seed: int = PUBLISHED_SEED
-    triplets: int = TRIPLETS  # of the drawn protocols
-    originals: Path | None = None  # of IP: the folder of the original images
+    triplets: int = TRIPLETS  # how many the drawn protocols draw
+    originals: Path | None = None  # IP only: the folder of the original images
 
     def __post_init__(self) -> None:
         if self.variant not in get_args(Variant):
@@ -41,14 +39,9 @@ class BenchOptions:
             raise UsageError(f"triplets must be at least 1, not {self.triplets}")
 
 
-def load_styles(folder: Path, options: BenchOptions) -> list[Triplet]:
-    """Sref and InstantStyle: A, B from one style, C from another."""
-    return draw_triplets(read_groups(folder), options.triplets, options.seed)
-
-
 def load_characters(folder: Path, options: BenchOptions) -> list[Triplet]:
-    """IP: the original, and two variants of which the one with the higher weight is nearer."""
-    need_folder(folder, "one folder a character is expected there")
+    """Load IP: an original and two of its variants; the variant with the higher weight is nearer."""
+    need_folder(folder, "one folder for each character is expected there")
     homes = [folder / name for name in ("original", "originals")]
     originals = options.originals or next((home for home in homes if home.is_dir()), None)
     found = []
@@ -74,13 +67,14 @@ def _original(character: Path, originals: Path | None) -> Path:
         if path.stem == stem and path.suffix.lower() in IMAGE_SUFFIXES:
             return path
     raise UsageError(
-        f"IP: no image {stem}.* in {home}; put the originals in FOLDER/original/CHARACTER.jpg, "
-        "in FOLDER/CHARACTER/original.jpg, or name their folder with --originals"
+        f"IP: there is no image {stem}.* in {home}; the originals belong in FOLDER/original/CHARACTER.jpg "
+        "or FOLDER/CHARACTER/original.jpg",
+        advice="name-originals",
     )
 
 
 def load_cute(folder: Path, options: BenchOptions) -> list[Triplet]:
-    """CUTE: A, B are one object in one lighting folder; C is another object of its category in the same lighting."""
+    """Load CUTE: A, B show one object in one lighting; C shows another object of the category in that lighting."""
     need_folder(folder, "CATEGORY/OBJECT/LIGHTING/IMAGE is expected there")
     chance, found = random.Random(options.seed), []
     for category in subfolders(folder):
@@ -97,7 +91,7 @@ def load_cute(folder: Path, options: BenchOptions) -> list[Triplet]:
 
 
 def _cute_triplet(thing: Path, objects: Sequence[Path], chance: random.Random) -> Triplet | None:
-    """Draw in the published order; None where the published code passes over an object."""
+    """Draw in the published order; None for an object that the published code skips."""
     lightings = subfolders(thing)
     if not lightings:
         return None
@@ -116,7 +110,7 @@ def _cute_triplet(thing: Path, objects: Sequence[Path], chance: random.Random) -
 
 
 def load_tid2013(folder: Path, options: BenchOptions) -> list[Triplet]:
-    """TID2013: two levels of one distortion of one reference; the lower level is nearer. Letter case is ignored."""
+    """Load TID2013: two levels of one distortion; the lower level is nearer. Case in file names is ignored."""
     need_folder(folder, "TID2013's reference and distorted images are expected there")
     files = {path.name.lower(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     low, high = TID_LEVELS[options.variant]
@@ -128,7 +122,7 @@ def load_tid2013(folder: Path, options: BenchOptions) -> list[Triplet]:
             missing = [name for name in names if name not in files]
             if missing:
                 raise UsageError(
-                    f"TID2013: {missing[0]} is nowhere below {folder}: 25 references x 24 distortions belong there"
+                    f"TID2013: {missing[0]} is missing below {folder}: 25 references x 24 distortions belong there"
                 )
             original, nearer, farther = (files[name] for name in names)
             found.append(Triplet(original, nearer, farther, f"distortion {distortion:02}"))
@@ -136,12 +130,12 @@ def load_tid2013(folder: Path, options: BenchOptions) -> list[Triplet]:
 
 
 def load_nights(folder: Path, options: BenchOptions) -> list[Triplet]:
-    """NIGHTS: a person's choice of two; the published code measures the split ``val``, its text says ``test``."""
+    """Load NIGHTS: people's choices between two images; the published code uses the split val, the text says test."""
     return read_nights(folder / "data.csv", NIGHTS_SPLIT[options.variant])
 
 
 def load_dreambench(folder: Path, options: BenchOptions) -> list[Triplet]:
-    """Dreambench++: pairs that two groups of people rated clearly apart."""
+    """Load Dreambench++: pairs that people rated clearly apart."""
     return dreambench(folder, options.seed)
 
 
@@ -151,5 +145,5 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """Return the images right in ``folder``, sorted."""
+    """Return the images directly in ``folder``, sorted."""
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))

@@ -1,4 +1,4 @@
-"""The paper's numbers (tables 1, 2, 3 and 5), in percent; None where it has none. They came from its own code."""
+"""The paper's numbers (tables 1, 2, 3 and 5), in percent, measured with its own code; None: not reported."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

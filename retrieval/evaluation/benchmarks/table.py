@@ -1,8 +1,8 @@
-"""The benchmarks of the paper, as one table, and the layouts of their folders.
+"""The table of benchmarks, with the layouts of their folders.
 
-Walks are sorted by the bytes of the names, whatever the file system says, and random draws come from one seeded
-generator, so the same data give the same triplets everywhere. Where the paper's text and its code differ,
-``variant="code"`` is what the published numbers came from and ``"paper"`` what the text says.
+Folders are walked in the order of the bytes of names, and draws come from one seeded generator. So the same data give
+the same triplets on every machine. Where the paper's text and code differ, ``variant="code"`` follows the code, which
+gave the published numbers, and ``"paper"`` follows the text.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,32 +18,29 @@ from retrieval.evaluation.benchmarks.paper import (
     load_cute,
     load_dreambench,
     load_nights,
-    load_styles,
     load_tid2013,
 )
-from retrieval.evaluation.triplets import (
-    Triplet,
-)
+from retrieval.evaluation.triplets import Triplet
 
 
 @dataclass(frozen=True)
 class Bench:
-    """A benchmark: what its folder looks like, and how it becomes triplets."""
+    """A benchmark: the layout of its folder, and the function that loads its triplets."""
 
     name: str
     title: str
     layout: str
     load: Callable[[Path, BenchOptions], list[Triplet]]
-    published: int = 0  # how many triplets the paper has
-    column: str = ""  # in the table of published numbers
+    published: int = 0  # triplets in the paper
+    column: str = ""  # its column in the table of published numbers
     layer: str = "U_0"  # the published settings of DiffSim-S
     denoising_step: int = 900
     settings_differ: str = ""
 
 
 _ENTRIES = (
-    Bench("sref", "Sref: 508 styles x 4", "STYLE/N.png", load_styles, 2000, "Sref"),
-    Bench("instantstyle", "InstantStyle: 30 styles x 5", "STYLE/N.png", load_styles, 2000, "InstantStyle"),
+    Bench("sref", "Sref: 508 styles x 4", "STYLE/N.png", load_groups, 2000, "Sref"),
+    Bench("instantstyle", "InstantStyle: 30 styles x 5", "STYLE/N.png", load_groups, 2000, "InstantStyle"),
     Bench("ip", "IP: 299 characters x 5 pairs", "CHARACTER/1.0.png ... 0.2.png, original/CHARACTER.jpg",
           load_characters, 1495, "IP", denoising_step=750),
     Bench("cute", "CUTE: 180 objects x 10", "CATEGORY/OBJECT/LIGHTING/N.jpg", load_cute, 1800, "CUTE",
@@ -61,11 +58,11 @@ _ENTRIES = (
 )  # fmt: skip
 
 BENCHES: Mapping[str, Bench] = MappingProxyType({bench.name: bench for bench in _ENTRIES})
-TIKTOK = "tiktok"  # no triplets: the variance of a score over the frames of a video
+TIKTOK = "tiktok"  # measures the variance of a score over the frames of a video instead of triplets
 
 
 def describe_bench(name: str) -> Bench:
-    """Look a benchmark up; an unknown name is a UsageError that lists the known ones."""
+    """Return the benchmark called ``name``; an unknown name is a UsageError that lists the known ones."""
     if name not in BENCHES:
         raise UsageError(f"unknown benchmark '{name}'; known: {', '.join(BENCHES)}, {TIKTOK}, pairs, all")
     return BENCHES[name]

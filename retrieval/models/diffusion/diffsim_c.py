@@ -1,13 +1,12 @@
 """DiffSim-C (paper section 3.4): AAS on the image cross-attention that IP-Adapter Plus adds to SD 1.5.
 
-Queries are the UNet's, of image A's noisy latent with A's own image tokens injected; keys and values are projections
-of the 16 image tokens. ``parity="sound"`` compares the conditional branch alone; ``"published"`` both: the
-unconditional one holds the tokens of a zero image on either side, so its half of the score is always 1.
+The queries come from the UNet, run on image A's noisy latent with A's own image tokens. The keys and values are
+projections of an image's 16 tokens. ``parity="sound"`` compares the conditional branch alone. ``"published"`` compares
+both branches, though the unconditional half of the score is always 1: both sides hold the tokens of a zero image.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from retrieval.devices.transfer import upload
 from retrieval.errors import ModelError
 from retrieval.images.preprocessing import CLIP_PREPROCESSING, Preprocessing, read_preprocessing, resize_and_crop
 from retrieval.models.capture import Projections, capture_qkv
-from retrieval.models.diffusion.latents import told
+from retrieval.models.diffusion.base import by_timestep
+from retrieval.models.diffusion.latents import scalar_on_device
 from retrieval.models.diffusion.sd15 import LAYERS, StableDiffusion15
 from retrieval.models.diffusion.sd15 import load as load_sd15
 from retrieval.models.modes import Target
+from retrieval.models.normalisation import normalise
 from retrieval.models.protocols import Pixels
 from retrieval.models.registry import EXTRACTORS, Description, ExtractorDescription
 from retrieval.models.weights import load_pretrained, quiet_loading, require, weights_digest, weights_folder
@@ -31,7 +31,7 @@ from retrieval.scoring.aas import QKV
 from retrieval.settings import ModelSettings
 from retrieval.types import Role
 
-SCALE = 0.5  # of the image tokens in the UNet
+SCALE = 0.5  # weight of the image tokens in the UNet
 ADAPTER = "models/ip-adapter-plus_sd15.safetensors"
 ENCODER = "models/image_encoder"
 FILES = (ADAPTER, f"{ENCODER}/config.json", f"{ENCODER}/model.safetensors")
@@ -49,7 +49,7 @@ IP_ADAPTER = Description(
 def load(
     description: ExtractorDescription, settings: ModelSettings, device: torch.device, offline: bool
 ) -> "ImageCrossAttention":
-    """Load SD 1.5 and IP-Adapter Plus; local weights of the second lie in ``ip_adapter`` beside the first.
+    """Load SD 1.5 and IP-Adapter Plus; beside a local folder of SD 1.5, the adapter lies in ``ip_adapter``.
 
     Raises:
         UsageError: an image size that SD 1.5 can't take.
@@ -68,10 +68,10 @@ def load(
 
 
 class ImageCrossAttention:
-    """An AttentionExtractor; keys and values are of 16 tokens, of one branch (sound) or two (published)."""
+    """An AttentionExtractor; keys and values have 16 tokens, in one branch (sound) or two (published)."""
 
     def __init__(self, base: StableDiffusion15, encoder: Any, folder: Path, rules: Preprocessing) -> None:
-        """Take SD 1.5 with the adapter injected, the image encoder, the adapter's folder and the encoder's pixels."""
+        """Take SD 1.5 with the adapter in it, the image encoder, the adapter's folder and the encoder's pixel rules."""
         self._base, self._encoder, self._folder, self._rules = base, encoder, folder, rules
 
     def with_prompts(self, prompts: Sequence[str]) -> "dict[str, ImageCrossAttention]":
@@ -83,7 +83,7 @@ class ImageCrossAttention:
         }
 
     def prepare(self, image: Image.Image) -> Pixels:
-        """Return SD 1.5's square above the encoder's crop, ``[S + C, max(S, C), 3]``, what is left over black."""
+        """Return SD 1.5's square above the encoder's crop, ``[S + C, max(S, C), 3]``; the rest is black."""
         square, crop = self._base.prepare(image), resize_and_crop(image, self._rules.shortest, self._rules.crop)
         both = np.zeros((len(square) + len(crop), max(len(square), len(crop)), 3), np.uint8)
         both[: len(square), : len(square)], both[len(square) :, : len(crop)] = square, crop
@@ -91,7 +91,7 @@ class ImageCrossAttention:
 
     @torch.inference_mode()
     def extract(self, pixels: Pixels, targets: Sequence[Target], role: Role) -> dict[Target, QKV]:
-        """Encode once, then run one truncated UNet pass a timestep; see :class:`AttentionExtractor`."""
+        """See :class:`retrieval.models.protocols.AttentionExtractor`; each timestep is one UNet pass, cut short."""
         side, crop = pixels.shape[1] - self._rules.crop, self._rules.crop
         modules = {target.layer: self._cross_attention(target.layer) for target in targets}
         hidden = self._hidden(pixels[:, side:, :crop])
@@ -99,14 +99,13 @@ class ImageCrossAttention:
         tokens = tokens.reshape(*hidden.shape[:2], *tokens.shape[1:])  # [images, branches, 16, width]
         noisy = self._base.noisy_latents(pixels[:, :side, :side], [target.timestep for target in targets], role)
         found: dict[Target, QKV] = {}
-        for timestep, group in groupby(sorted(targets, key=_by_timestep), key=_by_timestep):
-            chosen = list(group)
-            queries = self._queries(noisy[timestep], timestep, hidden, {t.layer: modules[t.layer] for t in chosen})
-            found |= {t: QKV(queries[t.layer], *_keys_and_values(modules[t.layer], tokens)) for t in chosen}
+        for timestep, group in by_timestep(targets):
+            queries = self._queries(noisy[timestep], timestep, hidden, {t.layer: modules[t.layer] for t in group})
+            found |= {t: QKV(queries[t.layer], *_keys_and_values(modules[t.layer], tokens)) for t in group}
         return found
 
     def _cross_attention(self, layer: str) -> Any:
-        self._base.attention(layer)  # an unknown layer is told
+        self._base.attention(layer)  # raises for an unknown layer
         return self._base.network.get_submodule(f"{LAYERS[layer]}.attentions")[-1].transformer_blocks[-1].attn2
 
     def _queries(
@@ -114,7 +113,7 @@ class ImageCrossAttention:
     ) -> dict[str, Tensor]:
         """Run the UNet with each image's own tokens; ``[images, branches, heads, tokens, head_dim]`` by layer."""
         sample, prompts = self._base.branch_inputs(noisy)
-        step = told(timestep, noisy.device)
+        step = scalar_on_device(timestep, noisy.device)
         captured = capture_qkv(
             run=lambda: self._base.network(
                 sample,
@@ -130,9 +129,9 @@ class ImageCrossAttention:
     def _hidden(self, crops: Pixels) -> Tensor:
         """Return the encoder's hidden states before its last layer ``[images, branches, tokens, width]``.
 
-        The unconditional branch is of an image of zeros, as published.
+        The unconditional branch encodes an image of zeros, as published.
         """
-        values = normalised(crops, self._rules, self._encoder.device).to(self._encoder.dtype)
+        values = normalise(crops, self._rules, self._encoder.device).to(self._encoder.dtype)
         both = [values] if self._base.branches == "cond" else [torch.zeros_like(values), values]
         stacked = torch.stack(both, dim=1)
         states: Tensor = self._encoder(stacked.flatten(0, 1), output_hidden_states=True).hidden_states[-2]
@@ -148,19 +147,11 @@ class ImageCrossAttention:
         }
 
 
-def normalised(pixels: Pixels, rules: Preprocessing, device: torch.device) -> Tensor:
-    """Return uint8 ``[images, S, S, 3]`` as float32 ``[images, 3, S, S]`` by the encoder's mean and deviation."""
-    statistics = {"mean": rules.mean, "std": rules.std}
-    arrays = {name: np.array(values, np.float32).reshape(1, 3, 1, 1) for name, values in statistics.items()}
-    found = upload({"images": np.ascontiguousarray(pixels), **arrays}, device)
-    return (found["images"].permute(0, 3, 1, 2).float() / 255.0 - found["mean"]) / found["std"]
-
-
 def inject_adapter(network: Any, path: Path) -> None:
     """Load IP-Adapter Plus into a UNet, at the published scale.
 
     Raises:
-        ModelError: the file is no adapter for this UNet.
+        ModelError: the file does not hold an adapter for this UNet.
     """
     from safetensors.torch import load_file
 
@@ -181,7 +172,7 @@ def inject_adapter(network: Any, path: Path) -> None:
 
 def _project_query(attention: Any, hidden: Tensor) -> Projections:
     q: Tensor = attention.to_q(hidden).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
-    return q, q, q  # keys and values come from the image tokens
+    return q, q, q  # only Q is used: keys and values come from the image tokens
 
 
 def _keys_and_values(attention: Any, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -191,10 +182,6 @@ def _keys_and_values(attention: Any, tokens: Tensor) -> tuple[Tensor, Tensor]:
         for to in (attention.processor.to_k_ip, attention.processor.to_v_ip)
     )
     return k, v
-
-
-def _by_timestep(target: Target) -> int:
-    return target.timestep
 
 
 def _load_encoder(folder: Path, device: torch.device) -> Any:

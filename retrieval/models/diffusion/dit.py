@@ -1,40 +1,35 @@
 """DiffSim on DiT-XL/2: images to the Q/K/V of one transformer block, through diffusers' DiT.
 
-Two branches, [ImageNet class 1, no class], in the published order. The published code adds noise at one noise level
-and tells the network another one, each on a schedule of its own (see :func:`published_level`); by default here
-both are ``timestep = 1001 - denoising_step`` on DiT's own schedule.
+There are two branches, [ImageNet class 1, no class], in the published order. The published code adds noise at one
+level and gives the network the timestep of another, each on its own schedule (:func:`published_level`). By default
+both are ``timestep = 1001 - denoising_step`` on DiT's own schedule (:func:`sound_level`).
 """
 
-from collections.abc import Mapping, Sequence
-from itertools import groupby
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from retrieval.devices.selection import choose_dtype, dtype_name
 from retrieval.devices.transfer import to_device
 from retrieval.errors import UsageError
-from retrieval.images.preprocessing import resize_square
-from retrieval.models.capture import LayerInputs, capture_branches
-from retrieval.models.diffusion.dit_checkpoint import _checkpoint, _stated_heads, load_original
-from retrieval.models.diffusion.latents import sampled_latent
+from retrieval.models.capture import capture_branches
+from retrieval.models.diffusion.base import DiffusionExtractor, without_decoder
+from retrieval.models.diffusion.dit_checkpoint import load_original, read_checkpoint, stated_heads
 from retrieval.models.diffusion.noise import add_noise
-from retrieval.models.modes import Target
-from retrieval.models.protocols import Pixels
+from retrieval.models.modes import LAST_STEP, Target
 from retrieval.models.registry import Description, ExtractorDescription
 from retrieval.models.weights import load_pretrained, require, weights_digest, weights_folder
 from retrieval.settings import ModelSettings
-from retrieval.types import Role
 
 STEPS = 1000
 CLASSES = (1, 1000)  # goldfish, and the null class
 VAE = Description(
     name="sd-vae-ft-mse",
-    title="the VAE that DiffSim's DiT uses",
+    title="the VAE of DiffSim's DiT",
     licence="MIT",
     download_mb=335,
     loader="",
@@ -69,25 +64,19 @@ def load(description: ExtractorDescription, settings: ModelSettings, device: tor
         vae=_load_vae(vae_folder).to(device),
         digests=(weights_digest(sources), weights_digest(vae_folder)),
         settings=settings,
-        published=settings.parity == "published",
     )
 
 
-class DiT(LayerInputs):
+class DiT(DiffusionExtractor):
     """An AttentionExtractor; layers are named by their number, "0" to "27"."""
 
-    def __init__(
-        self, *, network: Any, vae: Any, digests: tuple[str, str], settings: ModelSettings, published: bool
-    ) -> None:
-        """Take loaded parts."""
-        self._network, self._vae, self._digests = network, vae, digests
-        self._settings, self._published = settings, published
-        self._image_size = 8 * network.config.sample_size
+    def __init__(self, *, network: Any, vae: Any, digests: tuple[str, str], settings: ModelSettings) -> None:
+        """Take loaded parts; ``digests`` identify the weights of the network and of the VAE."""
+        side = 8 * network.config.sample_size
+        super().__init__(vae=vae, image_size=side, noise=settings.noise or "pairwise", seed=settings.seed)
+        self._network, self._digests, self._settings = network, digests, settings
+        self._published = settings.parity == "published"
         self._classes = CLASSES if settings.branches == "both" else CLASSES[:1]
-
-    def prepare(self, image: Image.Image) -> Pixels:
-        """Return ``[S, S, 3]``: Lanczos to a square, as published."""
-        return resize_square(image, self._image_size)
 
     def attention(self, layer: str) -> Any:
         """Return the self-attention module of the block ``layer``; an unknown number is a UsageError."""
@@ -101,25 +90,17 @@ class DiT(LayerInputs):
         side = self._network.config.sample_size // self._network.config.patch_size
         return len(self._classes), side**2, self.attention(target.layer).to_q.in_features
 
-    @torch.inference_mode()
-    def hidden(self, pixels: Pixels, targets: Sequence[Target], role: Role) -> dict[Target, Tensor]:
-        """Encode once, then one truncated pass a timestep; see :class:`retrieval.models.protocols.HiddenExtractor`."""
-        modules = {target.layer: self.attention(target.layer) for target in targets}
-        rule = self._settings.noise or "pairwise"
-        latent, noise = sampled_latent(self._vae, pixels, role, rule, self._settings.seed)
-        found: dict[Target, Tensor] = {}
-        for step, group in groupby(sorted(targets, key=_by_step), key=_by_step):
-            alpha_bar, told = published_level(step) if self._published else sound_level(step)
-            chosen = list(group)
-            noisy = add_noise(latent, noise, alpha_bar).to(self._network.dtype)
-            tensors = self._read(noisy, told, {target.layer: modules[target.layer] for target in chosen})
-            found |= {target: tensors[target.layer] for target in chosen}
-        return found
+    def _level(self, timestep: int) -> tuple[float, int]:
+        step = LAST_STEP - timestep
+        return published_level(step) if self._published else sound_level(step)
 
-    def _read(self, noisy: Tensor, told: int, modules: Mapping[str, Any]) -> dict[str, Tensor]:
+    def _noised(self, latent: Tensor, noise: Tensor, timestep: int) -> Tensor:
+        return add_noise(latent, noise, self._level(timestep)[0]).to(self._network.dtype)
+
+    def _read(self, noisy: Tensor, timestep: int, modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
         images, branches = len(noisy), len(self._classes)
         labels = to_device(np.array(self._classes), noisy.device).repeat(images)
-        steps = torch.full((images * branches,), told, device=noisy.device)
+        steps = torch.full((images * branches,), self._level(timestep)[1], device=noisy.device)
         sample = noisy.repeat_interleave(branches, dim=0)
         return capture_branches(
             run=lambda: self._network(sample, timestep=steps, class_labels=labels),
@@ -134,7 +115,7 @@ class DiT(LayerInputs):
             "weights": list(self._digests),
             "image_size": self._image_size,
             "branches": self._settings.branches,
-            "noise": self._settings.noise or "pairwise",
+            "noise": self._noise,
             "seed": self._settings.seed,
             "published": self._published,
             "dtype": dtype_name(self._network.dtype),
@@ -149,10 +130,13 @@ def sound_level(denoising_step: int) -> tuple[float, int]:
 
 
 def published_level(denoising_step: int) -> tuple[float, int]:
-    """Return what the published code does: (alpha bar of the noise, timestep that the network is told).
+    """Return (alpha bar of the noise, timestep for the network) as in the published code.
 
-    Noise is added at timestep ``denoising_step`` (so a higher one is MORE noise here) of SD 1.5's schedule. The
-    network is told step ``1000 - denoising_step`` of a schedule respaced to ``denoising_step`` steps.
+    Noise is added at timestep ``denoising_step`` of SD 1.5's schedule, so a higher number is MORE noise here. The
+    network is given step ``1000 - denoising_step`` of a schedule respaced to ``denoising_step`` steps.
+
+    Raises:
+        UsageError: a step that the respaced schedule does not have.
     """
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, STEPS) ** 2
     alpha_bar = float(torch.cumprod(1.0 - betas, dim=0)[denoising_step])
@@ -160,13 +144,9 @@ def published_level(denoising_step: int) -> tuple[float, int]:
     if position >= denoising_step:
         raise UsageError(f"the published DiT code has no denoising step {denoising_step}: 501 to 999 are possible")
     stride, at = (STEPS - 1) / (denoising_step - 1), 0.0
-    for _ in range(position):  # summed up, not multiplied: the rounding of the original
+    for _ in range(position):  # a sum, because a product would round differently from the original
         at += stride
     return alpha_bar, round(at)
-
-
-def _by_step(target: Target) -> int:
-    return target.denoising_step
 
 
 def _load_network(folder: Path, dtype: torch.dtype) -> tuple[Any, Path]:
@@ -178,13 +158,13 @@ def _load_network(folder: Path, dtype: torch.dtype) -> tuple[Any, Path]:
         )
         source = folder / "transformer"
     else:
-        network = load_original(_checkpoint(folder), _stated_heads(folder))
+        network = load_original(read_checkpoint(folder), stated_heads(folder))
         source = folder
         if dtype != torch.float32:
             network = network.to(dtype)
     for block in network.transformer_blocks:
-        # diffusers spaces the timestep's frequencies by half - 1 and normalises with another eps than DiT, whose
-        # weights were trained with these.
+        # DiT was trained with these values; diffusers spaces the timestep's frequencies differently (half - 1) and
+        # normalises with another eps.
         block.norm1.emb.time_proj.downscale_freq_shift = 0
         block.norm3.eps = 1e-6
     return network.eval().requires_grad_(False), source
@@ -193,4 +173,5 @@ def _load_network(folder: Path, dtype: torch.dtype) -> tuple[Any, Path]:
 def _load_vae(folder: Path) -> Any:
     from diffusers import AutoencoderKL
 
-    return load_pretrained(AutoencoderKL, folder, "the VAE of DiT", torch_dtype=torch.float32, low_cpu_mem_usage=False)
+    options: dict[str, Any] = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False}
+    return without_decoder(load_pretrained(AutoencoderKL, folder, "the VAE of DiT", **options))

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from retrieval.errors import ModelError
 
-HEADS = 16  # of DiT-XL; an original checkpoint does not say
-_BLOCK_NAMES = (  # original name in a block: diffusers' name
+HEADS = 16  # DiT-XL; an original checkpoint does not state it
+_BLOCK_NAMES = (  # (original name in a block, diffusers' name)
     ("attn.proj", "attn1.to_out.0"),
     ("mlp.fc1", "ff.net.0.proj"),
     ("mlp.fc2", "ff.net.2"),
@@ -23,19 +23,24 @@ _SHARED_NAMES = (
     ("final_layer.linear", "proj_out_2"),
     ("final_layer.adaLN_modulation.1", "proj_out_1"),
 )
-_EMBEDDING_NAMES = (  # DiT has one of these, diffusers one a block
+_EMBEDDING_NAMES = (  # DiT has one embedding for all blocks, diffusers one for each block
     ("t_embedder.mlp.0", "timestep_embedder.linear_1"),
     ("t_embedder.mlp.2", "timestep_embedder.linear_2"),
     ("y_embedder.embedding_table", "class_embedder.embedding_table"),
 )
 
 
-def _checkpoint(folder: Path) -> Mapping[str, Tensor]:
+def read_checkpoint(folder: Path) -> Mapping[str, Tensor]:
+    """Return the state dict of the one original checkpoint in ``folder``, its averaged (EMA) weights where it has them.
+
+    Raises:
+        ModelError: no such file, several of them, or one that can't be read.
+    """
     from safetensors.torch import load_file
 
     files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.pt")])
     if len(files) != 1:
-        raise ModelError(f"{folder} holds no DiT model: transformer/ or one original checkpoint is needed there")
+        raise ModelError(f"{folder} holds no DiT model: it needs transformer/ or one original checkpoint")
     try:
         if files[0].suffix == ".safetensors":
             return load_file(files[0])
@@ -46,7 +51,12 @@ def _checkpoint(folder: Path) -> Mapping[str, Tensor]:
     return weights
 
 
-def _stated_heads(folder: Path) -> int:
+def stated_heads(folder: Path) -> int:
+    """Return ``num_attention_heads`` of the folder's config.json, or :data:`HEADS` without that file.
+
+    Raises:
+        ModelError: the file does not state the number.
+    """
     path = folder / "config.json"
     try:
         return int(json.loads(path.read_text("utf-8"))["num_attention_heads"]) if path.is_file() else HEADS
@@ -62,7 +72,7 @@ def load_original(weights: Mapping[str, Tensor], heads: int = HEADS) -> Any:
         heads: attention heads, which the checkpoint does not state.
 
     Raises:
-        ModelError: it lacks weights, or has others.
+        ModelError: weights are missing or have another shape.
     """
     from diffusers import DiTTransformer2DModel
 
@@ -83,13 +93,15 @@ def load_original(weights: Mapping[str, Tensor], heads: int = HEADS) -> Any:
         )
         network.load_state_dict(convert(weights, depth), strict=False)
     except (KeyError, RuntimeError, ValueError) as error:
-        raise ModelError(f"this is no original DiT checkpoint: {str(error).strip().splitlines()[0]}") from error
+        raise ModelError(
+            f"these weights are not an original DiT checkpoint: {str(error).strip().splitlines()[0]}"
+        ) from error
     network.pos_embed.pos_embed = weights["pos_embed"]
     return network
 
 
 def convert(weights: Mapping[str, Tensor], depth: int) -> dict[str, Tensor]:
-    """Give an original state dict diffusers' names."""
+    """Return an original state dict of ``depth`` blocks under diffusers' names."""
     renamed: dict[str, Tensor] = {}
 
     def copy(original: str, ours: str) -> None:

@@ -1,4 +1,4 @@
-"""Images to the latents of a diffusers VAE, as every diffusion model here takes them."""
+"""Images to the latents of a diffusers VAE."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from retrieval.types import NoiseRule, Role
 def posterior(vae: Any, pixels: Pixels) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation of the VAE's posterior, each ``[images, 4, S/8, S/8]``, unscaled."""
     parameter = next(vae.parameters())
-    # Contiguous on purpose: torch's GroupNorm on channels-last pixels is less accurate (VAE mean 1.8e-3 off).
+    # torch's GroupNorm is less accurate on channels-last pixels (VAE mean 1.8e-3 off), so they are made contiguous.
     images = to_device(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)), parameter.device)
     images = images.to(torch.float32) / 127.5 - 1.0
     encoded = vae.encode(images.to(parameter.dtype)).latent_dist
@@ -23,9 +23,11 @@ def posterior(vae: Any, pixels: Pixels) -> tuple[Tensor, Tensor]:
 
 
 def sampled_latent(vae: Any, pixels: Pixels, role: Role, rule: NoiseRule, seed: int) -> tuple[Tensor, Tensor]:
-    """Return latents of images, sampled and scaled, ``[images, 4, S/8, S/8]``, and the noise ``[1, ...]`` to add.
+    """Sample and scale the latents of images, and draw the noise to add to them.
 
-    Both are on the VAE's device and in its dtype; :mod:`retrieval.models.diffusion.noise` has the rule of the draws.
+    Returns:
+        latents ``[images, 4, S/8, S/8]`` and noise ``[1, 4, S/8, S/8]``, on the VAE's device and in its dtype. See
+        :mod:`retrieval.models.diffusion.noise` for the draws.
     """
     mean, std = posterior(vae, pixels)
     draws = draws_for(role, rule, seed, (mean.shape[1], *mean.shape[2:]))
@@ -34,9 +36,9 @@ def sampled_latent(vae: Any, pixels: Pixels, role: Role, rule: NoiseRule, seed: 
     return latent, found["noise"].to(mean.dtype)
 
 
-def told(number: int, device: torch.device) -> Tensor:
-    """Return a number that a network is told, such as a timestep, as int64 ``[]`` on ``device``.
+def scalar_on_device(number: int, device: torch.device) -> Tensor:
+    """Return a whole number such as a timestep as an int64 tensor ``[]`` on ``device``.
 
-    diffusers would make the tensor itself, and wait with it until the GPU has done all that it was given.
+    Given a plain number, diffusers makes this tensor itself and waits until the GPU has finished all earlier work.
     """
     return to_device(np.array(number, np.int64), device)

@@ -4,8 +4,8 @@ The published pairwise score draws four standard normal tensors, in this order, 
 
     d1 = latent sample of A     d2 = latent sample of B     d3 = noise of A     d4 = noise of B
 
-They never depend on the images. So a query that is given (d1, d3) and a gallery image that is given
-(d2, d4) score exactly as the published pair does, and the gallery's half can be computed once and kept.
+The draws never depend on the images. So a query with (d1, d3) and a gallery image with (d2, d4) score exactly as the
+published pair does. An index computes the gallery's half once.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Draws:
 
 
 def draws_for(role: Role, rule: NoiseRule, seed: int, shape: tuple[int, int, int]) -> Draws:
-    """Return the draws of one side of a pair.
+    """Return the draws for one side of a pair.
 
     Args:
         role: ``query`` (image A) or ``gallery`` (image B).
@@ -44,6 +44,6 @@ def draws_for(role: Role, rule: NoiseRule, seed: int, shape: tuple[int, int, int
 
 
 def add_noise(latent: Tensor, noise: Tensor, alpha_bar: float | Tensor) -> Tensor:
-    """Take the forward diffusion step ``sqrt(ᾱ_t) z + sqrt(1 - ᾱ_t) n``; shapes broadcast, dtype of ``latent``."""
+    """Return the forward diffusion step ``sqrt(ᾱ_t) z + sqrt(1 - ᾱ_t) n``; shapes broadcast, dtype of ``latent``."""
     noisy: Tensor = alpha_bar**0.5 * latent + (1.0 - alpha_bar) ** 0.5 * noise.to(latent)
     return noisy

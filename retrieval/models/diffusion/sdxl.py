@@ -1,39 +1,36 @@
 """DiffSim-S on SD-XL: images to the self-attention Q/K/V of its UNet.
 
-The scheduler is Euler's, in which noise is added as ``z + sigma n`` and the network sees
-``(z + sigma n) / sqrt(sigma² + 1)``. The published code multiplies the image's latent by the scheduler's
-``init_noise_sigma`` (14.6) first, as a pipeline does with pure noise: ``parity="published"`` does so too.
+The scheduler is Euler's: it adds noise as ``z + sigma n``, and the network sees ``(z + sigma n) / sqrt(sigma² + 1)``.
+The published code first multiplies the image's latent by the scheduler's ``init_noise_sigma`` (14.6), which a pipeline
+does to pure noise. ``parity="published"`` does the same.
 """
 
-from collections.abc import Sequence
-from itertools import groupby
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from retrieval.devices.selection import choose_dtype, dtype_name, place_model
 from retrieval.devices.transfer import to_device
-from retrieval.errors import ModelError, UsageError
-from retrieval.images.preprocessing import resize_square
-from retrieval.models.capture import LayerInputs, capture_branches, tokens_at
-from retrieval.models.diffusion.latents import sampled_latent, told
-from retrieval.models.modes import SDXL_LAST_STEP, Target
-from retrieval.models.protocols import Pixels
-from retrieval.models.registry import ExtractorDescription
-from retrieval.models.weights import (
-    load_pretrained,
-    quiet_loading,
-    require,
-    variant_of,
-    weights_digest,
-    weights_folder,
+from retrieval.errors import UsageError
+from retrieval.models.capture import capture_branches, tokens_at
+from retrieval.models.diffusion.base import (
+    DiffusionExtractor,
+    TextEncoder,
+    check_size,
+    encode_prompts,
+    load_scheduler,
+    load_unet,
+    load_vae,
 )
+from retrieval.models.diffusion.latents import scalar_on_device
+from retrieval.models.modes import LAST_STEP, SDXL_LAST_STEP, Target
+from retrieval.models.registry import ExtractorDescription
+from retrieval.models.weights import require, weights_digest, weights_folder
 from retrieval.settings import ModelSettings
-from retrieval.types import Role
 
 FILES = (
     "scheduler/*",
@@ -55,32 +52,30 @@ STEPS = 1000
 def load(
     description: ExtractorDescription, settings: ModelSettings, device: torch.device, offline: bool
 ) -> "StableDiffusionXL":
-    """Load VAE, UNet and two prompt embeddings; the text encoders are not kept. The VAE runs in float32.
+    """Load VAE, UNet and two prompt embeddings; the text encoders are dropped again. The VAE runs in float32.
 
     Raises:
-        UsageError: an image size that the VAE can't halve often enough.
+        UsageError: an image size that the model can't take.
         ModelError: weights are missing or incomplete.
     """
     size = settings.image_size or description.image_size
-    if size <= 0 or size % 64:
-        raise UsageError(f"image size {size} does not suit SD-XL: a positive multiple of 64 is needed")
+    check_size(size, "SD-XL")
     local = None if settings.weights is None else Path(settings.weights)
     folder = weights_folder(description, local, FILES, offline)
     require(folder, (*PARTS, "tokenizer", "tokenizer_2", "scheduler"), "SD-XL")
     dtype = choose_dtype(settings.dtype, device)
     return StableDiffusionXL(
         folder=folder,
-        unet=place_model(_load_part(folder, "unet", dtype), device, dtype),
-        vae=_load_part(folder, "vae", torch.float32).to(device),
+        unet=place_model(load_unet(folder, "SD-XL", dtype), device, dtype),
+        vae=load_vae(folder, "SD-XL", torch.float32).to(device),
         prompts=_embed_prompts(folder, settings.prompt, device, dtype),
         scheduler=_scheduler(folder),
         settings=settings,
         image_size=size,
-        published=settings.parity == "published",
     )
 
 
-class StableDiffusionXL(LayerInputs):
+class StableDiffusionXL(DiffusionExtractor):
     """An AttentionExtractor with two branches, [unconditional, conditional].
 
     Layers: ``D_b`` over down_blocks[1:], ``M``, ``U_b`` over up_blocks[:-1], for the last transformer block of the
@@ -97,33 +92,13 @@ class StableDiffusionXL(LayerInputs):
         scheduler: Any,
         settings: ModelSettings,
         image_size: int,
-        published: bool,
     ) -> None:
         """Take loaded parts; ``prompts`` are hidden states ``[2, 77, width]`` and pooled vectors ``[2, width]``."""
-        self._folder, self._unet, self._vae, self._scheduler = folder, unet, vae, scheduler
-        self._settings, self._image_size, self._published = settings, image_size, published
+        super().__init__(vae=vae, image_size=image_size, noise=settings.noise or "pairwise", seed=settings.seed)
+        self._folder, self._unet, self._scheduler, self._settings = folder, unet, scheduler, settings
+        self._published = settings.parity == "published"
         keep = slice(None) if settings.branches == "both" else slice(1, None)
         self._context, self._pooled = (tensor[keep] for tensor in prompts)
-
-    def prepare(self, image: Image.Image) -> Pixels:
-        """Return ``[S, S, 3]``: Lanczos to a square, as published."""
-        return resize_square(image, self._image_size)
-
-    @torch.inference_mode()
-    def hidden(self, pixels: Pixels, targets: Sequence[Target], role: Role) -> dict[Target, Tensor]:
-        """Encode once, then run one truncated UNet pass a timestep; see :class:`HiddenExtractor`."""
-        modules = {target.layer: self.attention(target.layer) for target in targets}
-        latent, noise = sampled_latent(self._vae, pixels, role, self._settings.noise or "pairwise", self._settings.seed)
-        if self._published:
-            latent = latent * float(self._scheduler.init_noise_sigma)
-        found: dict[Target, Tensor] = {}
-        for step, group in groupby(sorted(targets, key=_by_step), key=_by_step):
-            sigma = float(self._scheduler.sigmas[step])
-            noisy = (latent + sigma * noise) / (sigma**2 + 1) ** 0.5
-            chosen = list(group)
-            tensors = self._read(noisy, step, {target.layer: modules[target.layer] for target in chosen})
-            found |= {target: tensors[target.layer] for target in chosen}
-        return found
 
     def hidden_shape(self, target: Target) -> tuple[int, int, int]:
         """See :class:`retrieval.models.protocols.HiddenExtractor`."""
@@ -148,16 +123,25 @@ class StableDiffusionXL(LayerInputs):
                 f"unknown layer '{layer}' of SD-XL; known: {', '.join(known)}, each also with .ATTENTION.BLOCK"
             ) from error
 
-    def _read(self, noisy: Tensor, step: int, modules: dict[str, Any]) -> dict[str, Tensor]:
+    def _noised(self, latent: Tensor, noise: Tensor, timestep: int) -> Tensor:
+        if self._published:
+            latent = latent * float(self._scheduler.init_noise_sigma)
+        sigma = float(self._scheduler.sigmas[LAST_STEP - timestep])
+        noisy: Tensor = (latent + sigma * noise) / (sigma**2 + 1) ** 0.5
+        return noisy
+
+    def _read(self, noisy: Tensor, timestep: int, modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
         images, branches = len(noisy), len(self._context)
         dtype = self._unet.dtype
         side = 8 * self._unet.config.sample_size  # the pipeline's default size, whatever the image's
         sizes = to_device(np.array([[side, side, 0, 0, side, side]], np.float32), noisy.device).to(dtype)
         sample = noisy.to(dtype).repeat_interleave(branches, dim=0)
         condition = {"text_embeds": self._pooled.repeat(images, 1), "time_ids": sizes.repeat(images * branches, 1)}
-        context, timestep = self._context.repeat(images, 1, 1), told(SDXL_LAST_STEP - step, noisy.device)
+        # Euler's list of timesteps has no repeat, so the network's number is one less than the target's.
+        step = scalar_on_device(SDXL_LAST_STEP - LAST_STEP + timestep, noisy.device)
+        context = self._context.repeat(images, 1, 1)
         return capture_branches(
-            run=lambda: self._unet(sample, timestep, encoder_hidden_states=context, added_cond_kwargs=condition),
+            run=lambda: self._unet(sample, step, encoder_hidden_states=context, added_cond_kwargs=condition),
             layers=modules,
             shape=(images, branches),
         )
@@ -170,74 +154,30 @@ class StableDiffusionXL(LayerInputs):
             "image_size": self._image_size,
             "branches": self._settings.branches,
             "prompt": self._settings.prompt,
-            "noise": self._settings.noise or "pairwise",
+            "noise": self._noise,
             "seed": self._settings.seed,
             "published": self._published,
             "dtype": dtype_name(self._unet.dtype),
         }
 
 
-def _by_step(target: Target) -> int:
-    return target.denoising_step
-
-
-def _load_part(folder: Path, part: str, dtype: torch.dtype) -> Any:
-    import diffusers
-
-    kinds = {"unet": diffusers.UNet2DConditionModel, "vae": diffusers.AutoencoderKL}
-    return load_pretrained(
-        kinds[part],
-        folder,
-        f"the {part} of SD-XL",
-        subfolder=part,
-        torch_dtype=dtype,
-        variant=variant_of(folder / part),
-        low_cpu_mem_usage=False,
-    )
-
-
 def _scheduler(folder: Path) -> Any:
     from diffusers import EulerDiscreteScheduler
 
-    try:
-        untyped: Any = EulerDiscreteScheduler
-        scheduler = untyped.from_pretrained(folder, subfolder="scheduler")
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder / 'scheduler'} can't be loaded: {str(error).splitlines()[0]}") from error
+    scheduler = load_scheduler(EulerDiscreteScheduler, folder)
     scheduler.set_timesteps(STEPS)
     return scheduler
 
 
 def _embed_prompts(folder: Path, prompt: str, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Return hidden states ``[2, 77, width]`` and pooled vectors ``[2, width]``; the unconditional ones are zero."""
-    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-    kinds = (
-        ("tokenizer", "text_encoder", CLIPTextModel),
-        ("tokenizer_2", "text_encoder_2", CLIPTextModelWithProjection),
+    encoders = (
+        TextEncoder("tokenizer", "text_encoder", CLIPTextModel),
+        TextEncoder("tokenizer_2", "text_encoder_2", CLIPTextModelWithProjection),
     )
-    states, pooled = [], torch.empty(0)
-    for tokenizer_part, part, kind in kinds:
-        try:
-            tokenizer = CLIPTokenizer.from_pretrained(folder / tokenizer_part, local_files_only=True)
-        except (OSError, ValueError, TypeError) as error:
-            raise ModelError(
-                f"the {tokenizer_part} of SD-XL can't be loaded from {folder}: {str(error).splitlines()[0]}"
-            ) from error
-        with quiet_loading():
-            encoder = load_pretrained(
-                kind, folder / part, f"the {part} of SD-XL", dtype=dtype, variant=variant_of(folder / part)
-            ).to(device)
-        tokens = tokenizer(
-            [prompt],
-            padding="max_length",
-            max_length=tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        )
-        with torch.inference_mode():
-            output = encoder(tokens.input_ids.to(device), output_hidden_states=True)
-        states.append(output.hidden_states[-2])
-        pooled = output[0]  # of the second encoder in the end: its projected vector
-    context = torch.cat(states, dim=-1)
+    outputs = [encode_prompts(text, folder, "SD-XL", [prompt], (device, dtype)) for text in encoders]
+    context = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
+    pooled = outputs[-1][0]  # the second encoder's projected vector
     return torch.cat([torch.zeros_like(context), context]), torch.cat([torch.zeros_like(pooled), pooled])

@@ -1,1 +1,1 @@
-"""The embedded model: histograms of an image's cells, and the values, queries and keys that are made of them."""
+"""The built-in model mini: histograms of an image's cells, and Q/K/V computed from them."""

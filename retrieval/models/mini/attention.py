@@ -1,8 +1,8 @@
-"""The embedded model as an AttentionExtractor.
+"""The built-in model mini as an AttentionExtractor.
 
-An image is cut into 6 x 6 cells, and each cell is a token. The only layer, ``cells``, takes its queries, keys and
-values from the cells' histograms of colour and texture; see the modules ``cells`` and ``values`` of this package.
-There are no weights, no noise and no random numbers.
+An image is cut into 6 x 6 cells, and each cell is a token. The only layer, ``cells``, computes its queries, keys and
+values from the cells' histograms of colour and texture (:mod:`~retrieval.models.mini.cells`,
+:mod:`~retrieval.models.mini.values`). The model has no weights, no noise and no random numbers.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ MIN_SIZE = 48  # pixels a side: cells of 8 x 8, just wider than the largest ring
 def load(
     description: ExtractorDescription, settings: ModelSettings, device: torch.device, offline: bool
 ) -> "MiniExtractor":
-    """Return the model; nothing is read from a disk.
+    """Return the model; nothing is read from disk.
 
     Raises:
         UsageError: an image size below :data:`MIN_SIZE`, or a folder of weights.
@@ -41,7 +41,7 @@ def load(
         raise UsageError(f"model mini has no weights: leave out the folder {settings.weights}")
     size = settings.image_size or description.image_size
     if size < MIN_SIZE:
-        raise UsageError(f"image size {size} does not suit mini: at least {MIN_SIZE} is needed")
+        raise UsageError(f"image size {size} does not suit mini: it must be at least {MIN_SIZE}")
     return MiniExtractor(device, size)
 
 
@@ -91,7 +91,7 @@ class MiniExtractor:
             "image_size": self.image_size,
             "resize": "square-lanczos",
             "cells": CELLS_VERSION,
-            # Nothing depends on the following. They stay, because the indexes there are hold them.
+            # Nothing depends on the fields below. They stay, because existing indexes hold them.
             "weights": None,
             "branches": "cond",
             "noise": "shared",
@@ -101,7 +101,7 @@ class MiniExtractor:
 
 
 def _values_of(target: Target) -> CellValues:
-    """Return how cells are described; a target of another layer, or without values of cells, is a UsageError."""
+    """Return how the target describes cells; another layer, or a target without cell values, is a UsageError."""
     if target.layer != CELLS:
         raise UsageError(f"unknown layer '{target.layer}' of mini; known: {CELLS}")
     if target.values is None:

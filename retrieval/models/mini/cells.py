@@ -1,8 +1,10 @@
-"""Colour and texture of an image's cells: soft histograms in CIE Lab and of uniform local binary patterns.
+"""Colour and texture of an image's cells: soft CIE Lab histograms and histograms of uniform local binary patterns.
 
-Batched torch in float32, on any device. A cell's histograms are means over its pixels, so their mean over all cells
-is the image's: ``[images, cells, 180]`` of Lab (5 x 6 x 6 bins, trilinear) and ``[images, cells, 34]`` of patterns
-(Ojala et al., 2002; three radii of 10, 10 and 14 patterns), cells row by row.
+Batched float32 on any device, cells row by row. A cell's histograms are means over its pixels, so the mean over all
+cells is the histogram of the image.
+
+    Lab        ``[images, cells, 180]``   5 x 6 x 6 bins, trilinear
+    patterns   ``[images, cells, 34]``    Ojala et al., 2002; 10, 10 and 14 patterns at three radii
 """
 
 from itertools import pairwise, product
@@ -11,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-CELLS_VERSION = 2  # rises when a number below, or a rule of retrieval/models/mini/values.py, changes
+CELLS_VERSION = 2  # to be raised when a number below, or a rule of retrieval/models/mini/values.py, changes
 LAB_BINS = (5, 6, 6)
-AB_RANGE = 60.0  # a and b are clipped to [-60, 60]: beyond lie colours that photographs hardly hold
+AB_RANGE = 60.0  # a and b are clipped to [-60, 60], because photographs hardly hold colours beyond
 RINGS = ((8, 1.0), (8, 2.0), (12, 3.0))  # (points, radius in pixels)
 LAB_SIZE = LAB_BINS[0] * LAB_BINS[1] * LAB_BINS[2]
 _LUMA = (0.299, 0.587, 0.114)
@@ -25,7 +27,7 @@ def cell_histograms(pixels: Tensor, cells: int) -> tuple[Tensor, Tensor]:
     """Describe every cell of ``pixels`` (uint8 ``[images, 3, S, S]``).
 
     Returns:
-        float32 ``[images, cells², 180]``, summing to 1, and ``[images, cells², 34]``, summing to 1 a ring.
+        float32 ``[images, cells², 180]``, which sum to 1, and ``[images, cells², 34]``, which sum to 1 for each ring.
     """
     return lab_histograms(to_lab(pixels), cells), lbp_histograms(grey(pixels), cells)
 
@@ -55,7 +57,7 @@ def lab_histograms(lab: Tensor, cells: int) -> Tensor:
     fraction = [p - c for p, c in zip(position, corner, strict=True)]
     line = _cell_of(size, cells, lab.device)
     cell = line[:, None] * cells + line
-    # Their number by cell. Not a bincount: on a GPU that waits for everything, to look for the largest.
+    # Pixels by cell. On a GPU a bincount would wait for all earlier work, because it looks for the largest number.
     members = (line == torch.arange(cells, device=lab.device)[:, None]).sum(dim=1)
     pixels = (members[:, None] * members).flatten()
     cell = cell + cells**2 * torch.arange(images, device=lab.device)[:, None, None]
@@ -75,24 +77,24 @@ def lbp_histograms(luma: Tensor, cells: int) -> Tensor:
     mean, found = member / member.sum(dim=1, keepdim=True), []
     for points, radius in RINGS:
         codes = uniform_patterns(luma, points, radius)
-        # One pattern after the other: a one-hot tensor of all would be ten times the image.
+        # One pattern after the other, because a one-hot tensor of all would take ten times the image.
         shares = [(mean @ (codes == code).float() @ mean.T).flatten(1) for code in range(points + 2)]
         found.append(torch.stack(shares, dim=-1))
     return torch.cat(found, dim=-1)
 
 
 def _cell_of(size: int, cells: int, device: torch.device) -> Tensor:
-    """Return each pixel's cell along one axis, int64 ``[size]``; cells differ by a pixel where size is no multiple."""
+    """Return each pixel's cell along one axis, int64 ``[size]``; the widths of cells differ by one pixel at most."""
     return torch.arange(size, device=device) * cells // size
 
 
 def uniform_patterns(luma: Tensor, points: int, radius: float) -> Tensor:
     """Return each pixel's pattern: the number of ring points at least as bright, or ``points + 1`` where mixed.
 
-    A pattern is uniform when the ring, read once around, changes between darker and brighter at most twice.
-    Outside of the image lies 0. uint8, the shape of ``luma`` ``[images, H, W]``.
+    A pattern is uniform when the ring, read once around, changes between darker and brighter at most twice. Pixels
+    outside of the image count as 0. The result is uint8 in the shape of ``luma``, ``[images, H, W]``.
     """
-    # The four weights of a sample sum to 1 only up to rounding: without the tolerance flat areas would be noise.
+    # A sample's four weights sum to 1 only up to rounding; without the tolerance flat areas would become noise.
     brighter = [sample >= luma - 1e-3 for sample in _ring(luma, points, radius)]
     count, changes = (torch.zeros_like(luma, dtype=torch.uint8) for _ in range(2))
     for bit in brighter:

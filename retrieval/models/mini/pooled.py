@@ -1,9 +1,8 @@
-"""A fixed descriptor of colour and texture: no weights, about ten milliseconds an image.
+"""Two encoders of colour and texture without weights; an image takes about ten milliseconds.
 
-A soft histogram in CIE Lab (5 x 6 x 6 bins) says which colours there are; uniform local binary patterns (Ojala et
-al., 2002) at three radii say how neighbouring pixels differ. The vector is the square root of both, so that its
-inner product is a Bhattacharyya coefficient. ``descriptor`` takes the whole image, ``subject`` weights its cells by
-their contrast to the border, as the values of mode instance are.
+The vector holds a soft CIE Lab histogram (5 x 6 x 6 bins) and uniform local binary patterns (Ojala et al., 2002) at
+three radii. It is the square root of both, so that inner products are Bhattacharyya coefficients. ``descriptor``
+averages the whole image; ``subject`` weights cells by their contrast to the border, as the mode ``instance`` does.
 """
 
 from dataclasses import asdict
@@ -29,7 +28,7 @@ VALUES = {"descriptor": CellValues(patterns=1.0), "subject": CellValues(patterns
 
 
 def load(description: Description, folder: Path | None, device: torch.device, offline: bool) -> "Descriptor":
-    """Return the descriptor that ``description`` names; it has no weights, so folder and network are passed over."""
+    """Return the descriptor that ``description`` names; ``folder`` and ``offline`` are ignored: it has no weights."""
     return Descriptor(device, VALUES[description.name])
 
 
@@ -57,5 +56,5 @@ class Descriptor:
         return roots(cells.mean(dim=1))
 
     def fingerprint(self) -> dict[str, Any]:
-        """See :class:`retrieval.models.protocols.Embedder`; the version rises when a number above changes."""
+        """See :class:`retrieval.models.protocols.Embedder`; raise the version when a number above changes."""
         return {"name": "descriptor", "version": 2, "cells": CELLS_VERSION, "values": asdict(self._values)}

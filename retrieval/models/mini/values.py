@@ -1,4 +1,4 @@
-"""From the histograms of an image's cells to the values, queries and keys of a mode. Pure functions, float32."""
+"""From cell histograms to the values, queries and keys of a mode, as pure functions in float32."""
 
 import math
 
@@ -11,31 +11,31 @@ from retrieval.models.modes import CellValues
 GRID = 6  # cells a side; each cell is a token
 FLOOR = 1e-5  # keeps the square root's slope finite at empty bins
 MATCH_PATTERNS = 0.3  # weight of texture where cells are compared with each other
-NEAREST = 2  # cells of a side that a background cell must be like ...
-SIDES = 3  # ... on so many of the four sides: a subject may touch one of them
+NEAREST = 2  # a background cell resembles this many cells of a side ...
+SIDES = 3  # ... on this many of the four sides: a subject may touch one of them
 
 
 def roots(histograms: Tensor) -> Tensor:
-    """Return ``sqrt(h + floor)`` at norm 1 along the last axis: their inner products are Bhattacharyya's."""
+    """Return ``sqrt(h + floor)``, normalised along the last axis: inner products are Bhattacharyya coefficients."""
     return normalize((histograms + FLOOR).sqrt(), dim=-1)
 
 
 def match_features(histograms: Tensor, sharpness: float) -> Tensor:
-    """Return queries (and keys) whose logits ``q·k / sqrt(d)`` are ``sharpness`` times the cells' likeness.
+    """Return queries (and keys) with logits ``q·k / sqrt(d)`` of ``sharpness`` times the cells' likeness.
 
     Args:
         histograms: cells with texture weighted :data:`MATCH_PATTERNS`, ``[images, tokens, d]``.
-        sharpness: 0 attends to all cells alike.
+        sharpness: with 0, every cell attends to all cells equally.
     """
     return roots(histograms) * math.sqrt(sharpness * math.sqrt(histograms.shape[-1]))
 
 
 def border_contrast(histograms: Tensor, power: float) -> Tensor:
-    """Return how little each cell is like the image's border: ``[images, tokens]``, of mean 1.
+    """Return each cell's difference from the border, ``(1 - likeness)^power``: ``[images, tokens]`` of mean 1.
 
-    A subject differs from what surrounds it, wherever it stands: ``(1 - likeness)^power``, with the mean likeness to
-    the nearest cells of a side, and the mean of the likest sides. No prior of place enters, and a background shows on
-    most sides even where the subject touches one, so a subject off centre counts as much as one in the middle.
+    A cell's likeness to a side is its mean likeness to the :data:`NEAREST` most similar cells there. Its likeness to
+    the border is the mean over the :data:`SIDES` most similar sides. The position of a cell does not matter, so a
+    subject counts as much off centre, or at one side, as in the middle.
     """
     found = roots(histograms)
     side = math.isqrt(histograms.shape[1])

@@ -1,7 +1,7 @@
 """AAS on vision transformers: images to the self-attention Q/K/V of CLIP and DINOv2, the class token included.
 
-Layers are named by their number, from "0", or "last". Pixels, normalisation and weights are those of the pooled
-embedders. There is no noise, so both roles are the same and a target's timestep is 0.
+Layers are named by their number, from "0", or "last". Preprocessing and weights are those of the pooled embedders.
+There is no noise, so both roles give the same tensors and a target's timestep is 0.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,7 +43,11 @@ def load(
 
 
 def around(embedder: ViTEmbedder, family: Family, settings: ModelSettings) -> "VisionTransformer":
-    """Return the extractor around a loaded embedder; see :func:`load`."""
+    """Return the extractor around a loaded embedder.
+
+    Raises:
+        UsageError: an image size other than the weights' own.
+    """
     own = embedder.preprocessing.crop
     if settings.image_size not in (None, own):
         raise UsageError(f"image size {settings.image_size} does not suit these weights of {family}: they take {own}")
@@ -79,7 +83,7 @@ class VisionTransformer(LinearExtractor):
 
     @torch.inference_mode()
     def hidden(self, pixels: Pixels, targets: Sequence[Target], role: Role) -> dict[Target, Tensor]:
-        """See :class:`HiddenExtractor`; the network stops in front of the last layer wanted."""
+        """See :class:`retrieval.models.protocols.HiddenExtractor`; the network stops at the last layer asked for."""
         modules = {self.layer(target.layer): target.layer for target in targets}
         inputs = capture_inputs(
             run=partial(self._embedder.forward, pixels), layers={name: module for module, name in modules.items()}
@@ -107,14 +111,14 @@ class VisionTransformer(LinearExtractor):
 
     def fingerprint(self) -> dict[str, Any]:
         """See :class:`retrieval.models.protocols.AttentionExtractor`."""
-        told = {**self._embedder.fingerprint(), "name": f"{self._family}-aas", "dtype": "float32"}
-        return {**told, "parity": self._parity} if self._family == "clip" else told
+        settings = {**self._embedder.fingerprint(), "name": f"{self._family}-aas", "dtype": "float32"}
+        return {**settings, "parity": self._parity} if self._family == "clip" else settings
 
 
 class ClipTransformer(VisionTransformer):
-    """CLIP's: outputs pass through the layer's output projection before they are compared.
+    """CLIP as an extractor: outputs pass through the layer's output projection before they are compared.
 
-    ``parity="published"`` projects the layer's input before its first layer norm, as the published code does.
+    ``parity="published"`` reads the layer's input before its first layer norm, as the published code does.
     """
 
     def project_output(self, output: Tensor, layer: str) -> Tensor:

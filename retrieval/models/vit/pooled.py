@@ -1,12 +1,12 @@
-"""CLIP and DINOv2 as embedders, through transformers, with preprocessing of our own.
+"""CLIP and DINOv2 as embedders: transformers' networks with our own preprocessing.
 
-The libraries' image processors change pixels between versions; resize, crop and normalise are ours, so a vector
-depends on the weights alone.
+The image processors of transformers change pixels between versions. With our own resize, crop and normalisation a
+vector depends on the weights alone.
 """
 
 from collections.abc import Callable
-from copy import copy
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from retrieval.devices.transfer import upload
 from retrieval.errors import ModelError
 from retrieval.images.preprocessing import (
     CLIP_PREPROCESSING,
@@ -25,6 +24,7 @@ from retrieval.images.preprocessing import (
     read_preprocessing,
     resize_and_crop,
 )
+from retrieval.models.normalisation import normalise
 from retrieval.models.protocols import Pixels
 from retrieval.models.registry import Description
 from retrieval.models.weights import load_pretrained, quiet_loading, require, weights_digest, weights_folder
@@ -32,64 +32,44 @@ from retrieval.models.weights import load_pretrained, quiet_loading, require, we
 FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
 
 
+@dataclass(frozen=True)
+class _Architecture:
+    """A class of transformers, the preprocessing of its published weights, and how its output becomes one vector."""
+
+    kind: Any
+    preprocessing: Preprocessing
+    pool: Callable[[Any], Tensor]
+
+
 def load_clip(description: Description, folder: Path | None, device: torch.device, offline: bool) -> "ViTEmbedder":
     """Load CLIP's vision tower with its projection; the vector is the image embedding."""
     from transformers import CLIPVisionModelWithProjection
 
-    return _load(
-        description,
-        folder,
-        device,
-        offline,
-        CLIPVisionModelWithProjection,
-        CLIP_PREPROCESSING,
-        _image_embedding,
-    )
+    clip = _Architecture(CLIPVisionModelWithProjection, CLIP_PREPROCESSING, _image_embedding)
+    return _load(clip, description, folder, device, offline)
 
 
 def load_dinov2(description: Description, folder: Path | None, device: torch.device, offline: bool) -> "ViTEmbedder":
     """Load DINOv2; the vector is the class token after the final layer norm."""
     from transformers import Dinov2Model
 
-    return _load(description, folder, device, offline, Dinov2Model, DINOV2_PREPROCESSING, _class_token)
+    dinov2 = _Architecture(Dinov2Model, DINOV2_PREPROCESSING, class_token)
+    return _load(dinov2, description, folder, device, offline)
 
 
+@dataclass(frozen=True, eq=False)
 class ViTEmbedder:
     """An Embedder over one vision transformer, float32."""
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        folder: Path | None,
-        model: Any,
-        preprocessing: Preprocessing,
-        pool: Callable[[Any], Tensor],
-    ) -> None:
-        self._name, self._folder = name, folder
-        self._model = model
-        self._rules = preprocessing
-        self._pool = pool
+    name: str
+    model: Any
+    preprocessing: Preprocessing
+    pool: Callable[[Any], Tensor]  # from the network's output to [images, dim]
+    identify_weights: Callable[[], str]  # a digest for the fingerprint; called only then, because it reads all files
 
     def prepare(self, image: Image.Image) -> Pixels:
         """Return ``[crop, crop, 3]``."""
-        return resize_and_crop(image, self._rules.shortest, self._rules.crop)
-
-    @property
-    def model(self) -> Any:
-        """The network, for metrics that read its layers."""
-        return self._model
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """How images become its pixels."""
-        return self._rules
-
-    def with_model(self, model: Any) -> "ViTEmbedder":
-        """Return the same embedder around another form of its network, such as one with an adapter."""
-        other = copy(self)
-        other._model = model
-        return other
+        return resize_and_crop(image, self.preprocessing.shortest, self.preprocessing.crop)
 
     @torch.inference_mode()
     def embed(self, pixels: Pixels) -> NDArray[np.float32]:
@@ -98,51 +78,38 @@ class ViTEmbedder:
         return result
 
     def vectors(self, pixels: Pixels) -> Tensor:
-        """Return what :meth:`embed` does as a tensor on the model's device, through which gradients flow."""
-        return torch.nn.functional.normalize(self._pool(self.forward(pixels)).float(), dim=1)
+        """Return the vectors of :meth:`embed` as a tensor on the model's device; gradients flow through it."""
+        return torch.nn.functional.normalize(self.pool(self.forward(pixels)).float(), dim=1)
 
     def forward(self, pixels: Pixels) -> Any:
         """Normalise ``[images, S, S, 3]`` and return the network's own output."""
-        device = next(self._model.parameters()).device
-        statistics = {"mean": self._rules.mean, "std": self._rules.std}
-        arrays = {name: np.array(values, np.float32).reshape(1, 3, 1, 1) for name, values in statistics.items()}
-        found = upload({"images": np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)), **arrays}, device)
-        images, mean, std = found["images"].float() / 255.0, found["mean"], found["std"]
-        return self._model(pixel_values=(images - mean) / std)
-
-    def _weights(self) -> str:
-        assert self._folder is not None
-        return weights_digest(self._folder)
+        device = next(self.model.parameters()).device
+        return self.model(pixel_values=normalise(pixels, self.preprocessing, device))
 
     def fingerprint(self) -> dict[str, Any]:
         """See :class:`retrieval.models.protocols.Embedder`."""
-        return {"name": self._name, "weights": self._weights(), **_json(asdict(self._rules))}
+        return {"name": self.name, "weights": self.identify_weights(), **_json(asdict(self.preprocessing))}
 
 
 def _load(
-    description: Description,
-    folder: Path | None,
-    device: torch.device,
-    offline: bool,
-    kind: Any,
-    default: Preprocessing,
-    pool: Callable[[Any], Tensor],
+    architecture: _Architecture, description: Description, folder: Path | None, device: torch.device, offline: bool
 ) -> ViTEmbedder:
     found = weights_folder(description, folder, FILES, offline)
     require(found, ("config.json",), f"{description.name} model")
+    kind = architecture.kind
     with quiet_loading():
         model = load_pretrained(kind, found, description.name, dtype=torch.float32, config=_config(found, kind))
     return ViTEmbedder(
         name=description.name,
-        folder=found,
         model=model.to(device),
-        preprocessing=read_preprocessing(found, default),
-        pool=pool,
+        preprocessing=read_preprocessing(found, architecture.preprocessing),
+        pool=architecture.pool,
+        identify_weights=partial(weights_digest, found),
     )
 
 
 def _config(folder: Path, kind: Any) -> Any:
-    """Read the model's configuration; of a whole CLIP, its vision tower's with the shared projection."""
+    """Read the model's configuration; a whole CLIP gives its vision tower's, with the shared projection."""
     from transformers import AutoConfig
 
     try:
@@ -162,7 +129,8 @@ def _image_embedding(output: Any) -> Tensor:
     return embedding
 
 
-def _class_token(output: Any) -> Tensor:
+def class_token(output: Any) -> Tensor:
+    """Return the final class token ``[images, width]`` of a vision transformer's output."""
     token: Tensor = output.last_hidden_state[:, 0]
     return token
 

@@ -1,0 +1,83 @@
+"""An index of every format version opens, answers, is verified and takes an update."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from index_store.errors import IndexIncompatibleError
+from index_store.generation import FORMAT_VERSION
+from index_store.reader import IndexReader
+from retrieval import BuildSettings, Engine, EngineSettings, build_index
+from retrieval.indexing.maintenance import compact, verify
+from tests.support.paths import DATA
+from tests.support.ranking import assert_same_ranking
+
+INDEXES = DATA / "indexes"
+TINY_SD15 = str(DATA / "tiny_sd15")
+RUN = BuildSettings(device="cpu", workers=1)
+HERE = EngineSettings(device="cpu", weights=TINY_SD15)
+ANSWER = [(0, 0.96947), (3, 0.88030), (1, 0.87744)]  # in both versions; another processor moves a score by up to 6e-5
+ANSWERING = ("format1", "format2")
+VERSIONS = {"format1": 1, "format1_mini": 1, "format2": 2}
+
+
+def copy_of(name: str, folder: Path) -> Path:
+    index = folder / f"{name}.diffsim"
+    shutil.copytree(INDEXES / name, index)
+    return index
+
+
+def test_every_format_version_has_an_index() -> None:
+    assert {path.name for path in INDEXES.iterdir() if (path / "CURRENT").exists()} == set(VERSIONS)
+    assert set(VERSIONS.values()) == set(range(1, FORMAT_VERSION + 1))
+
+
+@pytest.mark.parametrize(("name", "version"), VERSIONS.items())
+def test_it_is_read_and_verified(name: str, version: int, tmp_path: Path) -> None:
+    index = copy_of(name, tmp_path)
+    newest = max((index / "generations").iterdir())
+    assert json.loads(newest.read_text())["generation"]["format_version"] == version
+    reader = IndexReader(index)
+    assert reader.generation.format_version == version
+    names = ["boat.png"] if name == "format1_mini" else ["boat.png", "tabby.png", "kite.png"]
+    assert [Path(item.uri).name for item in reader.items()] == names
+    for array in reader.attention("style", range(len(reader))).values():
+        assert np.isfinite(array).all()
+    for encoder in reader.generation.encoders:
+        lengths = np.linalg.norm(reader.vectors(encoder).astype(np.float32), axis=1)
+        np.testing.assert_allclose(lengths, np.ones(len(names)), atol=1e-3)
+    assert verify(index) == []
+
+
+@pytest.mark.parametrize("name", ANSWERING)
+def test_it_answers_as_it_did_when_it_was_written(name: str, tmp_path: Path) -> None:
+    engine = Engine.open(copy_of(name, tmp_path), HERE)
+    found = engine.search(INDEXES / "pictures" / "boat.png", "style", exhaustive=True)
+    assert_same_ranking(found.results, ANSWER, atol=1e-3, whole=True)
+
+
+@pytest.mark.parametrize("name", ANSWERING)
+def test_it_takes_new_images_and_becomes_one_of_today(name: str, tmp_path: Path) -> None:
+    index, photos = copy_of(name, tmp_path), tmp_path / "photos"
+    photos.mkdir()
+    shutil.copyfile(DATA / "golden_images" / "a0_disc.png", photos / "disc.png")
+    report = build_index(photos, index, weights=TINY_SD15, run=RUN)
+    assert (report.added, report.items) == (1, 4)
+    generation = IndexReader(index).generation
+    assert generation.format_version == FORMAT_VERSION
+    assert compact(index).segments < len(generation.segments)
+    assert verify(index) == []
+    found = Engine.open(index, HERE).search(photos / "disc.png", "style", exhaustive=True)
+    assert {result.id for result in found.results} == {0, 1, 3, 4}
+    again = Engine.open(index, HERE).search(INDEXES / "pictures" / "boat.png", "style", exhaustive=True)
+    assert_same_ranking([result for result in again.results if result.id != 4], ANSWER, atol=1e-3, whole=True)
+
+
+def test_an_index_of_a_model_that_has_changed_is_read_and_not_searched(tmp_path: Path) -> None:
+    engine = Engine.open(copy_of("format1_mini", tmp_path), EngineSettings(device="cpu"))
+    assert engine.info()["items"] == 1
+    with pytest.raises(IndexIncompatibleError, match=r"model\.cells: 1 in the index, 2 asked for"):
+        engine.search(INDEXES / "pictures" / "boat.png", "style")
