@@ -48,7 +48,7 @@ def choose_tokens(mask: Tensor, tokens: int) -> tuple[Tensor, Tensor | None]:
 
 
 def read_weighted(output: Tensor, read: Callable[[Tensor], Tensor], weights: Tensor) -> Tensor:
-    """Read every token on its own and multiply what is read by the root of the token's weight.
+    """Read every token on its own and multiply its entries by the root of the token's weight.
 
     Args:
         output: ``[items, branches, heads, tokens, head_dim]``.
@@ -64,5 +64,5 @@ def read_weighted(output: Tensor, read: Callable[[Tensor], Tensor], weights: Ten
 
 
 def attention_bias(weights: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return what is added to the logits of keys with ``weights [tokens]``: ``[1, 1, 1, tokens]`` in ``dtype``."""
+    """Return the bias of logits for keys with ``weights [tokens]``: ``[1, 1, 1, tokens]`` in ``dtype``."""
     return weights.log().to(dtype)[None, None, None]

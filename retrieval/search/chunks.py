@@ -17,7 +17,7 @@ from retrieval.search.memory_cache import CachedCandidate, ModeCache
 
 
 class Buffers:
-    """Memory on the scoring device for one step of candidates; what is loaded next overwrites it."""
+    """Memory on the scoring device for one step of candidates; the next step overwrites it."""
 
     def __init__(self, rows: int, dtype: torch.dtype, device: torch.device) -> None:
         """Take the most rows of a step, the dtype of attention, and the device."""

@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 QUERIES_AT_ONCE = 16  # they share the reading and computing of common candidates
 
 OnUnusable = Callable[[Any, ImageError], None]
-"""Called with a query, as it was given, that is no usable image, and the reason."""
+"""Called with a query that can't be used, as it was given, and the reason."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class Engine:
         Raises:
             UsageError: an unknown mode, or choices that contradict each other.
             IndexIncompatibleError: the index was not built for this mode, or the models found here are not its own.
-            ImageError: the query is no usable image.
+            ImageError: the query can't be used as an image.
             CancelledError: ``cancel`` was requested; tensors computed until then are kept.
         """
         return next(self.search_many([query], mode, on_progress, cancel=cancel, **choices))[1]
@@ -151,7 +151,7 @@ class Engine:
             queries: read 16 at a time, as results are taken.
             mode: one of :attr:`modes`.
             on_progress: as for a single search.
-            on_unusable: called with a query that is no usable image, which then has no results. None: the first of
+            on_unusable: called with each query that can't be used, which then has no results. None: the first of
                 them raises its ImageError.
             cancel: as for a single search; also between groups of queries.
             **choices: as for a single search.

@@ -76,7 +76,7 @@ def read_named(path: Path, rules: DecodeRules) -> tuple[Image.Image, FileFacts]:
     """Read an image that a user named; see :func:`retrieval.images.decoding.read_image`.
 
     Raises:
-        ImageError: the file is no usable image; the message says what to name instead.
+        ImageError: the file can't be used; the message says what to name instead.
     """
     try:
         return read_image(path, rules)

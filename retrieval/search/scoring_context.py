@@ -69,7 +69,7 @@ def load_context(
 
     Raises:
         UsageError, ModelError: see ``load``.
-        IndexIncompatibleError: the models found here are not those that the index was built with.
+        IndexIncompatibleError: the models found here differ from those of the build.
     """
     device = choose_device(settings.device)
     models = load(_settings_here(recipe.settings, settings, device), recipe.targets, settings.device, settings.offline)

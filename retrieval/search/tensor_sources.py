@@ -193,7 +193,7 @@ class ComputedTensors:
             done += len(batch.files)
 
     def _usable(self, rows: Sequence[int], outcomes: Sequence[Outcome]) -> dict[int, ModelInputs]:
-        """Return the images that could be read and whose files are those that were indexed, by row."""
+        """Return the readable images whose files have the indexed SHA-256, by row."""
         return {
             row: outcome[1]
             for row, outcome in zip(rows, outcomes, strict=True)

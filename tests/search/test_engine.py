@@ -172,10 +172,10 @@ def test_many_queries_get_the_results_of_single_searches(
 def test_a_query_that_is_no_image_is_told_and_passed_over(engine: Engine, gallery: Path, tmp_path: Path) -> None:
     good, bad = gallery / STYLES[0] / f"{MOTIFS[0]}.png", tmp_path / "broken.png"
     bad.write_bytes(b"no image")
-    told: list[object] = []
-    found = list(engine.search_many([bad, good, bad], k=1, on_unusable=lambda query, error: told.append(query)))
+    refused: list[object] = []
+    found = list(engine.search_many([bad, good, bad], k=1, on_unusable=lambda query, error: refused.append(query)))
     assert [query for query, _ in found] == [good]
-    assert told == [bad, bad]
+    assert refused == [bad, bad]
     with pytest.raises(ImageError, match=r"broken\.png"):
         list(engine.search_many([good, bad]))
     assert list(engine.search_many([])) == []
@@ -195,7 +195,7 @@ def test_an_item_is_found_by_id_and_by_the_end_of_its_path(engine: Engine, galle
         engine.locate("id:4000")
 
 
-def test_bad_requests_are_told(engine: Engine, gallery: Path, tmp_path: Path) -> None:
+def test_bad_requests_are_refused(engine: Engine, gallery: Path, tmp_path: Path) -> None:
     query = gallery / STYLES[0] / f"{MOTIFS[0]}.png"
     with pytest.raises(UsageError, match="unknown mode 'stile'; this index has: style, instance, semantic"):
         engine.search(query, "stile")

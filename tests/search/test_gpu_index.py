@@ -70,7 +70,7 @@ def assert_exact(device: str, stored: Stored, held: NDArray[np.int64], query: ND
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_any_vectors_are_ordered_as_by_faiss(device: str, data: st.DataObject) -> None:
-    """Few kinds of vectors, so that most are copies, some apart by one bit; some rows lack one, and are not found."""
+    """Few kinds of vectors, so that most are copies, some apart by one bit; rows without one are not found."""
     draw = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     rows, dim, kinds = (data.draw(st.integers(1, most)) for most in (400, 70, 12))
     stored = draw.standard_normal((kinds, dim)).astype(np.float16)[draw.integers(0, kinds, rows)]

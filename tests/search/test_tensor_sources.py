@@ -181,7 +181,7 @@ def test_files_that_are_gone_or_have_changed_are_left_out_with_a_note(photos: Pa
     os.utime(photos / "005.png", ns=(0, 0))
     (photos / "007.png").write_bytes(b"no image")
     content = bytearray((photos / "008.png").read_bytes())
-    content[-1] ^= 1  # the same picture in other bytes: it may not be told from another
+    content[-1] ^= 1  # the same picture in other bytes: its SHA-256 is another
     (photos / "008.png").write_bytes(content)
     for _ in range(2):
         found = search(lazy, Path(query))
