@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from cli.advice import sentence_of
 from index_store.reader import IndexReader
 from retrieval.encoding.batches import USABLE, batch_size, fitting
 from retrieval.encoding.loaded_models import LoadedModels, ModelInputs, load_models
@@ -82,11 +83,12 @@ def test_memory_that_runs_out_names_the_option_and_keeps_what_was_committed(
         return extract(self, pixels, *rest)
 
     monkeypatch.setattr(TinyExtractor, "extract", greedy)
-    words = r"of cpu does not hold 2 images .* less than 2 with --batch"
+    words = r"of cpu does not hold 2 images"
     with tiny_model():
         with pytest.raises(MemoryFullError, match=words) as told:
             build_index(photos, index, model="mini", modes=["style"], encoders={}, run=RUN)
         assert told.value.exit_code == 5
+        assert "choose fewer than 2 with --batch-size" in sentence_of(told.value)
         assert len(IndexReader(index)) == 8, "the four batches that were computed"
         monkeypatch.setattr(TinyExtractor, "extract", fail)
         with pytest.raises(RuntimeError, match="nobody's memory"):

@@ -1,5 +1,6 @@
 """The engine on a drawn gallery and the embedded model, and on the tiny Stable Diffusion."""
 
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cli.advice import sentence_of
 from retrieval import Engine, EngineSettings, build_index
 from retrieval.errors import ImageError, IndexIncompatibleError, UsageError
 from retrieval.sample_images.pictures import MOTIFS, STYLES
@@ -215,8 +217,9 @@ def test_bad_requests_are_refused(engine: Engine, gallery: Path, tmp_path: Path)
 
 def test_a_mode_that_the_index_lacks_says_how_to_get_it(gallery: Path, tmp_path: Path) -> None:
     build_index(gallery / STYLES[0], tmp_path / "a.diffsim", model="mini", modes=["style"])
-    with pytest.raises(IndexIncompatibleError, match=r"diffsim-index build .* --modes instance --index"):
+    with pytest.raises(IndexIncompatibleError, match=r"was built for style, not for instance") as caught:
         Engine.open(tmp_path / "a.diffsim").search(gallery / STYLES[0] / f"{MOTIFS[0]}.png", "instance")
+    assert re.search(r"diffsim-index build .* --modes instance --index", sentence_of(caught.value))
 
 
 def test_many_threads_get_the_same_answers(index: Path, gallery: Path) -> None:

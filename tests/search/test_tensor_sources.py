@@ -276,7 +276,7 @@ def test_a_fill_takes_over_what_searches_computed(
 def test_sizes_are_read_as_people_write_them() -> None:
     assert [parse_bytes(t) for t in ("2GB", "500 mb", "1.5K", "0", "17")] == [2 * 10**9, 5 * 10**8, 1500, 0, 17]
     for wrong in ("", "GB", "-1", "2 gigs", "1e9"):
-        with pytest.raises(UsageError, match="is no size"):
+        with pytest.raises(UsageError, match="is not a size"):
             parse_bytes(wrong)
     with pytest.raises(UsageError, match="max cache must be at least 0"):
         EngineSettings(max_cache=-1)
