@@ -2,13 +2,11 @@
 #
 #   TORCH_ARGS   extra arguments of the one pip call that installs torch, e.g. to choose another build's index
 #   EXTRAS       extras to install; on a machine with a GPU: EXTRAS=gpu,dev
-#   THREADS      threads on which the tests compute
 
 VENV       ?= .venv
 PYTHON     ?= python3
 TORCH_ARGS ?=
 EXTRAS     ?= cpu,dev
-THREADS    ?= 1
 BIN        := $(VENV)/bin
 DEMO       := build/demo
 
@@ -30,7 +28,7 @@ demo: setup
 	$(BIN)/diffsim-search $(DEMO)/gallery/oil/cat.png --index $(DEMO)/gallery.diffsim --mode style -k 5 --exclude-query
 	$(BIN)/python -m retrieval.sample_images search $(DEMO)/gallery $(DEMO)/gallery.diffsim $(DEMO)/demo.png
 
-PYTEST     := OMP_NUM_THREADS=$(THREADS) DIFFSIM_TEST_THREADS=$(THREADS) $(BIN)/python -m pytest
+PYTEST     := $(BIN)/python -m pytest
 # The tests whose numbers depend on the kernels that a processor and the number of threads select.
 NUMERIC    := tests/scoring tests/search tests/encoding tests/models tests/metrics tests/evaluation \
               tests/index_store/test_ivf.py tests/project/test_bench.py
@@ -38,11 +36,11 @@ NUMERIC    := tests/scoring tests/search tests/encoding tests/models tests/metri
 test: setup
 	$(PYTEST) -n 2 --dist loadgroup
 
-# The numeric tests as other machines compute them: without AVX-512, without any vector instructions, on two threads.
+# The numeric tests as other machines compute them: with AVX2 alone, with no vector instructions, on two threads.
 test-machines: setup
 	ATEN_CPU_CAPABILITY=avx2 FAISS_OPT_LEVEL=avx2 $(PYTEST) -n 2 --dist loadgroup $(NUMERIC)
 	ATEN_CPU_CAPABILITY=default FAISS_OPT_LEVEL=generic $(PYTEST) -n 2 --dist loadgroup $(NUMERIC)
-	$(MAKE) test THREADS=2
+	DIFFSIM_TEST_THREADS=2 $(PYTEST) -n 2 --dist loadgroup $(NUMERIC)
 
 # Every golden number and the real-size model: minutes, and 8 GB of disk.
 test-slow: setup

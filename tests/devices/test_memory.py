@@ -91,7 +91,7 @@ def test_resident_memory_grows_with_what_the_process_holds() -> None:
     assert after - before > (16 << 20)
 
 
-@pytest.mark.parametrize(("images", "remedy"), [(4, "choose less than 4 with --batch-size"), (1, "--image-size")])
+@pytest.mark.parametrize(("images", "remedy"), [(4, "choose fewer than 4 with --batch-size"), (1, "--image-size")])
 def test_full_memory_is_an_error_with_a_remedy(images: int, remedy: str) -> None:
     def fail() -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
