@@ -217,21 +217,29 @@ def load_models(settings: ModelSettings, targets: Mapping[str, Target], device: 
         UsageError, ModelError: see :mod:`retrieval.models.registry`.
     """
     chosen = choose_device(device)
-    description = describe_extractor(settings.model)
-    size = settings.image_size or description.image_size
     return LoadedModels(
         extractor=load_extractor(settings, chosen, offline),
-        embedders={
-            name: load_embedder(name, None if folder is None else Path(folder), chosen, offline)
-            for name, folder in (settings.encoders or {}).items()
-        },
-        # A full decode costs about as much as a fast model, so its JPEGs are decoded at a reduced scale. The reduced
-        # image has at least twice the side that any of the models takes.
-        rules=DecodeRules(alpha=settings.alpha, draft=max(size, 224) if description.draft else None),
+        embedders=_load_embedders(settings, chosen, offline),
+        rules=_decode_rules(settings),
         targets=targets,
         codec=find_codec(settings.codec),
         device=chosen,
     )
+
+
+def _load_embedders(settings: ModelSettings, device: torch.device, offline: bool) -> dict[str, Embedder]:
+    folders = {name: None if folder is None else Path(folder) for name, folder in (settings.encoders or {}).items()}
+    return {name: load_embedder(name, folder, device, offline) for name, folder in folders.items()}
+
+
+def _decode_rules(settings: ModelSettings) -> DecodeRules:
+    """Return how images are decoded: JPEGs for a fast model at a reduced scale, since a full decode costs as much.
+
+    The reduced image has at least twice the side that any of the models takes.
+    """
+    description = describe_extractor(settings.model)
+    size = settings.image_size or description.image_size
+    return DecodeRules(alpha=settings.alpha, draft=max(size, 224) if description.draft else None)
 
 
 def _pixels(batch: Sequence[ModelInputs], model: str = ATTENTION) -> Pixels:

@@ -104,13 +104,17 @@ def continued_recipe(
     given["encoders"] = _grown_encoders(stored.settings.encoders or {}, choices, added, root)
     asked = ModelSettings(**{**stored.settings.to_json(), **given})
     asked = resolve(asked, choose_modes(table, targets), run.device)
-    found = differences(stored.settings.to_json(), asked.to_json())
-    # Weights may be in another folder than before: their fingerprint says whether they are the same.
+    _check_same(stored.settings, asked, root)
+    attention = run.attention or stored.attention
+    return replace(stored, settings=asked, targets=targets, attention=attention, chosen=chosen)
+
+
+def _check_same(stored: ModelSettings, asked: ModelSettings, root: Path) -> None:
+    """Raise IndexIncompatibleError if settings differ. Folders of weights may: the fingerprint compares the weights."""
+    found = differences(stored.to_json(), asked.to_json())
     found = [line for line in found if not line.startswith(("weights:", "encoders."))]
     if found:
         raise _made_otherwise(root, "; ".join(found))
-    attention = run.attention or stored.attention
-    return replace(stored, settings=asked, targets=targets, attention=attention, chosen=chosen)
 
 
 def _grown_encoders(

@@ -118,25 +118,27 @@ def _load(
     prepared = planning.prepare(plan, run, load)
     if plan.images:
         planning.check_room(plan, prepared, tally)
-    generation = _with_additions(found or Generation(0, {}, {}, (), (), ()), plan, prepared)
-    if plan.misses_projections or not plan.is_as_stored:
-        # For a new index this generation is empty. All later ones have higher numbers, so a lost CURRENT is never
-        # taken for that of a new index.
-        layout = Layout(plan.root)
-        generation = commit(layout, with_projections(layout, generation, prepared.models), CREATED_BY)
+    generation = _add_modes_and_encoders(found or Generation(0, {}, {}, (), (), ()), plan, prepared)
     tally.tell("loaded")
     return generation, Pipeline.begin(prepared.models, prepared.run, tally.clock)
 
 
-def _with_additions(generation: Generation, plan: Plan, prepared: Prepared) -> Generation:
-    """Return ``generation`` with the modes and encoders that the plan adds; those of a new index are all added."""
-    return replace(
+def _add_modes_and_encoders(generation: Generation, plan: Plan, prepared: Prepared) -> Generation:
+    """Return ``generation`` with the modes and encoders of the plan; commit it if the index does not have them yet.
+
+    For a new index that commits an empty generation: a lost CURRENT is never taken for a new index then.
+    """
+    layout = Layout(plan.root)
+    grown = replace(
         generation,
         fingerprint=prepared.fingerprint,
         settings=generation.settings if plan.is_as_stored else plan.recipe.to_json(),
         encoders=tuple(dict.fromkeys((*generation.encoders, *prepared.fingerprint["encoders"]))),
         modes=tuple(plan.recipe.targets),
     )
+    if plan.is_as_stored and not plan.misses_projections:
+        return grown
+    return commit(layout, with_projections(layout, grown, prepared.models), CREATED_BY)
 
 
 def _add_new_images(plan: Plan, pipeline: Pipeline | None, committer: SegmentCommitter) -> None:

@@ -101,6 +101,20 @@ class _Comparison:
         return found
 
     def changes(self) -> Changes:
+        unchanged, rejected_before, doubtful = self._sort()
+        known = [uri for _, uri, _ in doubtful if uri in self._rows]
+        items = dict(zip(known, self._reader.items([self._rows[uri] for uri in known]), strict=True))
+        for name, uri, state in doubtful:
+            if uri in items:
+                self._changed(name, items[uri], state)
+            else:
+                self._new(name, uri, state)
+        vanished = tuple(sorted(item.id for items in self._gone.values() for item in items))
+        pending = Paths(self._pending)
+        return Changes(pending, self._replaced, tuple(self._moved), vanished, unchanged, rejected_before)
+
+    def _sort(self) -> tuple[int, int, list[tuple[str, str, FileState]]]:
+        """Count unchanged files and rejects; return these and the name, path and state of every other file."""
         doubtful: list[tuple[str, str, FileState]] = []
         unchanged = rejected_before = 0
         for name in self._listing.names:
@@ -112,21 +126,7 @@ class _Comparison:
                 rejected_before += 1
             else:
                 doubtful.append((name, uri, state))
-        known = [uri for _, uri, _ in doubtful if uri in self._rows]
-        items = dict(zip(known, self._reader.items([self._rows[uri] for uri in known]), strict=True))
-        for name, uri, state in doubtful:
-            if uri in items:
-                self._changed(name, items[uri], state)
-            else:
-                self._new(name, uri, state)
-        return Changes(
-            pending=Paths(self._pending),
-            replaced=self._replaced,
-            moved=tuple(self._moved),
-            vanished=tuple(sorted(item.id for items in self._gone.values() for item in items)),
-            unchanged=unchanged,
-            rejected_before=rejected_before,
-        )
+        return unchanged, rejected_before, doubtful
 
     def _changed(self, name: str, item: Item, state: FileState) -> None:
         if state[0] == item.size and _sha256(Path(name)) == item.sha256:

@@ -77,43 +77,45 @@ class SegmentCommitter:
         return segment_name(self._layout, f"{self.generation.number + 1:06d}")
 
     def commit(self, segment: FinishedSegment, replaced: Mapping[str, int]) -> None:
-        """Commit a finished segment. Segments must come in the order of their ids.
+        """Commit a finished segment, even if Ctrl-C interrupts that. Segments must come in the order of their ids.
 
         Raises:
-            BaseException: the error or interrupt that stopped the segment's job, after the commit.
+            ValueError: the segment's ids are lower than those of the index.
+            BaseException: the error or interrupt that stopped the segment's job or this commit, after the commit.
         """
+        interrupt = segment.stopped
         if segment.record is not None:
-            grown = self._grown(segment.record, segment, replaced)
-            with self.tally.clock.working(WRITE, 0):
-                self._store_even_if_interrupted(grown)
+            try:
+                self._add(segment.record, segment, replaced)
+            except Exception:
+                raise
+            except BaseException as error:
+                interrupt = error
+                self._add(segment.record, segment, replaced)
             self.added += segment.record.rows
             self.replaced += sum(uri in replaced for uri in segment.uris)
             self.tally.committed()
-        if segment.stopped is not None:
-            raise segment.stopped
+        if interrupt is not None:
+            raise interrupt
 
-    def _grown(self, record: SegmentRecord, segment: FinishedSegment, replaced: Mapping[str, int]) -> Generation:
-        """Return the generation with one more segment, and without the older items that it replaces."""
+    def _add(self, record: SegmentRecord, segment: FinishedSegment, replaced: Mapping[str, int]) -> None:
+        """Commit the generation with one more segment and without the items that it replaces, unless that is done."""
+        if record in self.generation.segments[-1:]:
+            return
+        if record.rows and segment.next_id - record.rows < self.generation.next_id:
+            raise ValueError(f"segment {record.name} has ids below {self.generation.next_id}, the next free one")
         old = [replaced[uri] for uri in (*segment.uris, *segment.rejected_uris) if uri in replaced]
-        return replace(
+        grown = replace(
             self.generation,
             segments=(*self.generation.segments, record),
             tombstones=self._buried(old),
             next_id=max(self.generation.next_id, segment.next_id),
         )
+        with self.tally.clock.working(WRITE, 0):
+            self._store(grown)
 
     def _buried(self, ids: Iterable[int]) -> tuple[int, ...]:
         return tuple(sorted({*self.generation.tombstones, *ids}))
-
-    def _store_even_if_interrupted(self, generation: Generation) -> None:
-        try:
-            self._store(generation)
-        except Exception:
-            raise
-        except BaseException:  # Ctrl-C: the segment is complete, so it is kept
-            self._store(generation)
-            self.tally.committed()
-            raise
 
     def _store(self, generation: Generation) -> None:
         sources = sorted({*generation.sources, *self._sources})

@@ -90,6 +90,12 @@ def measure_bytes_per_image(models: LoadedModels) -> BytesPerImage:
     extractor = models.extractor
     if not isinstance(extractor, HiddenExtractor):
         return BytesPerImage(_sizes_of_qkv(models, blank), vectors, {})
+    sizes, projections = _sizes_of_hidden(models, extractor)
+    return BytesPerImage(sizes, vectors, projections)
+
+
+def _sizes_of_hidden(models: LoadedModels, extractor: HiddenExtractor) -> tuple[Sizes, dict[str, tuple[str, int]]]:
+    """Return bytes by codec and mode, and those of the projections, from the shapes that the extractor declares."""
     hidden: dict[str, Arrays] = {}
     plain: dict[str, Arrays] = {}
     projections: dict[str, tuple[str, int]] = {}
@@ -102,7 +108,7 @@ def measure_bytes_per_image(models: LoadedModels) -> BytesPerImage:
         name: {mode: codec.bytes_of(arrays) for mode, arrays in (hidden if codec.hidden else plain).items()}
         for name, codec in CODECS.items()
     }
-    return BytesPerImage(sizes, vectors, projections)
+    return sizes, projections
 
 
 def _sizes_of_qkv(models: LoadedModels, blank: ModelInputs) -> Sizes:
@@ -216,7 +222,7 @@ def _choices(
     size: BytesPerImage, codec: str, modes: tuple[str, ...], images: int, where: str
 ) -> Iterator[tuple[int, Advice]]:
     """Yield bytes and advice of other choices: a smaller codec, one mode, both, vectors only; last, that none fits."""
-    smaller = [name for name in size.tensors if sum(size.tensors[name].values()) < sum(size.tensors[codec].values())]
+    smaller = _smaller_codecs(size.tensors, codec)
 
     def with_size(needed: int, advice: Advice) -> tuple[int, Advice]:
         word, facts = advice
@@ -226,16 +232,21 @@ def _choices(
         yield with_size(size.total(name, modes, images), _advice(advice="choose-codec", codec=name))
     for name in (codec, *smaller):
         for mode in modes if len(modes) > 1 else ():
-            advice = (
-                _advice(advice="choose-mode", mode=mode)
-                if name == codec
-                else _advice(advice="choose-codec-and-mode", codec=name, mode=mode)
-            )
-            yield with_size(size.total(name, (mode,), images), advice)
+            yield with_size(size.total(name, (mode,), images), _one_mode(mode, name, codec))
     if modes:
         yield with_size(size.total(codec, (), images), _advice(advice="choose-lazy"))
     smallest = min(size.tensors, key=lambda name: size.total(name, modes, images))
     yield with_size(size.total(smallest, modes, images), _advice(advice="no-codec-fits", codec=smallest))
+
+
+def _smaller_codecs(tensors: Sizes, codec: str) -> list[str]:
+    return [name for name in tensors if sum(tensors[name].values()) < sum(tensors[codec].values())]
+
+
+def _one_mode(mode: str, codec: str, asked: str) -> Advice:
+    if codec == asked:
+        return _advice(advice="choose-mode", mode=mode)
+    return _advice(advice="choose-codec-and-mode", codec=codec, mode=mode)
 
 
 def _existing(path: Path) -> Path:

@@ -37,16 +37,18 @@ def in_order(reader: IndexReader, order: Sequence[str], models: LoadedModels) ->
     Raises:
         UsageError: the index has no vectors to compare a query with, or a query is not found.
     """
+    return _in_order(reader, order, models).astype(np.int64)
+
+
+def _in_order(reader: IndexReader, order: Sequence[str], models: LoadedModels) -> NDArray[np.intp]:
     if order[0].startswith(LIKE):
         similarity = np.max([_similarity(reader, word.removeprefix(LIKE), models) for word in order], axis=0)
-        rows = np.lexsort((np.arange(len(reader)), -similarity))
-    elif order[0] == PATH:
+        return np.lexsort((np.arange(len(reader)), -similarity))
+    if order[0] == PATH:
         uris = reader.uris()
-        rows = np.array(sorted(range(len(uris)), key=uris.__getitem__), np.int64)
-    else:
-        _, times = reader.file_states()
-        rows = np.argsort(times if order[0] == OLDEST else -times, kind="stable")
-    return rows.astype(np.int64)
+        return np.array(sorted(range(len(uris)), key=uris.__getitem__), np.intp)
+    _, times = reader.file_states()
+    return np.argsort(times if order[0] == OLDEST else -times, kind="stable")
 
 
 def _similarity(reader: IndexReader, query: str, models: LoadedModels) -> NDArray[np.float32]:

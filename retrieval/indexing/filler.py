@@ -56,19 +56,14 @@ class Filler:
 
     def adopt(self, reader: IndexReader, cache: TensorCache, mode: str, digest: str) -> int:
         """Move tensors that searches computed from the cache into the index; return the number of items."""
-        absent = reader.ids[~reader.has_tensors(mode)]
-        cached = np.array(sorted(cache.ids(mode, digest)), np.int64)
-        ids, taken = cached[np.isin(cached, absent)], list[CacheKey]()
+        ids, taken = _only_cached(reader, cache, mode, digest), list[CacheKey]()
 
         def write(name: str, part: slice) -> FinishedSegment:
             writer = self._writer(reader.layout, name)
 
             def append(batch: NDArray[np.int64]) -> int:
-                for key in (CacheKey(mode, digest, number) for number in batch.tolist()):
-                    found = cache.get(key)
-                    if found is not None:
-                        writer.fill([key.id], {}, {mode: {array: rows[None] for array, rows in found.items()}})
-                        taken.append(key)
+                keys = [CacheKey(mode, digest, number) for number in batch.tolist()]
+                taken.extend(key for key in keys if _fill_from(cache, key, writer))
                 return len(batch)
 
             return self._write(writer, self._copy_batches(ids[part]), append)
@@ -130,6 +125,20 @@ class Filler:
         self, writer: SegmentWriter, batches: Generator[_Batch, None, None], append: Callable[[_Batch], int]
     ) -> FinishedSegment:
         return write_segment(writer, batches, append, self._pipeline.clock)
+
+
+def _only_cached(reader: IndexReader, cache: TensorCache, mode: str, digest: str) -> NDArray[np.int64]:
+    """Return the ids of items whose tensors are in the cache and not in the index."""
+    cached = np.array(sorted(cache.ids(mode, digest)), np.int64)
+    return cached[np.isin(cached, reader.ids[~reader.has_tensors(mode)])]
+
+
+def _fill_from(cache: TensorCache, key: CacheKey, writer: SegmentWriter) -> bool:
+    """Append the cached tensors of one item; return whether there were any."""
+    found = cache.get(key)
+    if found is not None:
+        writer.fill([key.id], {}, {key.mode: {array: rows[None] for array, rows in found.items()}})
+    return found is not None
 
 
 class _UnchangedFiles:

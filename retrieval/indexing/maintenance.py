@@ -55,11 +55,9 @@ class Change:
 
 
 def remove_items(index: str | Path, patterns: Sequence[str]) -> Change:
-    """Remove items from an index. Image files stay: the next build of their folder indexes them again.
+    """Remove the items that fit a path, the end of a path, a glob, or ``id:N``. Their ids are never used again.
 
-    Args:
-        index: its folder or object-store URL.
-        patterns: a path, the end of a path, a glob, or ``id:N``. Ids of removed items are never used again.
+    Image files stay: the next build of their folder indexes them again.
 
     Raises:
         UsageError: a pattern fits no item.
@@ -166,13 +164,7 @@ def verify(
 ) -> list[Damage]:
     """Read every byte of an index and return the damage; an empty list means that the index is whole.
 
-    Args:
-        index: its folder or object-store URL.
-        on_progress: called before every segment of the stage "verify" with segments done and in total.
-        cancel: stops the reading between segments when another thread asks for it.
-
-    Raises:
-        CancelledError: it was stopped.
+    The stage "verify" counts segments. ``cancel`` stops the reading between two of them with a CancelledError.
     """
 
     def on_segment(done: int, total: int) -> None:
@@ -194,10 +186,10 @@ class Repaired:
 
 
 def repair(index: str | Path) -> Repaired:
-    """Remove the damage that :func:`verify` finds from the index; the next build computes it again.
+    """Remove the damage that :func:`verify` finds; the next build computes it again.
 
     Raises:
-        IndexCorruptError: no generation is readable, so there is nothing to go on from.
+        IndexCorruptError: no generation is readable.
     """
     layout = Layout(existing_root(index, fresh=True))
     with writer_lock(layout):
@@ -209,9 +201,11 @@ def repair(index: str | Path) -> Repaired:
             raise IndexCorruptError(f"{index} has no readable generation left: build it anew")
         commit(layout, _mended(layout, generation, damages), CREATED_BY)
     before = sum(segment.rows for segment in generation.segments) - len(generation.tombstones)
-    now = len(IndexReader(layout.root))
-    LOG.warning("repaired %s: %d damages, %d of %d images removed", index, len(damages), before - now, before)
-    return Repaired(damages, before, now, generation.sources)
+    repaired = Repaired(damages, before, len(IndexReader(layout.root)), generation.sources)
+    LOG.warning(
+        "repaired %s: %d damages, %d images before, %d now", index, len(damages), repaired.items_before, repaired.items
+    )
+    return repaired
 
 
 def _mended(layout: Layout, generation: Generation, damages: list[Damage]) -> Generation:

@@ -92,8 +92,7 @@ def segment_job(
     def append(encoded: tuple[FileBatch, InFlightBatch]) -> int:
         batch, in_flight = encoded
         _append(writer, batch, in_flight, job.first_id + writer.items, pipeline.clock)
-        told = BuildEvent("encode", len(writer), len(job.files), rejected=len(writer.rejected_uris))
-        on_progress(told)
+        on_progress(BuildEvent("encode", len(writer), len(job.files), rejected=len(writer.rejected_uris)))
         return len(batch.files)
 
     batches = pipeline.run(job.files, job.outputs, usable_images, limit.allows_more)

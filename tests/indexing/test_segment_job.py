@@ -63,6 +63,8 @@ def test_segments_made_by_other_processes_are_the_index_that_one_build_makes(pho
     assert len(IndexReader(index)) == 0, "nothing counts before the driver commits it"
     for segment in segments:
         committer.commit(segment, {})
+    with pytest.raises(ValueError, match="ids below 605"):
+        committer.commit(work(recipe, replace(jobs[0], name="late")), {})
     build(photos, tmp_path / "whole.diffsim")
     found, whole = Contents.of(index), Contents.of(tmp_path / "whole.diffsim")
     assert [item.id for item in found.items] == [*range(5), *range(600, 605)]
@@ -109,6 +111,28 @@ def test_a_job_that_fails_hands_over_its_complete_batches(
     with pytest.raises(RuntimeError, match="the third batch"):
         committer.commit(segment, {})
     assert [Path(item.uri).name for item in IndexReader(index).items()] == [f"00{n}.png" for n in range(4)]
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("is_done", [False, True])
+def test_an_interrupt_during_a_commit_tells_what_is_kept(
+    photos: Path, index: Path, monkeypatch: pytest.MonkeyPatch, is_done: bool
+) -> None:
+    """The signal comes before or after CURRENT is replaced. The command line says how many images are done."""
+    interrupts, events = [KeyboardInterrupt()], list[BuildEvent]()
+
+    def interrupted(*arguments: Any) -> Generation:
+        stored = commit(*arguments) if is_done or not interrupts else None
+        if interrupts:
+            raise interrupts.pop()
+        assert stored is not None
+        return stored
+
+    monkeypatch.setattr("retrieval.indexing.committer.commit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        build(photos, index, on_progress=events.append)
+    assert len(IndexReader(index)) == 4
+    assert [event.done for event in events if event.stage == "commit"] == [4]
 
 
 # --- Asked to stop

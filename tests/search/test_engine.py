@@ -217,7 +217,7 @@ def test_bad_requests_are_refused(engine: Engine, gallery: Path, tmp_path: Path)
 
 def test_a_mode_that_the_index_lacks_says_how_to_get_it(gallery: Path, tmp_path: Path) -> None:
     build_index(gallery / STYLES[0], tmp_path / "a.diffsim", model="mini", modes=["style"])
-    with pytest.raises(IndexIncompatibleError, match=r"was built for style, not for instance") as caught:
+    with pytest.raises(IndexIncompatibleError, match="was built for style, not for instance") as caught:
         Engine.open(tmp_path / "a.diffsim").search(gallery / STYLES[0] / f"{MOTIFS[0]}.png", "instance")
     assert re.search(r"diffsim-index build .* --modes instance --index", sentence_of(caught.value))
 
