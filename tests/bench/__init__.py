@@ -1,1 +1,1 @@
-"""Benchmarks, run by `make bench`: ratios measured in one run, never part of the timed tests."""
+"""Benchmarks, run by `make bench`: each compares what it measures within one run. No test depends on a time."""

@@ -1,7 +1,7 @@
 """`python -m tests.bench FOLDER [--device cuda] [--data IMAGES] [--sd15 WEIGHTS]`: measure and print; write bench.md.
 
-Figures of one run belong together: what is compared is timed in turns, and its median is taken. Absolute times are
-those of the machine and of the moment; the ratios are what lasts.
+Compare figures of the same run only. Variants are timed in turns, and the table shows medians. Times depend on the
+machine and its load; ratios depend on them far less.
 """
 
 import argparse
@@ -146,7 +146,7 @@ def scale(items: int, folder: Path) -> list[Row]:
 
 
 def real_size(device: str, weights: Path, folder: Path) -> list[Row]:
-    """Index two images with SD 1.5 at its real size (the weights may be random: tests/support/real_size.py)."""
+    """Index two images with SD 1.5 at its real size; random weights of tests/support/real_size.py will do."""
     images = folder / "two"
     images.mkdir()
     for number, drawn in zip(range(2), gallery(512), strict=False):
@@ -192,14 +192,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         for part in parts(asked, Path(temporary)):
             rows += part()
-            save(asked.folder, head, rows)  # what was measured outlives what fails after it
+            save(asked.folder, head, rows)  # after each part, so that a later failure loses nothing
     on_device = f"{device_peak(asked.device) / 1e9:.1f} GB of the device's own" if on_gpu else ""
     rows.append(("peak memory of this run", f"{peak_memory() / 1e9:.1f} GB", on_device))
     print(save(asked.folder, head, rows))
 
 
 def parts(asked: argparse.Namespace, scratch: Path) -> list[Callable[[], list[Row]]]:
-    """Return what there is to measure, one after the other."""
+    """Return the benchmarks to run, in order."""
     device, on_gpu = asked.device, asked.device == "cuda"
     weights = asked.sd15 or (random_weights(scratch) if on_gpu else None)
     found: list[Callable[[], list[Row]]] = [

@@ -1,8 +1,8 @@
-"""`python -m tests.bench.build_cost [WEIGHTS]`: what indexing one image costs against the published way, at real size.
+"""`python -m tests.bench.build_cost [WEIGHTS]`: what it costs to index one image, against the published way.
 
-WEIGHTS is a folder of Stable Diffusion 1.5; random weights will do (tests/support/real_size.py writes them). Without it
-operations are counted, on networks that have shapes and no numbers, and nothing is timed. The published way, written
-from its description: for every mode a VAE pass and a whole UNet pass over both guidance branches.
+WEIGHTS is a folder of Stable Diffusion 1.5; random weights of tests/support/real_size.py will do. Without it the
+program counts operations on torch's meta device and measures no time. The published way follows its description: for
+every mode, one VAE pass and one whole UNet pass over both guidance branches.
 """
 
 import argparse
@@ -29,7 +29,7 @@ TARGETS = [SD15_MODES[mode].target for mode in DEFAULT_MODES]
 
 
 def published_pass(model: StableDiffusion15, pixels: Pixels, target: Target) -> object:
-    """Run what the published code runs for one image and mode, up to the scores."""
+    """Compute one image for one mode as the published code does, up to the scores."""
     noisy = model.noisy_latents(pixels, [target.timestep], "gallery")[target.timestep]
     sample, prompts = model.branch_inputs(noisy)
     return model.network(sample, target.timestep, encoder_hidden_states=prompts)
@@ -105,7 +105,7 @@ def shapes_alone() -> StableDiffusion15:
 
 
 def count_rows() -> list[Row]:
-    """Count on shapes alone, on any machine in a second."""
+    """Count operations on the meta device, which takes a second on any machine."""
     f = count(shapes_alone())
     return [
         ("sd15, real size: one image, three modes", f"{f['tflop']:.2f} TFLOP", "counted"),

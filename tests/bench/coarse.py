@@ -1,4 +1,4 @@
-"""`python -m tests.bench.coarse [--device cpu]`: the coarse stage's two exact scans, FAISS's and torch's, in turns."""
+"""`python -m tests.bench.coarse [--device cpu]`: time both exact scans for candidates, in FAISS and in torch."""
 
 import argparse
 

@@ -1,7 +1,7 @@
-"""What the storage codecs take and lose: bytes, score error, Kendall's tau, overlap of the best four, time to score.
+"""Compare the storage codecs: bytes, score error, Kendall's tau, overlap of the best four, time to score.
 
-`python -m tests.bench.codecs [--data FOLDER] [--sd15 WEIGHTS]` prints the table alone. Scores are those of the
-engine's own code on what a codec stores of real images, against those on what `qkv-float16` stores.
+`python -m tests.bench.codecs [--data FOLDER] [--sd15 WEIGHTS]` prints the table alone. The engine scores real
+images from the tensors of each codec; the table compares these scores with those from `qkv-float16`.
 """
 
 import argparse
@@ -38,7 +38,7 @@ Stored = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Figures:
-    """One codec against qkv-float16, over some queries."""
+    """Differences between one codec and qkv-float16 over several queries."""
 
     bytes_an_image: int
     error: float  # mean absolute difference of scores
@@ -47,7 +47,7 @@ class Figures:
 
 
 def restore_with(codec: Codec, projection: Projection) -> DecodeQKV:
-    """As retrieval.encoding.stored_tensors does, without an index."""
+    """Restore tensors as retrieval.encoding.stored_tensors does, without an index."""
     if not codec.hidden:
         return lambda arrays: stored_qkv(codec.decode(arrays))
     return lambda arrays: projection(codec.decode(arrays)["h"])
@@ -96,7 +96,7 @@ def _figures(size: int, expected: list[NDArray[np.float32]], found: list[NDArray
 
 
 def hidden_of(extractor: HiddenExtractor, files: list[Path], targets: list[Target], draft: int | None) -> Any:
-    """Every target's layer input of the images, float32 on the CPU."""
+    """Return the layer input of the images for every target, float32 on the CPU."""
     parts: dict[Target, list[torch.Tensor]] = {target: [] for target in targets}
     for path in files:
         pixels = extractor.prepare(read_image(path, DecodeRules(draft=draft))[0])[None]
@@ -112,7 +112,7 @@ def load(settings: ModelSettings) -> HiddenExtractor:
 
 
 def mini_rows(data: Path) -> Iterator[Row]:
-    """All images of a folder, every mode of mini."""
+    """Compare all images of a folder in every mode of mini."""
     files = list(find_images([data]).files)
     extractor = load(ModelSettings(model="mini"))
     hidden = hidden_of(extractor, files, [mode.target for mode in MINI_MODES.values()], draft=224)
@@ -123,7 +123,7 @@ def mini_rows(data: Path) -> Iterator[Row]:
 
 
 def sd15_rows(data: Path, weights: Path) -> Iterator[Row]:
-    """Some images with SD 1.5 at its real size (the weights may be random: tests/support/real_size.py), mode style."""
+    """Compare images with SD 1.5 at its real size in mode style; the weights may be random."""
     listed = list(find_images([data]).files)
     files = listed[:: max(1, len(listed) // SD15_IMAGES)][:SD15_IMAGES]
     target = SD15_MODES["style"].target
@@ -146,14 +146,14 @@ def spread(projection: LinearProjection, hidden: torch.Tensor) -> LinearProjecti
 
 
 def table(what: str, figures: Mapping[str, Figures]) -> Iterator[Row]:
-    """One line a codec."""
+    """Return one row for each codec."""
     for codec, f in figures.items():
         note = f"mean score error {f.error:.1e}, tau {f.tau:.4f}, top-{TOP} overlap {f.overlap:.4f}"
         yield f"{what}: {codec}", f"{f.bytes_an_image / 1e3:.1f} kB", note
 
 
 def time_rows(device: str) -> list[Row]:
-    """Score 100 images of SD 1.5's size from each codec, on random tensors: what projecting costs."""
+    """Time the scores of 100 images of SD 1.5's size from each codec, on random tensors."""
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn((100, 2, 256, 1280), generator=generator)
     weights = [torch.randn((8, 160, 1280), generator=generator) / 1280**0.5 for _ in range(3)]
@@ -175,7 +175,7 @@ def time_rows(device: str) -> list[Row]:
 
 
 def codec_rows(device: str, data: Path | None, weights: Path | None) -> list[Row]:
-    """Everything that can be measured with what is at hand; without images, the time to score alone."""
+    """Return all rows that the given images and weights allow; without images, only the time to score."""
     rows = time_rows(device)
     if data is not None and data.is_dir():
         rows += mini_rows(data)

@@ -1,8 +1,8 @@
-"""An index of many items with tensors, made of a real one of a few: quick to write, and real in every other respect.
+"""Enlarge a small real index to many items: the result is quick to write, and real in every other respect.
 
-A few images are drawn and indexed with the embedded model. Every further item is one of them again: its file is a hard
-link, its vector lies near the first one's, its tensors are the first one's with the tokens in another order. Segments
-are written and committed as a build does it.
+The first images are drawn and indexed with the embedded model. Every further item copies one of them: its file is a
+hard link, its vector lies near the original, and its tensors hold the original tokens in another order. Segments are
+written and committed as in a build.
 """
 
 import os
@@ -35,7 +35,7 @@ CPU = BuildSettings(device="cpu")
 
 
 def write(folder: Path, items: int) -> Path:
-    """Make ``folder/photos``, ``folder/new`` (100 images that the index lacks) and the index of so many items."""
+    """Make ``folder/photos``, ``folder/new`` (100 images that are not in the index) and the index of so many items."""
     photos, index = folder / "photos", folder / "photos.diffsim"
     drawn = _draw(photos / "000000", DRAWN)
     _mirror(drawn, folder / "new")
@@ -69,7 +69,7 @@ def _draw(folder: Path, count: int) -> list[Path]:
 
 
 def _mirror(drawn: list[Path], folder: Path) -> None:
-    """Write other images, of a kind with those that were drawn."""
+    """Write mirrored copies of the drawn images: new files of the same kind."""
     folder.mkdir()
     for path in drawn[:NEW]:
         with Image.open(path) as image:
@@ -77,7 +77,7 @@ def _mirror(drawn: list[Path], folder: Path) -> None:
 
 
 def _linked(photos: Path, number: int, like: Item) -> Item:
-    """Put the file of another item in ``photos`` under a name of its own, a thousand a folder."""
+    """Link the file of another item into ``photos`` under a new name, a thousand files in each folder."""
     path = photos / f"{1 + number // 1000:06d}" / f"{number:09d}.jpg"
     path.parent.mkdir(exist_ok=True)
     os.link(like.uri, path)
@@ -93,7 +93,7 @@ def _directions(generator: np.random.Generator, count: int, dim: int) -> NDArray
 def _shuffled(
     tensors: Mapping[str, NDArray[Any]], chosen: NDArray[np.int64], generator: np.random.Generator
 ) -> dict[str, NDArray[Any]]:
-    """Return the tensors of ``chosen`` with the tokens of every item in an order of its own."""
+    """Return the tensors of ``chosen``; the tokens of each item are in a random order."""
     order = generator.permuted(np.tile(np.arange(tensors["q"].shape[-2]), (len(chosen), 1)), axis=1)
     tokens = order[:, None, None, :, None]
     return {name: np.take_along_axis(array[chosen], tokens, axis=-2) for name, array in tensors.items()}

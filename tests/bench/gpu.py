@@ -1,8 +1,8 @@
-"""What a GPU makes of SD 1.5 at its real size: images a second of a build, and how far its scores are from the CPU's.
+"""Measure SD 1.5 at its real size on a GPU: images per second of a build, and score differences from the CPU.
 
-The weights may be random (tests/support/real_size.py writes them): speed and rounding equal those of the real ones.
-Works on any device; `python -m tests.bench FOLDER --device cuda` runs it. A first
-build in the same process, which is not counted, chooses kernels and fills the allocators.
+Random weights of tests/support/real_size.py will do: they have the speed and the rounding of the real ones. It works on
+any device; `python -m tests.bench FOLDER --device cuda` runs it. An uncounted first build in the same process selects
+kernels and fills the allocators.
 """
 
 import shutil
@@ -38,7 +38,7 @@ TARGET = SD15_MODES["style"].target
 
 
 def draw_photos(folder: Path, images: int) -> Path:
-    """Write so many JPEG files: 64 drawn pictures, and the same turned."""
+    """Write ``count`` JPEG files: 64 drawn pictures, then the same pictures rotated."""
     folder.mkdir(parents=True)
     drawn = [Image.fromarray(each.pixels) for _, each in zip(range(min(images, DRAWN)), gallery(512), strict=False)]
     for number in range(images):
@@ -112,10 +112,10 @@ def gpu_rows(
 ) -> list[Row]:
     """Measure builds in every dtype, and the scores against float32 on the CPU."""
     exact, photos = scores(weights, "cpu", "float32"), draw_photos(folder / "gpu" / "photos", images)
-    few = draw_photos(folder / "gpu" / "few" / "photos", min(images, WARM_UP))
+    warm_up = draw_photos(folder / "gpu" / "warm_up" / "photos", min(images, WARM_UP))
     rows: list[Row] = []
     for dtype in dtypes:
-        cold = build_speed(few, weights, device, dtype)
+        cold = build_speed(warm_up, weights, device, dtype)
         speed = build_speed(photos, weights, device, dtype)
         listed = ", ".join(f"{stage} {found:.0f}" for stage, found in speed.stages.items())
         error = max(abs(a - b) for a, b in zip(scores(weights, device, dtype), exact, strict=True))

@@ -1,4 +1,4 @@
-"""How the memory of a build grows with the number of images: the embedded model on so many small JPEG files."""
+"""Measure how the memory of a build with the embedded model grows with the number of small JPEG files."""
 
 import shutil
 from pathlib import Path

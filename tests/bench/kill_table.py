@@ -36,7 +36,7 @@ Held = dict[str, tuple[str, tuple[str | None, ...]]]
 
 @dataclass
 class Tally:
-    """What happened to one kind of writer; nothing may be lost, wrong, damaged or unfinished."""
+    """Counts for one kind of writer; lost, wrong, damaged and unfinished must be 0."""
 
     kills: int = 0
     at_work: int = 0  # kills that came before its end
@@ -68,7 +68,7 @@ def build(source: Path, index: Path, run: BuildSettings = REAL) -> None:
 
 
 def prepare(folder: Path) -> None:
-    """Make the indexes to begin with and, last, change the files of ``moving``."""
+    """Build the indexes at the start, then change the files of ``moving``."""
     paint(folder / "photos", range(IMAGES))
     paint(folder / "moving", range(IMAGES))
     build(folder / "photos", folder / "whole.diffsim")
@@ -82,7 +82,7 @@ def prepare(folder: Path) -> None:
 
 
 def writers(folder: Path) -> dict[str, tuple[str | None, Callable[[Path], object]]]:
-    """Return, by kind, the index to begin with and the command."""
+    """Return the index at the start and the command, by kind of writer."""
     return {
         "build": (None, lambda index: build(folder / "photos", index)),
         "update": ("old", lambda index: build_index(folder / "moving", index, run=REAL)),
@@ -92,7 +92,7 @@ def writers(folder: Path) -> dict[str, tuple[str | None, Callable[[Path], object
 
 
 def in_child(work: Callable[[], object], result: Path) -> None:
-    """Do ``work`` in a child, the parent computes nothing, and pickle what it returns."""
+    """Run ``work`` in a child, so that the parent computes nothing, and pickle its result."""
 
     def run(_: Say) -> None:
         result.write_bytes(pickle.dumps(work()))
@@ -101,7 +101,7 @@ def in_child(work: Callable[[], object], result: Path) -> None:
 
 
 def run_and_look(command: Callable[[Path], object], index: Path, result: Path) -> tuple[Held, float]:
-    """Run a writer to its end and return what the index holds then, and the seconds that it took."""
+    """Run a writer to its end; return the contents of the index and the seconds."""
 
     def work() -> tuple[Held, float]:
         began = time.monotonic()
@@ -115,7 +115,7 @@ def run_and_look(command: Callable[[Path], object], index: Path, result: Path) -
 
 
 def kill_writer(folder: Path, kind: str, kills: int, seed: int) -> Tally:
-    """Kill one kind of writer so many times, each time from the same beginning."""
+    """Kill one kind of writer ``kills`` times, each time from the same start."""
     start, command = writers(folder)[kind]
     scratch, result, random_numbers = folder / "scratch.diffsim", folder / "result.pickle", random.Random(seed)
 
@@ -145,7 +145,7 @@ def kill_writer(folder: Path, kind: str, kills: int, seed: int) -> Tally:
 
 
 def count_differences(tally: Tally, before: Held, held: Held, end: Held) -> None:
-    """Count what was lost and what is neither as before nor as at the end."""
+    """Count items that were lost, and items that are neither as before nor as at the end."""
     for uri, (sha256, tensors) in held.items():
         known = [state[uri][1] for state in (before, end) if uri in state and state[uri][0] == sha256]
         allowed = [{each[place] for each in known} | {None} for place in range(len(MODES))]

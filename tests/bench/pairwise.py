@@ -1,7 +1,7 @@
-"""Re-rank from an index, against the published way: one call a pair of image files, both networks and all.
+"""Compare re-ranking from an index with the published way, which runs both networks for every pair of files.
 
-The tiny Stable Diffusion of the tests, 512 pixels a side. The published way is written from its description: for every
-pair both images are decoded, encoded and noised, the whole UNet runs over both guidance branches of each, and four
+The tiny Stable Diffusion of the tests, 512 pixels a side. The published way follows its description: for every
+pair, both images are decoded, encoded and noised, the whole UNet runs over both guidance branches of each, and four
 attention calls are made.
 """
 
@@ -49,7 +49,7 @@ def published_call(model: StableDiffusion15, first: Path, second: Path) -> float
 
 
 def _hold(model: StableDiffusion15, held: list[QKV]) -> torch.utils.hooks.RemovableHandle:
-    """Keep the layer's Q/K/V of the next forward pass, which runs to its end."""
+    """Keep the layer's Q, K and V of the next forward pass."""
     module = model.attention(TARGET.layer)
 
     def keep(_: object, arguments: tuple[torch.Tensor, ...]) -> None:
@@ -60,7 +60,7 @@ def _hold(model: StableDiffusion15, held: list[QKV]) -> torch.utils.hooks.Remova
 
 
 def pairwise(folder: Path) -> list[Row]:
-    """Time both ways, and make sure that they agree."""
+    """Time both ways and check that their scores agree."""
     images = folder / "fifty"
     images.mkdir()
     for number, drawn in zip(range(CANDIDATES), gallery(512), strict=False):

@@ -1,4 +1,4 @@
-"""The published way to score pairs whose tensors are at hand, written from the formulas: one pair after another."""
+"""The published way to score pairs one after another, on tensors that are at hand; written from the formulas."""
 
 import torch
 from torch import Tensor

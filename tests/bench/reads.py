@@ -1,4 +1,4 @@
-"""Read tensors of random images, against one thread that reads the same bytes with preadv: cold and warm, in turns."""
+"""Time reading tensors of random images, cold and warm, against one thread that reads the same bytes with preadv."""
 
 import os
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ NOT_MEASURED, IN_MEMORY = "not measured", "files are in memory here: set TMPDIR 
 
 
 def read_plainly(files: Sequence[tuple[int, Sequence[int]]], size: int) -> None:
-    """Read, of every descriptor, a row's bytes at each of the offsets, into memory of their own."""
+    """Read one row at each offset of each descriptor, each into its own memory."""
     memory = np.empty((sum(len(offsets) for _, offsets in files), size), np.uint8)
     places = iter(memory)
     for descriptor, offsets in files:
@@ -25,7 +25,7 @@ def read_plainly(files: Sequence[tuple[int, Sequence[int]]], size: int) -> None:
 
 
 def can_forget(folder: Path, mounts: str | None = None) -> bool:
-    """Say whether files of ``folder`` can leave the memory: on tmpfs they have no other place (Linux)."""
+    """Return whether files of ``folder`` can leave the page cache; files on tmpfs cannot (Linux)."""
     listed = (Path("/proc/mounts").read_text("utf-8") if mounts is None else mounts).splitlines()
     kinds = {Path(place): kind for place, kind in (line.split()[1:3] for line in listed)}  # of one place, the last
     place = folder.resolve()
@@ -43,7 +43,7 @@ def forget(folder: Path) -> None:
 
 
 def reads(folder: Path) -> list[Row]:
-    """Measure both, warm and cold."""
+    """Time both ways, warm and cold."""
     group = folder / "reads.zarr"
     writer = AttentionWriter(group, dict.fromkeys("qkv", SHAPE))
     generator = np.random.default_rng(0)

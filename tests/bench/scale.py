@@ -1,7 +1,7 @@
-"""`python -m tests.bench.scale [--items 1000000]`: open and search an index of so many random vectors.
+"""`python -m tests.bench.scale [--items 1000000]`: open and search an index of random vectors.
 
-Items have vectors and no tensors. The index is written and trained in one process and opened in another, whose memory
-is then the reader's alone. Prints one JSON object.
+Items have vectors and no tensors. One process writes and trains the index; another opens it, so that its memory is the
+reader's alone. Prints one JSON object.
 """
 
 import argparse
@@ -88,7 +88,7 @@ def _exact(reader: IndexReader, queries: np.ndarray) -> list[np.ndarray]:
 
 
 def run_apart(function: Callable[..., T], *arguments: object) -> T:
-    """Call ``function`` in a new process, with one thread of arithmetic, and return what it returns."""
+    """Call ``function`` in a new process that computes on one thread, and return its result."""
     with multiprocessing.get_context("spawn").Pool(1, _one_thread) as pool:
         return pool.apply(function, arguments)
 

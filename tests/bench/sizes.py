@@ -1,6 +1,6 @@
-"""How an index with tensors behaves as it grows: opening, searching, keeping it up to date, looking after it.
+"""Measure an index with tensors as it grows: opening, searching, updating, verifying, compacting.
 
-The indexes are those of :mod:`tests.bench.enlarged`. Everything is measured in a process of its own.
+The indexes come from :mod:`tests.bench.enlarged`. A separate process takes each measurement.
 """
 
 import shutil
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 def timed(run: Callable[[], T]) -> tuple[float, T]:
-    """Return the seconds that ``run`` takes, and what it returns."""
+    """Return the seconds that ``run`` takes, and its result."""
     start = time.perf_counter()
     result = run()
     finish()
@@ -38,7 +38,7 @@ def timed(run: Callable[[], T]) -> tuple[float, T]:
 
 
 def searching(index: Path, queries: Sequence[Path], device: DeviceName) -> Figures:
-    """Open an index and search it, with nothing kept in memory between two searches; times in seconds."""
+    """Open an index and search it without a memory cache; times in seconds."""
     opening, engine = timed(lambda: Engine.open(index, EngineSettings(device=device, memory=0)))
     pictures = cycle(queries)
     first, _ = timed(lambda: engine.search(next(pictures), candidates=CANDIDATES))
@@ -76,7 +76,7 @@ def exhaustive(index: Path, query: Path, device: DeviceName) -> float:
 
 
 def updating(source: Path, index: Path, new: int, device: DeviceName) -> Figures:
-    """Bring an index up to date with a folder that has so many images that it lacks."""
+    """Bring an index up to date with a folder of so many new images."""
     seconds, report = timed(lambda: build_index(source, index, run=BuildSettings(device=device)))
     assert report.added == new
     return {"seconds": seconds, "peak": peak_memory()}
@@ -95,7 +95,7 @@ def compacting(index: Path) -> float:
 
 
 def measure(folder: Path, items: int, device: DeviceName) -> Figures:
-    """Write an index of so many items into ``folder``, and measure it."""
+    """Write an index of ``items`` items into ``folder``, and measure it."""
     index = run_apart(enlarged.write, folder, items)
     new = sorted((folder / "new").iterdir())
     found: Figures = run_apart(searching, index, new, device)
@@ -110,7 +110,7 @@ def measure(folder: Path, items: int, device: DeviceName) -> Figures:
 
 
 def sizes(folder: Path, device: DeviceName, wanted: Sequence[int] = SIZES) -> list[Row]:
-    """Measure an index of each size; one row a figure."""
+    """Measure an index of each size; one row for each figure."""
     found = []
     for items in wanted:
         place = folder / f"grown-{items}"

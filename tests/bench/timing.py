@@ -1,4 +1,4 @@
-"""Time variants in turns; peak memory. A GPU's work is waited for before a clock is read."""
+"""Time variants in turns, and read peak memory. Clocks are read after a GPU has finished its work."""
 
 import statistics
 import time
@@ -11,7 +11,7 @@ Row = tuple[str, str, str]  # what, figure, note
 
 
 def finish() -> None:
-    """Wait until every GPU that this process uses has done all that it was given; where none is in use, do nothing."""
+    """Wait until every GPU that this process uses has finished its work."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         for number in range(torch.cuda.device_count()):
             if torch.cuda.memory_reserved(number):  # waiting for another would begin to use it
@@ -33,12 +33,12 @@ def in_turns(variants: dict[str, Callable[[], object]], rounds: int = 7) -> dict
 
 
 def peak_memory() -> int:
-    """Return the most bytes that this process ever held (Linux)."""
+    """Return the peak memory of this process in bytes (Linux)."""
     # Not getrusage: its figure of a new process begins with that of the process which started it.
     lines = Path("/proc/self/status").read_text("ascii").splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
 
 
 def device_peak(device: str) -> int:
-    """Return the most bytes of its own memory that a GPU ever gave this process; 0 for the CPU."""
+    """Return the peak GPU memory of this process in bytes; 0 for the CPU."""
     return torch.cuda.max_memory_allocated(device) if device.startswith("cuda") else 0

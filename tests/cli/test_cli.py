@@ -19,7 +19,7 @@ def desk(index: Path, gallery: Path) -> Path:
     return index.parent
 
 
-def test_build_search_and_info(gallery: Path, tmp_path: Path) -> None:
+def test_an_index_is_built_searched_and_described(gallery: Path, tmp_path: Path) -> None:
     (tmp_path / "pictures").symlink_to(gallery)
     built = run("diffsim-index", "build", "pictures", "--segment-rows", "16", cwd=tmp_path)
     assert built.returncode == 0, built.stderr
@@ -76,22 +76,22 @@ def test_several_queries_at_once(desk: Path, gallery: Path, index: Path, tmp_pat
     alone = [engine.search(query, k=3).results for query in queries]
     asked = ("diffsim-search", queries[0], broken, "nothing.png", queries[1], "-k", "3")
     result = run(*asked, "--json", "--sheet", sheet, cwd=desk)
-    told = json.loads(result.stdout)
-    for each, expected in zip((told[0], told[3]), alone, strict=True):
+    answers = json.loads(result.stdout)
+    for each, expected in zip((answers[0], answers[3]), alone, strict=True):
         assert_same_ranking([(found["id"], found["score"]) for found in each["results"]], expected)
-    assert [(each["query"]["path"], each["kind"]) for each in told[1:3]] == [
+    assert [(each["query"]["path"], each["kind"]) for each in answers[1:3]] == [
         (str(broken), "image"),
         ("nothing.png", "usage"),
     ]
-    assert "no such file" in told[2]["error"]
-    assert told[0]["timing_ms"]["total"] >= told[0]["timing_ms"]["embed"] > 0
+    assert "no such file" in answers[2]["error"]
+    assert answers[0]["timing_ms"]["total"] >= answers[0]["timing_ms"]["embed"] > 0
     assert result.returncode == 1
     assert "broken.png" in result.stderr.decode()
     assert "may be given once" in failed(run("diffsim-search", "-", "-", cwd=desk), 2)
     assert sheet.read_text().count("<img") == 8
     lines = [json.loads(line) for line in run(*asked, "--jsonl", cwd=desk).stdout.splitlines()]
     assert {(line["schema"], line["mode"]) for line in lines} == {(1, "style")}
-    shown = [(each["query"]["path"], found["path"]) for each in (told[0], told[3]) for found in each["results"]]
+    shown = [(each["query"]["path"], found["path"]) for each in (answers[0], answers[3]) for found in each["results"]]
     assert [(line["query"], line["path"]) for line in lines] == shown
     assert [query for query, _ in shown] == [str(query) for query in queries for _ in range(3)]
     paths = run(*asked, "--paths", cwd=desk).stdout.decode().splitlines()
@@ -172,7 +172,7 @@ def test_rejects_are_counted_listed_and_strict(gallery: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     "damage", ["CURRENT", "generations/000002.json", "items/*/items.parquet", "attention/style/*.zarr/q/c/0/0/0/0/0"]
 )
-def test_a_damaged_index_is_told_with_the_file(damage: str, gallery: Path, index: Path, tmp_path: Path) -> None:
+def test_the_error_for_a_damaged_index_names_the_file(damage: str, gallery: Path, index: Path, tmp_path: Path) -> None:
     import shutil
 
     copy = tmp_path / "copy.diffsim"

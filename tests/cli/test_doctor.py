@@ -22,7 +22,7 @@ def test_a_sound_installation_has_no_problem(tmp_path: Path) -> None:
 
 
 def test_the_adapter_of_diffsim_c_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its two files count, in the hub's cache as the hub lays it out; one of them is not enough."""
+    """Both of its files must lie in the hub's cache."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     revision = tmp_path / "models--h94--IP-Adapter" / "snapshots" / IP_ADAPTER.revision
     for file in (f"{ENCODER}/model.safetensors", ADAPTER):

@@ -46,7 +46,7 @@ def test_list_names_every_metric_and_benchmark(evaluate) -> None:  # type: ignor
     assert "nights" in [bench["name"] for bench in listed["benches"]]
 
 
-def test_score_one_pair(evaluate, gallery: Path) -> None:  # type: ignore[no-untyped-def]
+def test_one_pair_is_scored(evaluate, gallery: Path) -> None:  # type: ignore[no-untyped-def]
     a, b = (gallery / STYLES[0] / f"{motif}.png" for motif in MOTIFS[:2])
     shown = json.loads(evaluate("score", a, b, "-m", "mini,ssim", "--json").out)["metrics"]
     assert -1 <= shown["mini"]["score"] <= 1
@@ -55,7 +55,7 @@ def test_score_one_pair(evaluate, gallery: Path) -> None:  # type: ignore[no-unt
     assert "0.000000  (lower is closer)" in text
 
 
-def test_bench_groups_writes_reports_and_trec_files(evaluate, gallery: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_benchmark_of_groups_writes_reports_and_trec_files(evaluate, gallery: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     out = [tmp_path / f"report.{suffix}" for suffix in ("csv", "json", "md")]
     words = [word for file in out for word in ("--out", file)]
     ran = evaluate(
@@ -72,7 +72,7 @@ def test_bench_groups_writes_reports_and_trec_files(evaluate, gallery: Path, tmp
     assert "| DiffSim-S SD1.5 |" in beside
 
 
-def test_bench_of_the_paper_takes_its_data_by_option(evaluate, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_benchmark_of_the_paper_takes_its_data_by_option(evaluate, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     trees.characters(tmp_path / "ip", 2)
     ran = evaluate("bench", "ip", "--data", tmp_path / "ip", "--metric", "rgb-hist", "--json", "--quiet")
     whole = json.loads(ran.out)["measurements"][0]
@@ -80,7 +80,7 @@ def test_bench_of_the_paper_takes_its_data_by_option(evaluate, tmp_path: Path) -
     assert "needs its data once" in evaluate("bench", "ip", "--metric", "rgb-hist").failure(2)
 
 
-def test_wrong_requests_are_one_sentence(evaluate, gallery: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_wrong_requests_end_in_one_sentence(evaluate, gallery: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     assert "known: diffsim-s, mini" in evaluate("score", "a", "b", "-m", "diffsim").failure(2)
     assert "unknown benchmark 'cifar'" in evaluate("bench", "cifar", gallery, "-m", "mini").failure(2)
     assert "a.png: no such file" in evaluate("score", "a.png", "b.png", "-m", "mini").failure(1)
@@ -96,7 +96,7 @@ def test_wrong_requests_are_one_sentence(evaluate, gallery: Path, tmp_path: Path
     ).failure(2)
 
 
-def test_figure_sweep_and_coarse_recall(evaluate, gallery: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_figure_sweep_and_coarse_recall_write_their_results(evaluate, gallery: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     query = gallery / STYLES[1] / f"{MOTIFS[2]}.png"
     assert evaluate("figure", gallery, "-m", "lab-hist,ssim", "-o", tmp_path / "f.png", "--query", query).code == 0
     assert (tmp_path / "f.png").is_file()
@@ -112,7 +112,7 @@ def test_figure_sweep_and_coarse_recall(evaluate, gallery: Path, tmp_path: Path)
     assert "of the exact top 4, 100.0 % are among 39 candidates, and all of them for 100.0 % of 40 queries" in shown
 
 
-def test_weights_of_an_ensembles_members(tmp_path: Path) -> None:
+def test_weights_reach_an_ensembles_members(tmp_path: Path) -> None:
     from cli.eval.loading import weights_by_metric
     from retrieval.errors import UsageError
 
@@ -132,9 +132,9 @@ def test_coarse_recall_takes_an_index_or_a_folder(evaluate, index: Path, gallery
     assert "leave --metric" in evaluate("coarse-recall", index, "-m", "mini").failure(2)
     assert "1 to 39 neighbours" in evaluate("coarse-recall", index, "-k", "40").failure(2)
     asked = evaluate("coarse-recall", index, "--queries", "1", "--candidates", "2", "-k", "4", "--json")
-    told = json.loads(asked.out)
-    assert told["index"] == str(index)
-    first = told["recalls"][0]
+    report = json.loads(asked.out)
+    assert report["index"] == str(index)
+    first = report["recalls"][0]
     assert first.keys() == {"of", "k", "candidates", "recall", "whole", "queries"}
     assert (first["of"], first["k"], first["candidates"]) == ("style", 4, 2)
 

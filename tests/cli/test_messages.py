@@ -65,8 +65,8 @@ def test_notes_of_a_search_end_with_their_remedy_in_every_form(run: Run, photos:
     assert code == 0
     notes = [line for line in err.splitlines() if line.startswith("note: ")]
     assert any(note.endswith(remedy) for note in notes), err
-    told = json.loads(run(*search, "--json")[1])
-    assert [f"note: {note}" for note in told["notes"]] == notes
+    report = json.loads(run(*search, "--json")[1])
+    assert [f"note: {note}" for note in report["notes"]] == notes
     assert run(*search, "-q", "--paths")[2] == ""
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C, and threads that wait."""
+"""Ctrl-C stops a command at once, and threads wait without spinning."""
 
 import json
 import os
@@ -21,8 +21,8 @@ def test_threads_of_a_command_wait_without_spinning() -> None:
     script += "a.command()(lambda: print(os.environ['OMP_WAIT_POLICY'], 'torch' in __import__('sys').modules)); run(a)"
     plain = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     for environment, policy in ((plain, "PASSIVE"), ({**plain, "OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")):
-        told = subprocess.check_output([sys.executable, "-c", script], cwd=ROOT, env=environment, text=True)
-        assert told == f"{policy} False\n", "set before torch is imported, which reads it then"
+        printed = subprocess.check_output([sys.executable, "-c", script], cwd=ROOT, env=environment, text=True)
+        assert printed == f"{policy} False\n", "set before torch is imported, which reads it then"
 
 
 def test_ctrl_c_does_not_wait_for_what_a_thread_still_computes() -> None:
@@ -68,10 +68,10 @@ def test_ctrl_c_leaves_a_valid_index_and_the_same_command_goes_on(gallery: Path,
     assert process.returncode == 130, errors
     assert b"Traceback" not in errors
     last = errors.decode().splitlines()[-1]
-    told = re.fullmatch(r"stopped: (\d+) of 800 images are done and in many.diffsim; the same command goes on", last)
-    assert told, last
+    counts = re.fullmatch(r"stopped: (\d+) of 800 images are done and in many.diffsim; the same command goes on", last)
+    assert counts, last
     kept = json.loads(run("diffsim-index", "info", "--json", cwd=tmp_path).stdout)["items"]
-    assert int(told[1]) == kept
+    assert int(counts[1]) == kept
     assert 16 <= kept < 800
     for image in images[kept + 20 :]:
         image.unlink()

@@ -1,4 +1,4 @@
-"""What the commands say beside their results: progress without a terminal, hints that can be pasted, refusals."""
+"""Lines that commands print beside their results: progress without a terminal, hints to paste, refusals."""
 
 import re
 from collections.abc import Callable
@@ -29,7 +29,7 @@ from tests.support.sample_index import RUN, paint
 from tests.support.stub_models import tiny_model
 
 
-def test_an_index_that_may_not_be_entered_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_index_that_may_not_be_entered_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "x.diffsim").mkdir()
 
     def refused(path: Path) -> bool:

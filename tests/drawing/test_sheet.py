@@ -1,4 +1,4 @@
-"""Contact sheets: the picture's layout, the page's safety, and how they get to the disk."""
+"""Contact sheets: the layout of the picture, the safety of the page, and how both are written."""
 
 import base64
 import io
@@ -45,7 +45,7 @@ def squares(sheet: Image.Image, colour: tuple[int, int, int]) -> list[tuple[int,
 
 @dataclass
 class Page(HTMLParser):
-    """What a browser would see of a page."""
+    """The elements of a page as a browser sees them."""
 
     tags: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
     text: str = ""
@@ -152,11 +152,11 @@ def test_names_are_shortened_in_the_middle() -> None:
     assert module._shortened("cat.png", font, 1) == ""
 
 
-def test_printable() -> None:
+def test_control_characters_are_replaced() -> None:
     assert printable("a\nb\tc\x00\u202ed\udcffé 日") == "a b c\ufffd\ufffdd\ufffdé 日"
 
 
-def test_page_says_what_the_picture_says() -> None:
+def test_the_page_says_what_the_picture_says() -> None:
     page = parsed([row(3), row(2, "instance"), row(0, "semantic")], "A <heading>")
     images, titles = page.all("img"), page.all("section")
     assert len(titles) == 3
@@ -173,7 +173,7 @@ def test_page_says_what_the_picture_says() -> None:
         assert image.size == (288, 288)
 
 
-def test_page_takes_hostile_names_as_text(tmp_path: Path) -> None:
+def test_the_page_takes_hostile_names_as_text(tmp_path: Path) -> None:
     path = tmp_path / HOSTILE.replace("/", "_")
     cell = SheetCell(path, HOSTILE, HOSTILE)
     rows = [SheetRow(HOSTILE, cell, [cell])]
@@ -202,7 +202,7 @@ def test_images_in_memory_have_no_link() -> None:
 @pytest.mark.parametrize(
     ("name", "kind"), [("s.png", "PNG"), ("s.JPG", "JPEG"), ("s.jpeg", "JPEG"), ("s.webp", "WEBP")]
 )
-def test_pictures_by_suffix(tmp_path: Path, name: str, kind: str) -> None:
+def test_the_suffix_chooses_the_picture_format(tmp_path: Path, name: str, kind: str) -> None:
     path = tmp_path / "made" / "for" / name
     write_sheet(path, [row(2)], "heading")
     with Image.open(path) as image:
@@ -211,7 +211,7 @@ def test_pictures_by_suffix(tmp_path: Path, name: str, kind: str) -> None:
     assert [*path.parent.iterdir()] == [path]
 
 
-def test_page_by_suffix(tmp_path: Path) -> None:
+def test_the_suffix_chooses_the_page(tmp_path: Path) -> None:
     write_sheet(tmp_path / "s.html", [row(2)], HOSTILE)
     assert (tmp_path / "s.html").read_bytes() == html_page([row(2)], HOSTILE).encode()
 
@@ -223,7 +223,7 @@ def test_other_suffixes_are_refused(tmp_path: Path, name: str) -> None:
     assert not [*tmp_path.iterdir()]
 
 
-def test_too_large_for_the_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_picture_too_large_for_its_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sheet_file._PICTURES, ".webp", ("WEBP", 100))
     with pytest.raises(UsageError, match="too large for WEBP"):
         write_sheet(tmp_path / "s.webp", [row(1)])

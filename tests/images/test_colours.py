@@ -23,7 +23,7 @@ def test_lossy_formats_come_close(kind: str) -> None:
     assert np.abs(difference).mean() < 12
 
 
-def test_grey_and_bilevel() -> None:
+def test_grey_and_bilevel_images_become_rgb() -> None:
     grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
     assert np.array_equal(pixels(encode(Image.fromarray(grey), "PNG")), np.stack([grey] * 3, axis=2))
     bits = Image.fromarray(np.eye(9, dtype=bool))
@@ -60,7 +60,7 @@ def test_mode_i_is_clipped_to_16_bit() -> None:
         ([np.nan] * 5, [0] * 5),
     ],
 )
-def test_mode_f(values: list[float], expected: list[int]) -> None:
+def test_floating_point_images_are_clipped_to_8_bit(values: list[float], expected: list[int]) -> None:
     image = Image.fromarray(np.array([values], dtype=np.float32))
     assert np.asarray(to_rgb(image, "white"))[0, :, 1].tolist() == expected
     assert pixels(encode(image, "TIFF"))[0, :, 1].tolist() == expected
@@ -81,7 +81,7 @@ def test_every_mode_becomes_rgb(mode: str, alpha: images.AlphaRule) -> None:
     assert to_rgb(Image.new(mode, (3, 2)), alpha).mode == "RGB"
 
 
-def test_icc_profile_changes_nothing() -> None:
+def test_an_icc_profile_changes_nothing() -> None:
     image = noise(5, 5)
     assert np.array_equal(pixels(encode(image, "PNG", icc_profile=b"nonsense")), np.asarray(image))
 
@@ -98,26 +98,26 @@ def over_white(array: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_rgba_on_white_or_dropped(kind: str) -> None:
+def test_transparency_lies_on_white_or_is_dropped(kind: str) -> None:
     data = encode(rgba(), kind)
     assert np.abs(pixels(data) - over_white(np.asarray(rgba()))).max() <= 1
     assert pixels(data)[0, :2].tolist() == [[200, 100, 50], [255, 255, 255]]
     assert np.array_equal(pixels(data, DecodeRules(alpha="drop")), np.asarray(rgba())[..., :3])
 
 
-def test_lossless_webp_with_alpha() -> None:
+def test_transparency_of_lossless_webp_lies_on_white() -> None:
     data = encode(rgba(), "WEBP", lossless=True, exact=True)
     assert pixels(data)[0, 1].tolist() == [255, 255, 255]
     assert pixels(data, DecodeRules(alpha="drop"))[0, 1].tolist() == [200, 100, 50]
 
 
-def test_grey_with_alpha() -> None:
+def test_transparency_of_grey_images_lies_on_white() -> None:
     data = encode(Image.frombytes("LA", (2, 1), bytes([80, 255, 80, 0])), "PNG")
     assert pixels(data)[0].tolist() == [[80] * 3, [255] * 3]
     assert pixels(data, DecodeRules(alpha="drop"))[0].tolist() == [[80] * 3, [80] * 3]
 
 
-def test_premultiplied_modes_on_white() -> None:
+def test_premultiplied_modes_lie_on_white() -> None:
     expected = np.asarray(to_rgb(rgba(), "white")).astype(int)
     assert np.abs(np.asarray(to_rgb(rgba().convert("RGBa"), "white")) - expected).max() <= 2
     grey = rgba().convert("LA")
@@ -126,7 +126,7 @@ def test_premultiplied_modes_on_white() -> None:
 
 
 @pytest.mark.parametrize(("kind", "transparency"), [("PNG", 1), ("PNG", b"\xff\x00\xff"), ("GIF", 1)])
-def test_palette_with_transparency(kind: str, transparency: int | bytes) -> None:
+def test_transparency_of_a_palette_lies_on_white(kind: str, transparency: int | bytes) -> None:
     image = Image.new("P", (3, 1))
     image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
     image.putdata([0, 1, 2])
@@ -136,7 +136,7 @@ def test_palette_with_transparency(kind: str, transparency: int | bytes) -> None
     assert dropped[0].tolist() == [[10, 20, 30], [40, 50, 60], [70, 80, 90]]
 
 
-def test_transparent_colour_without_alpha_channel() -> None:
+def test_a_transparent_colour_lies_on_white_without_an_alpha_channel() -> None:
     data = encode(Image.fromarray(np.array([[7, 8]], dtype=np.uint8)), "PNG", transparency=7)
     assert pixels(data)[0, :, 0].tolist() == [255, 8]
     assert pixels(data, DecodeRules(alpha="drop"))[0, :, 0].tolist() == [7, 8]

@@ -14,7 +14,7 @@ from retrieval.images.decoding import DecodeRules, decode_bytes
 from tests.support.encoded_images import FORMATS, RULES, SAMPLES, encode, noise, pixels, reason
 
 
-def test_empty() -> None:
+def test_an_empty_file_has_its_reason() -> None:
     assert reason(b"") == "empty"
 
 
@@ -26,7 +26,7 @@ def test_empty() -> None:
         *(b"\0\0\0\x18ftypisom", b"\x28\0\0\0" * 4),
     ],
 )
-def test_not_an_image(data: bytes) -> None:
+def test_other_bytes_are_not_an_image(data: bytes) -> None:
     assert reason(data) == "not_an_image"
 
 
@@ -40,7 +40,7 @@ def test_a_format_outside_the_list_is_not_opened() -> None:
     "kind",
     ["JPEG", "JPEG progressive", "PNG", "WEBP", "WEBP lossless", "GIF", "TIFF", "BMP"],
 )
-def test_truncated(kind: str, share: float) -> None:
+def test_a_truncated_file_has_its_reason(kind: str, share: float) -> None:
     data = encode(noise(90, 70), kind) if kind in FORMATS else SAMPLES[kind]
     assert reason(data[: max(32, int(len(data) * share))]) == "truncated"
 
@@ -53,7 +53,7 @@ def test_some_readers_can_not_tell_a_cut_file_from_a_damaged_one(kind: str, shar
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "AVIF", "TIFF lzw"])
-def test_damaged_but_whole_is_unreadable(kind: str) -> None:
+def test_a_damaged_file_of_full_length_is_unreadable(kind: str) -> None:
     data = bytearray(SAMPLES[kind])
     start, length = {
         "PNG": (len(data) // 2, 8),
@@ -70,7 +70,7 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
 
 
-def test_too_large_by_the_header_alone() -> None:
+def test_the_header_alone_says_that_an_image_is_too_large() -> None:
     idat = b"\0\0\0\0IDAT" + struct.pack(">I", 0x35AF061E)
     with pytest.raises(ImageError, match=r"is 30000 x 20000 px, above the limit of 178956970 px") as caught:
         decode_bytes(png_header(30000, 20000) + idat, "x", RULES)
@@ -81,7 +81,7 @@ def test_too_large_by_the_header_alone() -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(SAMPLES))
-def test_limit_on_pixels_is_exact(kind: str) -> None:
+def test_the_limit_on_pixels_is_exact(kind: str) -> None:
     decode_bytes(SAMPLES[kind], "x", DecodeRules(max_pixels=960))
     assert reason(SAMPLES[kind], DecodeRules(max_pixels=959)) == "too_large"
 

@@ -80,7 +80,7 @@ def test_indexes_are_skipped(tmp_path: Path) -> None:
             find_images([tmp_path / source])
 
 
-def test_sources_that_make_no_sense(tmp_path: Path) -> None:
+def test_sources_that_make_no_sense_are_refused(tmp_path: Path) -> None:
     make(tmp_path, "notes.txt")
     with pytest.raises(UsageError, match=r"nowhere does not exist"):
         find_images([tmp_path, tmp_path / "nowhere"])
@@ -107,7 +107,7 @@ def test_each_file_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert find_images(sources[::-1]) == listing
 
 
-def test_links_to_files(tmp_path: Path) -> None:
+def test_links_to_files_are_listed(tmp_path: Path) -> None:
     make(tmp_path, "real/a.jpg", "real/notes.txt")
     inside = tmp_path / "inside"
     inside.mkdir()
@@ -148,7 +148,7 @@ def test_dots_after_a_link_keep_their_sense(tmp_path: Path) -> None:
     assert found.name == "right.jpg"
 
 
-def test_odd_names(tmp_path: Path) -> None:
+def test_odd_names_are_read(tmp_path: Path) -> None:
     raw = os.fsdecode(b"caf\xe9.jpg")
     make(tmp_path, "new\nline.jpg", " space .png", "世界/🖼.gif", raw, "two.dots.JPG")
     found = find_images([tmp_path]).files
@@ -165,7 +165,7 @@ def test_a_fifo_is_listed_by_its_name_and_a_folder_is_not(tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_folders_without_permission(tmp_path: Path) -> None:
+def test_folders_without_permission_are_reported(tmp_path: Path) -> None:
     make(tmp_path, "a.jpg", "closed/b.jpg")
     (tmp_path / "closed").chmod(0)
     try:

@@ -25,7 +25,7 @@ def file_reason(path: Path) -> str:
     return caught.value.reason
 
 
-def test_facts(photo: Path) -> None:
+def test_a_file_is_read_with_its_size_time_and_checksum(photo: Path) -> None:
     os.utime(photo, ns=(1, 1_234_567_890_123_456_789))
     image, facts = read_image(photo, RULES)
     data = photo.read_bytes()
@@ -35,12 +35,12 @@ def test_facts(photo: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["ünï 世界 🖼.jpg", "two  spaces .jpg", "new\nline.jpg", "'quo\"te.jpg"])
-def test_odd_names(photo: Path, name: str) -> None:
+def test_odd_names_are_read(photo: Path, name: str) -> None:
     path = photo.rename(photo.with_name(name))
     assert read_image(path, RULES)[1].path == path
 
 
-def test_missing_broken_and_circular(tmp_path: Path) -> None:
+def test_a_missing_file_a_broken_link_and_a_circle_have_their_reasons(tmp_path: Path) -> None:
     assert file_reason(tmp_path / "none.jpg") == "vanished"
     (tmp_path / "broken.jpg").symlink_to("nowhere.jpg")
     assert file_reason(tmp_path / "broken.jpg") == "vanished"
@@ -57,7 +57,7 @@ def test_a_link_to_a_photo_is_followed(photo: Path) -> None:
     assert read_image(link, RULES)[1].path == link
 
 
-def test_empty_and_foreign_files(tmp_path: Path) -> None:
+def test_empty_and_foreign_files_have_their_reasons(tmp_path: Path) -> None:
     (tmp_path / "empty.png").touch()
     assert file_reason(tmp_path / "empty.png") == "empty"
     (tmp_path / "text.png").write_text("this is a text")
@@ -79,12 +79,12 @@ def test_fifo_and_device_do_not_hang(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_permission(photo: Path) -> None:
+def test_a_file_that_may_not_be_read_has_its_reason(photo: Path) -> None:
     photo.chmod(0)
     assert file_reason(photo) == "permission"
 
 
-def test_permission_as_any_user(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_open_has_the_same_reason_for_any_user(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: str, flags: int) -> int:
         raise PermissionError(13, "Permission denied", path)
 
@@ -92,7 +92,7 @@ def test_permission_as_any_user(photo: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert file_reason(photo) == "permission"
 
 
-def test_name_that_is_not_utf8(photo: Path) -> None:
+def test_a_name_that_is_not_utf8_is_an_error(photo: Path) -> None:
     path = photo.rename(photo.parent / os.fsdecode(b"caf\xe9.jpg"))
     with pytest.raises(ImageError, match=r"caf\\xe9\.jpg") as caught:
         read_image(path, RULES)

@@ -65,18 +65,18 @@ def test_broken_exif_does_not_reject_the_pixels(exif: bytes) -> None:
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
-def test_unknown_orientation_is_none(orientation: int) -> None:
+def test_an_unknown_orientation_changes_nothing(orientation: int) -> None:
     assert pixels(encode(noise(4, 3), "PNG", exif=turned(orientation))).shape == (3, 4, 3)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF", "AVIF"])
-def test_first_frame(kind: str) -> None:
+def test_the_first_frame_is_taken(kind: str) -> None:
     red, blue = (Image.new("RGB", (16, 16), colour) for colour in ("#f00", "#00f"))
     data = encode(red, kind, save_all=True, append_images=[blue])
     assert np.abs(pixels(data).astype(int) - [255, 0, 0]).max() < 12
 
 
-def test_mpo_gives_its_first_picture_and_follows_draft() -> None:
+def test_an_mpo_file_gives_its_first_picture_as_a_draft_too() -> None:
     first, second = smooth(400, 300), Image.new("RGB", (400, 300))
     data = encode(first, "MPO", save_all=True, append_images=[second])
     image, size = decode_bytes(data, "x", DecodeRules(draft=30))
@@ -84,7 +84,7 @@ def test_mpo_gives_its_first_picture_and_follows_draft() -> None:
     assert np.asarray(image).mean() > 20
 
 
-def test_draft_is_smaller_but_looks_the_same() -> None:
+def test_a_draft_is_smaller_and_looks_the_same() -> None:
     full = smooth(1600, 1200)
     data = encode(full, "JPEG", quality=90, exif=turned(6))
     rules = DecodeRules(draft=70)
@@ -98,18 +98,18 @@ def test_draft_is_smaller_but_looks_the_same() -> None:
 
 
 @pytest.mark.parametrize(("draft", "width"), [(1, 50), (25, 50), (26, 100), (100, 200), (101, 400), (500, 400)])
-def test_draft_keeps_twice_the_size_on_the_short_side(draft: int, width: int) -> None:
+def test_a_draft_keeps_twice_the_size_on_the_short_side(draft: int, width: int) -> None:
     data = encode(smooth(400, 420), "JPEG")
     image, size = decode_bytes(data, "x", DecodeRules(draft=draft))
     assert size == (400, 420)
     assert image.width == width
 
 
-def test_draft_is_for_jpeg_only() -> None:
+def test_only_jpeg_has_drafts() -> None:
     assert pixels(encode(noise(64, 64), "PNG"), DecodeRules(draft=4)).shape == (64, 64, 3)
 
 
-def test_fingerprint_is_json_and_leaves_the_limit_out() -> None:
+def test_the_fingerprint_is_json_without_the_limit_on_pixels() -> None:
     assert DecodeRules().fingerprint() == {"decoder": "pillow", "alpha": "white", "draft": None}
     assert DecodeRules(max_pixels=5).fingerprint() == DecodeRules().fingerprint()
     assert json.loads(json.dumps(DecodeRules("drop", 512).fingerprint())) == {
@@ -120,6 +120,6 @@ def test_fingerprint_is_json_and_leaves_the_limit_out() -> None:
 
 
 @pytest.mark.parametrize("bad", [{"alpha": "black"}, {"draft": 0}, {"max_pixels": 0}])
-def test_rules_out_of_range(bad: dict[str, object]) -> None:
+def test_rules_out_of_range_are_refused(bad: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         DecodeRules(**bad)  # type: ignore[arg-type]

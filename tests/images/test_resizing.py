@@ -14,7 +14,7 @@ from retrieval.images.preprocessing import resize_and_crop, resize_square
 from tests.support.encoded_images import noise
 
 
-def test_from_array() -> None:
+def test_an_array_becomes_an_image() -> None:
     array = np.asarray(noise(5, 4))
     image = from_array(array[:, ::-1], "query")
     assert image.mode == "RGB"
@@ -32,12 +32,12 @@ def test_from_array() -> None:
         ([[0]], "list"),
     ],
 )
-def test_from_array_refuses_anything_else(array: np.ndarray, got: str) -> None:
+def test_other_arrays_are_refused(array: np.ndarray, got: str) -> None:
     with pytest.raises(UsageError, match=f"query: .*not (a )?{got}"):
         from_array(array, "query")
 
 
-def test_resize_square_is_lanczos_without_aspect_ratio() -> None:
+def test_a_square_is_resized_by_lanczos_without_aspect_ratio() -> None:
     image = noise(30, 20)
     got = resize_square(image, 16)
     assert (got.dtype, got.shape, got.flags.writeable) == (np.uint8, (16, 16, 3), True)

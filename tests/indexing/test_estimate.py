@@ -260,7 +260,7 @@ def test_the_command_says_what_it_would_do(tmp_path: Path, free_disk: Shrink) ->
     result = CliRunner().invoke(app, words, catch_exceptions=False)
     assert result.exit_code == 0
     assert "3 new, 0 changed" in result.stdout
-    assert "style 46.2 kB, instance 46.2 kB, semantic 46.2 kB" in result.stdout
+    assert "each image: as qkv-float16 style 46.2 kB, instance 46.2 kB, semantic 46.2 kB" in result.stdout
     assert "time: about 0:0" in result.stdout
     free_disk(200_000)
     data = CliRunner().invoke(app, [*words, "--json"], catch_exceptions=False)

@@ -1,4 +1,4 @@
-"""The benchmarks themselves, at sizes that take no time: what they build must be what they say."""
+"""The benchmarks at small sizes: they build and measure what their tables say."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +22,7 @@ ITEMS = 150
 
 
 @pytest.fixture
-def few(monkeypatch: pytest.MonkeyPatch) -> None:
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
     def here(function: Callable[..., Any], *arguments: object) -> Any:
         return function(*arguments)
 
@@ -32,7 +32,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sizes, "run_apart", here)
 
 
-@pytest.mark.usefixtures("few")
+@pytest.mark.usefixtures("small")
 def test_an_enlarged_index_is_real(tmp_path: Path) -> None:
     index = enlarged.write(tmp_path, ITEMS)
     reader = IndexReader(index)
@@ -50,7 +50,7 @@ def test_an_enlarged_index_is_real(tmp_path: Path) -> None:
     assert best == twins  # shuffled tokens, the same picture
 
 
-@pytest.mark.usefixtures("few")
+@pytest.mark.usefixtures("small")
 def test_every_figure_of_an_index_is_measured(tmp_path: Path) -> None:
     rows = sizes.sizes(tmp_path, "cpu", (ITEMS,))
     figures = {what.strip(): float(figure.split()[0]) for what, figure, _ in rows if figure != reads.NOT_MEASURED}
@@ -66,7 +66,7 @@ def test_what_runs_on_a_gpu_runs_anywhere(tmp_path: Path, monkeypatch: pytest.Mo
     photos = draw_photos(tmp_path / "photos", 1)
     speed = build_speed(photos, TINY, "cpu", "float32")
     assert speed.whole > 0
-    assert "compute" in speed.stages  # one image is too little for the others to be told
+    assert "compute" in speed.stages  # one image is too little to measure the others
     exact, rounded = (scores(TINY, "cpu", dtype) for dtype in ("float32", "bfloat16"))
     assert exact == pytest.approx(rounded, abs=2e-2)
     assert exact != rounded
@@ -111,8 +111,8 @@ def test_cold_reads_are_measured_where_files_can_leave_the_memory(tmp_path: Path
     assert isinstance(reads.can_forget(tmp_path), bool)
 
 
-@pytest.mark.usefixtures("few")
-def test_what_can_not_be_measured_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("small")
+def test_a_figure_that_can_not_be_measured_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sizes, "can_forget", lambda folder: False)
     found = {what.strip(): (figure, note) for what, figure, note in sizes.sizes(tmp_path, "cpu", (ITEMS,))}
     assert found["the same, no tensors in the page cache"] == (reads.NOT_MEASURED, reads.IN_MEMORY)

@@ -8,10 +8,10 @@ from tests.support.documents import figures_in, plain, read, rows, section
 
 def test_the_readmes_figures_are_measured() -> None:
     """Every figure in a table of the README stands in a table of BENCHMARKS.md as well."""
-    told = figures_in(rows(read("README.md")))
-    assert {"59 images/s", "40 ms", "22 s", "4.3 GB"} <= told  # the figures are found at all
+    stated = figures_in(rows(read("README.md")))
+    assert {"59 images/s", "40 ms", "22 s", "4.3 GB"} <= stated  # the figures are found at all
     measured = figures_in(rows(read("BENCHMARKS.md")))
-    assert told - measured - {figure.split()[0] for figure in measured} == set()
+    assert stated - measured - {figure.split()[0] for figure in measured} == set()
 
 
 def test_figures_say_how_they_were_made() -> None:
@@ -25,9 +25,9 @@ def test_figures_say_how_they_were_made() -> None:
 
 
 def test_codecs_take_the_bytes_that_were_measured() -> None:
-    told = figures_in([row[2:] for row in rows(section(read("USAGE.md"), "Codecs"))[1:]])
-    assert len(told) == 6
-    assert told - figures_in([row[1:2] for row in rows(section(read("BENCHMARKS.md"), "Codecs"))]) == set()
+    stated = figures_in([row[2:] for row in rows(section(read("USAGE.md"), "Codecs"))[1:]])
+    assert len(stated) == 6
+    assert stated - figures_in([row[1:2] for row in rows(section(read("BENCHMARKS.md"), "Codecs"))]) == set()
 
 
 def test_the_table_of_models_is_the_registry() -> None:
@@ -39,12 +39,12 @@ def test_the_table_of_models_is_the_registry() -> None:
         ("Attention models (`--model`)", EXTRACTORS),
         ("Encoders for candidates (`--encoders`)", EMBEDDERS),
     ):
-        told = {plain(row[0]): row[2:] for row in rows(section(text, heading))[1:]}
-        assert set(told) == set(table)
+        stated = {plain(row[0]): row[2:] for row in rows(section(text, heading))[1:]}
+        assert set(stated) == set(table)
         for name, entry in table.items():
             size = f"{entry.download_mb} MB" if entry.download_mb else "none"
             repo = f"`{entry.repo}`" if entry.repo else "in the package"
-            assert told[name] == [entry.licence, size, repo], name
+            assert stated[name] == [entry.licence, size, repo], name
     header, *lines = rows(section(text, "Modes"))
     for line in lines:
         for model in re.findall(r"`([^`]+)`", line[0]):

@@ -59,8 +59,8 @@ def test_the_map_has_the_layers_that_are_tested() -> None:
     from tests.project.test_layers import KNOW_THE_STORE, LAYERS
 
     cells = [row[1] for row in rows(section(read("retrieval/README.md"), "Layers, bottom to top"))[1:]]
-    told = [set(re.findall(r"`(\w+)[./]", cell)) for cell in cells]
-    assert told == list(LAYERS)
+    stated = [set(re.findall(r"`(\w+)[./]", cell)) for cell in cells]
+    assert stated == list(LAYERS)
     starred = {name for cell in cells for name in re.findall(r"`(\w+)[^`]*` \*", cell)}
     assert starred == KNOW_THE_STORE - {"index_store"}
 
@@ -90,5 +90,5 @@ def test_each_file_on_the_way_imports_the_next(heading: str) -> None:
 
 def test_the_readme_follows_the_same_search() -> None:
     chain = re.findall(r"^\d\. `([\w/]+\.py)`", section(read("retrieval/README.md"), "Follow a search"), re.MULTILINE)
-    told = read("README.md").partition("Follow a search in five files")[2].partition("\n\n")[0]
-    assert re.findall(r"`([\w/]+\.py)`", told) == chain
+    stated = read("README.md").partition("Follow a search in five files")[2].partition("\n\n")[0]
+    assert re.findall(r"`([\w/]+\.py)`", stated) == chain

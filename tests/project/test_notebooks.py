@@ -29,7 +29,7 @@ def read(source: Path) -> Any:
     return json.loads(source.with_suffix(".ipynb").read_text("utf-8"))
 
 
-def test_there_are_five() -> None:
+def test_there_are_five_notebooks() -> None:
     assert [source.name[:2] for source in SOURCES] == ["01", "02", "03", "04", "05"]
     assert {path.stem for path in NOTEBOOKS.glob("*.ipynb")} == {source.stem for source in SOURCES}
 
@@ -51,6 +51,6 @@ def test_it_ran_and_says_what_it_showed(source: Path) -> None:
     assert cells[-1]["cell_type"] == "markdown"
     assert re.match(r"\*\*Conclusion, 20\d\d-\d\d-\d\d\.\*\* \w", "".join(cells[-1]["source"]))
     assert source.with_suffix(".ipynb").stat().st_size < MOST_BYTES
-    told = source.with_suffix(".ipynb").read_text("utf-8")
-    assert "/home/" not in told
-    assert "/tmp/" not in told
+    notebook = source.with_suffix(".ipynb").read_text("utf-8")
+    assert "/home/" not in notebook
+    assert "/tmp/" not in notebook

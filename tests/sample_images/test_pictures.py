@@ -42,7 +42,7 @@ def nearest_share(features: NDArray[np.float64], labels: list[str]) -> float:
     return float(np.mean([labels[i] == labels[j] for i, j in enumerate(apart.argmin(axis=1))]))
 
 
-def test_crossed_design_is_large_enough() -> None:
+def test_there_are_enough_styles_and_motifs() -> None:
     assert len(set(STYLES)) == len(STYLES) >= 12
     assert len(set(MOTIFS)) == len(MOTIFS) >= 8
     assert set(PALETTES) == set(STYLES)
@@ -58,7 +58,7 @@ def test_every_style_draws_every_motif(pictures: Pictures) -> None:
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_same_arguments_same_pixels(style: str, pictures: Pictures) -> None:
+def test_the_same_arguments_give_the_same_pixels(style: str, pictures: Pictures) -> None:
     assert np.array_equal(draw(style, "fish", SIZE), pictures[style, "fish"])
 
 
@@ -79,7 +79,7 @@ def test_drawing_leaves_numpys_own_generator_alone() -> None:
 
 @pytest.mark.parametrize("size", [16, 33, 100])
 @pytest.mark.parametrize("style", STYLES)
-def test_any_size(style: str, size: int) -> None:
+def test_any_size_is_drawn(style: str, size: int) -> None:
     assert draw(style, "flower", size).shape == (size, size, 3)
 
 
@@ -87,7 +87,7 @@ def test_any_size(style: str, size: int) -> None:
 def test_compositions_of_a_motif_are_not_aligned(motif: str) -> None:
     first, second = (compose(motif, np.random.RandomState(seed)) for seed in (1, 2))
     assert all(0 <= role < len(ROLES) for role, _ in first)
-    assert len(first) < 256  # shapes are told apart by a byte
+    assert len(first) < 256  # a byte numbers the shapes
     main = ROLES.index("main")
     a, b = (next(points for role, points in scene if role == main) for scene in (first, second))
     assert np.abs(a - b[: len(a)]).max() > 0.01
@@ -110,7 +110,7 @@ def test_styles_that_share_palettes_differ_in_texture(pair: tuple[str, str], pic
     assert nearest_share(features, [style for style, _ in chosen]) >= 0.75
 
 
-def test_gallery_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gallery_is_written_to_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "new" / "gallery"
     paths = draw_gallery(folder, size=16)
     assert paths == [folder / style / f"{motif}.png" for style in STYLES for motif in MOTIFS]
@@ -137,7 +137,7 @@ def test_unknown_names_list_the_known_ones(style: str, motif: str, names: tuple[
     assert all(name in str(caught.value) for name in names)
 
 
-def test_too_small() -> None:
+def test_a_picture_too_small_to_draw_is_refused() -> None:
     with pytest.raises(UsageError, match="at least 16"):
         draw("ink", "cat", 15)
 

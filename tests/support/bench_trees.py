@@ -1,6 +1,6 @@
-"""Small synthetic trees in the layouts of the real benchmarks, whose right answers can be read from the pixels.
+"""Small folders in the layouts of the real benchmarks; the pixels hold the right answers.
 
-A picture has one colour: red is its group, green how far it is from the group's heart, blue makes it unique.
+A picture has one colour: red is its group, green its distance from the centre of the group, and blue makes it unique.
 """
 
 import json
@@ -41,7 +41,7 @@ class Oracle(Metric):
 
 
 class Guess(Oracle):
-    """Scores by a hash of both colours: as good as a coin."""
+    """Scores by a hash of both colours, which is a guess."""
 
     def score(self, query: Features, gallery: Features) -> np.ndarray:
         own = tuple(query["colour"][0].tolist())
@@ -96,7 +96,7 @@ def nights(folder: Path, test: int = 90, val: int = 60) -> None:
 
 
 def dreambench(folder: Path, references: int = 4) -> int:
-    """Return how many triplets it must give: ratings 0 1 2 4 make 4 pairs apart by 2 or more; 5 of 6 where all are."""
+    """Return the number of triplets: 4 pairs of ratings 0 1 2 4 differ by 2 or more, and 5 of 6 for the first name."""
     files = (("dreambooth_sd", "dreambooth_sd-cp.json"), ("ip_adapter_sdxl", "ip_adapter_vit_g_sdxl-cp.json"))
     for place, (pipeline, file) in enumerate(files):
         first, second = {}, {}

@@ -1,4 +1,4 @@
-"""Faults of a disk: an operation that fails or kills, and a bit that turned over."""
+"""Faults of a disk: an operation that fails or kills the process, and a flipped bit."""
 
 import io
 import os
@@ -25,14 +25,14 @@ def path_of(descriptor: int) -> Path:
 
 
 class Operations:
-    """Count what is done to the disk below ``root``, and call ``act`` in place of the n-th operation."""
+    """Count the disk operations below ``root``, and call ``act`` before the operation ``number``."""
 
     def __init__(
         self, root: Path, number: int, act: Callable[[], object], *, only_main: bool = False, only_durable: bool = False
     ) -> None:
-        """Count those of all threads or the main one, and all kinds or just flushing and replacing.
+        """Choose which operations count: of all threads or the main one, of all kinds or only flushes and replacements.
 
-        In the latter case flushes in a row are one, since nothing that a killed process leaves changes between them.
+        With ``only_durable``, flushes in a row count once: a kill between two of them leaves the same files.
         """
         self.count = 0
         self._last = ""
@@ -60,7 +60,7 @@ class Operations:
 
     @contextmanager
     def watched(self) -> Iterator[Self]:
-        """Watch every way in which the index's files and folders come, change and go. Nothing is really flushed."""
+        """Watch every call that creates, changes or removes files and folders of an index. Flushes are skipped."""
         import pyarrow.parquet as pq  # here: who flips a bit need not wait for it
 
         own_open, own_parquet = io.open, pq.write_table
@@ -87,7 +87,7 @@ class Operations:
 
 
 def flip_bit(path: Path, bit: int) -> None:
-    """Turn one bit of a file over."""
+    """Flip one bit of a file."""
     data = bytearray(path.read_bytes())
     data[bit // 8] ^= 1 << bit % 8
     path.write_bytes(data)

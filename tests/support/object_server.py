@@ -1,4 +1,4 @@
-"""A local S3: moto behind a lock, since its own look before a conditional write is not atomic."""
+"""A local S3 server: moto behind a lock, because its conditional writes are not atomic."""
 
 import logging
 import threading

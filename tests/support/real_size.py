@@ -15,7 +15,7 @@ TINY = DATA / "tiny_sd15"
 
 
 def real_size_unet() -> Any:
-    """Return it with random weights; within ``torch.device("meta")`` it has shapes and no numbers."""
+    """Return the UNet with random weights; under ``torch.device("meta")`` it has shapes only."""
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
@@ -27,7 +27,7 @@ def real_size_unet() -> Any:
 
 
 def real_size_vae() -> Any:
-    """Return it; see :func:`real_size_unet`."""
+    """Return the VAE; see :func:`real_size_unet`."""
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(

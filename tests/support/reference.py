@@ -1,4 +1,4 @@
-"""The AAS written out once more, as plainly as its formula, in float64 numpy: the oracle of the kernel's tests."""
+"""The AAS as its formula says, in float64 numpy; tests compare the kernel with it."""
 
 import numpy as np
 from numpy.typing import NDArray

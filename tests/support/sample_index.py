@@ -1,4 +1,4 @@
-"""Small images and quick settings to build an index from, and all that an index holds, to compare it with another."""
+"""Small images and quick settings for an index, and the contents of an index to compare with another."""
 
 import hashlib
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ RUN = BuildSettings(device="cpu", batch_size=2, workers=1, segment_rows=4)
 
 
 def paint(folder: Path, names: Iterable[str | int], seed: int = 0) -> list[Path]:
-    """Write one PNG a name: coarse coloured noise, different for every name and seed, 64 to 96 pixels wide."""
+    """Write one PNG for each name: coarse noise that depends on name and seed, 64 to 96 pixels wide."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / (f"{name:03d}.png" if isinstance(name, int) else name) for name in names]
     for path in paths:
@@ -30,7 +30,7 @@ def paint(folder: Path, names: Iterable[str | int], seed: int = 0) -> list[Path]
 
 @dataclass(frozen=True)
 class Contents:
-    """Everything that an index says, bit by bit; how it is cut into segments does not matter."""
+    """The contents of an index, bit by bit, without its division into segments."""
 
     items: list[Item]
     rejects: list[Reject]
@@ -39,7 +39,7 @@ class Contents:
 
     @classmethod
     def of(cls, index: Path, generation: Generation | None = None) -> "Contents":
-        """Read all of it, so that every checksum is verified."""
+        """Read the whole index, which verifies every checksum."""
         reader = IndexReader(index, generation)
         rows = range(len(reader))
         tensors: dict[str, list[bytes]] = {}
@@ -51,11 +51,11 @@ class Contents:
         return cls(reader.items(), rejects, vectors, tensors)
 
     def differences(self, other: "Contents") -> list[str]:
-        """Name the fields that differ: shorter than a dump of both."""
+        """Name the fields that differ, which is shorter than printing both."""
         return [field.name for field in fields(self) if getattr(self, field.name) != getattr(other, field.name)]
 
     def first(self, count: int) -> "Contents":
-        """Return what an index of the first ``count`` items says; rejects are left out."""
+        """Return the contents of an index of the first ``count`` items, without rejects."""
 
         def cut(arrays: dict[str, list[bytes]]) -> dict[str, list[bytes]]:
             return {name: rows[:count] for name, rows in arrays.items()} if count else {}

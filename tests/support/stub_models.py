@@ -35,7 +35,7 @@ class TinyExtractor:
         return {target: QKV(q, q.flip(-1) + target.timestep / 100, 1 - q) for target in targets}
 
     def hidden(self, pixels: Pixels, targets: Sequence[Target], role: Role) -> dict[Target, torch.Tensor]:
-        """Another layer than that of Q, K and V: twelve tokens of sixteen pixels."""
+        """Return another layer than that of Q, K and V: twelve tokens of sixteen pixels."""
         hidden = torch.tensor(pixels).float().reshape(-1, *self.hidden_shape(targets[0])) / 255
         return dict.fromkeys(targets, hidden)
 
@@ -51,7 +51,7 @@ class TinyExtractor:
 
 
 class TinyEmbedder:
-    """An Embedder: the image in 4 x 4 pixels; those named otherwise see it darker."""
+    """An Embedder: the image in 4 x 4 pixels; under another name, a darker image."""
 
     def __init__(self, name: str = "descriptor") -> None:
         self.name = name

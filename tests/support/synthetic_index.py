@@ -1,4 +1,4 @@
-"""Indexes of random vectors, without tensors: for what depends on the number of items alone."""
+"""Indexes of random vectors, without tensors, for tests that depend on the number of items alone."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,7 +24,7 @@ def add_segments(
     generation: Generation = EMPTY,
     structured: bool = True,
 ) -> Generation:
-    """Add segments of so many ``rows`` each, in one commit: a centre every thousand rows and noise, or noise alone."""
+    """Add segments of ``rows`` items in one commit; ``structured`` vectors lie around a centre per thousand rows."""
     generator = np.random.default_rng([seed, generation.next_id])
     centres = generator.standard_normal((max(1, sum(rows) // 1000), dim), dtype=np.float32)
     layout, records, next_id = Layout(root), [], generation.next_id

@@ -19,7 +19,7 @@ BOTH = ["style", "instance"]
 
 
 def kill_additions(folder: Path) -> dict[str, Any]:
-    """Kill builds that add a mode, then fills, until enough were hit; each goes on from what is left."""
+    """Kill builds that add a mode, then fills; each continues from the files that the last one left."""
     random_numbers = random.Random(SEED + 1)
     photos, whole = folder / "more", folder / "more.diffsim"
     paint(photos, range(ADDITION_IMAGES))
@@ -57,7 +57,7 @@ def kill_additions(folder: Path) -> dict[str, Any]:
 def one_addition(
     photos: Path, index: Path, whole: Path, kind: str, moment: tuple[int, float] | None
 ) -> tuple[dict[str, Any], int, bool]:
-    """Add or fill, kill after so many batches and seconds, and look; see :func:`one_attempt`."""
+    """Add or fill, kill after ``moment`` (batches, seconds), and compare; ``None`` runs to the end."""
 
     def work(say: Say) -> None:
         with reporting_batches(say):

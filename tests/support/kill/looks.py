@@ -1,4 +1,4 @@
-"""What an index holds after a writer was killed, compared with one that was never disturbed."""
+"""Compare an index whose writer was killed with one that was never disturbed."""
 
 import pickle
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ def keep_contents(index: Path) -> None:
 
 
 def look(index: Path, whole: Path) -> dict[str, Any]:
-    """Read an index with all checksums, and compare it with as many first images of the whole one."""
+    """Read an index with all checksums, and compare it with the same number of images of the undisturbed one."""
     if not Layout(index).current.exists():
         return {"segments": 0, "items": 0, "differences": []}
     found: Contents = Contents.of(index)
@@ -41,7 +41,7 @@ def look(index: Path, whole: Path) -> dict[str, Any]:
 
 
 def look_partial(index: Path, whole: Path) -> dict[str, Any]:
-    """Count what an index has of its modes, and what of it is not as in the whole one; every checksum is verified."""
+    """Count the tensors of each mode and those that differ from the undisturbed index; verify every checksum."""
     reader = IndexReader(index)
     expected: Contents = pickle.loads(whole.with_suffix(".pickle").read_bytes())
     wrong = int(reader.items() != expected.items) + len(verify(index))
