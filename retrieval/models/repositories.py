@@ -37,8 +37,10 @@ def _of_transformers(
     return Part(folder=folder, files=files, optional=optional, stems=TRANSFORMERS, variant=variant, read=read)
 
 
-def _of_diffusers(folder: str = "", *, variant: str | None = None, read: tuple[str, ...] = ()) -> Part:
-    return Part(folder=folder, stems=DIFFUSERS, index_first=True, variant=variant, read=read)
+def _of_diffusers(
+    folder: str = "", *, variant: str | None = None, pickled: bool = False, read: tuple[str, ...] = ()
+) -> Part:
+    return Part(folder=folder, stems=DIFFUSERS, index_first=True, variant=variant, pickled=pickled, read=read)
 
 
 def _tokenizer(folder: str) -> Part:
@@ -104,4 +106,5 @@ DIT_VAE = Repository(
 
 def dit(side: int, revision: str) -> Repository:
     """Return the repository of DiT-XL/2 at ``side`` pixels, which has pickles only."""
-    return Repository(repo=f"facebook/DiT-XL-2-{side}", revision=revision, parts=(_of_diffusers("transformer"),))
+    network = _of_diffusers("transformer", pickled=True)
+    return Repository(repo=f"facebook/DiT-XL-2-{side}", revision=revision, parts=(network,))

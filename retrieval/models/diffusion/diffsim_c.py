@@ -27,7 +27,7 @@ from retrieval.models.protocols import Pixels
 from retrieval.models.registry import EXTRACTORS, IP_ADAPTER, ExtractorDescription
 from retrieval.models.repositories import ADAPTER, ADAPTER_ENCODER
 from retrieval.models.weights.finding import Weights, find_weights
-from retrieval.models.weights.loading import load_pretrained
+from retrieval.models.weights.loading import load_pretrained, quiet_loading
 from retrieval.models.weights.parts import FoundPart
 from retrieval.models.weights.reading import model_errors, read_tensors
 from retrieval.scoring.aas import QKV
@@ -150,7 +150,8 @@ def inject_adapter(network: Any, path: Path) -> None:
         for name, tensor in tensors.items():
             part, _, rest = name.partition(".")
             parts[part][rest] = tensor
-        network._load_ip_adapter_weights([parts], low_cpu_mem_usage=False)
+        with quiet_loading():
+            network._load_ip_adapter_weights([parts], low_cpu_mem_usage=False)
     for processor in network.attn_processors.values():
         if hasattr(processor, "to_k_ip"):
             processor.scale = [SCALE]

@@ -42,11 +42,12 @@ def load(description: ExtractorDescription, settings: ModelSettings, device: tor
     """
     local = None if settings.weights is None else Path(settings.weights)
     vae_folder = None if local is None else _vae_folder(description, local)
-    is_checkpoint = local is not None and not (local / "transformer").is_dir()
-    weights = None if is_checkpoint else find_weights(description, local, offline)
-    vae = find_weights(VAE, vae_folder, offline)
     dtype = choose_dtype(settings.dtype, device)
-    network, digest = _load_checkpoint(local, dtype) if weights is None else _load_network(weights, dtype)
+    if local is None or (local / "transformer").is_dir():
+        network, digest = _load_network(find_weights(description, local, offline), dtype)
+    else:
+        network, digest = _load_checkpoint(local, dtype)
+    vae = find_weights(VAE, vae_folder, offline)
     size = settings.image_size or description.image_size
     if size != 8 * network.config.sample_size:
         raise UsageError(f"image size {size} does not suit this DiT: it takes {8 * network.config.sample_size} only")

@@ -66,7 +66,7 @@ def find_local(description: Description, folder: Path, parts: tuple[Part, ...] |
     if not folder.is_dir():
         raise ModelError(f"{description.name}: the weights folder {folder} does not exist")
     parts = description.parts if parts is None else parts
-    chosen = [choose_files(part, _in_folder(folder), local=True) for part in parts]
+    chosen = [choose_files(part, in_folder(folder), local=True) for part in parts]
     missing = [
         name
         for part, choice in zip(parts, chosen, strict=True)
@@ -191,7 +191,9 @@ def is_offline() -> bool:
     return any(os.environ.get(name, "").lower() in {"1", "true", "yes", "on"} for name in names)
 
 
-def _in_folder(folder: Path) -> Find:
+def in_folder(folder: Path) -> Find:
+    """Return the function that finds files in a local folder."""
+
     def find(name: str) -> Path | None:
         path = folder / name
         return path if path.is_file() else None

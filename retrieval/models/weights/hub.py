@@ -50,14 +50,10 @@ def check_room(needed: int) -> None:
     """Raise a NoSpaceError if the disk of the hub's cache has less room than ``needed`` bytes."""
     from huggingface_hub import constants
 
-    place = next(
-        path for path in (Path(constants.HF_HUB_CACHE), *Path(constants.HF_HUB_CACHE).parents) if path.exists()
-    )
-    free = shutil.disk_usage(place).free
+    cache = Path(constants.HF_HUB_CACHE)
+    free = shutil.disk_usage(next(path for path in (cache, *cache.parents) if path.exists())).free
     if free < needed:
-        raise NoSpaceError(
-            f"{human_bytes(needed)} of weights are needed in {place}, where {human_bytes(free)} are free"
-        )
+        raise NoSpaceError(f"{human_bytes(needed)} of weights do not fit in {cache}: {human_bytes(free)} are free")
 
 
 def ask(source: Repository, name: str) -> RemoteFile | None:

@@ -1,5 +1,6 @@
 """Load a network of transformers or diffusers from exactly the files that were found."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -37,17 +38,20 @@ def load_pretrained(kind: Any, found: FoundPart, what: str, **options: Any) -> A
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Hide the loading bars and notes of transformers, because this library never prints."""
+    """Hide the loading bars and notes of transformers and diffusers, because this library never prints."""
     from transformers.utils import logging as untyped
 
-    logging: Any = untyped
-
-    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    bars: Any = untyped
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    loggers = [logging.getLogger(library) for library in ("transformers", "diffusers")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logging.set_verbosity(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
         if shown:
-            logging.enable_progress_bar()
+            bars.enable_progress_bar()

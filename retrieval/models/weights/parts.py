@@ -41,6 +41,7 @@ class Part:
     optional: tuple[str, ...] = ()  # those among them that a local folder may do without
     stems: tuple[str, str] | None = None  # None: there are no weights, as in a tokenizer
     variant: str | None = None  # the variant that the hub is asked for
+    pickled: bool = False  # the hub has pickles only
     index_first: bool = False  # diffusers prefers an index of shards to a single file, transformers the reverse
     shards: bool = True  # whether there may be any
     read: tuple[str, ...] = ()  # prefixes of the tensors that are used; empty: all of them
@@ -61,7 +62,7 @@ class Part:
         return [
             form
             for variant in (self.variant, other)[: 2 if local else 1]
-            for safe in (True, False)
+            for safe in ((False,) if self.pickled and not local else (True, False))
             for form in self._pair(safe, variant)
         ]
 
