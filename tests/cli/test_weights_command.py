@@ -1,4 +1,4 @@
-"""``diffsim-index fetch`` and ``doctor --weights``, run as people run them, against a server that answers as the hub."""
+"""``diffsim-index fetch`` and ``doctor --weights`` as people run them, against a server that answers as the hub."""
 
 import json
 import os

@@ -80,11 +80,7 @@ def find_local(description: Description, folder: Path, parts: tuple[Part, ...] |
 def find_cached(description: Description) -> Weights | None:
     """Find the files of a model in the hub's cache; None unless every file that will be loaded is there."""
     source = source_of(description)
-
-    def find(name: str) -> Path | None:
-        return hub.cached_file(source, name)
-
-    chosen = [choose_files(part, find, local=False) for part in source.parts]
+    chosen = [choose_files(part, _in_cache(source), local=False) for part in source.parts]
     if any(choice.missing for choice in chosen):
         return None
     return _assembled(source.parts, hub.snapshot_folder(source), chosen)
@@ -100,11 +96,7 @@ def are_cached(descriptions: Iterable[Description]) -> bool:
 def missing_in_cache(description: Description) -> list[str]:
     """Return the names of the files that are wanted and not in the hub's cache."""
     source = source_of(description)
-
-    def find(name: str) -> Path | None:
-        return hub.cached_file(source, name)
-
-    return [name for part in source.parts for name in choose_files(part, find, local=False).missing]
+    return [name for part in source.parts for name in choose_files(part, _in_cache(source), local=False).missing]
 
 
 @dataclass(frozen=True)
@@ -144,8 +136,16 @@ def plan_download(description: Description) -> Download:
         stated[name] = file
         return file.cached or Path(name)
 
+    def choose(part: Part) -> Choice:
+        cached = choose_files(part, _in_cache(source), local=False)
+        if cached.missing:
+            return choose_files(part, find, local=False)
+        for name in cached.names:
+            find(name)
+        return cached
+
     try:
-        chosen = tuple(choose_files(part, find, local=False) for part in source.parts)
+        chosen = tuple(choose(part) for part in source.parts)
     except hub.HubError as error:
         raise _missing(description, missing_in_cache(description), str(error)) from error
     if missing := [name for choice in chosen for name in choice.missing]:
@@ -197,6 +197,13 @@ def in_folder(folder: Path) -> Find:
     def find(name: str) -> Path | None:
         path = folder / name
         return path if path.is_file() else None
+
+    return find
+
+
+def _in_cache(source: Repository) -> Find:
+    def find(name: str) -> Path | None:
+        return hub.cached_file(source, name)
 
     return find
 

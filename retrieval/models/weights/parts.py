@@ -120,9 +120,9 @@ def choose_files(part: Part, find: Find, local: bool) -> Choice:
         find: looks a name up, in a folder, in the cache or on the hub.
         local: whether the files come from a folder that the user named.
     """
-    needed = [name for name in part.files if not local or name not in part.optional]
-    missing = [part.path(name) for name in needed if find(part.path(name)) is None]
-    there = [part.path(name) for name in part.files if name in needed or find(part.path(name)) is not None]
+    there = [part.path(name) for name in part.files if find(part.path(name)) is not None]
+    optional = {part.path(name) for name in part.optional} if local else set[str]()
+    missing = [name for name in map(part.path, part.files) if name not in there and name not in optional]
     forms, incomplete = part.forms(local), list[str]()
     for form in forms:
         path = find(part.path(form.name))
