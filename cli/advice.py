@@ -18,10 +18,14 @@ ADVICE: Mapping[str, str] = {
     "choose-lazy": "--attention lazy{where} would fit ({size}); or name another disk (--index)",
     "choose-mode": "--modes {mode}{where} would fit ({size}); or name another disk (--index)",
     "choose-model-once": "give --model or --metric, not both",
+    "fetch-again": "delete {file} and fetch it again (diffsim-index fetch MODEL), or name a folder with --weights",
     "fewer-images-at-a-time": "choose fewer than {images} with --batch-size",
     "fill-beforehand": "compute those of all images beforehand with: diffsim-index fill",
-    "get-weights": "download about {megabytes} MB once while online, or name a local folder of them: --weights FOLDER, "
-    "or --encoders NAME=FOLDER for an encoder",
+    "get-weights": (
+        "download about {megabytes} MB once while online, with: diffsim-index fetch {model}, or with: "
+        "hf download {repo} --revision {revision} {files}; or name a local folder of them: "
+        "--weights FOLDER, or --encoders NAME=FOLDER for an encoder"
+    ),
     "install-package": "pip install {package}",
     "install-package-or-give-masks": "pip install {package}, or give masks with --masks FOLDER",
     "keep-features-on-disk": "keep them on disk instead, with --cache FOLDER",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from cli import options
+from cli import options, weights_command
 from cli.option_groups import ModelOptions, RunOptions, Speech, expand_groups, text_of
 from cli.output import print_json, short_path
 from cli.parsing import parse_names
@@ -251,11 +251,17 @@ def export(folder: options.Folder, index: options.Index = None, as_json: options
         print(f"{folder}: {counted(change.items, 'image')}")
 
 
+app.command()(weights_command.fetch)
+
+
 @app.command()
-def doctor(as_json: options.AsJson = False) -> None:
+def doctor(weights: weights_command.CheckedWeights = None, as_json: options.AsJson = False) -> None:
     """Report the packages, devices, weights and disk of this machine, and problems among them."""
     from retrieval.doctor import examine
 
+    if weights is not None:
+        weights_command.check(weights, as_json)
+        return
     findings = examine(Path.cwd())
     if as_json:
         print_json({"schema": 1, "findings": [finding.to_dict() for finding in findings]})

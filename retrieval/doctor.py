@@ -19,11 +19,6 @@ from retrieval.version import CREATED_BY
 State = Literal["ok", "note", "problem"]
 PACKAGES = ("torch", "diffusers", "transformers", "numpy", "zarr", "pyarrow", "pillow")
 LITTLE_SPACE = 10e9  # bytes
-WEIGHT_FILES = {
-    **dict.fromkeys(("sd15", "diffsim-xl"), "unet/config.json"),
-    **dict.fromkeys(("clip", "dinov2"), "config.json"),
-    **dict.fromkeys(("dit-256", "dit-512"), "transformer/config.json"),
-}
 
 
 @dataclass(frozen=True)
@@ -41,7 +36,7 @@ class Finding:
 
 def examine(folder: Path) -> list[Finding]:
     """Examine this installation, and the disk that ``folder`` is on. Nothing is written."""
-    known: dict[str, Description] = {**EXTRACTORS, **EMBEDDERS}  # several models share the weights of one repository
+    known: dict[str, Description] = {**EXTRACTORS, **EMBEDDERS}
     return [
         Finding("software", "ok", f"{CREATED_BY}, Python {platform.python_version()} in {sys.prefix}"),
         *(_package(name) for name in PACKAGES),
@@ -49,8 +44,7 @@ def examine(folder: Path) -> list[Finding]:
         _faiss(),
         _obstore(),
         _torchvision(),
-        *(_weights(name, known[name]) for name in known if name in WEIGHT_FILES or not known[name].download_mb),
-        *_parts(),
+        *(_weights(name, description) for name, description in known.items()),
         _disk(folder),
     ]
 
@@ -114,27 +108,17 @@ def _torchvision() -> Finding:
     return Finding("torchvision", "ok", found)
 
 
-def _parts() -> list[Finding]:
-    """Look for the weights that models take from a second repository."""
-    from retrieval.models.diffusion.diffsim_c import ADAPTER, ENCODER, IP_ADAPTER
-    from retrieval.models.diffusion.dit import VAE
+def _weights(name: str, description: Description) -> Finding:
+    from retrieval.models.weights.finding import are_cached
 
-    return [
-        _weights("diffsim-c, on top of sd15", IP_ADAPTER, ADAPTER, f"{ENCODER}/model.safetensors"),
-        _weights("the VAE of dit-256 and dit-512", VAE, "diffusion_pytorch_model.safetensors"),
-    ]
-
-
-def _weights(whose: str, description: Description, *files: str) -> Finding:
-    from retrieval.models.weights import is_cached
-
-    what = f"weights of {whose}"
+    what = f"weights of {name}"
     if not description.download_mb:
-        return Finding(what, "ok", "none needed")
-    if all(is_cached(description, file) for file in files or [WEIGHT_FILES[description.name]]):
-        return Finding(what, "ok", f"cached: {description.repo} at {description.revision[:12]}")
-    size = f"{description.download_mb} MB ({description.licence})"
-    return Finding(what, "note", f"not cached; the first use downloads {size}, or name a local folder")
+        return Finding(what, "ok", "none needed, or in the package")
+    if are_cached([description]):
+        places = " and ".join(f"{each.repo} at {each.revision[:12]}" for each in (description, *description.beside))
+        return Finding(what, "ok", f"cached: {places}")
+    size = f"{description.download_mb} MB are downloaded when first needed"
+    return Finding(what, "note", f"not cached; {size}, or name a local folder ({description.licence})")
 
 
 def _disk(folder: Path) -> Finding:

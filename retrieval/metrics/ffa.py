@@ -23,11 +23,11 @@ from retrieval.metrics.features import FlatMetric
 from retrieval.metrics.registry import MetricDescription
 from retrieval.models.normalisation import normalise
 from retrieval.models.protocols import Pixels
-from retrieval.models.weights import load_pretrained, quiet_loading, require, weights_digest, weights_folder
+from retrieval.models.weights.finding import Weights, find_weights
+from retrieval.models.weights.loading import load_pretrained
 from retrieval.types import Role
 
 SIZE = 336  # pixels a side, as in the published code
-FILES = ("config.json", "model.safetensors")
 
 Cut = Callable[[Image.Image], Image.Image]
 """From an RGB image to the mask of its subject, mode L, of the same size."""
@@ -48,17 +48,15 @@ def load(
     else:
         find = GivenMasks(Path(settings.masks))
     local = None if settings.weights is None else Path(settings.weights)
-    folder = weights_folder(description, local, FILES, offline)
-    return ForegroundAverage(load_network(folder, device), folder, settings.image_size or SIZE, find)
+    weights = find_weights(description, local, offline)
+    return ForegroundAverage(load_network(weights, device), weights, settings.image_size or SIZE, find)
 
 
-def load_network(folder: Path, device: torch.device) -> Any:
-    """Load DINOv2 from ``folder``."""
+def load_network(weights: Weights, device: torch.device) -> Any:
+    """Load DINOv2."""
     from transformers import Dinov2Model
 
-    require(folder, ("config.json",), "DINOv2 model")
-    with quiet_loading():
-        return load_pretrained(Dinov2Model, folder, "DINOv2", dtype=torch.float32).to(device)
+    return load_pretrained(Dinov2Model, weights[""], "DINOv2", dtype=torch.float32).to(device)
 
 
 def _cut_by(package: Any) -> Cut:
@@ -108,10 +106,10 @@ class ForegroundAverage(FlatMetric):
     one_role = True
     batch_size = 4
 
-    def __init__(self, network: Any, folder: Path, image_size: int, find: "Cut | GivenMasks") -> None:
-        """Take a loaded DINOv2, its folder, and the masks or a function that finds the subject."""
+    def __init__(self, network: Any, weights: Weights, image_size: int, find: "Cut | GivenMasks") -> None:
+        """Take a loaded DINOv2, its files, and the masks or a function that finds the subject."""
         super().__init__()
-        self._network, self._folder, self._find = network, folder, find
+        self._network, self._files, self._find = network, weights, find
         patch = network.config.patch_size
         self._grid = image_size // patch
         self._size = self._grid * patch
@@ -154,4 +152,4 @@ class ForegroundAverage(FlatMetric):
     def fingerprint(self) -> dict[str, Any]:
         """See :class:`retrieval.metrics.base.Metric`."""
         mask = self._find.digest() if isinstance(self._find, GivenMasks) else "rembg"
-        return {"name": "ffa", "weights": weights_digest(self._folder), "size": self._size, "mask": mask}
+        return {"name": "ffa", "weights": self._files.digest(), "size": self._size, "mask": mask}

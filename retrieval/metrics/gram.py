@@ -4,9 +4,8 @@
 with all others. The network is written out here, so that torchvision is not needed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from retrieval.metrics.base import MetricSettings
 from retrieval.metrics.features import FlatMetric
 from retrieval.metrics.registry import MetricDescription
 from retrieval.models.normalisation import normalise
+from retrieval.models.weights.reading import model_errors, read_tensors
 from retrieval.types import Parity, Role
 
 FILE = "vgg19-dcbb9e9d.pth"
@@ -42,12 +42,11 @@ def load(description: MetricDescription, settings: MetricSettings, device: torch
             advice="name-vgg-folder",
             url=URL,
         )
-    try:
-        weights: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-        network = vgg19()
+    network = vgg19()
+    failure = f"{path} can't be loaded as VGG-19"
+    weights = read_tensors(path, failure)
+    with model_errors(failure):
         network.load_state_dict({k.removeprefix("features."): v for k, v in weights.items() if wanted(k)})
-    except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError) as error:
-        raise ModelError(f"{path} can't be loaded as VGG-19: {str(error).strip().splitlines()[0]}") from error
     size = settings.image_size or SHORTEST
     return GramMetric(network.eval().requires_grad_(False).to(device), path, size, settings.parity, device)
 

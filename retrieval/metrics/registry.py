@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from retrieval.errors import UsageError
 from retrieval.metrics.base import Metric, MetricSettings
 from retrieval.models.registry import EMBEDDERS, EXTRACTORS, Description
+from retrieval.models.repositories import DINOV2_BASE
 
 if TYPE_CHECKING:
     import torch
@@ -63,8 +64,8 @@ def _reading(
         licence=model.licence,
         download_mb=model.download_mb,
         loader=loader,
-        repo=model.repo,
-        revision=model.revision,
+        source=model.source,
+        beside=model.beside,
         layer=target.layer,
         denoising_step=target.denoising_step if target.timestep else 0,
         image_size=model.image_size,
@@ -99,12 +100,11 @@ _ENTRIES = (
            "random_weights:load_dinov2"),
     _plain("lpips", "LPIPS, VGG network", "BSD-2-Clause", 553, "external:load_lpips", image_size=512,
            needs="lpips", published_as="LPIPS"),
-    _plain("dreamsim", "DreamSim, ensemble", "MIT", 1040, "external:load_dreamsim", needs="dreamsim"),
-    _plain("gram", "VGG-19 Gram matrix of conv5_1", "BSD-3-Clause", 548, "gram:load", published_as="Gram"),
+    _plain("dreamsim", "DreamSim, ensemble", "MIT", 1604, "external:load_dreamsim", needs="dreamsim"),
+    _plain("gram", "VGG-19 Gram matrix of conv5_1", "BSD-3-Clause", 575, "gram:load", published_as="Gram"),
     _plain("ffa", "foreground feature averaging, DINOv2 ViT-B/14", "Apache-2.0", 346, "ffa:load",
-           repo="facebook/dinov2-base", revision="f9e44c814b77203eaa57a6bdbbd535f21ede1415",
-           needs="rembg", published_as="FFA"),
-    _plain("ensemble", "majority vote of CLIP, DINOv2 and DiffSim-S", "see its members", 4963, "ensemble:load",
+           source=DINOV2_BASE, needs="rembg", published_as="FFA"),
+    _plain("ensemble", "majority vote of CLIP, DINOv2 and DiffSim-S", "see its members", 4960, "ensemble:load",
            published_as="Ensemble", members=("clip", "dinov2", "diffsim-s")),
 )  # fmt: skip
 

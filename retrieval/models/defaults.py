@@ -8,8 +8,14 @@ from pathlib import Path
 from retrieval.devices.selection import choose_device, choose_dtype, dtype_name
 from retrieval.errors import UsageError
 from retrieval.models.modes import Mode
-from retrieval.models.registry import EXTRACTORS, describe_embedder, describe_extractor
-from retrieval.models.weights import is_cached, is_offline
+from retrieval.models.registry import (
+    EXTRACTORS,
+    Description,
+    default_encoders,
+    describe_embedder,
+    describe_extractor,
+)
+from retrieval.models.weights.finding import are_cached, is_offline
 from retrieval.settings import ModelSettings
 
 _LOG = logging.getLogger(__name__)
@@ -36,12 +42,20 @@ def choose_model(settings: ModelSettings, device: str, offline: bool) -> ChosenM
         return ChosenModel("sd15", "weights were given")
     if choose_device(device).type == "cpu":
         return ChosenModel("mini", "there is no GPU in use, and sd15 takes half a minute an image on a CPU")
-    if is_cached(EXTRACTORS["sd15"], "unet/config.json"):
+    if are_cached([EXTRACTORS["sd15"], *_hub_encoders(settings)]):
         return ChosenModel("sd15", "there is a GPU, and the weights are cached")
     if offline or is_offline() or not _hub_answers():
         return ChosenModel("mini", "the weights of sd15 are not cached and can't be downloaded")
     size = EXTRACTORS["sd15"].download_mb / 1000
     return ChosenModel("sd15", f"there is a GPU; the weights, {size:.1f} GB, are downloaded once")
+
+
+def _hub_encoders(settings: ModelSettings) -> list[Description]:
+    """Return the encoders that come from the hub: those asked for, or those of the default modes."""
+    names = settings.encoders
+    if names is None:
+        names = dict.fromkeys(encoder.name for encoder in default_encoders("sd15"))
+    return [describe_embedder(name) for name, folder in names.items() if folder is None]
 
 
 def _hub_answers() -> bool:

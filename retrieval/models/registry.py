@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from retrieval.errors import UsageError
+from retrieval.models import repositories
 from retrieval.models.modes import (
     CLIP_MODES,
     DEFAULT_MODES,
@@ -25,6 +26,8 @@ from retrieval.models.modes import (
     SDXL_MODES,
     Mode,
 )
+from retrieval.models.repositories import Repository
+from retrieval.models.weights.parts import Part
 from retrieval.types import NoiseRule
 
 if TYPE_CHECKING:
@@ -43,8 +46,24 @@ class Description:
     licence: str
     download_mb: int  # 0: there is nothing to download
     loader: str  # "module:function", imported when the model is loaded
-    repo: str = ""
-    revision: str = ""
+    source: Repository | None = None  # None: it is in the package, or another package fetches it
+    beside: tuple["Description", ...] = ()  # other repositories that the model reads too; download_mb counts them
+    local: str = ""  # of such a repository: its place in relation to the model's folder, where that is a local one
+
+    @property
+    def repo(self) -> str:
+        """The name of the repository on the hub, or an empty text."""
+        return self.source.repo if self.source else ""
+
+    @property
+    def revision(self) -> str:
+        """The commit of the repository, or an empty text."""
+        return self.source.revision if self.source else ""
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The parts of the repository that are read."""
+        return self.source.parts if self.source else ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,10 +90,9 @@ _SD15 = ExtractorDescription(
     name="sd15",
     title="DiffSim-S on Stable Diffusion 1.5",
     licence="CreativeML OpenRAIL-M",
-    download_mb=4270,
+    download_mb=4267,
     loader="retrieval.models.diffusion.sd15:load",
-    repo="stable-diffusion-v1-5/stable-diffusion-v1-5",
-    revision="451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
+    source=repositories.SD15,
     modes=SD15_MODES,
     image_size=512,
     noise="pairwise",
@@ -86,8 +104,7 @@ _CLIP = Description(
     licence="MIT",
     download_mb=605,
     loader="retrieval.models.vit.pooled:load_clip",
-    repo="openai/clip-vit-base-patch32",
-    revision="3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268",
+    source=repositories.CLIP,
 )
 _DINOV2 = Description(
     name="dinov2",
@@ -95,8 +112,25 @@ _DINOV2 = Description(
     licence="Apache-2.0",
     download_mb=88,
     loader="retrieval.models.vit.pooled:load_dinov2",
-    repo="facebook/dinov2-small",
-    revision="ed25f3a31f01632728cabb09d1542f84ab7b0056",
+    source=repositories.DINOV2_SMALL,
+)
+IP_ADAPTER = Description(
+    name="ip-adapter",
+    title="IP-Adapter Plus for SD 1.5 with its image encoder, CLIP ViT-H/14",
+    licence="Apache-2.0",
+    download_mb=2627,
+    loader="",
+    source=repositories.IP_ADAPTER,
+    local="../ip_adapter",
+)
+VAE = Description(
+    name="dit-vae",
+    title="the VAE of DiffSim's DiT",
+    licence="MIT",
+    download_mb=335,
+    loader="",
+    source=repositories.DIT_VAE,
+    local="vae",
 )
 
 
@@ -108,8 +142,7 @@ def _vision_transformer(name: str, title: str, of: Description, modes: Mapping[s
         licence=of.licence,
         download_mb=of.download_mb,
         loader="retrieval.models.vit.attention:load",
-        repo=of.repo,
-        revision=of.revision,
+        source=of.source,
         modes=modes,
         image_size=0,
         noise="shared",
@@ -124,10 +157,10 @@ def _dit(side: int, revision: str) -> ExtractorDescription:
         name=f"dit-{side}",
         title=f"DiffSim on DiT-XL/2, {side} px",
         licence="CC-BY-NC-4.0",
-        download_mb=3035,
+        download_mb=3334,
         loader="retrieval.models.diffusion.dit:load",
-        repo=f"facebook/DiT-XL-2-{side}",
-        revision=revision,
+        source=repositories.dit(side, revision),
+        beside=(VAE,),
         modes=DIT_MODES,
         image_size=side,
         noise="pairwise",
@@ -161,8 +194,9 @@ EXTRACTORS: dict[str, ExtractorDescription] = {
         name="diffsim-c",
         title="DiffSim-C: IP-Adapter Plus on SD 1.5",
         licence="CreativeML OpenRAIL-M, Apache-2.0",
-        download_mb=6896,
+        download_mb=6893,
         loader="retrieval.models.diffusion.diffsim_c:load",
+        beside=(IP_ADAPTER,),
         modes=DIFFSIM_C_MODES,
         batch_sizes=(1, 8),
     ),
@@ -170,10 +204,9 @@ EXTRACTORS: dict[str, ExtractorDescription] = {
         name="diffsim-xl",
         title="DiffSim-S on SD-XL",
         licence="CreativeML OpenRAIL++-M",
-        download_mb=6940,
+        download_mb=6941,
         loader="retrieval.models.diffusion.sdxl:load",
-        repo="stabilityai/stable-diffusion-xl-base-1.0",
-        revision="462165984030d82259a11f4367a4eed129e94a7b",
+        source=repositories.SDXL,
         modes=SDXL_MODES,
         last_step=SDXL_LAST_STEP,
         image_size=512,
@@ -183,7 +216,7 @@ EXTRACTORS: dict[str, ExtractorDescription] = {
         float32_vae=True,
     ),
     "dit-256": _dit(256, "eab87f77abd5aef071a632f08807fbaab0b704d0"),
-    "dit-512": _dit(512, "main"),  # not pinned: the hub could not be reached when this entry was written
+    "dit-512": _dit(512, "101a3d462b22d64c4afdd4d0c8c59a2c0b961b99"),
 }
 
 EMBEDDERS: dict[str, Description] = {
@@ -218,6 +251,13 @@ def describe_embedder(name: str) -> Description:
     if name not in EMBEDDERS:
         raise UsageError(f"unknown encoder '{name}'; known: {', '.join(EMBEDDERS)}, or none")
     return EMBEDDERS[name]
+
+
+def default_encoders(name: str) -> list[Description]:
+    """Return the encoders that the default modes of the model ``name`` use."""
+    description = describe_extractor(name)
+    modes = [description.modes[mode] for mode in description.default_modes]
+    return [EMBEDDERS[encoder] for encoder in dict.fromkeys(encoder for mode in modes for encoder in mode.encoders)]
 
 
 def load_extractor(settings: "ModelSettings", device: "torch.device", offline: bool) -> "AttentionExtractor":

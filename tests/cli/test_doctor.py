@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from retrieval import doctor
-from retrieval.models.diffusion.diffsim_c import ADAPTER, ENCODER, IP_ADAPTER
+from retrieval.models.registry import EXTRACTORS, IP_ADAPTER
 
 
 def by_name(folder: Path) -> dict[str, doctor.Finding]:
@@ -21,18 +21,26 @@ def test_a_sound_installation_has_no_problem(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_the_adapter_of_diffsim_c_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both of its files must lie in the hub's cache."""
+def test_every_file_of_a_model_and_of_those_beside_it_is_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the hub's cache as the hub lays it out; all files but one are not enough."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    revision = tmp_path / "models--h94--IP-Adapter" / "snapshots" / IP_ADAPTER.revision
-    for file in (f"{ENCODER}/model.safetensors", ADAPTER):
-        found = by_name(tmp_path)["weights of diffsim-c, on top of sd15"]
+    wanted = [
+        tmp_path / f"models--{each.repo.replace('/', '--')}" / "snapshots" / each.revision / name.split(" or ")[0]
+        for each in (EXTRACTORS["sd15"], IP_ADAPTER)
+        for part in each.parts
+        for name in part.wanted()
+    ]
+    for file in wanted:
+        found = by_name(tmp_path)["weights of diffsim-c"]
         assert found.state == "note"
-        assert "2626 MB" in found.detail
-        (revision / file).parent.mkdir(parents=True, exist_ok=True)
-        (revision / file).touch()
-    found = by_name(tmp_path)["weights of diffsim-c, on top of sd15"]
-    assert (found.state, found.detail) == ("ok", f"cached: h94/IP-Adapter at {IP_ADAPTER.revision[:12]}")
+        assert "6893 MB" in found.detail
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    found = by_name(tmp_path)["weights of diffsim-c"]
+    assert found.state == "ok"
+    assert found.detail.endswith(f" and h94/IP-Adapter at {IP_ADAPTER.revision[:12]}")
 
 
 def test_two_flavours_of_faiss_are_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

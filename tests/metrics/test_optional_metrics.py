@@ -17,9 +17,15 @@ from retrieval.metrics.base import MetricSettings
 from retrieval.metrics.features import select
 from retrieval.metrics.ffa import ForegroundAverage, load_network
 from retrieval.metrics.gram import FILE, gram, vgg19
-from retrieval.metrics.registry import describe_metric, load_metric
+from retrieval.metrics.registry import METRICS, describe_metric, load_metric
+from retrieval.models.weights.finding import Weights, find_weights
 from tests.models.test_vit import write_tiny_models
 from tests.support.golden import images
+
+
+def dinov2_in(folder: Path) -> Weights:
+    write_tiny_models(folder)
+    return find_weights(METRICS["ffa"], folder / "dinov2", offline=True)
 
 
 @pytest.mark.parametrize(("name", "package"), [("lpips", "lpips"), ("dreamsim", "dreamsim"), ("ffa", "rembg")])
@@ -75,7 +81,7 @@ def test_dreamsim_is_the_cosine_of_its_embeddings(monkeypatch: pytest.MonkeyPatc
 
 
 def test_gram_reads_conv5_1_of_torchvisions_file(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"gram needs the file .*vgg19-dcbb9e9d\.pth, about 548 MB") as caught:
+    with pytest.raises(ModelError, match=r"gram needs the file .*vgg19-dcbb9e9d\.pth, about 575 MB") as caught:
         load_metric("gram", MetricSettings(weights=str(tmp_path)))
     assert re.search("download https://.*, and name its folder with --weights", sentence_of(caught.value))
     torch.manual_seed(0)
@@ -97,8 +103,8 @@ def test_gram_reads_conv5_1_of_torchvisions_file(tmp_path: Path) -> None:
 
 
 def test_ffa_averages_the_patches_under_the_mask(tmp_path: Path) -> None:
-    write_tiny_models(tmp_path)
-    network = load_network(tmp_path / "dinov2", torch.device("cpu"))
+    weights = dinov2_in(tmp_path)
+    network = load_network(weights, torch.device("cpu"))
     picture = images()[2].resize((32, 32))
 
     def left(image: Image.Image) -> Image.Image:
@@ -107,7 +113,7 @@ def test_ffa_averages_the_patches_under_the_mask(tmp_path: Path) -> None:
         return mask
 
     def vector(cut: Any) -> torch.Tensor:
-        metric = ForegroundAverage(network, tmp_path / "dinov2", 32, cut)
+        metric = ForegroundAverage(network, weights, 32, cut)
         return metric.encode([picture], "query")["vector"][0]
 
     black = picture.copy()
@@ -124,7 +130,7 @@ def test_ffa_averages_the_patches_under_the_mask(tmp_path: Path) -> None:
 
 
 def test_ffa_takes_masks_that_are_given(tmp_path: Path) -> None:
-    write_tiny_models(tmp_path)
+    weights = dinov2_in(tmp_path)
     masks = tmp_path / "masks"
     (masks / "two").mkdir(parents=True)
     picture = images()[2].resize((32, 32))
@@ -138,9 +144,9 @@ def test_ffa_takes_masks_that_are_given(tmp_path: Path) -> None:
     def left(image: Image.Image) -> Image.Image:
         return half.resize(image.size, Image.Resampling.NEAREST)
 
-    network = load_network(tmp_path / "dinov2", torch.device("cpu"))
+    network = load_network(weights, torch.device("cpu"))
     found = metric.encode_files([picture, picture], [Path("one/a.jpg"), Path("two/a.jpg")], "query")["vector"]
-    cut = ForegroundAverage(network, tmp_path / "dinov2", 32, left).encode([picture], "query")["vector"][0]
+    cut = ForegroundAverage(network, weights, 32, left).encode([picture], "query")["vector"][0]
     torch.testing.assert_close(found[0], cut)
     assert not torch.allclose(found[0], found[1])  # the longer path counts
     with pytest.raises(UsageError, match=r"three/b\.jpg has no mask: .*b\.png is missing"):

@@ -78,9 +78,12 @@ def test_missing_and_damaged_weights_are_errors(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(ModelError, match="does not exist"):
         load_embedder("clip", tmp_path / "none", CPU, offline=True)
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ModelError, match=r"states no model"):
+    with pytest.raises(ModelError, match=r"model\.safetensors or pytorch_model\.bin missing"):
         load_embedder("clip", tmp_path, CPU, offline=True)
     write_tiny_models(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes((tmp_path / "clip" / "model.safetensors").read_bytes())
+    with pytest.raises(ModelError, match=r"states no model"):
+        load_embedder("clip", tmp_path, CPU, offline=True)
     with pytest.raises(ModelError, match="holds a dinov2 model"):
         load_embedder("clip", tmp_path / "dinov2", CPU, offline=True)
     (tmp_path / "clip" / "model.safetensors").write_bytes((tmp_path / "dinov2" / "model.safetensors").read_bytes())

@@ -15,13 +15,16 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from retrieval.errors import ModelError, UsageError
+from retrieval.errors import UsageError
 from retrieval.images.preprocessing import resize_square
 from retrieval.models.capture import LayerInputs
 from retrieval.models.diffusion.latents import sampled_latent
 from retrieval.models.modes import Target
 from retrieval.models.protocols import Pixels
-from retrieval.models.weights import load_pretrained, quiet_loading, variant_of
+from retrieval.models.weights.finding import Weights
+from retrieval.models.weights.loading import load_pretrained
+from retrieval.models.weights.parts import FoundPart
+from retrieval.models.weights.reading import model_errors
 from retrieval.types import NoiseRule, Role
 
 
@@ -82,40 +85,29 @@ def check_size(size: int, model: str) -> None:
         raise UsageError(f"image size {size} does not suit {model}: it must be a positive multiple of 64")
 
 
-def load_unet(folder: Path, model: str, dtype: torch.dtype) -> Any:
-    """Load the UNet below ``folder``; ``model`` is the name for messages.
+def load_unet(weights: Weights, model: str, dtype: torch.dtype) -> Any:
+    """Load the UNet; ``model`` is the name for messages.
 
     Raises:
         ModelError: the weights can't be read or are incomplete.
     """
     from diffusers import UNet2DConditionModel
 
-    return _load_part(UNet2DConditionModel, folder, "unet", model, dtype)
+    return load_part(UNet2DConditionModel, weights["unet"], f"the unet of {model}", dtype)
 
 
-def load_vae(folder: Path, model: str, dtype: torch.dtype) -> Any:
-    """Load the VAE below ``folder`` without its decoder, because images are never decoded. See :func:`load_unet`."""
+def load_vae(found: FoundPart, model: str, dtype: torch.dtype) -> Any:
+    """Load a VAE without its decoder, because images are never decoded. See :func:`load_unet`."""
     from diffusers import AutoencoderKL
 
-    return without_decoder(_load_part(AutoencoderKL, folder, "vae", model, dtype))
-
-
-def without_decoder(vae: Any) -> Any:
-    """Drop the half of a VAE that makes images of latents."""
+    vae = load_part(AutoencoderKL, found, f"the vae of {model}", dtype)
     vae.decoder, vae.post_quant_conv = nn.Identity(), None
     return vae
 
 
-def _load_part(kind: Any, folder: Path, part: str, model: str, dtype: torch.dtype) -> Any:
-    return load_pretrained(
-        kind,
-        folder,
-        f"the {part} of {model}",
-        subfolder=part,
-        torch_dtype=dtype,
-        variant=variant_of(folder / part),
-        low_cpu_mem_usage=False,
-    )
+def load_part(kind: Any, found: FoundPart, what: str, dtype: torch.dtype) -> Any:
+    """Load a network of diffusers; ``what`` is its name for messages. See :func:`load_unet`."""
+    return load_pretrained(kind, found, what, torch_dtype=dtype, low_cpu_mem_usage=False)
 
 
 def load_scheduler(kind: Any, folder: Path) -> Any:
@@ -124,10 +116,8 @@ def load_scheduler(kind: Any, folder: Path) -> Any:
     Raises:
         ModelError: the configuration can't be read.
     """
-    try:
+    with model_errors(f"{folder / 'scheduler'} can't be loaded"):
         return kind.from_pretrained(folder, subfolder="scheduler")
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder / 'scheduler'} can't be loaded: {str(error).splitlines()[0]}") from error
 
 
 @dataclass(frozen=True)
@@ -140,7 +130,7 @@ class TextEncoder:
 
 
 def encode_prompts(
-    text: TextEncoder, folder: Path, model: str, prompts: Sequence[str], placed: tuple[torch.device, torch.dtype]
+    text: TextEncoder, weights: Weights, model: str, prompts: Sequence[str], placed: tuple[torch.device, torch.dtype]
 ) -> Any:
     """Load a text encoder, run it on ``prompts``, and return its output with all hidden states.
 
@@ -148,7 +138,7 @@ def encode_prompts(
 
     Args:
         text: the tokenizer and the encoder to load.
-        folder: the model's folder.
+        weights: the model's parts.
         model: the model's name, for messages.
         prompts: padded and cut to the tokenizer's length, 77 tokens.
         placed: the device and the dtype that the encoder runs in.
@@ -158,16 +148,10 @@ def encode_prompts(
     """
     from transformers import CLIPTokenizer
 
-    try:
-        tokenizer = CLIPTokenizer.from_pretrained(folder / text.tokenizer, local_files_only=True)
-    except (OSError, ValueError, TypeError) as error:
-        first = str(error).splitlines()[0]
-        raise ModelError(f"the {text.tokenizer} of {model} can't be loaded from {folder}: {first}") from error
-    part, (device, dtype) = folder / text.encoder, placed
-    with quiet_loading():
-        encoder = load_pretrained(
-            text.kind, part, f"the {text.encoder} of {model}", dtype=dtype, variant=variant_of(part)
-        )
+    folder, (device, dtype) = weights[text.tokenizer].folder, placed
+    with model_errors(f"the {text.tokenizer} of {model} can't be loaded from {folder}"):
+        tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    encoder = load_pretrained(text.kind, weights[text.encoder], f"the {text.encoder} of {model}", dtype=dtype)
     tokens = tokenizer(
         list(prompts),
         padding="max_length",

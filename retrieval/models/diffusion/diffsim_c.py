@@ -15,7 +15,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from retrieval.errors import ModelError
 from retrieval.images.preprocessing import CLIP_PREPROCESSING, Preprocessing, read_preprocessing, resize_and_crop
 from retrieval.models.capture import Projections, capture_qkv
 from retrieval.models.diffusion.base import by_timestep
@@ -25,25 +24,17 @@ from retrieval.models.diffusion.sd15 import load as load_sd15
 from retrieval.models.modes import Target
 from retrieval.models.normalisation import normalise
 from retrieval.models.protocols import Pixels
-from retrieval.models.registry import EXTRACTORS, Description, ExtractorDescription
-from retrieval.models.weights import load_pretrained, quiet_loading, require, weights_digest, weights_folder
+from retrieval.models.registry import EXTRACTORS, IP_ADAPTER, ExtractorDescription
+from retrieval.models.repositories import ADAPTER, ADAPTER_ENCODER
+from retrieval.models.weights.finding import Weights, find_weights
+from retrieval.models.weights.loading import load_pretrained, quiet_loading
+from retrieval.models.weights.parts import FoundPart
+from retrieval.models.weights.reading import model_errors, read_tensors
 from retrieval.scoring.aas import QKV
 from retrieval.settings import ModelSettings
 from retrieval.types import Role
 
 SCALE = 0.5  # weight of the image tokens in the UNet
-ADAPTER = "models/ip-adapter-plus_sd15.safetensors"
-ENCODER = "models/image_encoder"
-FILES = (ADAPTER, f"{ENCODER}/config.json", f"{ENCODER}/model.safetensors")
-IP_ADAPTER = Description(
-    name="ip_adapter",
-    title="IP-Adapter Plus for SD 1.5 with its image encoder, CLIP ViT-H/14",
-    licence="Apache-2.0",
-    download_mb=2626,
-    loader="",
-    repo="h94/IP-Adapter",
-    revision="018e402774aeeddd60609b4ecdb7e298259dc729",
-)
 
 
 def load(
@@ -58,27 +49,26 @@ def load(
     published = settings.parity == "published"
     base = load_sd15(EXTRACTORS["sd15"], settings if published else replace(settings, branches="cond"), device, offline)
     local = None if settings.weights is None else Path(settings.weights).resolve().parent / "ip_adapter"
-    folder = weights_folder(IP_ADAPTER, local, FILES, offline)
-    require(folder, (ADAPTER, ENCODER), "IP-Adapter Plus")
+    weights = find_weights(IP_ADAPTER, local, offline)
     rules = CLIP_PREPROCESSING
     if settings.weights is not None:
         rules = read_preprocessing(Path(settings.weights) / "feature_extractor", rules)
-    inject_adapter(base.network, folder / ADAPTER)
-    return ImageCrossAttention(base, _load_encoder(folder, device), folder, rules)
+    inject_adapter(base.network, weights[ADAPTER].weights[0])
+    return ImageCrossAttention(base, _load_encoder(weights[ADAPTER_ENCODER], device), weights, rules)
 
 
 class ImageCrossAttention:
     """An AttentionExtractor; keys and values have 16 tokens, in one branch (sound) or two (published)."""
 
-    def __init__(self, base: StableDiffusion15, encoder: Any, folder: Path, rules: Preprocessing) -> None:
-        """Take SD 1.5 with the adapter in it, the image encoder, the adapter's folder and the encoder's pixel rules."""
-        self._base, self._encoder, self._folder, self._rules = base, encoder, folder, rules
+    def __init__(self, base: StableDiffusion15, encoder: Any, weights: Weights, rules: Preprocessing) -> None:
+        """Take SD 1.5 with the adapter in it, the image encoder, the files of both and the encoder's pixel rules."""
+        self._base, self._encoder, self._weights, self._rules = base, encoder, weights, rules
 
     def with_prompts(self, prompts: Sequence[str]) -> "dict[str, ImageCrossAttention]":
         """See :class:`retrieval.models.protocols.Prompted`."""
         bases = self._base.with_prompts(prompts)
         return {
-            prompt: ImageCrossAttention(base, self._encoder, self._folder, self._rules)
+            prompt: ImageCrossAttention(base, self._encoder, self._weights, self._rules)
             for prompt, base in bases.items()
         }
 
@@ -142,7 +132,7 @@ class ImageCrossAttention:
         return {
             **self._base.fingerprint(),
             "name": "diffsim-c",
-            "adapter": weights_digest(self._folder, ("models", ENCODER)),
+            "adapter": self._weights.digest(),
             "encoder_pixels": {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self._rules).items()},
         }
 
@@ -153,17 +143,15 @@ def inject_adapter(network: Any, path: Path) -> None:
     Raises:
         ModelError: the file does not hold an adapter for this UNet.
     """
-    from safetensors.torch import load_file
-
-    try:
-        weights = load_file(path)
-        parts: Mapping[str, dict[str, Tensor]] = {"image_proj": {}, "ip_adapter": {}}
-        for name, tensor in weights.items():
+    parts: Mapping[str, dict[str, Tensor]] = {"image_proj": {}, "ip_adapter": {}}
+    failure = f"{path} can't be loaded as IP-Adapter Plus"
+    tensors = read_tensors(path, failure)
+    with model_errors(failure):
+        for name, tensor in tensors.items():
             part, _, rest = name.partition(".")
             parts[part][rest] = tensor
-        network._load_ip_adapter_weights([parts], low_cpu_mem_usage=False)
-    except (OSError, KeyError, RuntimeError, ValueError) as error:
-        raise ModelError(f"{path} can't be loaded as IP-Adapter Plus: {str(error).strip().splitlines()[0]}") from error
+        with quiet_loading():
+            network._load_ip_adapter_weights([parts], low_cpu_mem_usage=False)
     for processor in network.attn_processors.values():
         if hasattr(processor, "to_k_ip"):
             processor.scale = [SCALE]
@@ -184,11 +172,10 @@ def _keys_and_values(attention: Any, tokens: Tensor) -> tuple[Tensor, Tensor]:
     return k, v
 
 
-def _load_encoder(folder: Path, device: torch.device) -> Any:
+def _load_encoder(found: FoundPart, device: torch.device) -> Any:
     from transformers import CLIPVisionModelWithProjection
 
-    with quiet_loading():
-        encoder = load_pretrained(
-            CLIPVisionModelWithProjection, folder / ENCODER, "the image encoder of IP-Adapter", dtype=torch.float32
-        )
+    encoder = load_pretrained(
+        CLIPVisionModelWithProjection, found, "the image encoder of IP-Adapter", dtype=torch.float32
+    )
     return encoder.to(device)

@@ -15,27 +15,19 @@ from torch import Tensor, nn
 
 from retrieval.devices.selection import choose_dtype, dtype_name
 from retrieval.devices.transfer import to_device
-from retrieval.errors import UsageError
+from retrieval.errors import ModelError, UsageError
 from retrieval.models.capture import capture_branches
-from retrieval.models.diffusion.base import DiffusionExtractor, without_decoder
+from retrieval.models.diffusion.base import DiffusionExtractor, load_part, load_vae
 from retrieval.models.diffusion.dit_checkpoint import load_original, read_checkpoint, stated_heads
 from retrieval.models.diffusion.noise import add_noise
 from retrieval.models.modes import LAST_STEP, Target
-from retrieval.models.registry import Description, ExtractorDescription
-from retrieval.models.weights import load_pretrained, require, weights_digest, weights_folder
+from retrieval.models.registry import VAE, ExtractorDescription
+from retrieval.models.weights.digest import tensors_digest
+from retrieval.models.weights.finding import Weights, find_local, find_weights
 from retrieval.settings import ModelSettings
 
 STEPS = 1000
 CLASSES = (1, 1000)  # goldfish, and the null class
-VAE = Description(
-    name="sd-vae-ft-mse",
-    title="the VAE of DiffSim's DiT",
-    licence="MIT",
-    download_mb=335,
-    loader="",
-    repo="stabilityai/sd-vae-ft-mse",
-    revision="31f26fdeee1355a5c34592e401dd41e45d25a493",
-)
 
 
 def load(description: ExtractorDescription, settings: ModelSettings, device: torch.device, offline: bool) -> "DiT":
@@ -48,21 +40,21 @@ def load(description: ExtractorDescription, settings: ModelSettings, device: tor
         UsageError: an image size other than the checkpoint's.
         ModelError: weights are missing or incomplete.
     """
-    if settings.weights is None:
-        folder = weights_folder(description, None, ("transformer/*",), offline)
-        vae_folder = weights_folder(VAE, None, ("config.json", "diffusion_pytorch_model.safetensors"), offline)
+    local = None if settings.weights is None else Path(settings.weights)
+    vae_folder = None if local is None else _vae_folder(description, local)
+    dtype = choose_dtype(settings.dtype, device)
+    if local is None or (local / "transformer").is_dir():
+        network, digest = _load_network(find_weights(description, local, offline), dtype)
     else:
-        folder = weights_folder(description, Path(settings.weights), (), offline)
-        require(folder, ("vae",), "DiT model")
-        vae_folder = folder / "vae"
-    network, sources = _load_network(folder, choose_dtype(settings.dtype, device))
+        network, digest = _load_checkpoint(local, dtype)
+    vae = find_weights(VAE, vae_folder, offline)
     size = settings.image_size or description.image_size
     if size != 8 * network.config.sample_size:
         raise UsageError(f"image size {size} does not suit this DiT: it takes {8 * network.config.sample_size} only")
     return DiT(
-        network=network.to(device),
-        vae=_load_vae(vae_folder).to(device),
-        digests=(weights_digest(sources), weights_digest(vae_folder)),
+        network=_as_trained(network).to(device),
+        vae=load_vae(vae[""], "DiT", torch.float32).to(device),
+        digests=(digest, vae.digest()),
         settings=settings,
     )
 
@@ -149,29 +141,33 @@ def published_level(denoising_step: int) -> tuple[float, int]:
     return alpha_bar, round(at)
 
 
-def _load_network(folder: Path, dtype: torch.dtype) -> tuple[Any, Path]:
+def _vae_folder(description: ExtractorDescription, folder: Path) -> Path:
+    find_local(description, folder, ())  # the folder itself
+    if not (folder / "vae").is_dir():
+        raise ModelError(f"{folder} holds no weights of {description.name}: vae missing")
+    return folder / "vae"
+
+
+def _load_network(weights: Weights, dtype: torch.dtype) -> tuple[Any, str]:
+    """Return diffusers' DiT and the digest of its weights."""
     from diffusers import DiTTransformer2DModel
 
-    if (folder / "transformer").is_dir():
-        network = load_pretrained(
-            DiTTransformer2DModel, folder, "DiT", subfolder="transformer", torch_dtype=dtype, low_cpu_mem_usage=False
-        )
-        source = folder / "transformer"
-    else:
-        network = load_original(read_checkpoint(folder), stated_heads(folder))
-        source = folder
-        if dtype != torch.float32:
-            network = network.to(dtype)
+    return load_part(DiTTransformer2DModel, weights["transformer"], "DiT", dtype), weights.digest()
+
+
+def _load_checkpoint(folder: Path, dtype: torch.dtype) -> tuple[Any, str]:
+    """Return the same for an original checkpoint in ``folder``."""
+    tensors = read_checkpoint(folder)
+    network = load_original(tensors, stated_heads(folder))
+    return network if dtype == torch.float32 else network.to(dtype), tensors_digest(tensors)
+
+
+def _as_trained(network: Any) -> Any:
+    """Set the values that DiT was trained with, and that diffusers has otherwise.
+
+    It spaces the timestep's frequencies differently (half - 1) and normalises with another eps.
+    """
     for block in network.transformer_blocks:
-        # DiT was trained with these values; diffusers spaces the timestep's frequencies differently (half - 1) and
-        # normalises with another eps.
         block.norm1.emb.time_proj.downscale_freq_shift = 0
         block.norm3.eps = 1e-6
-    return network.eval().requires_grad_(False), source
-
-
-def _load_vae(folder: Path) -> Any:
-    from diffusers import AutoencoderKL
-
-    options: dict[str, Any] = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False}
-    return without_decoder(load_pretrained(AutoencoderKL, folder, "the VAE of DiT", **options))
+    return network.eval().requires_grad_(False)

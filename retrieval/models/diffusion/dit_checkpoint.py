@@ -3,13 +3,12 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from retrieval.errors import ModelError
+from retrieval.models.weights.reading import read_tensors
 
 HEADS = 16  # DiT-XL; an original checkpoint does not state it
 _BLOCK_NAMES = (  # (original name in a block, diffusers' name)
@@ -36,19 +35,12 @@ def read_checkpoint(folder: Path) -> Mapping[str, Tensor]:
     Raises:
         ModelError: no such file, several of them, or one that can't be read.
     """
-    from safetensors.torch import load_file
-
     files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.pt")])
     if len(files) != 1:
         raise ModelError(f"{folder} holds no DiT model: it needs transformer/ or one original checkpoint")
-    try:
-        if files[0].suffix == ".safetensors":
-            return load_file(files[0])
-        loaded: Mapping[str, Any] = torch.load(files[0], map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError) as error:
-        raise ModelError(f"{files[0]} can't be loaded: {str(error).strip().splitlines()[0]}") from error
-    weights: Mapping[str, Tensor] = loaded.get("ema", loaded)
-    return weights
+    tensors = read_tensors(files[0])
+    averaged = {name.removeprefix("ema."): value for name, value in tensors.items() if name.startswith("ema.")}
+    return averaged or tensors
 
 
 def stated_heads(folder: Path) -> int:

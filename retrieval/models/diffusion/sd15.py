@@ -26,21 +26,9 @@ from retrieval.models.diffusion.noise import add_noise
 from retrieval.models.modes import Target
 from retrieval.models.protocols import Pixels
 from retrieval.models.registry import ExtractorDescription
-from retrieval.models.weights import require, weights_digest, weights_folder
+from retrieval.models.weights.finding import Weights, find_weights
 from retrieval.settings import ModelSettings
 from retrieval.types import Branches, NoiseRule
-
-FILES = (
-    "scheduler/*",
-    "text_encoder/config.json",
-    "text_encoder/model.safetensors",
-    "tokenizer/*",
-    "unet/config.json",
-    "unet/diffusion_pytorch_model.safetensors",
-    "vae/config.json",
-    "vae/diffusion_pytorch_model.safetensors",
-)
-PARTS = ("unet", "vae", "text_encoder")
 
 # The paper's names, in the order of the forward pass, and each block's path inside the UNet.
 LAYERS: Mapping[str, str] = MappingProxyType(
@@ -68,16 +56,15 @@ def load(
     size = settings.image_size or description.image_size
     check_size(size, "sd15")
     local = None if settings.weights is None else Path(settings.weights)
-    folder = weights_folder(description, local, FILES, offline)
-    require(folder, (*PARTS, "tokenizer", "scheduler"), "Stable Diffusion 1.5")
+    weights = find_weights(description, local, offline)
     dtype = choose_dtype(settings.dtype, device)
     return StableDiffusion15(
         LoadedParts(
-            folder=folder,
-            unet=place_model(load_unet(folder, "sd15", dtype), device, dtype),
-            vae=place_model(load_vae(folder, "sd15", dtype), device, dtype),
-            prompts=_embed_prompts(folder, ["", settings.prompt], device, dtype),
-            alpha_bars=_alpha_bars(folder),
+            weights=weights,
+            unet=place_model(load_unet(weights, "sd15", dtype), device, dtype),
+            vae=place_model(load_vae(weights["vae"], "sd15", dtype), device, dtype),
+            prompts=_embed_prompts(weights, ["", settings.prompt], device, dtype),
+            alpha_bars=_alpha_bars(weights.root),
             image_size=size,
             settings=settings,
             noise=settings.noise or description.noise,
@@ -89,7 +76,7 @@ def load(
 class LoadedParts:
     """The loaded parts of Stable Diffusion 1.5 and how to run them."""
 
-    folder: Path
+    weights: Weights
     unet: Any
     vae: Any
     prompts: Tensor  # [2, 77, width]: the empty prompt and the prompt
@@ -131,7 +118,7 @@ class StableDiffusion15(DiffusionExtractor):
 
     def with_prompts(self, prompts: Sequence[str]) -> "dict[str, StableDiffusion15]":
         """See :class:`retrieval.models.protocols.Prompted`; this loads the text encoder once more."""
-        states = _embed_prompts(self._parts.folder, ["", *prompts], self._unet.device, self._unet.dtype)
+        states = _embed_prompts(self._parts.weights, ["", *prompts], self._unet.device, self._unet.dtype)
         return {
             prompt: StableDiffusion15(
                 replace(self._parts, prompts=states[[0, number]], settings=replace(self._parts.settings, prompt=prompt))
@@ -170,7 +157,7 @@ class StableDiffusion15(DiffusionExtractor):
         settings = self._parts.settings
         return {
             "name": "sd15",
-            "weights": weights_digest(self._parts.folder, PARTS),
+            "weights": self._parts.weights.digest(),
             "image_size": self._image_size,
             "resize": "square-lanczos",
             "branches": settings.branches,
@@ -181,12 +168,12 @@ class StableDiffusion15(DiffusionExtractor):
         }
 
 
-def _embed_prompts(folder: Path, prompts: Sequence[str], device: torch.device, dtype: torch.dtype) -> Tensor:
+def _embed_prompts(weights: Weights, prompts: Sequence[str], device: torch.device, dtype: torch.dtype) -> Tensor:
     """Return the last hidden states of ``prompts``, ``[prompts, 77, width]``."""
     from transformers import CLIPTextModel
 
     text = TextEncoder("tokenizer", "text_encoder", CLIPTextModel)
-    states: Tensor = encode_prompts(text, folder, "sd15", prompts, (device, dtype)).last_hidden_state
+    states: Tensor = encode_prompts(text, weights, "sd15", prompts, (device, dtype)).last_hidden_state
     return states
 
 

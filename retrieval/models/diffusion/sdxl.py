@@ -29,23 +29,9 @@ from retrieval.models.diffusion.base import (
 from retrieval.models.diffusion.latents import scalar_on_device
 from retrieval.models.modes import LAST_STEP, SDXL_LAST_STEP, Target
 from retrieval.models.registry import ExtractorDescription
-from retrieval.models.weights import require, weights_digest, weights_folder
+from retrieval.models.weights.finding import Weights, find_weights
 from retrieval.settings import ModelSettings
 
-FILES = (
-    "scheduler/*",
-    "text_encoder/config.json",
-    "text_encoder/model.fp16.safetensors",
-    "text_encoder_2/config.json",
-    "text_encoder_2/model.fp16.safetensors",
-    "tokenizer/*",
-    "tokenizer_2/*",
-    "unet/config.json",
-    "unet/diffusion_pytorch_model.fp16.safetensors",
-    "vae/config.json",
-    "vae/diffusion_pytorch_model.fp16.safetensors",
-)
-PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 STEPS = 1000
 
 
@@ -61,15 +47,14 @@ def load(
     size = settings.image_size or description.image_size
     check_size(size, "SD-XL")
     local = None if settings.weights is None else Path(settings.weights)
-    folder = weights_folder(description, local, FILES, offline)
-    require(folder, (*PARTS, "tokenizer", "tokenizer_2", "scheduler"), "SD-XL")
+    weights = find_weights(description, local, offline)
     dtype = choose_dtype(settings.dtype, device)
     return StableDiffusionXL(
-        folder=folder,
-        unet=place_model(load_unet(folder, "SD-XL", dtype), device, dtype),
-        vae=load_vae(folder, "SD-XL", torch.float32).to(device),
-        prompts=_embed_prompts(folder, settings.prompt, device, dtype),
-        scheduler=_scheduler(folder),
+        weights=weights,
+        unet=place_model(load_unet(weights, "SD-XL", dtype), device, dtype),
+        vae=load_vae(weights["vae"], "SD-XL", torch.float32).to(device),
+        prompts=_embed_prompts(weights, settings.prompt, device, dtype),
+        scheduler=_scheduler(weights.root),
         settings=settings,
         image_size=size,
     )
@@ -85,7 +70,7 @@ class StableDiffusionXL(DiffusionExtractor):
     def __init__(
         self,
         *,
-        folder: Path,
+        weights: Weights,
         unet: Any,
         vae: Any,
         prompts: tuple[Tensor, Tensor],
@@ -95,7 +80,7 @@ class StableDiffusionXL(DiffusionExtractor):
     ) -> None:
         """Take loaded parts; ``prompts`` are hidden states ``[2, 77, width]`` and pooled vectors ``[2, width]``."""
         super().__init__(vae=vae, image_size=image_size, noise=settings.noise or "pairwise", seed=settings.seed)
-        self._folder, self._unet, self._scheduler, self._settings = folder, unet, scheduler, settings
+        self._weights, self._unet, self._scheduler, self._settings = weights, unet, scheduler, settings
         self._published = settings.parity == "published"
         keep = slice(None) if settings.branches == "both" else slice(1, None)
         self._context, self._pooled = (tensor[keep] for tensor in prompts)
@@ -150,7 +135,7 @@ class StableDiffusionXL(DiffusionExtractor):
         """See :class:`retrieval.models.protocols.AttentionExtractor`."""
         return {
             "name": "sdxl",
-            "weights": weights_digest(self._folder, PARTS),
+            "weights": self._weights.digest(),
             "image_size": self._image_size,
             "branches": self._settings.branches,
             "prompt": self._settings.prompt,
@@ -169,7 +154,7 @@ def _scheduler(folder: Path) -> Any:
     return scheduler
 
 
-def _embed_prompts(folder: Path, prompt: str, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _embed_prompts(weights: Weights, prompt: str, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Return hidden states ``[2, 77, width]`` and pooled vectors ``[2, width]``; the unconditional ones are zero."""
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
@@ -177,7 +162,7 @@ def _embed_prompts(folder: Path, prompt: str, device: torch.device, dtype: torch
         TextEncoder("tokenizer", "text_encoder", CLIPTextModel),
         TextEncoder("tokenizer_2", "text_encoder_2", CLIPTextModelWithProjection),
     )
-    outputs = [encode_prompts(text, folder, "SD-XL", [prompt], (device, dtype)) for text in encoders]
+    outputs = [encode_prompts(text, weights, "SD-XL", [prompt], (device, dtype)) for text in encoders]
     context = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
     pooled = outputs[-1][0]  # the second encoder's projected vector
     return torch.cat([torch.zeros_like(context), context]), torch.cat([torch.zeros_like(pooled), pooled])

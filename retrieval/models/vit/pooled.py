@@ -6,7 +6,6 @@ vector depends on the weights alone.
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,9 @@ from retrieval.images.preprocessing import (
 from retrieval.models.normalisation import normalise
 from retrieval.models.protocols import Pixels
 from retrieval.models.registry import Description
-from retrieval.models.weights import load_pretrained, quiet_loading, require, weights_digest, weights_folder
-
-FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
+from retrieval.models.weights.finding import find_weights
+from retrieval.models.weights.loading import load_pretrained
+from retrieval.models.weights.reading import model_errors
 
 
 @dataclass(frozen=True)
@@ -94,17 +93,15 @@ class ViTEmbedder:
 def _load(
     architecture: _Architecture, description: Description, folder: Path | None, device: torch.device, offline: bool
 ) -> ViTEmbedder:
-    found = weights_folder(description, folder, FILES, offline)
-    require(found, ("config.json",), f"{description.name} model")
-    kind = architecture.kind
-    with quiet_loading():
-        model = load_pretrained(kind, found, description.name, dtype=torch.float32, config=_config(found, kind))
+    weights, kind = find_weights(description, folder, offline), architecture.kind
+    config = _config(weights.root, kind)
+    model = load_pretrained(kind, weights[""], description.name, dtype=torch.float32, config=config)
     return ViTEmbedder(
         name=description.name,
         model=model.to(device),
-        preprocessing=read_preprocessing(found, architecture.preprocessing),
+        preprocessing=read_preprocessing(weights.root, architecture.preprocessing),
         pool=architecture.pool,
-        identify_weights=partial(weights_digest, found),
+        identify_weights=weights.digest,
     )
 
 
@@ -112,10 +109,8 @@ def _config(folder: Path, kind: Any) -> Any:
     """Read the model's configuration; a whole CLIP gives its vision tower's, with the shared projection."""
     from transformers import AutoConfig
 
-    try:
+    with model_errors(f"{folder / 'config.json'} states no model"):
         config: Any = AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder / 'config.json'} states no model: {str(error).splitlines()[0]}") from error
     if config.model_type == "clip":
         config.vision_config.projection_dim = config.projection_dim
         config = config.vision_config

@@ -1,0 +1,98 @@
+"""``diffsim-index fetch`` and ``doctor --weights`` as people run them, against a server that answers as the hub."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cli.weights_command import DownloadBar
+from retrieval.progress import Progress
+from tests.models.weights.test_download import served
+from tests.models.weights.test_hub_caches import fill_folder
+from tests.support.hub_cache import serve_hub
+
+
+def run(*words: str, home: Path, endpoint: str = "http://127.0.0.1:9") -> "subprocess.CompletedProcess[str]":
+    environment = {name: value for name, value in os.environ.items() if "OFFLINE" not in name}
+    environment |= {"HF_HOME": str(home), "HF_ENDPOINT": endpoint, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", "from cli.index_command import main; main()", *words]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_fetch_downloads_a_model_with_its_encoders_and_doctor_finds_it_whole(tmp_path: Path) -> None:
+    before = run("doctor", "--weights", "sd15", home=tmp_path)
+    assert before.returncode == 1
+    assert "missing  sd15" in before.stdout
+    assert "fetch them with: diffsim-index fetch sd15" in before.stdout
+    with serve_hub(served()) as hub:
+        fetched = run("fetch", "sd15", "--json", home=tmp_path, endpoint=hub.url)
+    assert fetched.returncode == 0, fetched.stderr
+    report = json.loads(fetched.stdout)
+    assert [each["name"] for each in report["repositories"]] == ["sd15", "clip", "dinov2"]
+    assert report["downloaded"] == sum(file["bytes"] for each in report["repositories"] for file in each["files"])
+    assert all(
+        Path(each["folder"], file["name"]).is_file() for each in report["repositories"] for file in each["files"]
+    )
+    again = run("fetch", "sd15", home=tmp_path)  # nothing is left to ask the hub for
+    assert again.returncode == 0, again.stderr
+    assert again.stderr == ""
+    after = run("doctor", "--weights", "sd15", "--json", home=tmp_path)
+    assert after.returncode == 0, after.stdout
+    assert json.loads(after.stdout)["whole"] is True
+
+
+def test_fetch_without_a_hub_names_the_command_and_exits_with_1(tmp_path: Path) -> None:
+    failed = run("fetch", "dinov2", home=tmp_path)
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("error: dinov2: weights of facebook/dinov2-small are needed and the hub gave no")
+    assert "Traceback" not in failed.stderr
+    assert run("fetch", "mini", home=tmp_path).stdout == "mini needs no download\n"
+    unknown = run("fetch", "sd16", home=tmp_path)
+    assert unknown.returncode == 2
+    assert "unknown model 'sd16'; known: sd15, mini" in unknown.stderr
+
+
+@pytest.mark.parametrize("name", ["diffsim-c", "dit-256"])
+def test_doctor_checks_local_folders_and_their_neighbours(name: str, tmp_path: Path) -> None:
+    folder = fill_folder(tmp_path, name)
+    for encoder in ("clip", "dinov2"):
+        fill_folder(tmp_path / encoder, encoder)
+        (tmp_path / encoder / "model").rename(tmp_path / "moving")
+        (tmp_path / encoder).rmdir()
+        (tmp_path / "moving").rename(tmp_path / encoder)
+    whole = run("doctor", "--weights", f"{name}={folder}", "--json", home=tmp_path)
+    assert whole.returncode == 0, whole.stdout
+    files = json.loads(whole.stdout)["files"]
+    assert {"clip", "dinov2", name} < {file["model"] for file in files}
+    for file in files:
+        [path] = [
+            each
+            for place in ("model", "model/vae", "ip_adapter", "clip", "dinov2")
+            if (each := tmp_path / place / file["name"]).is_file() and each.stat().st_size == file["size"]
+        ][:1]
+        if path.suffix in {".safetensors", ".bin"}:
+            content = path.read_bytes()
+            path.write_bytes(content[:-1])
+            damaged = run("doctor", "--weights", f"{name}={folder}", home=tmp_path)
+            path.write_bytes(content)
+            assert damaged.returncode == 1
+            assert f"damaged  {file['model']}" in damaged.stdout
+            assert f"{file['name']}: " in damaged.stdout
+            assert "cut off" in damaged.stdout
+            break
+
+
+def test_lines_without_a_terminal_tell_bytes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("cli.weights_command.LINE_SECONDS", 0.0)
+    with DownloadBar(quiet=False, bar=True) as bar:
+        bar.show(Progress("download", 0, 2_000_000, "a"))
+        bar.show(Progress("download", 1_500_000, 2_000_000, "a"))
+    assert "a: 1.5 MB of 2.0 MB, about 0:00 left" in capsys.readouterr().err
+    with DownloadBar(quiet=True, bar=True) as bar:
+        bar.show(Progress("download", 1, 2, "a"))
+    assert capsys.readouterr().err == ""
