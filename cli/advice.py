@@ -10,8 +10,8 @@ from retrieval.errors import DiffSimError
 
 ADVICE: Mapping[str, str] = {
     "choose-model-once": "give --model or --metric, not both",
-    "fewer-images-at-a-time": "choose less than {images} with --batch-size",
     "fetch-again": "delete {file} and fetch it again (diffsim-index fetch MODEL), or name a folder with --weights",
+    "fewer-images-at-a-time": "choose less than {images} with --batch-size",
     "get-weights": (
         "download about {megabytes} MB once while online, with: diffsim-index fetch {model}, or with: "
         "hf download {repo} --revision {revision} {files}; or name a local folder of them: "
