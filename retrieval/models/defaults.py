@@ -15,7 +15,8 @@ from retrieval.models.registry import (
     describe_embedder,
     describe_extractor,
 )
-from retrieval.models.weights.finding import are_cached, is_offline
+from retrieval.models.weights import hub
+from retrieval.models.weights.finding import are_cached, is_offline, source_of
 from retrieval.settings import ModelSettings
 
 _LOG = logging.getLogger(__name__)
@@ -59,11 +60,10 @@ def _hub_encoders(settings: ModelSettings) -> list[Description]:
 
 
 def _hub_answers() -> bool:
-    from huggingface_hub import HfApi
-
+    sd15 = source_of(EXTRACTORS["sd15"])
     try:
-        HfApi().model_info(EXTRACTORS["sd15"].repo, revision=EXTRACTORS["sd15"].revision, timeout=5)
-    except Exception as error:  # any failure means that the hub can't be used now
+        hub.ask_size(sd15, sd15.parts[0].path(sd15.parts[0].files[0]))
+    except Exception as error:  # any failure means that the hub, or its mirror, can't be used now
         _LOG.warning("the hub gives no answer (%s), so auto does not choose sd15", error)
         return False
     return True

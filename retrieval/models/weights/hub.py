@@ -1,5 +1,6 @@
 """The hub: which files a repository has at a commit, and their download. Nothing but the files asked for is fetched."""
 
+import errno
 import inspect
 import logging
 import shutil
@@ -15,6 +16,7 @@ from retrieval.progress import Cancellation, OnProgress, Progress, ignore_progre
 from retrieval.text import human_bytes
 
 _LOG = logging.getLogger(__name__)
+_OF_THE_DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 TIMEOUT = 10.0  # seconds until the hub has answered a question about one file
 
 
@@ -62,18 +64,25 @@ def ask(source: Repository, name: str) -> RemoteFile | None:
     Raises:
         HubError: the hub gave no answer, or refused.
     """
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError
 
     if (cached := cached_file(source, name)) is not None:
         return RemoteFile(name, cached.stat().st_size, cached)
     try:
-        stated = get_hf_file_metadata(hf_hub_url(source.repo, name, revision=source.revision), timeout=TIMEOUT)
+        size = ask_size(source, name)
     except EntryNotFoundError:
         return None
     except Exception as error:  # the errors of the HTTP library, which is another one in each version of the hub
         raise HubError(_reason(error)) from error
-    return RemoteFile(name, stated.size or 0, None)
+    return RemoteFile(name, size, None)
+
+
+def ask_size(source: Repository, name: str) -> int:
+    """Ask the hub, whatever the cache holds, for a file's size; any error of the hub's package is raised."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    stated = get_hf_file_metadata(hf_hub_url(source.repo, name, revision=source.revision), timeout=TIMEOUT)
+    return stated.size or 0
 
 
 def download(source: Repository, name: str, on_bytes: Callable[[int], None] | None = None) -> Path:
@@ -157,4 +166,6 @@ def _reason(error: BaseException) -> str:
         return "the hub has no such revision"
     if isinstance(error, RepositoryNotFoundError):
         return "the hub has no such repository, or it needs a token"
+    if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+        return f"they can't be stored in the hub's cache ({first_line(error)})"
     return f"the hub gave no answer ({first_line(error)})"

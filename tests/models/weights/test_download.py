@@ -1,14 +1,17 @@
 """Weights are downloaded from a server that answers as the hub does: exactly the files that are loaded."""
 
+import errno
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from retrieval.errors import CancelledError, ModelError, NoSpaceError
+from retrieval.models.defaults import choose_model
 from retrieval.models.registry import EMBEDDERS, EXTRACTORS, IP_ADAPTER, VAE, Description
 from retrieval.models.weights.finding import are_cached, fetch, plan_download
 from retrieval.progress import Cancellation, Progress
+from retrieval.settings import ModelSettings
 from tests.models.weights.test_hub_caches import REPOSITORIES, load
 from tests.support.hub_cache import Hub, serve_hub
 from tests.support.hub_files import tiny_repository
@@ -132,3 +135,23 @@ def test_a_full_disk_is_an_error_before_the_download(hub: Hub, monkeypatch: pyte
     with pytest.raises(NoSpaceError, match=r"of weights do not fit in .*: 1\.0 kB are free"):
         fetch([plan_download(EMBEDDERS["dinov2"])])
     assert hub.downloaded() == []
+
+
+def test_auto_asks_the_mirror_whether_it_answers(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr("retrieval.models.defaults.choose_device", lambda device: torch.device("cuda"))
+    settings = ModelSettings(model="auto")
+    assert choose_model(settings, "auto", offline=False).name == "sd15"
+    point_to("http://127.0.0.1:9", monkeypatch)
+    assert choose_model(settings, "auto", offline=False).name == "mini"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
+def test_a_disk_that_refuses_is_not_blamed_on_the_hub(number: int, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*words: object, **options: object) -> None:
+        raise OSError(number, "refused")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
+    with pytest.raises(ModelError, match=r"can't be stored in the hub's cache \(\[Errno"):
+        load("dinov2", offline=False)
