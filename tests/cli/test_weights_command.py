@@ -12,7 +12,7 @@ from cli.weights_command import DownloadBar
 from retrieval.progress import Progress
 from tests.models.weights.test_download import served
 from tests.models.weights.test_hub_caches import fill_folder
-from tests.support.hub_cache import serve_hub
+from tests.support.hub.cache import serve_hub
 
 
 def run(*words: str, home: Path, endpoint: str = "http://127.0.0.1:9") -> "subprocess.CompletedProcess[str]":

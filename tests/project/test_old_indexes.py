@@ -2,16 +2,22 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from index_store.commit import commit
 from index_store.errors import IndexIncompatibleError
-from index_store.generation import FORMAT_VERSION
+from index_store.generation import FORMAT_VERSION, read_current
+from index_store.layout import Layout
 from index_store.reader import IndexReader
 from retrieval import BuildSettings, Engine, EngineSettings, build_index
 from retrieval.indexing.maintenance import compact, verify
+from retrieval.models.registry import load_extractor
+from retrieval.settings import ModelSettings
 from tests.support.paths import DATA
 from tests.support.ranking import assert_same_ranking
 
@@ -27,6 +33,20 @@ VERSIONS = {"format1": 1, "format1_mini": 1, "format2": 2}
 def copy_of(name: str, folder: Path) -> Path:
     index = folder / f"{name}.diffsim"
     shutil.copytree(INDEXES / name, index)
+    return index
+
+
+def with_todays_digest(index: Path) -> Path:
+    """Give ``index`` the digest of its weights by today's rule.
+
+    When these indexes were written, the digest covered whole files; now it covers the tensors that are loaded.
+    """
+    layout = Layout(index)
+    generation = read_current(layout)
+    settings = ModelSettings(model="sd15", weights=TINY_SD15, image_size=128)
+    digest = load_extractor(settings, torch.device("cpu"), offline=True).fingerprint()["weights"]
+    model = {**generation.fingerprint["model"], "weights": digest}
+    commit(layout, replace(generation, fingerprint={**generation.fingerprint, "model": model}), "test")
     return index
 
 
@@ -54,14 +74,14 @@ def test_it_is_read_and_verified(name: str, version: int, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("name", ANSWERING)
 def test_it_answers_as_it_did_when_it_was_written(name: str, tmp_path: Path) -> None:
-    engine = Engine.open(copy_of(name, tmp_path), HERE)
+    engine = Engine.open(with_todays_digest(copy_of(name, tmp_path)), HERE)
     found = engine.search(INDEXES / "pictures" / "boat.png", "style", exhaustive=True)
     assert_same_ranking(found.results, ANSWER, atol=1e-3, whole=True)
 
 
 @pytest.mark.parametrize("name", ANSWERING)
 def test_it_takes_new_images_and_becomes_one_of_today(name: str, tmp_path: Path) -> None:
-    index, photos = copy_of(name, tmp_path), tmp_path / "photos"
+    index, photos = with_todays_digest(copy_of(name, tmp_path)), tmp_path / "photos"
     photos.mkdir()
     shutil.copyfile(DATA / "golden_images" / "a0_disc.png", photos / "disc.png")
     report = build_index(photos, index, weights=TINY_SD15, run=RUN)
@@ -74,6 +94,13 @@ def test_it_takes_new_images_and_becomes_one_of_today(name: str, tmp_path: Path)
     assert {result.id for result in found.results} == {0, 1, 3, 4}
     again = Engine.open(index, HERE).search(INDEXES / "pictures" / "boat.png", "style", exhaustive=True)
     assert_same_ranking([result for result in again.results if result.id != 4], ANSWER, atol=1e-3, whole=True)
+
+
+@pytest.mark.parametrize("name", ANSWERING)
+def test_a_digest_of_other_weights_is_refused(name: str, tmp_path: Path) -> None:
+    engine = Engine.open(copy_of(name, tmp_path), HERE)
+    with pytest.raises(IndexIncompatibleError, match=r"model\.weights: .* in the index"):
+        engine.search(INDEXES / "pictures" / "boat.png", "style")
 
 
 def test_an_index_of_a_model_that_has_changed_is_read_and_not_searched(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from retrieval.models.weights.finding import are_cached, fetch, plan_download
 from retrieval.progress import Cancellation, Progress
 from retrieval.settings import ModelSettings
 from tests.models.weights.test_hub_caches import REPOSITORIES, load
-from tests.support.hub_cache import Hub, serve_hub
-from tests.support.hub_files import tiny_repository
+from tests.support.hub.cache import Hub, serve_hub
+from tests.support.hub.files import tiny_repository
 
 EVERY = (*EXTRACTORS.values(), *EMBEDDERS.values(), IP_ADAPTER, VAE)
 

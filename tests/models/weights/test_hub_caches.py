@@ -22,9 +22,9 @@ from retrieval.models.registry import (
 )
 from retrieval.models.weights.finding import are_cached
 from retrieval.settings import ModelSettings
-from tests.support import hub_files
-from tests.support.hub_cache import write_cache
-from tests.support.hub_files import tiny_repository, write_folder
+from tests.support.hub import files as hub_files
+from tests.support.hub.cache import write_cache
+from tests.support.hub.files import tiny_repository, write_folder
 
 CPU = torch.device("cpu")
 Keep = Callable[[str], bool]
