@@ -9,7 +9,7 @@ import pytest
 
 from retrieval import Engine
 from retrieval.sample_images.pictures import MOTIFS, STYLES
-from tests.support.commands import failed, query_of, run
+from tests.support.commands import failed, query_of, run, run_here
 from tests.support.ranking import assert_same_ranking
 
 
@@ -47,7 +47,7 @@ def test_an_index_is_built_searched_and_described(gallery: Path, tmp_path: Path)
 def test_every_form_of_output_is_the_same_answer(desk: Path, gallery: Path) -> None:
     query = query_of(gallery, 1, 3)
     outputs = {
-        form: run("diffsim-search", query, "-k", "5", *form.split(), cwd=desk)
+        form: run_here("diffsim-search", query, "-k", "5", *form.split(), cwd=desk)
         for form in ("--json", "--jsonl", "--paths", "-0", "--paths -0")
     }
     assert all(result.returncode == 0 for result in outputs.values())
@@ -57,7 +57,7 @@ def test_every_form_of_output_is_the_same_answer(desk: Path, gallery: Path) -> N
     assert [json.loads(line)["path"] for line in outputs["--jsonl"].stdout.splitlines()] == paths
     assert outputs["--paths"].stdout.decode().splitlines() == paths
     assert outputs["-0"].stdout == outputs["--paths -0"].stdout == b"".join(p.encode() + b"\0" for p in paths)
-    assert "choose one of" in failed(run("diffsim-search", query, "--json", "--paths", cwd=desk), 2)
+    assert "choose one of" in failed(run_here("diffsim-search", query, "--json", "--paths", cwd=desk), 2)
 
 
 def test_queries_from_stdin_and_from_the_index(desk: Path, gallery: Path) -> None:
@@ -102,14 +102,14 @@ def test_sheets_are_drawn(desk: Path, gallery: Path, tmp_path: Path) -> None:
     from PIL import Image
 
     for name in ("results.png", "results.html"):
-        drawn = run("diffsim-search", query_of(gallery), "-k", "4", "--sheet", tmp_path / name, cwd=desk)
+        drawn = run_here("diffsim-search", query_of(gallery), "-k", "4", "--sheet", tmp_path / name, cwd=desk)
         assert drawn.returncode == 0, drawn.stderr
     with Image.open(tmp_path / "results.png") as image:
         assert image.width > 600
     assert (tmp_path / "results.html").read_text().count("<img") == 5
-    assert ".png" in failed(run("diffsim-search", query_of(gallery), "--sheet", "results.gif", cwd=desk), 2)
+    assert ".png" in failed(run_here("diffsim-search", query_of(gallery), "--sheet", "results.gif", cwd=desk), 2)
     (tmp_path / "file").touch()
-    below = run("diffsim-search", query_of(gallery), "--sheet", tmp_path / "file" / "results.png", cwd=desk)
+    below = run_here("diffsim-search", query_of(gallery), "--sheet", tmp_path / "file" / "results.png", cwd=desk)
     assert "is not a folder" in failed(below, 1)
 
 
@@ -136,17 +136,17 @@ def test_bad_requests_end_in_one_sentence(desk: Path, gallery: Path, index: Path
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.txt").write_text("text")
     build = ("diffsim-index", "build")
-    assert "does not exist" in failed(run(*build, "missing", cwd=tmp_path), 2)
-    assert "no images in empty" in failed(run(*build, "empty", cwd=tmp_path), 2)
-    assert "1 file with other names" in failed(run(*build, "notes", cwd=tmp_path), 2)
+    assert "does not exist" in failed(run_here(*build, "missing", cwd=tmp_path), 2)
+    assert "no images in empty" in failed(run_here(*build, "empty", cwd=tmp_path), 2)
+    assert "1 file with other names" in failed(run_here(*build, "notes", cwd=tmp_path), 2)
     assert not list(tmp_path.glob("*.diffsim"))
     assert "style, instance, semantic" in failed(
-        run(*build, gallery, "--modes", "stile", "-i", "n.diffsim", cwd=tmp_path), 2
+        run_here(*build, gallery, "--modes", "stile", "-i", "n.diffsim", cwd=tmp_path), 2
     )
-    assert "auto, sd15, mini" in failed(run(*build, gallery, "--model", "sd3", "-i", "n.diffsim", cwd=tmp_path), 2)
-    assert "unknown mode 'stile'" in failed(run("diffsim-search", query, "-m", "stile", cwd=desk), 2)
-    assert "no such file" in failed(run("diffsim-search", "nothing.jpg", cwd=desk), 2)
-    message = failed(run(*build, gallery, "-i", index, "--image-size", "96", cwd=tmp_path), 3)
+    assert "auto, sd15, mini" in failed(run_here(*build, gallery, "--model", "sd3", "-i", "n.diffsim", cwd=tmp_path), 2)
+    assert "unknown mode 'stile'" in failed(run_here("diffsim-search", query, "-m", "stile", cwd=desk), 2)
+    assert "no such file" in failed(run_here("diffsim-search", "nothing.jpg", cwd=desk), 2)
+    message = failed(run_here(*build, gallery, "-i", index, "--image-size", "96", cwd=tmp_path), 3)
     assert "image_size: 144 in the index, 96 asked for" in message
     assert "--index" in message
 
@@ -158,13 +158,13 @@ def test_rejects_are_counted_listed_and_strict(gallery: Path, tmp_path: Path) ->
     (folder / "cut.png").write_bytes(query_of(gallery).read_bytes()[:900])
     (folder / "empty.jpg").touch()
     (folder / "Ünïcode ❤.jpg").write_text("this is no JPEG")
-    result = run("diffsim-index", "build", "mixed", "--strict", cwd=tmp_path)
+    result = run_here("diffsim-index", "build", "mixed", "--strict", cwd=tmp_path)
     assert result.returncode == 4
     assert (
         b"3 images rejected (1 empty, 1 not_an_image, 1 truncated); list the reasons with: diffsim-index info --rejects"
         in result.stderr
     )
-    listed = run("diffsim-index", "info", "--rejects", cwd=tmp_path).stdout.decode().splitlines()
+    listed = run_here("diffsim-index", "info", "--rejects", cwd=tmp_path).stdout.decode().splitlines()
     assert sorted(line.split("\t")[0] for line in listed) == ["empty", "not_an_image", "truncated"]
     assert any("Ünïcode ❤.jpg" in line for line in listed)
 
@@ -180,26 +180,27 @@ def test_the_error_for_a_damaged_index_names_the_file(damage: str, gallery: Path
     (file,) = copy.glob(damage)
     data = file.read_bytes()
     file.write_bytes(data[: len(data) // 2] + b"?" + data[len(data) // 2 + 1 : -3])
-    message = failed(run("diffsim-search", query_of(gallery), cwd=tmp_path), 3)
+    message = failed(run_here("diffsim-search", query_of(gallery), cwd=tmp_path), 3)
     assert file.name in message
 
 
 def test_a_lazy_index_is_searched_filled_and_given_a_mode(gallery: Path, tmp_path: Path) -> None:
     (tmp_path / "pictures").symlink_to(gallery)
     query = query_of(gallery)
-    built = run("diffsim-index", "build", "pictures", "--modes", "style", "--attention", "lazy", "-v", cwd=tmp_path)
+    build = ("diffsim-index", "build", "pictures", "--modes", "style", "--attention", "lazy")
+    built = run_here(*build, "-v", cwd=tmp_path)
     assert b"of 40 images, 0 for style have stored tensors; the rest are computed by a search" in built.stderr
-    search = partial(run, "diffsim-search", query, "--candidates", "6", "-k", "3", cwd=tmp_path)
+    search = partial(run_here, "diffsim-search", query, "--candidates", "6", "-k", "3", cwd=tmp_path)
     first = json.loads(search("--json", "--max-cache", "1GB").stdout)
     assert (first["computed"], first["cached"], first["left_out"]) == (6, 0, 0)
     assert first["timing_ms"]["compute"] > 0
     error = failed(search("-m", "instance"), 3)
     assert "--modes instance" in error
-    added = run(*error[error.index("diffsim-index build") :].split(), "--json", cwd=tmp_path)
+    added = run_here(*error[error.index("diffsim-index build") :].split(), "--json", cwd=tmp_path)
     assert json.loads(added.stdout)["coverage"] == {"style": 0, "instance": 0}
-    filled = run("diffsim-index", "fill", "--modes", "style", "--order", f"like:{query}", "--json", cwd=tmp_path)
+    filled = run_here("diffsim-index", "fill", "--modes", "style", "--order", f"like:{query}", "--json", cwd=tmp_path)
     report = json.loads(filled.stdout)
     assert (report["adopted"], report["completed"], report["coverage"]) == (6, 34, {"style": 40, "instance": 0})
-    about = run("diffsim-index", "info", cwd=tmp_path).stdout.decode()
+    about = run_here("diffsim-index", "info", cwd=tmp_path).stdout.decode()
     assert "tensors of 0 of 40 images stored" in about
     assert "lazy; cache of searches" in about

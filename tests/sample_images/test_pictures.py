@@ -15,6 +15,8 @@ from retrieval.sample_images.pictures import MOTIFS, PALETTES, STYLES, draw, dra
 SIZE = 64
 SHARED = (("poster", "papercut"), ("oil", "pointillism"), ("stained-glass", "mosaic"))
 
+pytestmark = pytest.mark.xdist_group("pictures")  # the gallery is drawn once
+
 Pictures = dict[tuple[str, str], NDArray[np.uint8]]
 
 
