@@ -20,7 +20,8 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from retrieval.models.diffusion.sd15 import LoadedParts, StableDiffusion15
 from retrieval.models.modes import DEFAULT_MODES, SD15_MODES, Target
 from retrieval.models.protocols import Pixels
-from retrieval.models.registry import load_extractor
+from retrieval.models.registry import describe_extractor, load_extractor
+from retrieval.models.weights.finding import find_weights
 from retrieval.settings import ModelSettings
 from tests.bench.timing import Row, finish
 from tests.support.real_size import TINY, real_size_unet, real_size_vae
@@ -92,7 +93,7 @@ def shapes_alone() -> StableDiffusion15:
         unet, vae, prompts = real_size_unet(), real_size_vae(), torch.empty(2, 77, 768)
     return StableDiffusion15(
         LoadedParts(
-            folder=TINY,
+            weights=find_weights(describe_extractor("sd15"), TINY, offline=True),  # named, not loaded
             unet=unet.eval(),
             vae=vae.eval(),
             prompts=prompts,
