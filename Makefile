@@ -31,7 +31,7 @@ demo: setup
 PYTEST     := $(BIN)/python -m pytest
 # The tests whose numbers depend on the kernels that a processor and the number of threads select.
 NUMERIC    := tests/scoring tests/search tests/encoding tests/models tests/metrics tests/evaluation \
-              tests/index_store/test_ivf.py tests/project/test_bench.py
+              tests/index_store/vectors/test_ivf.py tests/project/test_bench.py
 
 test: setup
 	$(PYTEST) -n 2 --dist loadgroup
