@@ -121,8 +121,9 @@ def test_every_stage_on_the_way(folder: Path, layers: int, extractor: StableDiff
     stages = load_file(folder / "stages_sd15.safetensors")
     mean, std = extractor.encode(pixels)
     draws = draws_for("query", "shared", 2334, (4, 16, 16))
-    torch.testing.assert_close(draws.latent, stages["eps_draw1"], rtol=0, atol=0)
-    torch.testing.assert_close(draws.noise, stages["eps_draw2"], rtol=0, atol=0)
+    # The seed gives the same uniform numbers everywhere; their logarithms and cosines differ in the last bits.
+    torch.testing.assert_close(draws.latent, stages["eps_draw1"], rtol=0, atol=1e-5)
+    torch.testing.assert_close(draws.noise, stages["eps_draw2"], rtol=0, atol=1e-5)
     latent = 0.18215 * (mean + std * draws.latent)
     # What contiguous pixels differ by from the published code's transposed ones: 1.8e-3 of the VAE's mean (unscaled)
     # and 1e-3 of Q/K/V, as measured in the golden README.
