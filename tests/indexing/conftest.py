@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.indexing.builds import BOTH, build_modes
+from tests.indexing.builds import BOTH, build, build_modes
 from tests.support.sample_index import paint
 
 
@@ -26,3 +26,13 @@ def whole(photos: Path) -> Path:
     """An index of both modes from the start."""
     build_modes(photos, photos.parent / "whole.diffsim", BOTH)
     return photos.parent / "whole.diffsim"
+
+
+@pytest.fixture
+def built(tiny: None, tmp_path: Path) -> tuple[Path, Path]:
+    """Ten images in two folders, and their index of three segments."""
+    folder, index = tmp_path / "images", tmp_path / "images.diffsim"
+    paint(folder / "a", range(6))
+    paint(folder / "b", range(6, 10))
+    build(folder, index)
+    return folder, index

@@ -27,16 +27,6 @@ from tests.support.sample_index import Contents, paint
 pytestmark = pytest.mark.usefixtures("tiny")
 
 
-@pytest.fixture
-def built(tmp_path: Path) -> tuple[Path, Path]:
-    """Ten images in two folders, and their index of three segments."""
-    folder, index = tmp_path / "images", tmp_path / "images.diffsim"
-    paint(folder / "a", range(6))
-    paint(folder / "b", range(6, 10))
-    build(folder, index)
-    return folder, index
-
-
 def damage(path: Path) -> None:
     """Flip one bit: of a shard in its first row, of anything else in the middle."""
     data = bytearray(path.read_bytes())

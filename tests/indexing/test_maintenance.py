@@ -22,16 +22,6 @@ from tests.support.sample_index import Contents, paint
 pytestmark = pytest.mark.usefixtures("tiny")
 
 
-@pytest.fixture
-def built(tmp_path: Path) -> tuple[Path, Path]:
-    """Ten images in two folders, and their index of three segments."""
-    folder, index = tmp_path / "images", tmp_path / "images.diffsim"
-    paint(folder / "a", range(6))
-    paint(folder / "b", range(6, 10))
-    build(folder, index)
-    return folder, index
-
-
 def test_a_renamed_file_keeps_its_id_and_its_tensors(built: tuple[Path, Path]) -> None:
     folder, index = built
     before, contents = ids_of(index), Contents.of(index)
