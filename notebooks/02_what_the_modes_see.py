@@ -26,7 +26,7 @@ from retrieval.evaluation.measures import rank_groups, retrieval_measures
 from retrieval.evaluation.runner import Run
 from retrieval.evaluation.triplets import read_groups
 from retrieval.metrics.registry import load_metric
-from retrieval.models.modes import MINI_MODES
+from retrieval.models.modes import CELLS_MODES
 from retrieval.models.registry import load_extractor
 from retrieval.sample_images import layouts
 from retrieval.sample_images.pictures import MOTIFS, STYLES, draw_gallery
@@ -37,7 +37,7 @@ if not gallery.exists():
     draw_gallery(gallery, size=256)
 if not characters.exists():
     layouts.draw_characters(characters)
-build_index(characters, BUILD / "ip.diffsim", model="mini")
+build_index(characters, BUILD / "ip.diffsim", model="cells")
 engine = Engine.open(BUILD / "ip.diffsim")
 query = characters / "original" / "pixel-flower.png"
 found = [(query, engine.search(query, mode, k=7, exclude_query=True)) for mode in engine.modes]
@@ -50,8 +50,8 @@ picture(BUILD / "modes.png")
 
 # %%
 a, b = (Image.open(gallery / name) for name in ("poster/sailboat.png", "papercut/sailboat.png"))
-extractor = load_extractor(ModelSettings(model="mini"), torch.device("cpu"), offline=True)
-target = MINI_MODES["style"].target
+extractor = load_extractor(ModelSettings(model="cells"), torch.device("cpu"), offline=True)
+target = CELLS_MODES["style"].target
 both = extractor.extract(np.stack([extractor.prepare(a), extractor.prepare(b)]), [target], "query")[target]
 q, k = both.q[0, 0, 0], both.k[1, 0, 0]
 weights = torch.softmax(q @ k.T / q.shape[1] ** 0.5, dim=1).numpy()
@@ -65,7 +65,7 @@ lookups(a, b, [(cell, weights[cell]) for cell in (8, 15, 31)])
 by_style = {style: [gallery / style / f"{motif}.png" for motif in MOTIFS] for style in STYLES}
 by_motif = {motif: [gallery / style / f"{motif}.png" for style in STYLES] for motif in MOTIFS}
 of_character = {name: paths for name, paths in read_groups(characters).items() if name != "original"}
-names = {"style": "mini", "instance": "mini-instance", "semantic": "mini-semantic"}
+names = {"style": "cells", "instance": "cells-instance", "semantic": "cells-semantic"}
 run = Run({mode: load_metric(name) for mode, name in names.items()})
 
 
@@ -81,4 +81,4 @@ picture(draw_heatmap(values, list(names), ["style", "character", "motif"], "mAP 
 # these drawn sets, `style` is the best of the three modes at style (90.8). It is also the best at characters that were
 # turned and recoloured (81.9; `instance` has 70.4): it weighs texture more, and a change of hue keeps the texture. No
 # mode finds the same motif in other styles: 13 to 14 is close to chance (one in eight). That needs a model that knows
-# meaning, and `mini` does not.
+# meaning, and `cells` does not.

@@ -39,23 +39,23 @@ def figure(name, queries, metrics):
 # **Sref layout** (`STYLE/N.png`): which pictures have the style of the query?
 
 # %%
-figure("sref", ["risograph/1.png", "lowpoly/2.png"], ["mini", "lab-hist", "ssim"])
+figure("sref", ["risograph/1.png", "lowpoly/2.png"], ["cells", "lab-hist", "ssim"])
 
 # %% [markdown]
 # **IP layout** (`original/CHARACTER.png`, `CHARACTER/WEIGHT.png`): the query is an original; its variants drift from
 # it as the weight falls.
 
 # %%
-figure("ip", ["original/chalk-cat.png", "original/neon-teapot.png"], ["mini-instance", "lab-hist", "ssim"])
+figure("ip", ["original/chalk-cat.png", "original/neon-teapot.png"], ["cells-instance", "lab-hist", "ssim"])
 
 # %% [markdown]
 # **COCO layout** (`CLASS/NUMBER.jpg`): which pictures show the same subject? Styles and compositions differ.
 
 # %%
-figure("coco", ["cat/000000000200.jpg", "sailboat/000000000000.jpg"], ["mini-semantic", "lab-hist", "ssim"])
+figure("coco", ["cat/000000000200.jpg", "sailboat/000000000000.jpg"], ["cells-semantic", "lab-hist", "ssim"])
 
 # %% [markdown]
-# **Conclusion, 2026-11-20.** In the Sref layout, `mini` and the Lab histogram both put the three other pictures of the
+# **Conclusion, 2026-11-20.** In the Sref layout, `cells` and the Lab histogram both put the three other pictures of the
 # style first, for both queries: each of these styles has its own palettes. In the IP layout, both find the nearest
 # variants first, four of four for the teapot. In the COCO layout, the neighbours share the palette and mostly show
 # another subject, by every metric here. Structural similarity finds little more than near copies. The sets are drawn

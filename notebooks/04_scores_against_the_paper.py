@@ -29,7 +29,7 @@ from retrieval.sample_images import layouts
 for name, draw in {"sref": layouts.draw_styles, "ip": layouts.draw_characters}.items():
     if not (BUILD / name).exists():
         draw(BUILD / name)
-names = ("mini", "mini-instance", "rgb-hist", "lab-hist", "ssim")
+names = ("cells", "cells-instance", "rgb-hist", "lab-hist", "ssim")
 run = Run({name: load_metric(name) for name in names}, BenchOptions(triplets=1000))
 measured = [m for bench in ("sref", "ip") for m in run_bench(bench, BUILD / bench, run)]
 Markdown(as_markdown([m for m in measured if not m.part]))
@@ -42,7 +42,7 @@ Markdown(beside_published(measured))
 
 # %% [markdown]
 # Real images: eight public sets, measured once with
-# `diffsim-eval bench all FOLDER --metric mini,mini-instance,rgb-hist,lab-hist,ssim` and
+# `diffsim-eval bench all FOLDER --metric cells,cells-instance,rgb-hist,lab-hist,ssim` and
 # `--metric clip-aas-random,dinov2-aas-random`. The numbers are stored next to this notebook. The last two metrics are
 # the real architectures with **random** weights: they show how far structure and preprocessing go without training.
 
@@ -59,7 +59,7 @@ picture(draw_heatmap(values, sets, metrics, title, by_row=True))
 
 # %% [markdown]
 # **Conclusion, 2026-11-20.** The drawn sets are too easy to rank metrics: all but structural similarity are above 92
-# %. On the real sets, `mini` is the best metric without weights at style (98.2 and 30.2). Its mode `instance` is the
+# %. On the real sets, `cells` is the best metric without weights at style (98.2 and 30.2). Its mode `instance` is the
 # best at instances (64.1, 60.6, and 89.7 of people's choices). For meaning (COCO, ImageNet), no metric here beats a
 # colour histogram, and random weights come close to it. DINOv2's architecture with random weights has 84.5 on
 # StyleDrop: that set is easy. The paper's own metrics were not measured on these sets, because their weights were not

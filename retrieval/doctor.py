@@ -73,7 +73,7 @@ def _devices() -> Finding:
         return Finding("device", "ok", "mps: Apple GPU")
     threads = torch.get_num_threads()
     faster = ", a third of that in bfloat16" if has_fast_bfloat16() else ""
-    detail = f"cpu only, {threads} threads: mini is fast, sd15 takes half a minute per image{faster}"
+    detail = f"cpu only, {threads} threads: cells is fast, sd15 takes half a minute per image{faster}"
     return Finding("device", "note", detail)
 
 

@@ -22,7 +22,7 @@ NEWEST = "newest"  # the default order of a fill
 class RunSettings:
     """How a model is run: the part that indexes and metrics share."""
 
-    weights: str | None = None  # a local folder; None: the hub's pinned revision, or none (mini)
+    weights: str | None = None  # a local folder; None: the hub's pinned revision, or none (cells)
     image_size: int | None = None  # pixels a side; None: the model's own
     branches: Branches = "both"
     noise: NoiseRule | None = None  # None: the model's own (pairwise for SD 1.5)

@@ -84,7 +84,7 @@ def index(gallery: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from retrieval.indexing.build import build_index
 
     path = tmp_path_factory.mktemp("index") / "gallery.diffsim"
-    build_index(gallery, path, model="mini")
+    build_index(gallery, path, model="cells")
     return path
 
 

@@ -16,7 +16,7 @@ _OPTIONS = {"denoising_step": "--step"}  # settings whose option has another nam
 
 
 def chosen_metrics(texts: Sequence[str]) -> list[str]:
-    """Read ``mini,ssim`` and repeated options as names, each once.
+    """Read ``cells,ssim`` and repeated options as names, each once.
 
     Raises:
         UsageError: no name, or an unknown one.

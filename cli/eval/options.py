@@ -25,7 +25,7 @@ Reports = Annotated[
 Metrics = Annotated[
     list[str],
     typer.Option(
-        "--metric", "-m", metavar="NAMES", help="Measure with these metrics of `diffsim-eval list`: mini,ssim."
+        "--metric", "-m", metavar="NAMES", help="Measure with these metrics of `diffsim-eval list`: cells,ssim."
     ),
 ]
 OneMetric = Annotated[

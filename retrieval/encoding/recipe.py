@@ -75,7 +75,7 @@ def stored_recipe(reader: IndexReader, root: Path) -> Recipe:
     """
     generation = reader.generation
     try:
-        settings = ModelSettings.from_json(generation.settings)
+        settings = _of_today(ModelSettings.from_json(generation.settings), generation.fingerprint["model"])
         targets = {mode: Target.from_json(values) for mode, values in generation.fingerprint["modes"].items()}
     except (KeyError, TypeError) as error:
         raise IndexIncompatibleError(
@@ -83,6 +83,11 @@ def stored_recipe(reader: IndexReader, root: Path) -> Recipe:
         ) from error
     rule = generation.settings.get(ATTENTION, "eager")
     return Recipe(settings, targets, ChosenModel(settings.model, "the index was made with it"), rule)
+
+
+def _of_today(settings: ModelSettings, model: Mapping[str, Any]) -> ModelSettings:
+    """Give the model cells its name of today: until November 2026 it was called mini."""
+    return replace(settings, model="cells") if settings.model == "mini" and "cells" in model else settings
 
 
 def continued_recipe(

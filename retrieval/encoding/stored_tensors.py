@@ -15,7 +15,7 @@ from index_store.layout import Layout
 from index_store.reader import IndexReader
 from index_store.tensors.projections import write_projection
 from retrieval.encoding.loaded_models import LoadedModels
-from retrieval.models.mini.projection import CellProjection
+from retrieval.models.cells.projection import CellProjection
 from retrieval.models.modes import CellValues
 from retrieval.models.projection import LinearProjection
 from retrieval.models.protocols import Projection

@@ -13,7 +13,7 @@ from retrieval.images.preprocessing import resize_square
 from retrieval.metrics.base import MetricSettings
 from retrieval.metrics.features import FlatMetric
 from retrieval.metrics.registry import MetricDescription
-from retrieval.models.mini.cells import lab_histograms, to_lab
+from retrieval.models.cells.histograms import lab_histograms, to_lab
 from retrieval.models.protocols import Pixels
 from retrieval.types import Role
 

@@ -77,9 +77,9 @@ def _reading(
 
 _ENTRIES = (
     _reading("sd15", "style", "diffsim-s", published_as="DiffSim-S SD1.5"),
-    _reading("mini", "style", "mini", "the built-in model in mode style"),
-    _reading("mini", "instance", "mini-instance", "the built-in model in mode instance"),
-    _reading("mini", "semantic", "mini-semantic", "the built-in model in mode semantic"),
+    _reading("cells", "style", "cells", "the built-in model in mode style"),
+    _reading("cells", "instance", "cells-instance", "the built-in model in mode instance"),
+    _reading("cells", "semantic", "cells-semantic", "the built-in model in mode semantic"),
     _reading("clip-aas", "semantic", "clip-aas", published_as="CLIP AAS"),
     _reading("dinov2-aas", "semantic", "dinov2-aas", published_as="DINOv2 AAS"),
     _pooled("clip", "CLIP"),

@@ -14,7 +14,7 @@ from retrieval.images.preprocessing import resize_square
 from retrieval.metrics.base import Features, Metric, MetricSettings
 from retrieval.metrics.histograms import pixels_of
 from retrieval.metrics.registry import MetricDescription
-from retrieval.models.mini.cells import grey
+from retrieval.models.cells.histograms import grey
 from retrieval.types import Role
 
 WINDOW, SIGMA = 11, 1.5  # pixels, as in the paper

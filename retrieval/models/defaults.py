@@ -31,7 +31,7 @@ class ChosenModel:
 
 
 def choose_model(settings: ModelSettings, device: str, offline: bool) -> ChosenModel:
-    """Choose the model: the named one; else sd15, given a GPU and its weights; else the built-in mini.
+    """Choose the model: the named one; else sd15, given a GPU and its weights; else the built-in cells.
 
     Raises:
         UsageError: an unknown model.
@@ -42,11 +42,11 @@ def choose_model(settings: ModelSettings, device: str, offline: bool) -> ChosenM
     if settings.weights is not None:
         return ChosenModel("sd15", "weights were given")
     if choose_device(device).type == "cpu":
-        return ChosenModel("mini", "there is no GPU in use, and sd15 takes half a minute an image on a CPU")
+        return ChosenModel("cells", "there is no GPU in use, and sd15 takes half a minute an image on a CPU")
     if are_cached([EXTRACTORS["sd15"], *_hub_encoders(settings)]):
         return ChosenModel("sd15", "there is a GPU, and the weights are cached")
     if offline or is_offline() or not _hub_answers():
-        return ChosenModel("mini", "the weights of sd15 are not cached and can't be downloaded")
+        return ChosenModel("cells", "the weights of sd15 are not cached and can't be downloaded")
     size = EXTRACTORS["sd15"].download_mb / 1000
     return ChosenModel("sd15", f"there is a GPU; the weights, {size:.1f} GB, are downloaded once")
 

@@ -115,9 +115,9 @@ DIFFSIM_C_MODES = _table(
 LAST = "last"  # the last layer of a vision transformer, which the paper's ablation reads
 CLIP_MODES = _table(*(Mode(name, Target(LAST, 0), ("clip",)) for name in ("instance", "semantic")))
 DINOV2_MODES = _table(*(Mode(name, Target(LAST, 0), ("dinov2",)) for name in ("instance", "semantic")))
-CELLS = "cells"  # the only layer of the model mini
+CELLS = "cells"  # the only layer of the model cells
 _ROOT = Readout(root=True, floor=1e-5)
-MINI_MODES = _table(
+CELLS_MODES = _table(
     Mode("style", Target(CELLS, 0, CellValues(patterns=1.5, sharpness=40.0), _ROOT), ("descriptor",)),
     Mode("instance", Target(CELLS, 0, CellValues(0.6, sharpness=3.0, contrast=1.2), _ROOT), ("subject",)),
     Mode("semantic", Target(CELLS, 0, CellValues(1.0, sharpness=1.0, contrast=0.5), _ROOT), ("descriptor",)),

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, cast
 from retrieval.errors import UsageError
 from retrieval.models import repositories
 from retrieval.models.modes import (
+    CELLS_MODES,
     CLIP_MODES,
     DEFAULT_MODES,
     DIFFSIM_C_MODES,
     DINOV2_MODES,
     DIT_MODES,
     LAST_STEP,
-    MINI_MODES,
     SD15_MODES,
     SDXL_LAST_STEP,
     SDXL_MODES,
@@ -172,20 +172,20 @@ def _dit(side: int, revision: str) -> ExtractorDescription:
 
 EXTRACTORS: dict[str, ExtractorDescription] = {
     "sd15": _SD15,
-    "mini": ExtractorDescription(
-        name="mini",
+    "cells": ExtractorDescription(
+        name="cells",
         title="colour and texture of 6 x 6 cells, aligned by attention; no weights",
         licence="Apache-2.0",
         download_mb=0,
-        loader="retrieval.models.mini.attention:load",
-        modes=MINI_MODES,
+        loader="retrieval.models.cells.attention:load",
+        modes=CELLS_MODES,
         image_size=144,
         noise="shared",
         draft=True,
         batch_sizes=(16, 64),
         working_mb=4,
         unused=_OF_DIFFUSION,
-        warnings={"semantic": "mini matches colour, texture and layout, not meaning; the model sd15 matches meaning"},
+        warnings={"semantic": "cells matches colour, texture and layout, not meaning; the model sd15 matches meaning"},
     ),
     "clip-aas": _vision_transformer("clip-aas", "AAS on CLIP ViT-B/32", _CLIP, CLIP_MODES),
     "dinov2-aas": _vision_transformer("dinov2-aas", "AAS on DINOv2 ViT-S/14", _DINOV2, DINOV2_MODES),
@@ -227,14 +227,14 @@ EMBEDDERS: dict[str, Description] = {
         title="Lab histogram and local binary patterns, 214-d",
         licence="Apache-2.0",
         download_mb=0,
-        loader="retrieval.models.mini.pooled:load",
+        loader="retrieval.models.cells.pooled:load",
     ),
     "subject": Description(
         name="subject",
         title="the same for the cells that stand out from the border, 214-d",
         licence="Apache-2.0",
         download_mb=0,
-        loader="retrieval.models.mini.pooled:load",
+        loader="retrieval.models.cells.pooled:load",
     ),
 }
 

@@ -95,7 +95,7 @@ def build_and_search(device: str, folder: Path) -> list[Row]:
             big.rotate(90 * turn).save(photos / f"{number:03d}_{turn}.jpg", quality=90)
     files = sorted(photos.glob("*.jpg"))
     index = folder / "photos.diffsim"
-    report = build_index(photos, index, model="mini", run=BuildSettings(device=device))  # type: ignore[arg-type]
+    report = build_index(photos, index, model="cells", run=BuildSettings(device=device))  # type: ignore[arg-type]
     size = sum(path.stat().st_size for path in index.rglob("*") if path.is_file()) / report.items
     engine = Engine.open(index, EngineSettings(device=device))  # type: ignore[arg-type]
     engine.search(files[0])
@@ -111,18 +111,18 @@ def build_and_search(device: str, folder: Path) -> list[Row]:
     cold = in_turns({"cold": lambda: subprocess.run(command, check=True, capture_output=True)}, rounds=3)["cold"]
     return [
         (
-            "mini: index JPEG files of 1 MP, three modes",
+            "cells: index JPEG files of 1 MP, three modes",
             f"{report.added / report.seconds:.1f} images/s",
             "models loading included",
         ),
-        ("mini: on disk, three modes", f"{size / 1e3:.0f} kB an image", ""),
-        *((f"mini: search, 200 candidates, {mode}", f"{ms:.0f} ms", "warm process") for mode, ms in times.items()),
+        ("cells: on disk, three modes", f"{size / 1e3:.0f} kB an image", ""),
+        *((f"cells: search, 200 candidates, {mode}", f"{ms:.0f} ms", "warm process") for mode, ms in times.items()),
         (
-            "mini: 16 queries at once, 200 candidates each",
+            "cells: 16 queries at once, 200 candidates each",
             f"{many['at once'] / 16:.0f} ms a query",
             f"{many['one by one'] / many['at once']:.2f} x as fast as one by one, nothing kept in memory",
         ),
-        ("mini: diffsim-search, a new process", f"{cold / 1e3:.1f} s", "imports included"),
+        ("cells: diffsim-search, a new process", f"{cold / 1e3:.1f} s", "imports included"),
     ]
 
 

@@ -20,7 +20,7 @@ from retrieval.encoding.loaded_models import to_floats
 from retrieval.encoding.stored_tensors import DecodeQKV, stored_qkv
 from retrieval.images.decoding import DecodeRules, read_image
 from retrieval.images.discovery import find_images
-from retrieval.models.modes import MINI_MODES, SD15_MODES, Target
+from retrieval.models.modes import CELLS_MODES, SD15_MODES, Target
 from retrieval.models.projection import LinearProjection
 from retrieval.models.protocols import HiddenExtractor, Projection
 from retrieval.models.registry import load_extractor
@@ -112,14 +112,14 @@ def load(settings: ModelSettings) -> HiddenExtractor:
 
 
 def mini_rows(data: Path) -> Iterator[Row]:
-    """Compare all images of a folder in every mode of mini."""
+    """Compare all images of a folder in every mode of cells."""
     files = list(find_images([data]).files)
-    extractor = load(ModelSettings(model="mini"))
-    hidden = hidden_of(extractor, files, [mode.target for mode in MINI_MODES.values()], draft=224)
+    extractor = load(ModelSettings(model="cells"))
+    hidden = hidden_of(extractor, files, [mode.target for mode in CELLS_MODES.values()], draft=224)
     queries = list(range(0, len(files), max(1, len(files) // QUERIES)))
-    for name, mode in MINI_MODES.items():
+    for name, mode in CELLS_MODES.items():
         figures = compare(hidden[mode.target], extractor.projection(mode.target), mode.target, queries)
-        yield from table(f"mini, {name}, {len(files)} images, {len(queries)} queries", figures)
+        yield from table(f"cells, {name}, {len(files)} images, {len(queries)} queries", figures)
 
 
 def sd15_rows(data: Path, weights: Path) -> Iterator[Row]:

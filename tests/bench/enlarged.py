@@ -39,7 +39,7 @@ def write(folder: Path, items: int) -> Path:
     photos, index = folder / "photos", folder / "photos.diffsim"
     drawn = _draw(photos / "000000", DRAWN)
     _mirror(drawn, folder / "new")
-    build_index(photos, index, model="mini", modes=[MODE], run=CPU)
+    build_index(photos, index, model="cells", modes=[MODE], run=CPU)
     reader = IndexReader(index)
     (encoder,) = reader.generation.encoders
     vectors, tensors = reader.vectors(encoder), reader.attention(MODE, range(len(drawn)))

@@ -16,7 +16,7 @@ DRAWN = 100
 
 def build(images: Path, index: Path) -> tuple[float, float]:
     """Index a folder; return images a second and this process's peak memory in MB."""
-    report = build_index(images, index, model="mini", modes=["style"], run=BuildSettings(device="cpu"))
+    report = build_index(images, index, model="cells", modes=["style"], run=BuildSettings(device="cpu"))
     return report.added / report.seconds, peak_memory() / 1e6
 
 
@@ -43,7 +43,7 @@ def growth(folder: Path) -> list[Row]:
         peaks.append(peak)
         rows.append(
             (
-                f"mini: {size} images of 256 px, one mode",
+                f"cells: {size} images of 256 px, one mode",
                 f"{speed:.0f} images/s",
                 f"peak memory {peak:.0f} MB; a search {milliseconds:.0f} ms",
             )

@@ -64,7 +64,7 @@ def held_by(index: Path) -> Held:
 
 def build(source: Path, index: Path, run: BuildSettings = REAL) -> None:
     """Index ``source``, or bring the index up to date with it."""
-    build_index(source, index, model="mini", modes=MODES, image_size=64, run=run)
+    build_index(source, index, model="cells", modes=MODES, image_size=64, run=run)
 
 
 def prepare(folder: Path) -> None:

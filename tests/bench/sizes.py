@@ -124,7 +124,7 @@ def sizes(folder: Path, device: DeviceName, wanted: Sequence[int] = SIZES) -> li
     names = ", ".join(f"{items // 1000}k" if items >= 1000 else str(items) for items in wanted)
     parts = ", ".join(f"{name} {1e3 * found[-1][name]:.0f}" for name in PARTS)
     return [
-        row(f"mini, {names} images with tensors of one mode: open", "open", "ms", 1e3, 0),
+        row(f"cells, {names} images with tensors of one mode: open", "open", "ms", 1e3, 0),
         row("  first search of a process", "first", "ms", 1e3, 0, "loads model and coarse stage"),
         row("  a search with 200 candidates", "warm", "ms", 1e3, 0, f"the last: {parts}; nothing kept in memory"),
         row("  the same, no tensors in the page cache", "cold", "ms", 1e3, 0),

@@ -26,7 +26,7 @@ def test_an_index_is_built_searched_and_described(gallery: Path, tmp_path: Path)
     first = r"pictures\.diffsim: 40 images in \d+ s, \d\.\d MB; search it with: diffsim-search PICTURE --mode style\n"
     assert re.fullmatch(first, built.stdout.decode())
     (note,) = built.stderr.decode().splitlines()
-    assert note.startswith("note: model mini")
+    assert note.startswith("note: model cells")
     assert note.endswith("; choose another with --model")
     again = run("diffsim-index", "build", "pictures", "--json", cwd=tmp_path)
     assert json.loads(again.stdout)["unchanged"] == 40
@@ -40,7 +40,7 @@ def test_an_index_is_built_searched_and_described(gallery: Path, tmp_path: Path)
     assert len(lines) == 4
 
     about = run("diffsim-index", "info", cwd=tmp_path).stdout.decode()
-    assert "40 images, model mini" in about
+    assert "40 images, model cells" in about
     assert "kB per image" in about
 
 
@@ -143,7 +143,9 @@ def test_bad_requests_end_in_one_sentence(desk: Path, gallery: Path, index: Path
     assert "style, instance, semantic" in failed(
         run_here(*build, gallery, "--modes", "stile", "-i", "n.diffsim", cwd=tmp_path), 2
     )
-    assert "auto, sd15, mini" in failed(run_here(*build, gallery, "--model", "sd3", "-i", "n.diffsim", cwd=tmp_path), 2)
+    assert "auto, sd15, cells" in failed(
+        run_here(*build, gallery, "--model", "sd3", "-i", "n.diffsim", cwd=tmp_path), 2
+    )
     assert "unknown mode 'stile'" in failed(run_here("diffsim-search", query, "-m", "stile", cwd=desk), 2)
     assert "no such file" in failed(run_here("diffsim-search", "nothing.jpg", cwd=desk), 2)
     message = failed(run_here(*build, gallery, "-i", index, "--image-size", "96", cwd=tmp_path), 3)

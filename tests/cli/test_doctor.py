@@ -16,7 +16,7 @@ def by_name(folder: Path) -> dict[str, doctor.Finding]:
 def test_a_sound_installation_has_no_problem(tmp_path: Path) -> None:
     found = by_name(tmp_path)
     assert [finding for finding in found.values() if finding.state == "problem"] == []
-    assert found["weights of mini"].state == "ok"
+    assert found["weights of cells"].state == "ok"
     assert re.match(r"[\d.]+ [GT]B free at ", found["disk"].detail)
     assert not list(tmp_path.iterdir())
 

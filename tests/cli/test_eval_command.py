@@ -48,10 +48,10 @@ def test_list_names_every_metric_and_benchmark(evaluate) -> None:  # type: ignor
 
 def test_one_pair_is_scored(evaluate, gallery: Path) -> None:  # type: ignore[no-untyped-def]
     a, b = (gallery / STYLES[0] / f"{motif}.png" for motif in MOTIFS[:2])
-    shown = json.loads(evaluate("score", a, b, "-m", "mini,ssim", "--json").out)["metrics"]
-    assert -1 <= shown["mini"]["score"] <= 1
+    shown = json.loads(evaluate("score", a, b, "-m", "cells,ssim", "--json").out)["metrics"]
+    assert -1 <= shown["cells"]["score"] <= 1
     assert shown["ssim"]["higher_is_closer"]
-    text = evaluate("score", a, a, "-m", "mini", "--similarity", "mse").out
+    text = evaluate("score", a, a, "-m", "cells", "--similarity", "mse").out
     assert "0.000000  (lower is closer)" in text
 
 
@@ -59,14 +59,14 @@ def test_a_benchmark_of_groups_writes_reports_and_trec_files(evaluate, gallery: 
     out = [tmp_path / f"report.{suffix}" for suffix in ("csv", "json", "md")]
     words = [word for file in out for word in ("--out", file)]
     ran = evaluate(
-        *("bench", "groups", gallery, "-m", "mini,lab-hist,rgb-hist", "--ensemble", "--triplets", "50"),
+        *("bench", "groups", gallery, "-m", "cells,lab-hist,rgb-hist", "--ensemble", "--triplets", "50"),
         *("--trec", tmp_path / "trec", "--cache", tmp_path / "cache", *words),
     )
     assert ran.code == 0, ran.err
     assert "| groups | triplet accuracy | 50 |" in ran.out
     assert "vote of 3" in ran.out
     assert out[2].read_text() == ran.out
-    assert (tmp_path / "trec" / "groups" / "mini.run").read_text().count("\n") == 40 * 39
+    assert (tmp_path / "trec" / "groups" / "cells.run").read_text().count("\n") == 40 * 39
     assert (tmp_path / "trec" / "groups" / "qrels").read_text().count("\n") == 40 * 7
     beside = evaluate("table", out[1]).out
     assert "| DiffSim-S SD1.5 |" in beside
@@ -81,15 +81,15 @@ def test_a_benchmark_of_the_paper_takes_its_data_by_option(evaluate, tmp_path: P
 
 
 def test_wrong_requests_end_in_one_sentence(evaluate, gallery: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    assert "known: diffsim-s, mini" in evaluate("score", "a", "b", "-m", "diffsim").failure(2)
-    assert "unknown benchmark 'cifar'" in evaluate("bench", "cifar", gallery, "-m", "mini").failure(2)
-    assert "a.png: no such file" in evaluate("score", "a.png", "b.png", "-m", "mini").failure(1)
+    assert "known: diffsim-s, cells" in evaluate("score", "a", "b", "-m", "diffsim").failure(2)
+    assert "unknown benchmark 'cifar'" in evaluate("bench", "cifar", gallery, "-m", "cells").failure(2)
+    assert "a.png: no such file" in evaluate("score", "a.png", "b.png", "-m", "cells").failure(1)
     assert "x does not exist: one folder for each group is expected there" in evaluate(
-        "bench", "sref", "--data", tmp_path / "x", "-m", "mini"
+        "bench", "sref", "--data", tmp_path / "x", "-m", "cells"
     ).failure(2)
-    assert "must end in" in evaluate("bench", "groups", gallery, "-m", "mini", "-o", "r.txt").failure(2)
+    assert "must end in" in evaluate("bench", "groups", gallery, "-m", "cells", "-o", "r.txt").failure(2)
     assert "is not among the metrics asked for" in evaluate(
-        "score", "a", "b", "-m", "mini", "--weights", "clip=x"
+        "score", "a", "b", "-m", "cells", "--weights", "clip=x"
     ).failure(2)
     assert "no layers" in evaluate(
         *("sweep", "groups", gallery, "-m", "ssim", "--layers", "M", "--steps", "900", "-o", tmp_path / "m.png")
@@ -116,9 +116,9 @@ def test_weights_reach_an_ensembles_members(tmp_path: Path) -> None:
     from cli.eval.loading import weights_by_metric
     from retrieval.errors import UsageError
 
-    found = weights_by_metric([f"clip={tmp_path}", "elsewhere"], ["ensemble", "mini"])
+    found = weights_by_metric([f"clip={tmp_path}", "elsewhere"], ["ensemble", "cells"])
     assert found["clip"] == str(tmp_path)
-    assert found["mini"] == found["diffsim-s"] == "elsewhere"
+    assert found["cells"] == found["diffsim-s"] == "elsewhere"
     with pytest.raises(UsageError, match="is not among the metrics asked for"):
         weights_by_metric(["dit-256=x"], ["ensemble"])
 
@@ -129,7 +129,7 @@ def test_coarse_recall_takes_an_index_or_a_folder(evaluate, index: Path, gallery
     assert ran.out.splitlines()[0] == first
     assert "name the metric for a folder of images with --metric" in evaluate("coarse-recall", gallery).failure(2)
     assert "does not exist: an index, or a folder" in evaluate("coarse-recall", "nowhere").failure(2)
-    assert "leave --metric" in evaluate("coarse-recall", index, "-m", "mini").failure(2)
+    assert "leave --metric" in evaluate("coarse-recall", index, "-m", "cells").failure(2)
     assert "1 to 39 neighbours" in evaluate("coarse-recall", index, "-k", "40").failure(2)
     asked = evaluate("coarse-recall", index, "--queries", "1", "--candidates", "2", "-k", "4", "--json")
     report = json.loads(asked.out)
@@ -146,10 +146,10 @@ def test_words_of_the_command_line_are_refused_in_one_line(evaluate, gallery: Pa
     assert "nothing.csv" not in evaluate(
         *("tune", "--triplets", "nothing.csv", "--encoder", "descriptor", "--out", tmp_path / "t")
     ).failure(2)
-    assert "at most 1000" in evaluate("score", "a", "b", "-m", "mini", "--step", "1001").failure(2)
+    assert "at most 1000" in evaluate("score", "a", "b", "-m", "cells", "--step", "1001").failure(2)
     a = gallery / STYLES[0] / f"{MOTIFS[0]}.png"
-    ran = evaluate("score", a, a, "-m", "mini", "--step", "900", "--dtype", "float16")
-    assert ran.err.splitlines() == ["note: --step changes nothing of mini", "note: --dtype changes nothing of mini"]
+    ran = evaluate("score", a, a, "-m", "cells", "--step", "900", "--dtype", "float16")
+    assert ran.err.splitlines() == ["note: --step changes nothing of cells", "note: --dtype changes nothing of cells"]
 
 
 def test_a_table_names_what_it_leaves_out(evaluate, gallery: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

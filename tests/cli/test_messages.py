@@ -42,7 +42,7 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-BUILD = ("index", "build", "photos", "--model", "mini", "--modes", "style")
+BUILD = ("index", "build", "photos", "--model", "cells", "--modes", "style")
 
 
 def test_an_error_ends_with_its_remedy(run: Run, photos: Path) -> None:
@@ -88,7 +88,7 @@ def test_quiet_prints_errors_only_and_verbose_logs(run: Run, photos: Path) -> No
     assert out.startswith("photos.diffsim: 6 images, nothing new; ")
     lines = err.splitlines()
     assert "1 image to index" in lines
-    assert any(line.startswith("model mini, ") for line in lines)
+    assert any(line.startswith("model cells, ") for line in lines)
     assert any(line.startswith("disk: ") for line in lines)
     assert "note: 1 image rejected (1 not_an_image); list the reasons with: diffsim-index info --rejects" in lines
     assert any(line.startswith("INFO retrieval.") for line in lines), err
@@ -96,12 +96,12 @@ def test_quiet_prints_errors_only_and_verbose_logs(run: Run, photos: Path) -> No
 
 def test_an_option_that_changes_nothing_is_noted(run: Run, photos: Path) -> None:
     code, _, err = run(*BUILD, "--noise", "shared")
-    assert (code, err) == (0, "note: --noise changes nothing of mini\n")
+    assert (code, err) == (0, "note: --noise changes nothing of cells\n")
 
 
 def test_the_choice_of_a_model_is_noted_once(run: Run, photos: Path) -> None:
     first, again = (run("index", "build", "photos", "--modes", "style", "--device", "cpu")[2] for _ in range(2))
-    assert first.startswith("note: model mini")
+    assert first.startswith("note: model cells")
     assert "no GPU" in first
     assert first.endswith("; choose another with --model\n")
     assert again == ""

@@ -20,7 +20,7 @@ LAZY = BuildSettings(device="cpu", workers=1, attention="lazy")
 def test_notes_of_a_lazy_index_say_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     query = paint(tmp_path / "photos", range(5))[3]
     index = tmp_path / "t.diffsim"
-    build_index(tmp_path / "photos", index, model="mini", modes=["style"], run=LAZY)
+    build_index(tmp_path / "photos", index, model="cells", modes=["style"], run=LAZY)
     shutil.copy(query, tmp_path / "query.png")
     query.unlink()
     found = Engine.open(index, EngineSettings(device="cpu", max_cache=10)).search(tmp_path / "query.png")

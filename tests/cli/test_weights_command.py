@@ -49,10 +49,10 @@ def test_fetch_without_a_hub_names_the_command_and_exits_with_1(tmp_path: Path) 
     assert failed.returncode == 1
     assert failed.stderr.startswith("error: dinov2: weights of facebook/dinov2-small are needed and the hub gave no")
     assert "Traceback" not in failed.stderr
-    assert run("fetch", "mini", home=tmp_path).stdout == "mini needs no download\n"
+    assert run("fetch", "cells", home=tmp_path).stdout == "cells needs no download\n"
     unknown = run("fetch", "sd16", home=tmp_path)
     assert unknown.returncode == 2
-    assert "unknown model 'sd16'; known: sd15, mini" in unknown.stderr
+    assert "unknown model 'sd16'; known: sd15, cells" in unknown.stderr
 
 
 @pytest.mark.parametrize("name", ["diffsim-c", "dit-256"])

@@ -95,7 +95,7 @@ def test_a_build_that_is_stopped_says_what_is_kept() -> None:
 
 def report(**values: Any) -> dict[str, Any]:
     counts = {"items": 0, "added": 0, "replaced": 0, "moved": 0, "removed": 0, "unchanged": 0, **values}
-    return BuildReport(index="x.diffsim", model="mini", modes=("style",), **counts).to_dict()
+    return BuildReport(index="x.diffsim", model="cells", modes=("style",), **counts).to_dict()
 
 
 def test_a_build_is_one_line_and_problems(capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,7 +123,7 @@ def test_a_verbose_build_says_how_it_went(capsys: pytest.CaptureFixture[str]) ->
     facts = report(items=40, added=30, seconds=60.0, passed_over=3, coverage={"style": 30}, speeds=speeds)
     print_build(facts, 1, Speaker(verbose=True))
     assert capsys.readouterr().err.splitlines() == [
-        "model mini, modes style",
+        "model cells, modes style",
         "computed 30 images at 2.0 s per image, loading included",
         "compute is the slowest stage (decode 40.0 images/s, compute 2.0 s per image, write 90.0 images/s)",
         "of 40 images, 30 for style have stored tensors; the rest are computed by a search, or now by: "
@@ -146,7 +146,7 @@ def test_a_repair_says_what_it_took_out_and_what_is_next(tmp_path: Path, capsys:
     photos, index = tmp_path / "photos", tmp_path / "x.diffsim"
     paint(photos, range(6))
     with tiny_model():
-        build_index(photos, index, model="mini", modes=["style"], run=RUN)
+        build_index(photos, index, model="cells", modes=["style"], run=RUN)
     flip_bit(index / "items/000002/items.parquet", 800)
     repaired = repair(index)
     print_damages(index, repaired.damages, repaired)

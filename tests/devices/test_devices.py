@@ -183,7 +183,7 @@ def stays_on_the_device(settings: ModelSettings, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     "settings",
     [
-        ModelSettings(model="mini"),
+        ModelSettings(model="cells"),
         ModelSettings(model="sd15", weights=str(DATA / "tiny_sd15"), image_size=128),
         ModelSettings(model="sd15", weights=str(DATA / "tiny_sd15"), image_size=128, branches="cond", noise="shared"),
     ],

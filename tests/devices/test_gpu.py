@@ -46,7 +46,7 @@ def test_scores_are_those_of_the_cpu_from_disk_and_from_memory() -> None:
 
 
 @pytest.mark.parametrize("codec", ["qkv-float16", "hidden-int8"])
-@pytest.mark.parametrize("model", ["mini", "sd15"])
+@pytest.mark.parametrize("model", ["cells", "sd15"])
 def test_an_index_built_and_searched_on_a_gpu(model: str, codec: str, gallery: Path, tmp_path: Path) -> None:
     files = sorted(gallery.rglob("*.png"))
     weights = {"weights": str(DATA / "tiny_sd15"), "image_size": 128, "encoders": {}} if model == "sd15" else {}

@@ -31,13 +31,13 @@ MODES = ["style", "instance"]
 
 @pytest.fixture(scope="module")
 def indexes(tmp_path_factory: pytest.TempPathFactory, gallery: Path) -> dict[str, Path]:
-    """The drawn gallery, with mini, by codec."""
+    """The drawn gallery, with cells, by codec."""
     folder = tmp_path_factory.mktemp("codecs")
     found = {}
     for codec in CODECS:
         found[codec] = folder / f"{codec}.diffsim"
         run = replace(RUN, batch_size=16, segment_rows=16)
-        build_index(gallery, found[codec], model="mini", modes=MODES, codec=codec, run=run)
+        build_index(gallery, found[codec], model="cells", modes=MODES, codec=codec, run=run)
     return found
 
 
@@ -83,7 +83,7 @@ def test_compaction_keeps_every_stored_byte(tmp_path: Path, codec: str) -> None:
     paint(tmp_path / "photos", range(7))
     index = tmp_path / "x.diffsim"
     with tiny_model():
-        build_index(tmp_path / "photos", index, model="mini", codec=codec, run=RUN)
+        build_index(tmp_path / "photos", index, model="cells", codec=codec, run=RUN)
         before = Contents.of(index)
         found = exact_scores(index, tmp_path / "photos" / "003.png", "style")
         compact(index, now=True)
@@ -111,7 +111,7 @@ def test_a_model_without_layer_inputs_is_told(tmp_path: Path, monkeypatch: pytes
     paint(tmp_path / "photos", range(1))
     index, codec = tmp_path / "x.diffsim", "hidden-int8"
     with pytest.raises(UsageError, match=r"codec hidden-int8 stores layer inputs .*; choose qkv-float16"):
-        build_index(tmp_path / "photos", index, model="mini", codec=codec, run=RUN, load=load_tiny)
+        build_index(tmp_path / "photos", index, model="cells", codec=codec, run=RUN, load=load_tiny)
     assert not (tmp_path / "x.diffsim").exists()
 
 
@@ -129,7 +129,7 @@ def command(app: typer.Typer, *words: str | Path) -> str:
 def test_the_commands_work_with_every_codec(tmp_path: Path, codec: str) -> None:
     index, query = tmp_path / "x.diffsim", paint(tmp_path / "photos", range(4))[2]
     where = ("--index", index)
-    chosen = ("--model", "mini", "--modes", "style", "--codec", codec, "-q")
+    chosen = ("--model", "cells", "--modes", "style", "--codec", codec, "-q")
     command(index_app, "build", tmp_path / "photos", *where, *chosen)
     assert f"codec {codec}" in command(index_app, "info", *where)
     about = json.loads(command(index_app, "info", *where, "--json"))

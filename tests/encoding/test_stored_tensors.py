@@ -21,7 +21,7 @@ from index_store.tensors.projections import read_projection, write_projection
 from retrieval import build_index
 from retrieval.encoding.stored_tensors import load_projection
 from retrieval.indexing.maintenance import repair, verify
-from retrieval.models.modes import MINI_MODES, at_step
+from retrieval.models.modes import CELLS_MODES, at_step
 from retrieval.models.protocols import HiddenExtractor
 from retrieval.models.registry import load_extractor
 from retrieval.settings import ModelSettings
@@ -52,7 +52,7 @@ def test_an_unknown_codec_is_told_the_known_ones(tmp_path: Path) -> None:
         find_codec("zip")
     paint(tmp_path / "photos", range(1))
     with pytest.raises(UsageError, match="unknown codec 'zip'"):
-        build_index(tmp_path / "photos", tmp_path / "x.diffsim", model="mini", codec="zip")
+        build_index(tmp_path / "photos", tmp_path / "x.diffsim", model="cells", codec="zip")
     assert not (tmp_path / "x.diffsim").exists()
     assert ModelSettings().codec == DEFAULT_CODEC
 
@@ -94,9 +94,9 @@ def test_nothing_and_one_value_survive_int8() -> None:
 
 
 def test_mini_is_projected_from_the_roots_of_its_histograms() -> None:
-    extractor = load_extractor(ModelSettings(model="mini"), torch.device("cpu"), offline=True)
+    extractor = load_extractor(ModelSettings(model="cells"), torch.device("cpu"), offline=True)
     assert isinstance(extractor, HiddenExtractor)
-    targets = [mode.target for mode in MINI_MODES.values()]
+    targets = [mode.target for mode in CELLS_MODES.values()]
     pixels = np.random.default_rng(0).integers(0, 256, (2, 144, 144, 3), np.uint8)
     direct, hidden = extractor.extract(pixels, targets, "gallery"), extractor.hidden(pixels, targets, "gallery")
     for target in targets:
@@ -104,7 +104,7 @@ def test_mini_is_projected_from_the_roots_of_its_histograms() -> None:
         projected = load_projection(extractor.projection(target).arrays())(hidden[target])
         for name in "qkv":
             torch.testing.assert_close(getattr(projected, name), getattr(direct[target], name), rtol=1e-4, atol=1e-5)
-    with pytest.raises(UsageError, match="unknown layer 'M' of mini"):
+    with pytest.raises(UsageError, match="unknown layer 'M' of cells"):
         extractor.projection(replace(targets[0], layer="M"))
 
 
@@ -156,7 +156,7 @@ def test_a_damaged_projection_is_an_error_and_a_build_brings_it_back(tmp_path: P
     photos, index = tmp_path / "photos", tmp_path / "x.diffsim"
     query = paint(photos, range(3))[0]
     with tiny_model():
-        build_index(photos, index, model="mini", codec="hidden-float16", run=RUN)
+        build_index(photos, index, model="cells", codec="hidden-float16", run=RUN)
         expected = exact_scores(index, query, "style")
         victim = next((index / "projections").iterdir())
         flip_bit(victim, 1000)
@@ -178,7 +178,7 @@ def test_a_first_build_stopped_anywhere_leaves_an_index_with_its_projections(tmp
 
     def build(index: Path) -> None:
         with tiny_model():
-            build_index(photos, index, model="mini", modes=["style"], codec="hidden-int8", run=RUN)
+            build_index(photos, index, model="cells", modes=["style"], codec="hidden-int8", run=RUN)
 
     def stop() -> None:
         raise KeyboardInterrupt
@@ -206,7 +206,7 @@ def test_projections_that_nothing_names_are_cleared(tmp_path: Path) -> None:
     photos, index = tmp_path / "photos", tmp_path / "x.diffsim"
     paint(photos, range(2))
     with tiny_model():
-        build_index(photos, index, model="mini", codec="hidden-float16", run=RUN)
+        build_index(photos, index, model="cells", codec="hidden-float16", run=RUN)
         kept = sorted((index / "projections").iterdir())
         shutil.copy(kept[0], index / "projections" / "0123456789abcdef.npz")
         build_index(photos, index, run=RUN)

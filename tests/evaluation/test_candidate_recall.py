@@ -27,10 +27,10 @@ def test_recall_of_an_encoder_rises_with_the_candidates(gallery: Path) -> None:
     from retrieval.models.registry import load_embedder
 
     encoder = load_embedder("descriptor", None, torch.device("cpu"), offline=True)
-    run = Run({"mini": load_metric("mini")})
-    found = coarse_recall(gallery, "mini", encoder, [5, 10, 39], run, k=5)
+    run = Run({"cells": load_metric("cells")})
+    found = coarse_recall(gallery, "cells", encoder, [5, 10, 39], run, k=5)
     assert_recall(found, 5)
-    assert (found[0].of, found[0].queries) == ("mini", 40)
+    assert (found[0].of, found[0].queries) == ("cells", 40)
 
 
 def test_recall_of_an_index_rises_with_the_candidates_in_every_mode(index: Path) -> None:

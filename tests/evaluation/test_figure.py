@@ -13,7 +13,7 @@ from retrieval.metrics.registry import load_metric
 def test_a_figure_shows_the_query_and_its_neighbours(gallery: Path, tmp_path: Path) -> None:
     from retrieval.evaluation.figure import draw_figure
 
-    metrics = {name: load_metric(name) for name in ("mini", "lab-hist", "ssim")}
+    metrics = {name: load_metric(name) for name in ("cells", "lab-hist", "ssim")}
     query = sorted(gallery.rglob("*.png"))[5]
     draw_figure(gallery, [query], tmp_path / "figure.png", Run(metrics))
     with Image.open(tmp_path / "figure.png") as picture:

@@ -21,7 +21,7 @@ from retrieval.evaluation.report import (
 def test_a_report_is_written_in_three_formats(tmp_path: Path) -> None:
     found = [
         Measurement("sref", "diffsim-s", "triplet accuracy", 0.9715, 2000, low=0.96, high=0.98),
-        Measurement("sref", "mini", "triplet accuracy", 0.5, 2000),
+        Measurement("sref", "cells", "triplet accuracy", 0.5, 2000),
     ]
     for suffix in ("csv", "json", "md"):
         write_report(tmp_path / f"r.{suffix}", found)
@@ -29,7 +29,7 @@ def test_a_report_is_written_in_three_formats(tmp_path: Path) -> None:
     assert as_csv(found).splitlines()[1] == "sref,diffsim-s,triplet accuracy,0.9715,2000,,0.96,0.98"
     table = beside_published(found)
     assert "| DiffSim-S SD1.5 | 86.52 | 71.50 | 72.06 | 92.04 | 94.17 | 97.40 / 97.15 | 99.05 |" in table
-    assert "| mini | - | - | - | - | - | - / 50.00 | - |" in table
+    assert "| cells | - | - | - | - | - | - / 50.00 | - |" in table
     with pytest.raises(UsageError, match=r"\.csv, \.json, \.md"):
         write_report(tmp_path / "r.txt", found)
     with pytest.raises(UsageError, match="not a JSON report"):

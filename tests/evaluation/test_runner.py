@@ -104,7 +104,7 @@ def test_nights_is_measured_under_the_prompt_of_each_category(tmp_path: Path) ->
     with pytest.raises(UsageError, match=r"these triplets have none: only nights has"):
         list(run_bench("groups", tmp_path / "styles", Run({"diffsim-s": metric})))
     with pytest.raises(UsageError, match="takes no prompts of categories"):
-        load_metric("mini").prompted(["a", "b"])
+        load_metric("cells").prompted(["a", "b"])
 
 
 def test_a_run_that_is_cancelled_keeps_the_features_that_it_computed(tmp_path: Path) -> None:

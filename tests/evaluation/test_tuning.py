@@ -82,7 +82,7 @@ def test_tuning_raises_2afc_and_saves_what_was_trained(encoder: ViTEmbedder, tmp
     from retrieval.indexing.build import build_index
 
     built = build_index(
-        tmp_path / "stripes", tmp_path / "x.diffsim", model="mini", encoders={"clip": str(tmp_path / "tuned")}
+        tmp_path / "stripes", tmp_path / "x.diffsim", model="cells", encoders={"clip": str(tmp_path / "tuned")}
     )
     assert built.items == 120
     with pytest.raises(UsageError, match="exists already"):

@@ -27,7 +27,7 @@ BOTH = ["style", "instance"]
 
 def build(photos: Path, index: Path, run: BuildSettings = RUN, **choices: Any) -> BuildReport:
     """Build with the tiny model."""
-    defaults: dict[str, Any] = {"model": "mini", "modes": ["style", "semantic"], "load": load_tiny}
+    defaults: dict[str, Any] = {"model": "cells", "modes": ["style", "semantic"], "load": load_tiny}
     return build_index(photos, index, run=run, **{**defaults, **choices})
 
 

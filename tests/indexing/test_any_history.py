@@ -42,7 +42,7 @@ class AnyHistory(RuleBasedStateMachine):
 
     def build(self, index: Path, rule: Any = None) -> None:
         with tiny_model():
-            build_index(self.folder, index, model="mini", modes=self.modes, run=replace(RUN, attention=rule))
+            build_index(self.folder, index, model="cells", modes=self.modes, run=replace(RUN, attention=rule))
 
     def write(self, name: str) -> None:
         self.seed += 1

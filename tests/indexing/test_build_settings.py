@@ -101,7 +101,7 @@ def test_a_lost_current_is_never_taken_for_a_new_index(photos: Path, index: Path
 @pytest.mark.parametrize(
     ("choices", "message"),
     [
-        ({"model": "sd15"}, "model: mini in the index, sd15 asked for"),
+        ({"model": "sd15"}, "model: cells in the index, sd15 asked for"),
         ({"image_size": 128}, "image_size: 144 in the index, 128 asked for"),
         ({"parity": "published"}, "parity: sound in the index, published asked for"),
         ({"alpha": "drop"}, "alpha: white in the index, drop asked for"),
@@ -138,7 +138,7 @@ def test_choices_that_are_left_out_are_the_indexs_own(photos: Path, tmp_path: Pa
     real_build(photos, tmp_path / "whole.diffsim", **own)
     some = paint(tmp_path / "some", [0, 1])  # elsewhere, so that only tensors can be compared
     index = tmp_path / "grown.diffsim"
-    build_index(some, index, model="mini", run=REAL, **own)
+    build_index(some, index, model="cells", run=REAL, **own)
     build_index(photos, index, run=REAL)
     whole, grown = Contents.of(tmp_path / "whole.diffsim"), Contents.of(index)
     assert list(grown.tensors) == list(whole.tensors) == ["semantic/q", "semantic/k", "semantic/v"]
@@ -175,7 +175,7 @@ def test_other_weights_are_refused_wherever_they_lie(photos: Path, tmp_path: Pat
 
 
 def test_weights_for_a_model_that_has_none_are_refused(photos: Path, index: Path) -> None:
-    none = f"mini has no weights: leave out the folder {TINY_SD15}"
+    none = f"cells has no weights: leave out the folder {TINY_SD15}"
     with pytest.raises(UsageError, match=none):
         real_build(photos, index, weights=str(TINY_SD15))
     assert not index.exists()

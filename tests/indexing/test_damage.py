@@ -169,7 +169,13 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "photos" / "007.png").write_bytes(b"no image")
     run = BuildSettings(device="cpu", batch_size=6, segment_rows=6, workers=1)
     build_index(
-        folder / "photos", folder / "x.diffsim", model="mini", modes=["style"], image_size=64, run=run, load=load_models
+        folder / "photos",
+        folder / "x.diffsim",
+        model="cells",
+        modes=["style"],
+        image_size=64,
+        run=run,
+        load=load_models,
     )
     return folder / "x.diffsim"
 

@@ -30,7 +30,7 @@ from retrieval.indexing.estimate import (
     weights_bytes,
 )
 from retrieval.indexing.reports import BuildEvent
-from retrieval.models.modes import MINI_MODES, Target, at_step
+from retrieval.models.modes import CELLS_MODES, Target, at_step
 from retrieval.models.protocols import HiddenExtractor
 from retrieval.models.registry import load_extractor
 from retrieval.settings import ModelSettings
@@ -67,10 +67,10 @@ def stored_bytes(index: Path, mode: str) -> int:
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_the_estimate_is_what_is_stored(tmp_path: Path, codec: str) -> None:
-    """Of mini with two modes and of the tiny SD 1.5, whose network is not run for it."""
+    """Of cells with two modes and of the tiny SD 1.5, whose network is not run for it."""
     paint(tmp_path / "photos", range(3))
     for name, modes, choices in (
-        ("mini", ["style", "instance"], {"model": "mini"}),
+        ("cells", ["style", "instance"], {"model": "cells"}),
         ("sd15", ["style"], {"model": "sd15", "weights": str(TINY), "image_size": 64, "encoders": {}}),
     ):
         events: list[BuildEvent] = []
@@ -118,8 +118,8 @@ def test_larger_models_say_their_shapes(tmp_path: Path, model: str, layers: list
 
 def test_a_full_disk_names_the_codec_that_fits_then_the_mode(tmp_path: Path, free_disk: Shrink) -> None:
     paint(tmp_path / "photos", range(4))
-    settings = ModelSettings(model="mini", encoders={"descriptor": None, "subject": None})
-    targets = {mode: MINI_MODES[mode].target for mode in ("style", "instance")}
+    settings = ModelSettings(model="cells", encoders={"descriptor": None, "subject": None})
+    targets = {mode: CELLS_MODES[mode].target for mode in ("style", "instance")}
     models = load_models(settings, targets, "cpu", True)
     room = measure_bytes_per_image(models)
     both, index = ("style", "instance"), tmp_path / "x.diffsim"
@@ -127,7 +127,7 @@ def test_a_full_disk_names_the_codec_that_fits_then_the_mode(tmp_path: Path, fre
     def refused(free: int) -> str:
         free_disk(free)
         with pytest.raises(NoSpaceError) as caught:
-            build_index(tmp_path / "photos", index, model="mini", modes=both, run=RUN)
+            build_index(tmp_path / "photos", index, model="cells", modes=both, run=RUN)
         assert not index.exists()
         assert f"{index} would grow by" in str(caught.value)
         return sentence_of(caught.value)
@@ -138,13 +138,13 @@ def test_a_full_disk_names_the_codec_that_fits_then_the_mode(tmp_path: Path, fre
     assert "; --codec hidden-int8 --modes style would" in refused(room.total("hidden-float16", ("style",), 4) - 1)
     assert "even --codec hidden-int8 needs" in refused(1000)
     free_disk(room.total("qkv-float16", both, 4))
-    assert build_index(tmp_path / "photos", index, model="mini", modes=both, run=RUN).added == 4
+    assert build_index(tmp_path / "photos", index, model="cells", modes=both, run=RUN).added == 4
 
 
 def test_an_index_is_not_told_to_change_its_codec(tmp_path: Path, free_disk: Shrink) -> None:
     paint(tmp_path / "photos", range(1))
     with tiny_model():
-        build_index(tmp_path / "photos", tmp_path / "x.diffsim", model="mini", run=RUN)
+        build_index(tmp_path / "photos", tmp_path / "x.diffsim", model="cells", run=RUN)
         paint(tmp_path / "photos", range(9))
         before = disk(tmp_path / "x.diffsim")
         free_disk(14_000)
@@ -161,7 +161,7 @@ def test_what_items_lack_is_estimated_and_timed_beforehand(tmp_path: Path, free_
     with tiny_model():
         paint(photos, range(6))
         build_index(
-            photos, index, model="mini", modes=["style"], encoders={"descriptor": None, "subject": None}, run=RUN
+            photos, index, model="cells", modes=["style"], encoders={"descriptor": None, "subject": None}, run=RUN
         )
         before = disk(tmp_path)
         plan = plan_build(photos, index, modes=["instance"], run=RUN)
@@ -204,21 +204,21 @@ def test_weights_count_before_they_are_read() -> None:
 
 def test_a_batch_that_memory_cannot_hold_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paint(tmp_path / "photos", range(2))
-    settings = ModelSettings(model="mini", image_size=144)
-    models = load_tiny(settings, {"style": MINI_MODES["style"].target}, "cpu", True)
+    settings = ModelSettings(model="cells", image_size=144)
+    models = load_tiny(settings, {"style": CELLS_MODES["style"].target}, "cpu", True)
     needed = estimate_workload(models, settings, RUN, tmp_path, Workload(2, ("style",))).batch_bytes
     assert needed > 0
     monkeypatch.setattr("retrieval.indexing.estimate.available_memory", lambda device: needed - 1)
     photos, index = tmp_path / "photos", tmp_path / "x.diffsim"
     with pytest.raises(NoSpaceError, match="a batch of 2 images needs") as caught:
-        build_index(photos, index, model="mini", run=RUN, load=load_tiny)
+        build_index(photos, index, model="cells", run=RUN, load=load_tiny)
     assert sentence_of(caught.value).endswith("; --batch-size 1 would fit")
     monkeypatch.setattr("retrieval.indexing.estimate.available_memory", lambda device: 1)
     with pytest.raises(NoSpaceError) as caught:
-        build_index(photos, index, model="mini", run=RUN, load=load_tiny)
+        build_index(photos, index, model="cells", run=RUN, load=load_tiny)
     assert "choose a smaller --image-size" in sentence_of(caught.value)
     monkeypatch.setattr("retrieval.indexing.dry_run._seconds", None)  # a dry run computes none either
-    plan = plan_build(photos, index, model="mini", run=RUN, load=load_tiny)
+    plan = plan_build(photos, index, model="cells", run=RUN, load=load_tiny)
     assert plan.advice == "smaller-images"
     assert not plan.fits
 
@@ -227,10 +227,10 @@ def test_a_dry_run_counts_times_and_writes_nothing(tmp_path: Path) -> None:
     photos, index = tmp_path / "photos", tmp_path / "x.diffsim"
     paint(photos, range(6))
     with tiny_model():
-        fresh = plan_build(photos, index, model="mini", run=RUN)
+        fresh = plan_build(photos, index, model="cells", run=RUN)
         assert (fresh.new, fresh.changed, fresh.unchanged) == (6, 0, 0)
         assert not index.exists()
-        build_index(photos, index, model="mini", run=RUN)
+        build_index(photos, index, model="cells", run=RUN)
         (photos / "000.png").rename(photos / "renamed.png")
         (photos / "001.png").unlink()
         paint(photos, ["002.png", "new.png"], seed=1)
@@ -251,12 +251,12 @@ def test_a_dry_run_counts_times_and_writes_nothing(tmp_path: Path) -> None:
         with pytest.raises(IndexIncompatibleError, match="codec"):
             plan_build(photos, index, codec="hidden-int8")
         with pytest.raises(UsageError, match="unknown mode"):
-            plan_build(photos, tmp_path / "y.diffsim", model="mini", modes=["x"])
+            plan_build(photos, tmp_path / "y.diffsim", model="cells", modes=["x"])
 
 
 def test_the_command_says_what_it_would_do(tmp_path: Path, free_disk: Shrink) -> None:
     paint(tmp_path / "photos", range(3))
-    words = ["build", str(tmp_path / "photos"), "-i", str(tmp_path / "x.diffsim"), "--model", "mini", "--dry-run"]
+    words = ["build", str(tmp_path / "photos"), "-i", str(tmp_path / "x.diffsim"), "--model", "cells", "--dry-run"]
     result = CliRunner().invoke(app, words, catch_exceptions=False)
     assert result.exit_code == 0
     assert "3 new, 0 changed" in result.stdout

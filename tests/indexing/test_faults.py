@@ -45,7 +45,7 @@ def whole(photos: Path) -> Contents:
 
 def build(photos: Path, index: Path, on_progress: Callable[[BuildEvent], None] = lambda event: None) -> BuildReport:
     run = replace(RUN, segment_rows=2)
-    return build_index(photos, index, model="mini", modes=["style"], run=run, on_progress=on_progress, load=load_tiny)
+    return build_index(photos, index, model="cells", modes=["style"], run=run, on_progress=on_progress, load=load_tiny)
 
 
 def add(photos: Path, index: Path) -> BuildReport:

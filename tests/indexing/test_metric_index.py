@@ -105,14 +105,14 @@ def test_a_search_with_dit_gives_the_metrics_scores(tmp_path: Path) -> None:
 
 def test_names_of_metrics_that_can_be_indexed() -> None:
     able = [name for name in METRICS if describe_metric(name).loader == AAS]
-    assert {"diffsim-s", "dinov2-aas", "clip-aas", "diffsim-c", "diffsim-xl", "dit-256", "mini"} <= set(able)
+    assert {"diffsim-s", "dinov2-aas", "clip-aas", "diffsim-c", "diffsim-xl", "dit-256", "cells"} <= set(able)
     assert chosen_model(None, "diffsim-s") == "sd15"
-    assert chosen_model("mini", None) == "mini"
+    assert chosen_model("cells", None) == "cells"
     assert chosen_model(None, None) is None
-    with pytest.raises(UsageError, match=r"'ssim' can't be indexed.* these can: diffsim-s, mini"):
+    with pytest.raises(UsageError, match=r"'ssim' can't be indexed.* these can: diffsim-s, cells"):
         indexed_by("ssim")
     with pytest.raises(UsageError, match="a model and a metric both name the model of an index"):
-        chosen_model("mini", "clip-aas")
+        chosen_model("cells", "clip-aas")
 
 
 def test_the_commands_take_a_metric(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

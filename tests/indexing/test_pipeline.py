@@ -85,13 +85,13 @@ def test_memory_that_runs_out_names_the_option_and_keeps_what_was_committed(
     monkeypatch.setattr(TinyExtractor, "extract", greedy)
     with tiny_model():
         with pytest.raises(MemoryFullError, match="of cpu does not hold 2 images") as caught:
-            build_index(photos, index, model="mini", modes=["style"], encoders={}, run=RUN)
+            build_index(photos, index, model="cells", modes=["style"], encoders={}, run=RUN)
         assert caught.value.exit_code == 5
         assert "fewer than 2 with --batch-size" in sentence_of(caught.value)
         assert len(IndexReader(index)) == 8, "the four batches that were computed"
         monkeypatch.setattr(TinyExtractor, "extract", fail)
         with pytest.raises(RuntimeError, match="nobody's memory"):
-            build_index(photos, index, model="mini", modes=["style"], encoders={}, run=RUN)
+            build_index(photos, index, model="cells", modes=["style"], encoders={}, run=RUN)
 
 
 def fail(*arguments: object) -> None:
@@ -108,7 +108,7 @@ def test_builds_and_fills_tell_the_speed_of_every_stage(tmp_path: Path, monkeypa
     events: list[BuildEvent] = []
     with tiny_model():
         built = build_index(
-            photos, index, model="mini", modes=["style"], run=replace(RUN, attention="lazy"), on_progress=events.append
+            photos, index, model="cells", modes=["style"], run=replace(RUN, attention="lazy"), on_progress=events.append
         )
         filled = fill_index(index, run=RUN, on_progress=events.append)
     batches = [event for event in events if event.stage == "encode"]

@@ -19,7 +19,7 @@ from tests.metrics.test_metrics import TINY_SD15, matrix
 from tests.models.test_vit import write_tiny_models
 from tests.support.golden import images
 
-OFFLINE = ("mini", "rgb-hist", "lab-hist", "ssim")
+OFFLINE = ("cells", "rgb-hist", "lab-hist", "ssim")
 
 
 @pytest.mark.parametrize("name", OFFLINE)
@@ -42,7 +42,7 @@ def test_ssim_is_that_of_scikit_image() -> None:
 
     from retrieval.images.preprocessing import resize_square
     from retrieval.metrics.histograms import pixels_of
-    from retrieval.models.mini.cells import grey
+    from retrieval.models.cells.histograms import grey
 
     a, b = (grey(pixels_of(resize_square(image, 128)))[0].numpy() for image in images()[:2])
     expected, full = structural_similarity(
@@ -85,7 +85,7 @@ def test_a_vote_of_two_images_is_the_majority() -> None:
 
 
 def test_an_ensemble_is_a_metric() -> None:
-    names = ("mini", "lab-hist", "ssim")
+    names = ("cells", "lab-hist", "ssim")
     ensemble = load_ensemble(names, {name: load_metric(name) for name in names})
     features = ensemble.encode(images(), "query")
     assert ensemble.rank(select(features, [0]), features)[:2].tolist() == [0, 1]
@@ -105,7 +105,7 @@ def test_every_metric_states_title_and_licence_before_a_download() -> None:
         assert entry.loader.startswith("retrieval.metrics.")
         assert entry.repo or not entry.download_mb or entry.members or entry.needs or name == "gram"
         assert set(entry.members) <= set(METRICS)
-    with pytest.raises(UsageError, match="unknown metric 'diffsim'; known: diffsim-s, mini"):
+    with pytest.raises(UsageError, match="unknown metric 'diffsim'; known: diffsim-s, cells"):
         describe_metric("diffsim")
     with pytest.raises(UsageError, match="unknown parity"):
         MetricSettings(parity="true")  # type: ignore[arg-type]

@@ -216,7 +216,7 @@ def test_bad_requests_are_refused(engine: Engine, gallery: Path, tmp_path: Path)
 
 
 def test_a_mode_that_the_index_lacks_says_how_to_get_it(gallery: Path, tmp_path: Path) -> None:
-    build_index(gallery / STYLES[0], tmp_path / "a.diffsim", model="mini", modes=["style"])
+    build_index(gallery / STYLES[0], tmp_path / "a.diffsim", model="cells", modes=["style"])
     with pytest.raises(IndexIncompatibleError, match="was built for style, not for instance") as caught:
         Engine.open(tmp_path / "a.diffsim").search(gallery / STYLES[0] / f"{MOTIFS[0]}.png", "instance")
     assert re.search(r"diffsim-index build .* --modes instance --index", sentence_of(caught.value))
@@ -239,7 +239,7 @@ def test_results_are_plain_values_and_html(engine: Engine, gallery: Path) -> Non
     counts = ["computed", "cached", "left_out"]
     assert list(values) == ["schema", "index", "query", "mode", "timing_ms", *counts, "notes", "results"]
     assert [values[name] for name in counts] == [0, 0, 0]
-    assert values["index"]["model"] == "mini"
+    assert values["index"]["model"] == "cells"
     assert set(values["timing_ms"]) == {"embed", "coarse", "read", "rerank", "compute", "total"}
     assert "not meaning" in values["notes"][0]
     assert f"{MOTIFS[0]}.png" in results._repr_html_()

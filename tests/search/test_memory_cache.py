@@ -172,7 +172,7 @@ def test_no_optimisation_changes_a_result(gallery: Path, tmp_path: Path, codec: 
     def results(name: str, run: BuildSettings, engine: EngineSettings, threads: int) -> list[tuple[Result, ...]]:
         index = tmp_path / f"{name}.diffsim"
         torch.set_num_threads(threads)
-        build_index(gallery, index, model="mini", codec=codec, run=run)
+        build_index(gallery, index, model="cells", codec=codec, run=run)
         opened = Engine.open(index, engine)
         for mode in opened.modes:  # leaves something in memory
             opened.search(queries[0], mode, candidates=9, k=9)

@@ -85,7 +85,7 @@ def test_every_kind_of_query_is_drawn(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("tiny")
 def test_an_engine_loads_models_once_by_the_function_it_is_given(tmp_path: Path) -> None:
     path = paint(tmp_path / "photos", range(5))[3]
-    build_index(tmp_path / "photos", tmp_path / "t.diffsim", model="mini", modes=["style", "instance"], run=RUN)
+    build_index(tmp_path / "photos", tmp_path / "t.diffsim", model="cells", modes=["style", "instance"], run=RUN)
     loads: list[str] = []
 
     def load(settings: ModelSettings, targets: Mapping[str, Target], device: str, offline: bool) -> LoadedModels:
@@ -98,4 +98,4 @@ def test_an_engine_loads_models_once_by_the_function_it_is_given(tmp_path: Path)
     path.unlink()  # it is read once
     for mode in engine.modes:
         assert engine.search(query, mode)[0].path == str(path)
-    assert loads == ["mini"]
+    assert loads == ["cells"]

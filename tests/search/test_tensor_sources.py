@@ -43,13 +43,13 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def eager(photos: Path) -> Path:
-    build_index(photos, photos.parent / "eager.diffsim", model="mini", modes=MODES, run=RUN)
+    build_index(photos, photos.parent / "eager.diffsim", model="cells", modes=MODES, run=RUN)
     return photos.parent / "eager.diffsim"
 
 
 @pytest.fixture
 def lazy(photos: Path) -> Path:
-    build_index(photos, photos.parent / "lazy.diffsim", model="mini", modes=MODES, run=LAZY)
+    build_index(photos, photos.parent / "lazy.diffsim", model="cells", modes=MODES, run=LAZY)
     return photos.parent / "lazy.diffsim"
 
 
@@ -105,7 +105,7 @@ def test_the_embedded_model_gives_the_same_scores_either_way(gallery: Path, inde
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("retrieval.search.engine.load_models", load_models)
         lazy = tmp_path / "lazy.diffsim"
-        build_index(gallery, lazy, model="mini", run=BuildSettings(attention="lazy"), load=load_models)
+        build_index(gallery, lazy, model="cells", run=BuildSettings(attention="lazy"), load=load_models)
         query = sorted(gallery.rglob("*.png"))[9]
         for mode in ("style", "instance", "semantic"):
             expected, found = search(index, query, mode), search(lazy, query, mode)
@@ -118,7 +118,7 @@ def test_the_embedded_model_gives_the_same_scores_either_way(gallery: Path, inde
 def test_every_codec_is_computed_on_demand_filled_and_added_to(photos: Path, tmp_path: Path, codec: str) -> None:
     indexes = {name: tmp_path / f"{name}.diffsim" for name in ("eager", "lazy", "grown")}
     for name, modes, run in (("eager", MODES, RUN), ("lazy", MODES, LAZY), ("grown", MODES[:1], RUN)):
-        build_index(photos, indexes[name], model="mini", modes=modes, run=run, codec=codec)
+        build_index(photos, indexes[name], model="cells", modes=modes, run=run, codec=codec)
     build_index(photos, indexes["grown"], modes=MODES[1:], run=RUN)
     assert Contents.of(indexes["grown"]).differences(Contents.of(indexes["eager"])) == []
     for query in sorted(photos.iterdir())[::4]:

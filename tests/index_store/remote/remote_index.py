@@ -15,7 +15,7 @@ def store_of(url: str) -> ObjectStore:
 
 def build(source: Path, index: str | Path, **options: object) -> None:
     with tiny_model():
-        build_index(source, index, model="mini", modes=["style"], run=RUN, **options)  # type: ignore[arg-type]
+        build_index(source, index, model="cells", modes=["style"], run=RUN, **options)  # type: ignore[arg-type]
 
 
 def folder_of(source: Path, place: Path) -> Contents:

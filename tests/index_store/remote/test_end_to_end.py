@@ -37,17 +37,17 @@ def test_the_commands_end_to_end(remote: dict[str, str], url: str, gallery: Path
         found = Engine.open(index).search(query, "style", k=8).to_dict()["results"]
         return [{key: row[key] for key in ("path", "score", "coarse_score")} for row in found]
 
-    built = run("diffsim-index", "build", source, "--index", url, "--model", "mini", cwd=tmp_path, environment=remote)
+    built = run("diffsim-index", "build", source, "--index", url, "--model", "cells", cwd=tmp_path, environment=remote)
     assert built.returncode == 0, built.stderr
     assert f"{url}: {len(paths)} images".encode() in built.stdout
-    build_index(source, tmp_path / "a.diffsim", model="mini")
+    build_index(source, tmp_path / "a.diffsim", model="cells")
     assert results(url) == results(tmp_path / "a.diffsim")
 
     (source / "03.png").write_bytes(query.read_bytes())
     (source / "05.png").unlink()
     report = build_index(source, url)
     assert (report.index, report.added, report.replaced, report.removed) == (url, 1, 1, 1)
-    build_index(source, tmp_path / "b.diffsim", model="mini")
+    build_index(source, tmp_path / "b.diffsim", model="cells")
     fresh = {**remote, MIRRORS_VARIABLE: str(tmp_path / "elsewhere"), "DIFFSIM_INDEX": url}
     searched = run("diffsim-search", query, "--mode", "style", "-k", "8", "--json", cwd=tmp_path, environment=fresh)
     assert searched.returncode == 0, searched.stderr
@@ -104,7 +104,7 @@ def test_every_change_goes_through_the_store(url: str, tmp_path: Path, other_mac
         other_machine()
         assert fill_index(url, run=RUN).coverage["instance"] == 9
         local = tmp_path / "local.diffsim"
-        build_index(source, local, model="mini", modes=["style", "instance"], run=RUN)
+        build_index(source, local, model="cells", modes=["style", "instance"], run=RUN)
     expected, found = Contents.of(local), Contents.of(local_root(url))
     by_uri = {item.uri: row for row, item in enumerate(found.items)}
     order = [by_uri[item.uri] for item in expected.items]  # the removed image came back with a new id
@@ -118,7 +118,7 @@ def test_the_disk_need_only_hold_an_open_segment(url: str, tmp_path: Path) -> No
     plans = []
     for place in (url, tmp_path / "local.diffsim"):
         with tiny_model():
-            plans.append(plan_build(source, place, model="mini", modes=["style"], run=RUN).estimate)
+            plans.append(plan_build(source, place, model="cells", modes=["style"], run=RUN).estimate)
     remote, local = plans
     assert remote is not None
     assert local is not None

@@ -110,5 +110,5 @@ def test_after_a_drop_nothing_is_written_any_more(tmp_path: Path, monkeypatch: p
 def test_a_commit_counts_as_writing(tmp_path: Path, tiny: None, monkeypatch: pytest.MonkeyPatch) -> None:
     paint(tmp_path / "photos", range(4))
     monkeypatch.setattr("index_store.segment_writer.fsync_tree", lambda tree: time.sleep(0.2))  # or longer
-    report = build_index(tmp_path / "photos", tmp_path / "index", model="mini", modes=["style"], run=RUN)
+    report = build_index(tmp_path / "photos", tmp_path / "index", model="cells", modes=["style"], run=RUN)
     assert report.speeds["write"] <= 4 / 0.2

@@ -193,7 +193,7 @@ def test_builds_and_compaction_train(gallery: Path, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(training, "IVF_FROM_ROWS", 10)
     events: list[str] = []
     index = tmp_path / "g.diffsim"
-    build_index(gallery, index, modes=["style"], model="mini", on_progress=lambda event: events.append(event.stage))
+    build_index(gallery, index, modes=["style"], model="cells", on_progress=lambda event: events.append(event.stage))
     assert events.count("train") == 1
     query = sorted(gallery.rglob("*.png"))[0]
     engine = Engine.open(index)

@@ -19,8 +19,8 @@ import torch
 import zarr.codecs
 import zarr.storage  # noqa: F401
 
-import retrieval.models.mini.attention
-import retrieval.models.mini.pooled  # noqa: F401
+import retrieval.models.cells.attention
+import retrieval.models.cells.pooled  # noqa: F401
 from retrieval.indexing.build import build_index
 from retrieval.search.engine import Engine
 from retrieval.settings import EngineSettings
@@ -91,7 +91,7 @@ def one_attempt(
 def build_reporting(photos: Path, index: Path, say: Say) -> None:
     """Build, and say of every batch that it is about to be computed."""
     with reporting_batches(say):
-        build_index(photos, index, model="mini", modes=["style"], image_size=64, run=REAL)
+        build_index(photos, index, model="cells", modes=["style"], image_size=64, run=REAL)
 
 
 def compare_to_the_end(photos: Path, index: Path, whole: Path) -> dict[str, Any]:

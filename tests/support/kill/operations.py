@@ -71,5 +71,5 @@ def build_small(photos: Path, index: Path, say: Say = lambda **words: None) -> N
 
     with tiny_model():
         build_index(
-            photos, index, model="mini", modes=["style"], run=replace(RUN, segment_rows=2), on_progress=on_progress
+            photos, index, model="cells", modes=["style"], run=replace(RUN, segment_rows=2), on_progress=on_progress
         )

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from retrieval.devices.transfer import to_device
 from retrieval.images.preprocessing import resize_square
-from retrieval.models.mini.cells import CELLS_VERSION, cell_histograms
-from retrieval.models.mini.values import GRID, roots, weighted
+from retrieval.models.cells.histograms import CELLS_VERSION, cell_histograms
+from retrieval.models.cells.values import GRID, roots, weighted
 from retrieval.models.modes import CellValues
 from retrieval.models.protocols import Pixels
 from retrieval.models.registry import Description

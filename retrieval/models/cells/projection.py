@@ -1,4 +1,4 @@
-"""From the cell histograms of mini to Q, K and V."""
+"""From the histograms of cells to Q, K and V."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -8,15 +8,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from retrieval.models.mini.cells import LAB_SIZE
-from retrieval.models.mini.values import MATCH_PATTERNS, match_features, weighted
+from retrieval.models.cells.histograms import LAB_SIZE
+from retrieval.models.cells.values import MATCH_PATTERNS, match_features, weighted
 from retrieval.models.modes import CellValues
 from retrieval.scoring.aas import QKV
 
 
 @dataclass(frozen=True)
 class CellProjection:
-    """From the square roots of cell histograms, ``[items, 1, cells, 214]``, to the tensors of mini.
+    """From the square roots of cell histograms, ``[items, 1, cells, 214]``, to the tensors of the model cells.
 
     An index stores the roots, because scores read roots: there the equal steps of an int8 change a score least.
     """

@@ -1,8 +1,8 @@
-"""The built-in model mini as an AttentionExtractor.
+"""The model cells as an AttentionExtractor.
 
 An image is cut into 6 x 6 cells, and each cell is a token. The only layer, ``cells``, computes its queries, keys and
-values from the cells' histograms of colour and texture (:mod:`~retrieval.models.mini.cells`,
-:mod:`~retrieval.models.mini.values`). The model has no weights, no noise and no random numbers.
+values from the cells' histograms of colour and texture (:mod:`~retrieval.models.cells.histograms`,
+:mod:`~retrieval.models.cells.values`). The model has no weights, no noise and no random numbers.
 """
 
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ from torch import Tensor
 from retrieval.devices.transfer import to_device
 from retrieval.errors import UsageError
 from retrieval.images.preprocessing import resize_square
-from retrieval.models.mini.cells import CELLS_VERSION, LAB_SIZE, RINGS, cell_histograms
-from retrieval.models.mini.projection import CellProjection, project_cells
-from retrieval.models.mini.values import GRID
+from retrieval.models.cells.histograms import CELLS_VERSION, LAB_SIZE, RINGS, cell_histograms
+from retrieval.models.cells.projection import CellProjection, project_cells
+from retrieval.models.cells.values import GRID
 from retrieval.models.modes import CELLS, CellValues, Target
 from retrieval.models.protocols import Pixels
 from retrieval.models.registry import ExtractorDescription
@@ -31,21 +31,21 @@ MIN_SIZE = 48  # pixels a side: cells of 8 x 8, just wider than the largest ring
 
 def load(
     description: ExtractorDescription, settings: ModelSettings, device: torch.device, offline: bool
-) -> "MiniExtractor":
+) -> "CellExtractor":
     """Return the model; nothing is read from disk.
 
     Raises:
         UsageError: an image size below :data:`MIN_SIZE`, or a folder of weights.
     """
     if settings.weights is not None:
-        raise UsageError(f"model mini has no weights: leave out the folder {settings.weights}")
+        raise UsageError(f"model cells has no weights: leave out the folder {settings.weights}")
     size = settings.image_size or description.image_size
     if size < MIN_SIZE:
-        raise UsageError(f"image size {size} does not suit mini: it must be at least {MIN_SIZE}")
-    return MiniExtractor(device, size)
+        raise UsageError(f"image size {size} does not suit cells: it must be at least {MIN_SIZE}")
+    return CellExtractor(device, size)
 
 
-class MiniExtractor:
+class CellExtractor:
     """An AttentionExtractor with one branch, one head and the layer ``cells``."""
 
     def __init__(self, device: torch.device, image_size: int) -> None:
@@ -87,7 +87,7 @@ class MiniExtractor:
     def fingerprint(self) -> dict[str, Any]:
         """See :class:`retrieval.models.protocols.AttentionExtractor`."""
         return {
-            "name": "mini",
+            "name": "mini",  # the name of this model when the first indexes of it were written
             "image_size": self.image_size,
             "resize": "square-lanczos",
             "cells": CELLS_VERSION,
@@ -103,7 +103,7 @@ class MiniExtractor:
 def _values_of(target: Target) -> CellValues:
     """Return how the target describes cells; another layer, or a target without cell values, is a UsageError."""
     if target.layer != CELLS:
-        raise UsageError(f"unknown layer '{target.layer}' of mini; known: {CELLS}")
+        raise UsageError(f"unknown layer '{target.layer}' of cells; known: {CELLS}")
     if target.values is None:
-        raise UsageError(f"layer '{CELLS}' of mini is read by its modes only, not at a denoising step")
+        raise UsageError(f"layer '{CELLS}' of cells is read by its modes only, not at a denoising step")
     return target.values

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from retrieval.models.mini.cells import cell_histograms, grey, lab_histograms, to_lab, uniform_patterns
-from retrieval.models.mini.values import border_contrast, match_features, roots, weighted
+from retrieval.models.cells.histograms import cell_histograms, grey, lab_histograms, to_lab, uniform_patterns
+from retrieval.models.cells.values import border_contrast, match_features, roots, weighted
 from retrieval.models.modes import CellValues
 
 

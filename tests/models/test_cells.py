@@ -1,4 +1,4 @@
-"""The built-in model mini: its rules, fingerprint, scores and size."""
+"""The built-in model cells: its rules, fingerprint, scores and size."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from retrieval.errors import UsageError
-from retrieval.models.mini.pooled import Descriptor
-from retrieval.models.modes import CELLS, MINI_MODES, CellValues, Target
+from retrieval.models.cells.pooled import Descriptor
+from retrieval.models.modes import CELLS, CELLS_MODES, CellValues, Target
 from retrieval.models.protocols import AttentionExtractor
 from retrieval.models.registry import EXTRACTORS, load_extractor
 from retrieval.scoring.aas import QKV, Comparison, aligned_attention_scores
@@ -15,7 +15,7 @@ from retrieval.settings import ModelSettings
 from retrieval.types import Readout
 
 CPU = torch.device("cpu")
-MODES = sorted(MINI_MODES)
+MODES = sorted(CELLS_MODES)
 
 
 def photo(seed: int, size: int = 160) -> np.ndarray:
@@ -29,7 +29,7 @@ def photo(seed: int, size: int = 160) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def extractor() -> AttentionExtractor:
-    return load_extractor(ModelSettings(model="mini"), CPU, offline=True)
+    return load_extractor(ModelSettings(model="cells"), CPU, offline=True)
 
 
 def tensors(extractor: AttentionExtractor, images: list[np.ndarray], *targets: Target) -> list[QKV]:
@@ -40,7 +40,7 @@ def tensors(extractor: AttentionExtractor, images: list[np.ndarray], *targets: T
 
 @pytest.mark.parametrize("mode", MODES)
 def test_an_image_scores_one_with_itself_and_less_with_another(extractor: AttentionExtractor, mode: str) -> None:
-    target = MINI_MODES[mode].target
+    target = CELLS_MODES[mode].target
     [both] = tensors(extractor, [photo(0), photo(1)], target)
     scores = aligned_attention_scores(both[:1], both, Comparison(readout=target.readout))
     assert scores[0].item() == pytest.approx(1.0, abs=1e-5)
@@ -49,7 +49,7 @@ def test_an_image_scores_one_with_itself_and_less_with_another(extractor: Attent
 
 @pytest.mark.parametrize("mode", MODES)
 def test_tensors_depend_on_nothing_but_the_image(extractor: AttentionExtractor, mode: str) -> None:
-    target, images = MINI_MODES[mode].target, [photo(n) for n in range(5)]
+    target, images = CELLS_MODES[mode].target, [photo(n) for n in range(5)]
     [together], [again], [alone] = (tensors(extractor, chosen, target) for chosen in (images, images, images[3:4]))
     for name in ("q", "k", "v"):
         assert torch.equal(getattr(together, name), getattr(again, name))
@@ -58,26 +58,26 @@ def test_tensors_depend_on_nothing_but_the_image(extractor: AttentionExtractor, 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_an_image_takes_at_most_100_kilobytes_a_mode(extractor: AttentionExtractor, mode: str) -> None:
-    [one] = tensors(extractor, [photo(0)], MINI_MODES[mode].target)
+    [one] = tensors(extractor, [photo(0)], CELLS_MODES[mode].target)
     assert 2 * sum(t.numel() for t in (one.q, one.k, one.v)) <= 100_000
 
 
 def test_wrong_layers_sizes_and_weights_are_errors(extractor: AttentionExtractor) -> None:
     pixels = np.zeros((1, 144, 144, 3), np.uint8)
-    with pytest.raises(UsageError, match="unknown layer 'M' of mini; known: cells"):
+    with pytest.raises(UsageError, match="unknown layer 'M' of cells; known: cells"):
         extractor.extract(pixels, [Target("M", 50)], "query")
-    with pytest.raises(UsageError, match="'cells' of mini is read by its modes only"):
+    with pytest.raises(UsageError, match="'cells' of cells is read by its modes only"):
         extractor.extract(pixels, [Target(CELLS, 50)], "query")
     with pytest.raises(UsageError, match="at least 48"):
-        load_extractor(ModelSettings(model="mini", image_size=47), CPU, offline=True)
-    with pytest.raises(UsageError, match="mini has no weights: leave out the folder elsewhere"):
-        load_extractor(ModelSettings(model="mini", weights="elsewhere"), CPU, offline=True)
+        load_extractor(ModelSettings(model="cells", image_size=47), CPU, offline=True)
+    with pytest.raises(UsageError, match="cells has no weights: leave out the folder elsewhere"):
+        load_extractor(ModelSettings(model="cells", weights="elsewhere"), CPU, offline=True)
 
 
 def test_the_fingerprint_is_that_of_indexes_built_before(extractor: AttentionExtractor) -> None:
     """Another key or value would make every existing index incompatible."""
     assert extractor.fingerprint() == {
-        "name": "mini",
+        "name": "cells",
         "weights": None,
         "image_size": 144,
         "resize": "square-lanczos",
@@ -90,7 +90,7 @@ def test_the_fingerprint_is_that_of_indexes_built_before(extractor: AttentionExt
 
 
 def test_semantic_mode_warns_that_it_does_not_match_meaning() -> None:
-    assert "not meaning" in EXTRACTORS["mini"].warnings["semantic"]
+    assert "not meaning" in EXTRACTORS["cells"].warnings["semantic"]
 
 
 def test_a_targets_constants_are_part_of_the_fingerprint() -> None:

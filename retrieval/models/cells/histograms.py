@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-CELLS_VERSION = 2  # to be raised when a number below, or a rule of retrieval/models/mini/values.py, changes
+CELLS_VERSION = 2  # to be raised when a number below, or a rule of retrieval/models/cells/values.py, changes
 LAB_BINS = (5, 6, 6)
 AB_RANGE = 60.0  # a and b are clipped to [-60, 60], because photographs hardly hold colours beyond
 RINGS = ((8, 1.0), (8, 2.0), (12, 3.0))  # (points, radius in pixels)
