@@ -77,7 +77,7 @@ def test_wrong_layers_sizes_and_weights_are_errors(extractor: AttentionExtractor
 def test_the_fingerprint_is_that_of_indexes_built_before(extractor: AttentionExtractor) -> None:
     """Another key or value would make every existing index incompatible."""
     assert extractor.fingerprint() == {
-        "name": "cells",
+        "name": "mini",
         "weights": None,
         "image_size": 144,
         "resize": "square-lanczos",
