@@ -126,7 +126,7 @@ def _size_of(index: str) -> int:
     from index_store.remote.pull import existing_root
 
     layout = Layout(existing_root(index))
-    return sum(bytes_on_disk(layout, read_current(layout).modes).values())
+    return sum(bytes_on_disk(layout, read_current(layout).stored_names).values())
 
 
 @app.command()

@@ -7,8 +7,8 @@ from index_store.layout import Layout
 from index_store.remote.mirror import find_mirror
 
 
-def bytes_on_disk(layout: Layout, modes: Iterable[str]) -> dict[str, int]:
-    """Return bytes by kind: ``catalog and vectors`` together, ``projections``, and the tensors of each of ``modes``.
+def bytes_on_disk(layout: Layout, names: Iterable[str]) -> dict[str, int]:
+    """Return bytes by kind: ``catalog and vectors`` together, ``projections``, and the tensors under each of ``names``.
 
     For a mirror these are the bytes in the object store.
 
@@ -16,7 +16,7 @@ def bytes_on_disk(layout: Layout, modes: Iterable[str]) -> dict[str, int]:
         RemoteStoreError: the store can't be reached.
     """
     folders = {"catalog and vectors": "items", "projections": "projections"}
-    folders |= {mode: f"attention/{mode}" for mode in modes}
+    folders |= {name: f"attention/{name}" for name in names}
     mirror = find_mirror(layout)
     if mirror is not None:
         return {name: sum(entry.size for entry in mirror.store.list(folder)) for name, folder in folders.items()}

@@ -22,7 +22,7 @@ from index_store.layout import Layout
 from index_store.locate import require_index
 
 KEPT_GENERATIONS = 8  # a commit removes older files; readers hold the generation they opened in memory
-FORMAT_VERSION = 2  # version 1 has no filled segments, and is read as it is
+FORMAT_VERSION = 3  # version 1 has no filled segments, and in 1 and 2 no modes share tensors; both are read as they are
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class SegmentRecord:
     rows: int
     rejects: int
     files: Mapping[str, FileRecord]  # by path relative to the segment's folder
-    attention: Mapping[str, AttentionRecord]  # by mode
+    attention: Mapping[str, AttentionRecord]  # by the name that modes share, see Generation.tensors
     moved: int = 0  # rows of moved.parquet: new catalogue rows of older items
     filled: int = 0  # rows of filled.npy
 
@@ -70,10 +70,20 @@ class Generation:
     tombstones: tuple[int, ...] = ()  # ids of removed items
     next_id: int = 0  # ids are never used twice
     projections: Mapping[str, str] = field(default_factory=dict)  # by mode: SHA-256, where the codec needs them
+    tensors: Mapping[str, str] = field(default_factory=dict)  # by mode: the mode under whose name its tensors are
     retired: Mapping[str, str] = field(default_factory=dict)  # segments no longer used, and since when (ISO 8601, UTC)
     created: str = ""
     created_by: str = ""
     format_version: int = field(default=FORMAT_VERSION)
+
+    def stored_as(self, mode: str) -> str:
+        """Return the name under which the tensors of ``mode`` are stored: a mode's own, or that of a mode before it."""
+        return self.tensors.get(mode, mode)
+
+    @property
+    def stored_names(self) -> tuple[str, ...]:
+        """The names under which tensors are stored, each once, in the order of the modes."""
+        return tuple(dict.fromkeys(map(self.stored_as, self.modes)))
 
 
 def read_current(layout: Layout) -> Generation:

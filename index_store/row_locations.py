@@ -47,9 +47,9 @@ class RowLocator:
         self._layout, self._generation, self._ids, self._own = layout, generation, ids, own
         self._found: dict[str, RowLocations] = {}
 
-    def tensors(self, mode: str) -> RowLocations:
-        """Return where the tensors of ``mode`` are."""
-        return self._locate(f"mode {mode}", lambda segment: mode in segment.attention)
+    def tensors(self, name: str) -> RowLocations:
+        """Return where the tensors that are stored under ``name`` are."""
+        return self._locate(f"mode {name}", lambda segment: name in segment.attention)
 
     def vectors(self, encoder: str) -> RowLocations:
         """Return where the vectors of ``encoder`` are."""

@@ -69,7 +69,7 @@ class SegmentWriter:
             items: one per usable image.
             rejects: the batch's unusable images.
             vectors: by encoder, float32 or float16 ``[len(items), dim]``.
-            tensors: by mode, the codec's encoded arrays, ``[len(items), ...]`` each.
+            tensors: by the name to store them under, the codec's encoded arrays, ``[len(items), ...]`` each.
         """
         assert not self._filled
         self._appending = True

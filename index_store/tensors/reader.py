@@ -24,7 +24,7 @@ class TensorReader:
     def __init__(self, layout: Layout, generation: Generation, ids: NDArray[np.int64], locator: RowLocator) -> None:
         """Take the live items' ``ids``, by row, and the ``locator`` of their rows; reads nothing yet."""
         self._layout, self._generation, self._ids, self._locator = layout, generation, ids, locator
-        self._groups: dict[tuple[str, int], tuple[Path, AttentionRecord]] = {}  # by mode and segment number
+        self._groups: dict[tuple[str, int], tuple[Path, AttentionRecord]] = {}  # by name and segment number
 
     @cached_property
     def _shards(self) -> Shards:
@@ -32,7 +32,7 @@ class TensorReader:
 
     def held(self, mode: str) -> NDArray[np.bool_]:
         """Say of every row whether its tensors of ``mode`` are stored, bool ``[live items]``."""
-        return self._locator.tensors(mode).held
+        return self._locator.tensors(self._generation.stored_as(mode)).held
 
     def read(self, mode: str, rows: Iterable[int]) -> dict[str, NDArray[Any]]:
         """Return the tensors of ``rows`` in that order, as stored; see :func:`index_store.tensors.attention.read_rows`.
@@ -40,26 +40,28 @@ class TensorReader:
         Raises:
             ValueError: a row has none; see :meth:`held`.
         """
-        return read_rows([self._stored_row(mode, row) for row in rows], self._shards)
+        name = self._generation.stored_as(mode)
+        return read_rows([self._stored_row(name, row) for row in rows], self._shards)
 
-    def _stored_row(self, mode: str, row: int) -> StoredRow:
-        locations = self._locator.tensors(mode)
+    def _stored_row(self, name: str, row: int) -> StoredRow:
+        locations = self._locator.tensors(name)
         number = int(locations.segment[row])
         if number == NOWHERE:
-            raise ValueError(f"item {self._ids[row]} has no tensors of mode {mode}")
-        if (mode, number) not in self._groups:
+            raise ValueError(f"item {self._ids[row]} has no tensors of mode {name}")
+        if (name, number) not in self._groups:
             segment = self._generation.segments[number]
-            self._groups[mode, number] = self._layout.attention(mode, segment.name), segment.attention[mode]
-        return StoredRow(*self._groups[mode, number], int(locations.row[row]))
+            self._groups[name, number] = self._layout.attention(name, segment.name), segment.attention[name]
+        return StoredRow(*self._groups[name, number], int(locations.row[row]))
 
     def row_bytes(self, mode: str) -> int:
         """Return the bytes of one row's tensors as stored; 0 if no item has any."""
+        name = self._generation.stored_as(mode)
         for segment in self._generation.segments:
-            if mode in segment.attention:
-                record = segment.attention[mode]
+            if name in segment.attention:
+                record = segment.attention[name]
                 codec = find_codec(record.codec)
                 shapes = record.row_shapes.items()
-                return sum(int(np.prod(shape)) * codec.dtype_of(name).itemsize for name, shape in shapes)
+                return sum(int(np.prod(shape)) * codec.dtype_of(array).itemsize for array, shape in shapes)
         return 0
 
     @property

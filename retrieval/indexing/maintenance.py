@@ -95,14 +95,14 @@ def compact(
         reader = IndexReader(layout.root)
         generation = drop_expired(layout, reader.generation)
         clear_uncommitted(layout, generation)
-        before = sum(bytes_on_disk(layout, generation.modes).values())
+        before = sum(bytes_on_disk(layout, generation.stored_names).values())
         _check_room(index, before, shutil.disk_usage(layout.root).free)
         merged = tuple(writer.finish() for writer in _rewrite(layout, reader, on_progress, cancel))
         retired = retire(generation, [segment.name for segment in generation.segments])
         stored = commit(layout, replace(retired, segments=merged, tombstones=()), CREATED_BY)
         drop_expired(layout, stored, timedelta(0) if now else READER_GRACE)
         fresh = train_where_due(layout.root)
-    after = sum(bytes_on_disk(layout, fresh.generation.modes).values())
+    after = sum(bytes_on_disk(layout, fresh.generation.stored_names).values())
     return Change(str(index), len(fresh), 0, len(merged), before, after)
 
 
@@ -152,7 +152,7 @@ def _tensors(reader: IndexReader, outputs: Outputs, rows: NDArray[np.int64]) -> 
 def _split(reader: IndexReader, rows: NDArray[np.int64]) -> tuple[Outputs, list[tuple[Outputs, NDArray[np.int64]]]]:
     """Return the outputs that all of ``rows`` have; and for each that only some rows have, those rows."""
     generation = reader.generation
-    held = {Outputs(modes=(mode,)): reader.has_tensors(mode)[rows] for mode in generation.modes}
+    held = {Outputs(modes=(name,)): reader.has_tensors(name)[rows] for name in generation.stored_names}
     held |= {Outputs(encoders=(name,)): reader.has_vector(name)[rows] for name in generation.encoders}
     whole = [one for one, mask in held.items() if mask.all()]
     together = Outputs(tuple(m for one in whole for m in one.modes), tuple(e for one in whole for e in one.encoders))

@@ -46,7 +46,7 @@ def describe_index(reader: IndexReader, recipe: Recipe) -> dict[str, Any]:
         "rejects": [{"path": r.uri, "reason": r.reason, "detail": r.detail} for r in rejects],
         "attention": recipe.attention,
         "coverage": coverage(reader),
-        "bytes": bytes_on_disk(reader.layout, generation.modes),
+        "bytes": bytes_on_disk(reader.layout, generation.stored_names),
         "cache": dict(zip(("tensors", "bytes"), cache_size(reader.layout), strict=True)),
         "fingerprint": dict(generation.fingerprint),
     }
