@@ -117,7 +117,7 @@ Codec = Annotated[
     typer.Option(
         "--codec",
         metavar="NAME",
-        help=f"Store tensors as qkv-float16, hidden-float16 or hidden-int8. (default: {_MODEL.codec})",
+        help="Store tensors as qkv-float16, hidden-float16 or hidden-int8. (default: the model's own)",
     ),
 ]
 BatchSize = Annotated[

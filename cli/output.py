@@ -114,9 +114,17 @@ def naming(command: str, index: str | Path, always: bool = False) -> str:
     return f"{command} --index {quote(str(index))}"
 
 
+def sharing_modes(name: str, stored_as: Mapping[str, str]) -> list[str]:
+    """Return the modes whose tensors are stored under ``name``; ``stored_as`` has the name by mode."""
+    return [name, *(mode for mode, other in stored_as.items() if other == name and mode != name)]
+
+
 def describe_estimate(estimate: "Estimate") -> str:
     """Return the disk and memory that a build takes, as one line."""
-    modes = "".join(f"{mode} {human_bytes(size)}, " for mode, size in estimate.bytes_by_mode.items())
+    modes = "".join(
+        f"{' + '.join(sharing_modes(name, estimate.shared))} {human_bytes(size)}, "
+        for name, size in estimate.bytes_by_mode.items()
+    )
     stored = f"as {estimate.codec} {modes}" if modes else ""
     size = f"each image: {stored}vectors and catalogue {human_bytes(estimate.bytes_beside)}"
     parts = [f"{counted(estimate.images, 'image')} ({size})"] if estimate.images else []

@@ -114,7 +114,9 @@ def _describe_mode(about: dict[str, Any], mode: str) -> str:
     parts = [f"layer {target['layer']}"]
     if target["timestep"]:
         parts.append(f"timestep {target['timestep']} (denoising step {target['denoising_step']})")
-    if stored:
+    if target["stored_as"] != mode:
+        parts.append(f"tensors shared with {target['stored_as']}")
+    elif stored:
         parts.append(f"{human_bytes(about['bytes'][mode] / stored)} per image")
     if stored != about["items"]:
         parts.append(f"tensors of {stored} of {counted(about['items'], 'image')} stored")

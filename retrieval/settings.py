@@ -15,6 +15,7 @@ from retrieval.types import AlphaRule, AttentionRule, Branches, DeviceName, Dtyp
 PUBLISHED_SEED = 2334
 PUBLISHED_PROMPT = "High quality image"
 MOST_WORKERS = 256
+OLDEST_CODEC = "qkv-float16"  # of indexes from before there were several
 NEWEST = "newest"  # the default order of a fill
 
 
@@ -38,7 +39,7 @@ class ModelSettings(RunSettings):
 
     model: str = "auto"  # a name in retrieval.models.registry.EXTRACTORS; auto: retrieval.models.defaults.choose_model
     alpha: AlphaRule = "white"
-    codec: str = "qkv-float16"  # how tensors are stored: a name in index_store.codecs.CODECS
+    codec: str | None = None  # how tensors are stored: a name in index_store.codecs.CODECS; None: the model's own
     # Name -> local folder, or None for the hub or for a folder of that name beside `weights`.
     # None as a whole: the encoders that the modes name.
     encoders: Mapping[str, str | None] | None = None
@@ -57,7 +58,7 @@ class ModelSettings(RunSettings):
         Keys of newer versions are ignored: the index's fingerprint says whether its tensors still mean the same.
         """
         known = {f.name for f in fields(cls)}
-        return cls(**{key: value for key, value in values.items() if key in known})
+        return cls(**{"codec": OLDEST_CODEC, **{key: value for key, value in values.items() if key in known}})
 
 
 class ModelChoices(TypedDict, total=False):
@@ -72,7 +73,7 @@ class ModelChoices(TypedDict, total=False):
     prompt: str
     dtype: DtypeName
     alpha: AlphaRule
-    codec: str
+    codec: str | None
     parity: Parity
     encoders: Mapping[str, str | None] | None
 

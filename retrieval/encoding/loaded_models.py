@@ -222,7 +222,7 @@ def load_models(settings: ModelSettings, targets: Mapping[str, Target], device: 
         embedders=_load_embedders(settings, chosen, offline),
         rules=_decode_rules(settings),
         targets=targets,
-        codec=find_codec(settings.codec),
+        codec=find_codec(settings.codec or DEFAULT_CODEC),
         device=chosen,
     )
 

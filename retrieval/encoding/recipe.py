@@ -1,14 +1,15 @@
 """The recipe of an index: resolved settings and targets, chosen for a new index or read from an existing one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from index_store.codecs import find_codec
+from index_store.codecs import Codec, find_codec
 from index_store.reader import IndexReader
 from retrieval.encoding.fingerprint import differences
+from retrieval.encoding.sharing import stored_names
 from retrieval.errors import IndexIncompatibleError
 from retrieval.models.defaults import ChosenModel, choose_model, resolve
 from retrieval.models.modes import Mode, Outputs, Target, choose_modes
@@ -25,13 +26,22 @@ class Recipe:
 
     settings: ModelSettings  # resolved: no field is "auto" or left to the model
     targets: Mapping[str, Target]  # by mode
+    tensors: Mapping[str, str]  # by mode: the name that its tensors are stored under
     chosen: ChosenModel
     attention: AttentionRule = "eager"
 
     @property
     def wanted(self) -> Outputs:
         """The outputs that every item gets: all vectors, and all tensors unless searches compute these."""
-        return Outputs(tuple(self.targets) if self.attention == "eager" else (), self.encoders)
+        return Outputs(self.names_of(self.targets) if self.attention == "eager" else (), self.encoders)
+
+    def names_of(self, modes: Iterable[str]) -> tuple[str, ...]:
+        """Return the names that the tensors of ``modes`` are stored under, each once; every name is one of a mode."""
+        return tuple(dict.fromkeys(self.tensors[mode] for mode in modes))
+
+    def modes_of(self, names: Collection[str]) -> tuple[str, ...]:
+        """Return the modes whose tensors are stored under ``names``."""
+        return tuple(mode for mode, name in self.tensors.items() if name in names)
 
     @property
     def encoders(self) -> tuple[str, ...]:
@@ -50,13 +60,21 @@ def new_recipe(modes: Sequence[str] | None, choices: ModelChoices, run: BuildSet
         UsageError: an unknown model, mode, codec or encoder, or an encoder without a folder.
     """
     asked = ModelSettings(**choices)
-    find_codec(asked.codec)
+    if asked.codec is not None:
+        find_codec(asked.codec)
     chosen = choose_model(asked, run.device, run.offline)
     description = describe_extractor(chosen.name)
     wanted = choose_modes(description.modes, description.default_modes if modes is None else modes)
     used, chosen = _without_unused(choices, chosen)
     settings = resolve(ModelSettings(**{**used, "model": chosen.name}), wanted, run.device)
-    return Recipe(settings, {mode.name: mode.target for mode in wanted}, chosen, run.attention or "eager")
+    targets = {mode.name: mode.target for mode in wanted}
+    return Recipe(settings, targets, stored_names(targets, codec_of(settings)), chosen, run.attention or "eager")
+
+
+def codec_of(settings: ModelSettings) -> Codec:
+    """Return the codec of resolved settings."""
+    assert settings.codec is not None
+    return find_codec(settings.codec)
 
 
 def _without_unused(choices: ModelChoices, chosen: ChosenModel) -> tuple[dict[str, Any], ChosenModel]:
@@ -82,7 +100,8 @@ def stored_recipe(reader: IndexReader, root: Path) -> Recipe:
             f"{root} has settings that this version can't read ({error}); {generation.created_by} wrote them"
         ) from error
     rule = generation.settings.get(ATTENTION, "eager")
-    return Recipe(settings, targets, ChosenModel(settings.model, "the index was made with it"), rule)
+    tensors = {mode: generation.stored_as(mode) for mode in targets}
+    return Recipe(settings, targets, tensors, ChosenModel(settings.model, "the index was made with it"), rule)
 
 
 def _of_today(settings: ModelSettings, model: Mapping[str, Any]) -> ModelSettings:
@@ -99,19 +118,21 @@ def continued_recipe(
         IndexIncompatibleError: a choice differs from the settings of the index; the message shows both values.
     """
     stored = stored_recipe(reader, root)
-    find_codec(choices.get("codec", stored.settings.codec))
+    if choices.get("codec") is not None:
+        find_codec(str(choices["codec"]))
     table = describe_extractor(stored.settings.model).modes
     wanted = stored.targets if modes is None else modes
     added = [mode for mode in choose_modes(table, wanted) if mode.name not in stored.targets]
     targets = {**stored.targets, **{mode.name: mode.target for mode in added}}
     given, chosen = _without_unused(choices, stored.chosen)
-    given = {key: value for key, value in given.items() if not (key == "model" and value == "auto")}
+    given = {key: value for key, value in given.items() if (key, value) not in (("model", "auto"), ("codec", None))}
     given["encoders"] = _grown_encoders(stored.settings.encoders or {}, choices, added, root)
     asked = ModelSettings(**{**stored.settings.to_json(), **given})
     asked = resolve(asked, choose_modes(table, targets), run.device)
     _check_same(stored.settings, asked, root)
     attention = run.attention or stored.attention
-    return replace(stored, settings=asked, targets=targets, attention=attention, chosen=chosen)
+    tensors = stored_names(targets, codec_of(asked), stored.tensors)
+    return replace(stored, settings=asked, targets=targets, tensors=tensors, attention=attention, chosen=chosen)
 
 
 def _check_same(stored: ModelSettings, asked: ModelSettings, root: Path) -> None:

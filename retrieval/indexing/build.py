@@ -135,6 +135,7 @@ def _add_modes_and_encoders(generation: Generation, plan: Plan, prepared: Prepar
         settings=generation.settings if plan.is_as_stored else plan.recipe.to_json(),
         encoders=tuple(dict.fromkeys((*generation.encoders, *prepared.fingerprint["encoders"]))),
         modes=tuple(plan.recipe.targets),
+        tensors=plan.recipe.tensors,
     )
     if plan.is_as_stored and not plan.misses_projections:
         return grown
@@ -160,7 +161,7 @@ def _fill_older_items(plan: Plan, pipeline: Pipeline | None, committer: SegmentC
     if pipeline is None or not plan.missing:
         return Filled(0, plan.missing.unavailable)
     reader = IndexReader(plan.root)  # opened again: moves were committed, and files may have changed meanwhile
-    return Filler(pipeline, committer).run(reader, find_missing(reader, plan.wanted, plan.recipe.targets))
+    return Filler(pipeline, committer).run(reader, find_missing(reader, plan.wanted))
 
 
 def _report(

@@ -5,7 +5,7 @@ Disk bytes follow exactly from the shapes of tensors and vectors. Memory is appr
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,11 @@ from retrieval.devices.memory import available_memory, resident_memory
 from retrieval.devices.selection import choose_device
 from retrieval.encoding.batches import batch_size, working_bytes
 from retrieval.encoding.loaded_models import LoadedModels, ModelInputs, to_floats
+from retrieval.encoding.sharing import stored_names
 from retrieval.encoding.stored_tensors import projections_of
 from retrieval.errors import NoSpaceError
 from retrieval.indexing.missing import Missing
 from retrieval.indexing.reports import Estimate
-from retrieval.models.modes import Outputs
 from retrieval.models.protocols import HiddenExtractor
 from retrieval.settings import BuildSettings, ModelSettings
 from retrieval.text import human_bytes
@@ -46,6 +46,7 @@ class Workload:
 
     images: int  # new and changed ones
     modes: tuple[str, ...]  # they get tensors of these modes
+    names: Mapping[str, str] | None = None  # by mode: under which its tensors are stored; None: as in a new index
     missing: Missing = field(default_factory=Missing)
 
 
@@ -54,6 +55,7 @@ class BytesPerImage:
     """Disk bytes of one image, for every choice of codec, modes and encoders."""
 
     tensors: Sizes
+    names: Mapping[str, Mapping[str, str]]  # by codec and mode: modes with one name store the same tensors, once
     vectors: Mapping[str, int]  # by encoder
     projections: Mapping[str, tuple[str, int]]  # by mode: a key that modes with the same projection share, and bytes
 
@@ -64,18 +66,21 @@ class BytesPerImage:
 
     def completing(self, codec: str, missing: Missing, held: Callable[[int], int]) -> int:
         """Return the bytes of the missing outputs; ``held`` says how many of n images this disk holds at a time."""
-        parts = [(len(job.rows), job.outputs) for job in missing.jobs]
-        parts += [(len(copy.rows), Outputs((copy.mode,))) for copy in missing.copies]
-        tensors = self.tensors[codec]
-        return sum(
-            held(images) * (sum(tensors[m] for m in outputs.modes) + sum(self.vectors[e] for e in outputs.encoders))
-            for images, outputs in parts
-        )
+        bytes_needed = 0
+        for job in missing.jobs:
+            tensors = sum(self.by_name(codec, job.outputs.modes).values())
+            vectors = sum(self.vectors[encoder] for encoder in job.outputs.encoders)
+            bytes_needed += held(len(job.rows)) * (tensors + vectors)
+        return bytes_needed
+
+    def by_name(self, codec: str, modes: Iterable[str]) -> dict[str, int]:
+        """Return the bytes of one image's tensors of ``modes`` by the name that they are stored under."""
+        return {self.names[codec][mode]: self.tensors[codec][mode] for mode in modes}
 
     def total(self, codec: str, modes: tuple[str, ...], images: int) -> int:
         """Return the bytes of ``images`` images, projections included."""
         once = dict(self.projections[mode] for mode in modes) if CODECS[codec].hidden else {}
-        return images * (sum(self.tensors[codec][mode] for mode in modes) + self.beside) + sum(once.values())
+        return images * (sum(self.by_name(codec, modes).values()) + self.beside) + sum(once.values())
 
 
 def measure_bytes_per_image(models: LoadedModels) -> BytesPerImage:
@@ -87,11 +92,12 @@ def measure_bytes_per_image(models: LoadedModels) -> BytesPerImage:
     projections_of(models)
     blank = models.prepare(Image.new("RGB", (64, 64)))
     vectors = {name: 2 * vector.size for name, vector in models.embed([blank]).items()}  # stored as float16
+    names = {name: stored_names(models.targets, codec) for name, codec in CODECS.items()}
     extractor = models.extractor
     if not isinstance(extractor, HiddenExtractor):
-        return BytesPerImage(_sizes_of_qkv(models, blank), vectors, {})
+        return BytesPerImage(_sizes_of_qkv(models, blank), names, vectors, {})
     sizes, projections = _sizes_of_hidden(models, extractor)
-    return BytesPerImage(sizes, vectors, projections)
+    return BytesPerImage(sizes, names, vectors, projections)
 
 
 def _sizes_of_hidden(models: LoadedModels, extractor: HiddenExtractor) -> tuple[Sizes, dict[str, tuple[str, int]]]:
@@ -126,6 +132,8 @@ def estimate_workload(
     there the advice is about a new one.
     """
     size, codec, modes = measure_bytes_per_image(models), models.codec.name, workload.modes
+    if workload.names is not None:
+        size = replace(size, names={**size.names, codec: workload.names})
     batch = min(batch_size(settings, run), max(1, workload.images + len(workload.missing)))
     held = partial(held_locally, root, segment_rows=run.segment_rows)
     local = held(workload.images)
@@ -140,7 +148,8 @@ def estimate_workload(
     return Estimate(
         images=workload.images,
         codec=codec,
-        bytes_by_mode={mode: size.tensors[codec][mode] for mode in modes},
+        bytes_by_mode=size.by_name(codec, modes),
+        shared={mode: name for mode, name in size.names[codec].items() if mode in modes and mode != name},
         bytes_beside=size.beside,
         to_complete=len(workload.missing),
         disk_bytes=size.total(codec, modes, workload.images) + size.completing(codec, workload.missing, int),

@@ -95,10 +95,10 @@ def _fill(plan: Plan, order: Sequence[str], load: LoadModels, committer: Segment
     filler = Filler(Pipeline.begin(prepared.models, prepared.run, tally.clock), committer)
     tally.tell("loaded")
     adopted, cache = 0, TensorCache(Layout(plan.root), budget=0)
-    for mode in plan.wanted.modes:
-        adopted += filler.adopt(reader, cache, mode, tensors_digest(prepared.fingerprint, mode))
+    for name in plan.wanted.modes:
+        adopted += filler.adopt(reader, cache, name, tensors_digest(prepared.fingerprint, name))
     reader = IndexReader(plan.root)
-    missing = find_missing(reader, plan.wanted, plan.recipe.targets, rows)
+    missing = find_missing(reader, plan.wanted, rows)
     tally.total = len(missing)
     return adopted, filler.run(reader, missing)
 
@@ -107,7 +107,7 @@ def _report(plan: Plan, reader: IndexReader, adopted: int, filled: Filled, tally
     return FillReport(
         index=index_name(plan.root),
         model=plan.recipe.settings.model,
-        modes=plan.wanted.modes,
+        modes=plan.recipe.modes_of(plan.wanted.modes),
         items=len(reader),
         completed=filled.items,
         adopted=adopted,

@@ -1,4 +1,4 @@
-"""Give older items the tensors and vectors that they miss: computed, copied from another mode, or from the cache."""
+"""Give older items the tensors and vectors that they miss: computed, or taken from the cache of searches."""
 
 from collections import deque
 from collections.abc import Callable, Generator
@@ -19,11 +19,11 @@ from retrieval.encoding.loaded_models import InFlightBatch, ModelInputs
 from retrieval.encoding.timing import WRITE
 from retrieval.images.discovery import Paths
 from retrieval.indexing.committer import SegmentCommitter
-from retrieval.indexing.missing import Copy, FillJob, Missing
+from retrieval.indexing.missing import FillJob, Missing
 from retrieval.indexing.pipeline import Pipeline
 from retrieval.indexing.segment_job import FinishedSegment, SegmentLimit, write_segment
 
-COPIED_ROWS = 16  # copied from the cache or from another mode at a time
+COPIED_ROWS = 16  # copied from the cache at a time
 
 _Batch = TypeVar("_Batch")
 
@@ -44,18 +44,18 @@ class Filler:
         self._unavailable = 0
 
     def run(self, reader: IndexReader, missing: Missing) -> Filled:
-        """Copy the tensors that another mode has, then compute everything else that is ``missing`` in ``reader``."""
+        """Compute everything that is ``missing`` in ``reader``."""
         completed = np.zeros(len(reader), bool)
-        for copy in missing.copies:
-            self._committer.commit_all(len(copy.rows), COPIED_ROWS, partial(self._copy, reader, copy))
-            completed[copy.rows] = True
         for job in missing.jobs:
             compute = partial(self._compute, reader, job, completed)
             self._committer.commit_all(len(job.rows), self._pipeline.batch, compute)
         return Filled(int(completed.sum()), missing.unavailable + self._unavailable)
 
     def adopt(self, reader: IndexReader, cache: TensorCache, mode: str, digest: str) -> int:
-        """Move tensors that searches computed from the cache into the index; return the number of items."""
+        """Move tensors that searches computed from the cache into the index; return the number of items.
+
+        ``mode`` is the one under whose name the tensors are stored.
+        """
         ids, taken = _only_cached(reader, cache, mode, digest), list[CacheKey]()
 
         def write(name: str, part: slice) -> FinishedSegment:
@@ -72,17 +72,6 @@ class Filler:
         for key in taken:
             cache.drop(key)
         return len(taken)
-
-    def _copy(self, reader: IndexReader, copy: Copy, name: str, part: slice) -> FinishedSegment:
-        """Write stored tensors once more under another mode's name. Their files may be gone by now."""
-        writer = self._writer(reader.layout, name)
-
-        def append(rows: NDArray[np.int64]) -> int:
-            writer.fill(reader.ids[rows].tolist(), {}, {copy.mode: reader.attention(copy.source, rows.tolist())})
-            self._committer.tally.advance(len(rows))
-            return len(rows)
-
-        return self._write(writer, self._copy_batches(copy.rows[part]), append)
 
     def _compute(
         self, reader: IndexReader, job: FillJob, completed: NDArray[np.bool_], name: str, part: slice

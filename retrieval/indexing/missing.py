@@ -11,7 +11,7 @@ from index_store.catalog import Item
 from index_store.reader import IndexReader
 from index_store.row_locations import batched
 from retrieval.images.discovery import state_of
-from retrieval.models.modes import Outputs, Target
+from retrieval.models.modes import Outputs
 
 ITEMS_AT_ONCE = 4096  # as objects: a million of them would take a gigabyte
 
@@ -25,30 +25,19 @@ class FillJob:
 
 
 @dataclass(frozen=True)
-class Copy:
-    """Items that miss tensors of ``mode`` and have equal ones of ``source``, a mode with the same target."""
-
-    mode: str
-    source: str
-    rows: NDArray[np.int64]  # of the reader
-
-
-@dataclass(frozen=True)
 class Missing:
-    """All tensors and vectors that indexed images miss. Its length counts rows of copies and jobs."""
+    """All tensors and vectors that indexed images miss. Its length counts the images to complete."""
 
     jobs: tuple[FillJob, ...] = ()
-    copies: tuple[Copy, ...] = ()
     unavailable: int = 0  # items whose file is gone or has another size
 
     def __len__(self) -> int:
-        return sum(len(job.rows) for job in self.jobs) + sum(len(copy.rows) for copy in self.copies)
+        return sum(len(job.rows) for job in self.jobs)
 
 
 def find_missing(
     reader: IndexReader,
     wanted: Outputs,
-    targets: Mapping[str, Target],
     rows: NDArray[np.int64] | None = None,
     without: Collection[int] = (),
     moved: Sequence[Item] = (),
@@ -58,7 +47,6 @@ def find_missing(
     Args:
         reader: the index.
         wanted: the modes and encoders that every item should have.
-        targets: by mode; modes that are added to the index are among them.
         rows: in the order of computation; by default by id. Items that miss the same outputs are computed together.
         without: ids to leave out.
         moved: items whose files were renamed, with their new paths.
@@ -67,7 +55,6 @@ def find_missing(
     held = [reader.has_tensors(mode) for mode in wanted.modes] + [reader.has_vector(name) for name in wanted.encoders]
     included = ~np.isin(reader.ids, np.array(sorted(without), np.int64))
     absent = ~np.array(held, bool).reshape(len(held), len(reader)) & included  # [modes and encoders, items]
-    copies = _take_copies(reader, wanted, targets, absent)
     absent = absent.T[order]
     incomplete = absent.any(axis=1)
     order, absent = order[incomplete], absent[incomplete]
@@ -76,7 +63,7 @@ def find_missing(
         FillJob(_outputs(wanted, pattern), order[there & (absent == pattern).all(axis=1)])
         for pattern in _distinct(absent[there])
     )
-    return Missing(jobs, copies, int((~there).sum()))
+    return Missing(jobs, int((~there).sum()))
 
 
 def items_of(reader: IndexReader, rows: NDArray[np.int64], moved: Mapping[int, Item]) -> list[Item]:
@@ -96,20 +83,6 @@ def _distinct(patterns: NDArray[np.bool_]) -> NDArray[np.bool_]:
         return patterns
     _, firsts = np.unique(patterns, axis=0, return_index=True)
     return patterns[np.sort(firsts)]
-
-
-def _take_copies(
-    reader: IndexReader, wanted: Outputs, targets: Mapping[str, Target], absent: NDArray[np.bool_]
-) -> tuple[Copy, ...]:
-    """Find tensors that another mode has, and clear their entries in ``absent`` ``[modes and encoders, items]``."""
-    copies: list[Copy] = []
-    for mode, items in zip(wanted.modes, absent, strict=False):
-        for source in reader.generation.modes:
-            if source != mode and targets[source] == targets[mode]:
-                rows = np.flatnonzero(items & reader.has_tensors(source))
-                items[rows] = False
-                copies += [Copy(mode, source, rows)] if len(rows) else []
-    return tuple(copies)
 
 
 def _outputs(wanted: Outputs, pattern: NDArray[np.bool_]) -> Outputs:

@@ -9,14 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from index_store.codecs import find_codec
 from index_store.layout import Layout
 from index_store.locate import was_committed
 from index_store.reader import IndexReader
 from retrieval.encoding.batches import batch_size
 from retrieval.encoding.fingerprint import grown_fingerprint
 from retrieval.encoding.loaded_models import LoadedModels, LoadModels
-from retrieval.encoding.recipe import Recipe, continued_recipe, lacks_modes, new_recipe, stored_recipe
+from retrieval.encoding.recipe import Recipe, codec_of, continued_recipe, lacks_modes, new_recipe, stored_recipe
 from retrieval.encoding.stored_tensors import misses_projections
 from retrieval.images.discovery import Listing
 from retrieval.indexing.changes import Changes, find_changes
@@ -39,7 +38,7 @@ class Plan:
     root: Path
     reader: IndexReader | None  # None: a new index
     recipe: Recipe
-    wanted: Outputs  # of every item
+    wanted: Outputs  # of every item; its modes are names that tensors are stored under
     changes: Changes = field(default_factory=Changes)
     missing: Missing = field(default_factory=Missing)
 
@@ -72,7 +71,7 @@ class Plan:
     @property
     def misses_projections(self) -> bool:
         """Whether a repair removed a projection of the index, so that it must be written again."""
-        codec = find_codec(self.recipe.settings.codec)
+        codec = codec_of(self.recipe.settings)
         return self.reader is not None and misses_projections(self.reader.generation, codec)
 
     @property
@@ -104,7 +103,7 @@ def plan(
     recipe = continued_recipe(reader, root, modes, choices, run)
     changes = find_changes(listing, sources, reader, run.retry_rejects)
     gone = {*changes.vanished, *changes.replaced.values()}
-    missing = find_missing(reader, recipe.wanted, recipe.targets, without=gone, moved=changes.moved)
+    missing = find_missing(reader, recipe.wanted, without=gone, moved=changes.moved)
     return Plan(root, reader, recipe, recipe.wanted, changes, missing)
 
 
@@ -119,8 +118,8 @@ def plan_fill(root: Path, modes: Sequence[str] | None, weights: str | None, run:
     reader = IndexReader(root)
     choices: ModelChoices = {} if weights is None else {"weights": weights}
     recipe = continued_recipe(reader, root, None, choices, run)
-    wanted = Outputs(_modes_to_fill(reader, recipe.settings.model, modes), recipe.encoders)
-    return Plan(root, reader, recipe, wanted, missing=find_missing(reader, wanted, recipe.targets))
+    wanted = Outputs(recipe.names_of(_modes_to_fill(reader, recipe.settings.model, modes)), recipe.encoders)
+    return Plan(root, reader, recipe, wanted, missing=find_missing(reader, wanted))
 
 
 def _modes_to_fill(reader: IndexReader, model: str, asked: Sequence[str] | None) -> tuple[str, ...]:
@@ -174,5 +173,6 @@ def check_room(plan: Plan, prepared: Prepared, tally: ProgressTally) -> None:
 
 def estimate(plan: Plan, prepared: Prepared) -> Estimate:
     """Estimate the disk and memory that a plan needs."""
-    workload = Workload(len(plan.changes.pending), plan.wanted.modes, plan.missing)
+    recipe = plan.recipe
+    workload = Workload(len(plan.changes.pending), recipe.modes_of(plan.wanted.modes), recipe.tensors, plan.missing)
     return estimate_workload(prepared.models, plan.recipe.settings, prepared.run, plan.root, workload)

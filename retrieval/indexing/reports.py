@@ -18,7 +18,8 @@ class Estimate:
 
     images: int  # new and changed ones
     codec: str
-    bytes_by_mode: dict[str, int]  # tensors of one image
+    bytes_by_mode: dict[str, int]  # tensors of one image; modes that share them count as the first of these
+    shared: dict[str, str]  # by mode that adds no bytes: the mode whose tensors it reads as well
     bytes_beside: int  # vectors and catalogue row of one image, approximately
     to_complete: int  # indexed images that get tensors or vectors which they miss
     disk_bytes: int  # all images together
@@ -123,7 +124,7 @@ class FillReport:
     model: str
     modes: tuple[str, ...]  # the modes to fill
     items: int  # in the index
-    completed: int  # items that got missing outputs, computed or copied from a mode with the same target
+    completed: int  # items that got missing outputs
     adopted: int  # tensors taken from the cache of earlier searches
     incomplete: int  # items that still miss some: their files are gone, or have changed
     coverage: dict[str, int]  # items with stored tensors, by mode

@@ -84,6 +84,7 @@ def resolve(settings: ModelSettings, modes: Sequence[Mode], device: str) -> Mode
         weights=None if settings.weights is None else str(Path(settings.weights).resolve()),
         image_size=settings.image_size or description.image_size or None,
         noise=settings.noise or description.noise,
+        codec=settings.codec or description.codec,
         dtype=dtype_name(choose_dtype(dtype, choose_device(device))),
         encoders=_resolve_encoders(settings, modes),
     )

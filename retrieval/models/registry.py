@@ -74,6 +74,7 @@ class ExtractorDescription(Description):
     image_size: int  # pixels a side; 0: the size that the weights state
     noise: NoiseRule
     default_modes: tuple[str, ...] = DEFAULT_MODES
+    codec: str = "qkv-float16"  # a new index's; a hidden one is smaller and projects every candidate of a search again
     last_step: int = LAST_STEP  # the network's timestep is last_step - denoising step
     draft: bool = False  # decode JPEGs at a reduced scale, because decoding costs as much as the model
     batch_sizes: tuple[int, int] = (1, 16)  # images in a batch on a CPU, and on a GPU
@@ -181,6 +182,7 @@ EXTRACTORS: dict[str, ExtractorDescription] = {
         modes=CELLS_MODES,
         image_size=144,
         noise="shared",
+        codec="hidden-float16",  # one map serves all modes, and the order of neighbours stays
         draft=True,
         batch_sizes=(16, 64),
         working_mb=4,

@@ -16,14 +16,13 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from index_store.codecs import find_codec
 from index_store.lookup import locate_image
 from index_store.reader import IndexReader
 from index_store.remote.pull import existing_root
 from index_store.tensors.cache import TensorCache
 from retrieval.devices.selection import choose_device
 from retrieval.encoding.loaded_models import LoadModels, ModelInputs, load_models
-from retrieval.encoding.recipe import lacks_modes, stored_recipe
+from retrieval.encoding.recipe import codec_of, lacks_modes, stored_recipe
 from retrieval.encoding.timing import SharedTiming
 from retrieval.errors import ImageError, UsageError
 from retrieval.models.modes import Outputs
@@ -272,8 +271,10 @@ class Engine:
         """Return the candidates in memory; None for an exhaustive search, which would drive out those in use."""
         if request.settings.exhaustive or not self._memory_cache.budget:
             return None
-        hidden = find_codec(self._recipe.settings.codec).hidden
-        return self._memory_cache.of_mode(request.mode, cache_dtype(self._device, hidden))
+        hidden = codec_of(self._recipe.settings).hidden
+        # Modes project shared layer inputs each by itself; shared Q, K and V are the same candidates.
+        name = request.mode if hidden else self._recipe.tensors[request.mode]
+        return self._memory_cache.of_mode(name, cache_dtype(self._device, hidden))
 
     def _results(
         self,

@@ -35,7 +35,12 @@ def describe_index(reader: IndexReader, recipe: Recipe) -> dict[str, Any]:
         "format_version": generation.format_version,
         "codec": recipe.settings.codec,
         "modes": {
-            mode: {"layer": t.layer, "timestep": last_step - t.denoising_step, "denoising_step": t.denoising_step}
+            mode: {
+                "layer": t.layer,
+                "timestep": last_step - t.denoising_step,
+                "denoising_step": t.denoising_step,
+                "stored_as": recipe.tensors[mode],
+            }
             for mode, t in recipe.targets.items()
         },
         "encoders": list(generation.encoders),
