@@ -10,10 +10,10 @@ coco.diffsim/
   items/<segment>/filled.npy           ids: the segment's vectors and tensors belong to these older items
   items/<segment>/shards.json          checksum of the first row of each shard of tensors
   items/<segment>/vectors/<encoder>.npy
-  attention/<mode>/<segment>.zarr      tensors: q, k, v, or the other arrays that the codec names
+  attention/<name>/<segment>.zarr      tensors: q, k, v, or the other arrays that the codec names; modes may share a name
   projections/<digest>.npz             weights that turn a stored layer input into q, k, v
   derived/<encoder>.json, *.faiss      IVF index over the vectors: deletable at any time
-  cache/<mode>/...                     tensors that searches computed: part of no generation, deletable at any time
+  cache/<name>/...                     tensors that searches computed: part of no generation, deletable at any time
   REMOTE                               only in a mirror: the object store that the index really lies in
 """
 
@@ -81,9 +81,9 @@ class Layout:
         """Return a segment's vectors of one encoder."""
         return self.segment(segment) / vectors_file(encoder)
 
-    def attention(self, mode: str, segment: str) -> Path:
-        """Return a segment's tensors of one mode."""
-        return self.root / "attention" / mode / f"{segment}.zarr"
+    def attention(self, name: str, segment: str) -> Path:
+        """Return a segment's tensors that are stored under ``name``, see :attr:`Generation.tensors`."""
+        return self.root / "attention" / name / f"{segment}.zarr"
 
     def projection(self, digest: str) -> Path:
         """Return the projection whose content has this SHA-256."""

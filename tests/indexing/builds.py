@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from index_store.locate import is_index
 from index_store.reader import IndexReader
 from retrieval.encoding.loaded_models import LoadedModels, load_models
 from retrieval.indexing.build import build_index
@@ -26,8 +27,10 @@ BOTH = ["style", "instance"]
 
 
 def build(photos: Path, index: Path, run: BuildSettings = RUN, **choices: Any) -> BuildReport:
-    """Build with the tiny model."""
+    """Build with the tiny model; a new index stores Q, K and V, of which modes share none."""
     defaults: dict[str, Any] = {"model": "cells", "modes": ["style", "semantic"], "load": load_tiny}
+    if not is_index(index):
+        defaults["codec"] = "qkv-float16"
     return build_index(photos, index, run=run, **{**defaults, **choices})
 
 

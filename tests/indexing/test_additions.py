@@ -1,9 +1,7 @@
-"""Modes and encoders that are added to an index: computed, or copied from a mode with the same target."""
+"""Modes and encoders that are added to an index and computed; test_sharing.py has modes that need no computing."""
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,17 +14,15 @@ from retrieval.indexing.reports import BuildEvent
 from retrieval.search.engine import Engine
 from tests.indexing.builds import (
     BOTH,
-    LAZY,
     answers,
     assert_same_answers,
     assert_same_scores,
     build_modes,
     coarse_scores,
     computed,
-    fill,
 )
 from tests.support.ranking import assert_same_ranking
-from tests.support.sample_index import RUN, Contents, paint
+from tests.support.sample_index import Contents, paint
 
 IMAGES = 10
 
@@ -170,76 +166,3 @@ def test_a_renamed_file_is_completed_where_it_is_now(photos: Path, index: Path) 
     report = build_modes(photos, index)
     assert (report.moved, report.completed, report.incomplete) == (1, 1, 0)
     assert report.coverage == {"style": 11, "instance": 11}
-
-
-# --- Modes that read the same: sd15's style and lowlevel
-
-
-@pytest.mark.parametrize("codec", ["qkv-float16", "hidden-int8"])
-def test_a_mode_that_reads_what_another_does_is_copied(
-    photos: Path, index: Path, codec: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also of an item whose file is gone: what is copied was computed from the very bytes that were indexed."""
-    sd15: dict[str, Any] = {"model": "sd15", "encoders": {}, "codec": codec}
-    build_modes(photos, index.with_name("both.diffsim"), ["style", "lowlevel"], **sd15)
-    build_modes(photos, index, ["style"], **sd15)
-    away = shutil.move(photos / "004.png", index.with_name("004.png"))
-    paint(photos.parent / "other", [0])
-    batches = computed(monkeypatch)
-    report = build_modes(photos.parent / "other", index, ["lowlevel"], model="sd15")
-    assert (report.added, report.completed, report.incomplete) == (1, 10, 0)
-    assert [images for images, _, _ in batches] == [1], "the new image's alone"
-    shutil.move(away, photos / "004.png")
-    build_modes(photos.parent / "other", index.with_name("both.diffsim"), model="sd15")
-    assert Contents.of(index).differences(Contents.of(index.with_name("both.diffsim"))) == []
-    assert verify(index) == []
-    found = answers(index, photos / "001.png", "lowlevel", exhaustive=True)
-    assert_same_answers(found, answers(index, photos / "001.png", "style", exhaustive=True))
-
-
-def test_copying_is_stopped_goes_on_and_leaves_the_rest_to_be_computed(
-    photos: Path, index: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("retrieval.indexing.filler.COPIED_ROWS", 3)
-    build_modes(photos, index, ["style", "lowlevel"], LAZY, model="sd15", encoders={"clip": None})
-
-    def stop(event: BuildEvent) -> None:
-        if event.stage == "encode" and event.done >= 6:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fill(index, modes=["style"], on_progress=stop)
-    with pytest.raises(KeyboardInterrupt):
-        fill(index, modes=["lowlevel"], on_progress=stop)
-    assert (IndexReader(index).has_tensors("style").sum(), IndexReader(index).has_tensors("lowlevel").sum()) == (6, 6)
-    batches = computed(monkeypatch)
-    told: list[tuple[int, int]] = []
-    report = fill(index, on_progress=lambda event: told.append((event.done, event.total)))
-    assert (report.completed, report.coverage) == (4, {"style": 10, "lowlevel": 10})
-    assert batches == 2 * [(2, ("style", "lowlevel"), ())]
-    assert told[-1] == (4, 4)
-    for array in "qkv":
-        contents = Contents.of(index).tensors
-        assert contents[f"style/{array}"] == contents[f"lowlevel/{array}"]
-
-
-def test_what_is_copied_in_part_is_copied_in_batches(
-    photos: Path, index: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An addition that copies, of an index one of whose modes covers a part, and that adds an encoder as well."""
-    monkeypatch.setattr("retrieval.indexing.filler.COPIED_ROWS", 3)
-    build_modes(photos, index, ["style"], LAZY, model="sd15", encoders={"clip": None})
-
-    def stop(event: BuildEvent) -> None:
-        if event.stage == "encode" and event.done >= 6:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fill(index, on_progress=stop)
-    batches = computed(monkeypatch)
-    run = replace(RUN, attention="eager")
-    report = build_modes(photos, index, ["lowlevel"], run, model="sd15", encoders={"dinov2": None})
-    assert report.completed == 10
-    assert report.coverage == {"style": 10, "lowlevel": 10}
-    assert sorted(batches) == 3 * [(2, (), ("dinov2",))] + 2 * [(2, ("style", "lowlevel"), ("dinov2",))]
-    assert verify(index) == []

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from index_store.codecs import find_codec
+from index_store.codecs import DEFAULT_CODEC, find_codec
 from retrieval.encoding.loaded_models import LoadedModels
 from retrieval.images.decoding import DecodeRules
 from retrieval.images.preprocessing import resize_square
@@ -70,7 +70,7 @@ class TinyEmbedder:
 
 def load_tiny(settings: ModelSettings, targets: Mapping[str, Target], device: str, offline: bool) -> LoadedModels:
     """Stand in for :func:`retrieval.encoding.loaded_models.load_models`."""
-    codec = find_codec(settings.codec)
+    codec = find_codec(settings.codec or DEFAULT_CODEC)
     embedders = {name: TinyEmbedder(name) for name in settings.encoders or {}}
     return LoadedModels(TinyExtractor(), embedders, DecodeRules(), targets, codec)
 
