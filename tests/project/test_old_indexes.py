@@ -26,8 +26,13 @@ TINY_SD15 = str(DATA / "tiny_sd15")
 RUN = BuildSettings(device="cpu", workers=1)
 HERE = EngineSettings(device="cpu", weights=TINY_SD15)
 ANSWER = [(0, 0.96947), (3, 0.88030), (1, 0.87744)]  # in both versions; another processor moves a score by up to 6e-5
+SHARED_ANSWERS = {
+    "style": [(0, 1.0), (2, 0.93494), (1, 0.91478)],
+    "instance": [(0, 1.0), (2, 0.9164), (1, 0.86012)],
+}
 ANSWERING = ("format1", "format2")
-VERSIONS = {"format1": 1, "format1_mini": 1, "format2": 2}
+VERSIONS = {"format1": 1, "format1_mini": 1, "format2": 2, "format3": 3}
+NAMES = {"format1_mini": ["boat.png"], "format3": ["boat.png", "kite.png", "tabby.png"]}
 
 
 def copy_of(name: str, folder: Path) -> Path:
@@ -62,10 +67,11 @@ def test_it_is_read_and_verified(name: str, version: int, tmp_path: Path) -> Non
     assert json.loads(newest.read_text())["generation"]["format_version"] == version
     reader = IndexReader(index)
     assert reader.generation.format_version == version
-    names = ["boat.png"] if name == "format1_mini" else ["boat.png", "tabby.png", "kite.png"]
+    names = NAMES.get(name, ["boat.png", "tabby.png", "kite.png"])
     assert [Path(item.uri).name for item in reader.items()] == names
-    for array in reader.attention("style", range(len(reader))).values():
-        assert np.isfinite(array).all()
+    for mode in reader.generation.modes:
+        for array in reader.attention(mode, range(len(reader))).values():
+            assert np.isfinite(array).all()
     for encoder in reader.generation.encoders:
         lengths = np.linalg.norm(reader.vectors(encoder).astype(np.float32), axis=1)
         np.testing.assert_allclose(lengths, np.ones(len(names)), atol=1e-3)
@@ -77,6 +83,14 @@ def test_it_answers_as_it_did_when_it_was_written(name: str, tmp_path: Path) -> 
     engine = Engine.open(with_todays_digest(copy_of(name, tmp_path)), HERE)
     found = engine.search(INDEXES / "pictures" / "boat.png", "style", exhaustive=True)
     assert_same_ranking(found.results, ANSWER, atol=1e-3, whole=True)
+
+
+@pytest.mark.parametrize("mode", SHARED_ANSWERS)
+def test_modes_that_share_tensors_answer_as_they_did(mode: str, tmp_path: Path) -> None:
+    engine = Engine.open(copy_of("format3", tmp_path), EngineSettings(device="cpu"))
+    assert engine.info()["modes"][mode]["stored_as"] == "style"
+    found = engine.search(INDEXES / "pictures" / "boat.png", mode, exhaustive=True)
+    assert_same_ranking(found.results, SHARED_ANSWERS[mode], atol=1e-3, whole=True)
 
 
 @pytest.mark.parametrize("name", ANSWERING)
