@@ -240,7 +240,7 @@ def _choices(
     for name in smaller:
         yield with_size(size.total(name, modes, images), _advice(advice="choose-codec", codec=name))
     for name in (codec, *smaller):
-        for mode in modes if len(modes) > 1 else ():
+        for mode in modes if len(size.by_name(name, modes)) > 1 else ():  # one of several that share saves nothing
             yield with_size(size.total(name, (mode,), images), _one_mode(mode, name, codec))
     if modes:
         yield with_size(size.total(codec, (), images), _advice(advice="choose-lazy"))
