@@ -172,7 +172,7 @@ def test_rejects_are_counted_listed_and_strict(gallery: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "damage", ["CURRENT", "generations/000002.json", "items/*/items.parquet", "attention/style/*.zarr/q/c/0/0/0/0/0"]
+    "damage", ["CURRENT", "generations/000002.json", "items/*/items.parquet", "attention/style/*.zarr/h/c/0/0/0/0"]
 )
 def test_the_error_for_a_damaged_index_names_the_file(damage: str, gallery: Path, index: Path, tmp_path: Path) -> None:
     import shutil

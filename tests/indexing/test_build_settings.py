@@ -138,7 +138,7 @@ def test_choices_that_are_left_out_are_the_indexs_own(photos: Path, tmp_path: Pa
     real_build(photos, tmp_path / "whole.diffsim", **own)
     some = paint(tmp_path / "some", [0, 1])  # elsewhere, so that only tensors can be compared
     index = tmp_path / "grown.diffsim"
-    build_index(some, index, model="cells", run=REAL, **own)
+    build_index(some, index, model="cells", codec="qkv-float16", run=REAL, **own)
     build_index(photos, index, run=REAL)
     whole, grown = Contents.of(tmp_path / "whole.diffsim"), Contents.of(index)
     assert list(grown.tensors) == list(whole.tensors) == ["semantic/q", "semantic/k", "semantic/v"]

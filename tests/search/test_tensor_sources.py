@@ -266,9 +266,9 @@ def test_a_fill_takes_over_what_searches_computed(
     assert (report.adopted, report.completed) == (4, sum(batches))
     assert report.completed + report.incomplete == COUNT - 4
     assert cache_size(Layout(lazy)) == (0, 0)
-    whole, filled = Contents.of(eager).tensors["style/q"], IndexReader(lazy)
+    whole, filled = Contents.of(eager).tensors["style/h"], IndexReader(lazy)
     rows = np.flatnonzero(filled.has_tensors("style"))
-    assert [row.tobytes() for row in filled.attention("style", rows.tolist())["q"]] == [whole[row] for row in rows]
+    assert [row.tobytes() for row in filled.attention("style", rows.tolist())["h"]] == [whole[row] for row in rows]
     assert counts(search(lazy, query))[0] == 0
     assert_same_ranking(opened.search(query, "style", k=100), search(lazy, query))  # the generation it opened
 

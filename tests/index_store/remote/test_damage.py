@@ -22,7 +22,7 @@ def test_damage_in_the_store_is_found_named_and_taken_out(url: str, tmp_path: Pa
     paint(source, range(6))
     build(source, url)
     undisturbed, store = Contents.of(local_root(url)), store_of(url)
-    shard = next(entry.key for entry in store.list("attention") if "/q/c/" in entry.key)
+    shard = next(entry.key for entry in store.list("attention") if "/h/c/" in entry.key)
     found = store.get(shard)
     assert found is not None
     store.put(shard, bytes([found.data[0] ^ 1]) + found.data[1:])
