@@ -94,6 +94,11 @@ def _shuffled(
     tensors: Mapping[str, NDArray[Any]], chosen: NDArray[np.int64], generator: np.random.Generator
 ) -> dict[str, NDArray[Any]]:
     """Return the tensors of ``chosen``; the tokens of each item are in a random order."""
-    order = generator.permuted(np.tile(np.arange(tensors["q"].shape[-2]), (len(chosen), 1)), axis=1)
-    tokens = order[:, None, None, :, None]
-    return {name: np.take_along_axis(array[chosen], tokens, axis=-2) for name, array in tensors.items()}
+    count = next(iter(tensors.values())).shape[-2]
+    order = generator.permuted(np.tile(np.arange(count), (len(chosen), 1)), axis=1)
+
+    def shuffled(array: NDArray[Any]) -> NDArray[Any]:
+        tokens = order.reshape(len(chosen), *(1,) * (array.ndim - 3), count, 1)
+        return np.take_along_axis(array[chosen], tokens, axis=-2)
+
+    return {name: shuffled(array) for name, array in tensors.items()}

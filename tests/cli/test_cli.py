@@ -202,7 +202,7 @@ def test_a_lazy_index_is_searched_filled_and_given_a_mode(gallery: Path, tmp_pat
     assert json.loads(added.stdout)["coverage"] == {"style": 0, "instance": 0}
     filled = run_here("diffsim-index", "fill", "--modes", "style", "--order", f"like:{query}", "--json", cwd=tmp_path)
     report = json.loads(filled.stdout)
-    assert (report["adopted"], report["completed"], report["coverage"]) == (6, 34, {"style": 40, "instance": 0})
+    assert (report["adopted"], report["completed"], report["coverage"]) == (6, 34, {"style": 40, "instance": 40})
     about = run_here("diffsim-index", "info", cwd=tmp_path).stdout.decode()
-    assert "tensors of 0 of 40 images stored" in about
+    assert "tensors shared with style" in about
     assert "lazy; cache of searches" in about
