@@ -10,7 +10,7 @@ coco.diffsim/
   items/<segment>/filled.npy           ids: the segment's vectors and tensors belong to these older items
   items/<segment>/shards.json          checksum of the first row of each shard of tensors
   items/<segment>/vectors/<encoder>.npy
-  attention/<name>/<segment>.zarr      tensors: q, k, v, or the other arrays that the codec names; modes may share a name
+  attention/<name>/<segment>.zarr      tensors: q, k, v, or the arrays that the codec names; modes may share a name
   projections/<digest>.npz             weights that turn a stored layer input into q, k, v
   derived/<encoder>.json, *.faiss      IVF index over the vectors: deletable at any time
   cache/<name>/...                     tensors that searches computed: part of no generation, deletable at any time
