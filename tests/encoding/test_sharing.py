@@ -37,6 +37,17 @@ every_case = pytest.mark.parametrize(
 
 
 @pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    paint(tmp_path / "photos", range(IMAGES))
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Path:
+    return tmp_path / "photos.diffsim"
+
+
+@pytest.fixture
 def apart(photos: Path, index: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Build an index whose modes share nothing, as all did before format 3."""
 
