@@ -1,7 +1,6 @@
 """``diffsim-search``: find the images of an index that are most like one image or several."""
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -11,7 +10,8 @@ from cli import options
 from cli.advice import sentence_of
 from cli.option_groups import EngineOptions, FormOptions, SearchOptions, Speech, expand_groups
 from cli.output import Form, note_sentences, print_results
-from cli.process import HELP, Speaker, run, say, stopping, work_offline
+from cli.printing import read_stdin, say
+from cli.process import HELP, Speaker, run, stopping, work_offline
 from cli.progress import ProgressBar
 from index_store.locate import find_index
 from retrieval.errors import DiffSimError, UsageError
@@ -100,7 +100,7 @@ class _Answers:
         """Find the image of each query. With several queries, one without an image gets an error."""
         for position, query in enumerate(self.queries):
             try:
-                image = sys.stdin.buffer.read() if query == STDIN else Path(engine.locate(query))
+                image = read_stdin() if query == STDIN else Path(engine.locate(query))
             except UsageError as error:
                 if not self.are_several:
                     raise

@@ -149,7 +149,7 @@ def test_a_repair_says_what_it_took_out_and_what_is_next(tmp_path: Path, capsys:
         build_index(photos, index, model="cells", modes=["style"], run=RUN)
     flip_bit(index / "items/000002/items.parquet", 800)
     repaired = repair(index)
-    print_damages(index, repaired.damages, repaired)
+    print_damages(index, repaired.damages, repaired, Speaker())
     shown = capsys.readouterr()
     assert "items.parquet has changed" in shown.out
     assert "restore" not in shown.out
