@@ -46,12 +46,12 @@ class Stand(NamedTuple):
         return f"{self.done}/{self.total}" if self.total else f"{self.done}"
 
     def speed(self, now: float) -> str:
-        """The mean speed since the stage began; empty before the first step."""
+        """Return the mean speed since the stage began; empty before the first step."""
         new = self.done - self.first
         return pace(new, now - self.began, self.counted) if new > 0 else ""
 
     def left(self, now: float) -> str:
-        """The time left as ``0:48``; empty while nobody can know it."""
+        """Return the time left as ``0:48``; empty while nobody can know it."""
         new = self.done - self.first
         if new <= 0 or not self.total:
             return ""
@@ -139,5 +139,3 @@ def _new_bars() -> "RichProgress":
             return Text(line, no_wrap=True, overflow="crop")
 
     return Progress(Line(), console=console)
-
-

@@ -274,9 +274,7 @@ app.command()(weights_command.fetch)
 
 @app.command()
 @expand_groups
-def doctor(
-    *, weights: weights_command.CheckedWeights = None, as_json: options.AsJson = False, speech: Speech
-) -> None:
+def doctor(*, weights: weights_command.CheckedWeights = None, as_json: options.AsJson = False, speech: Speech) -> None:
     """Report the packages, devices, weights and disk of this machine, and problems among them."""
     speech.speaker()
     from retrieval.doctor import examine

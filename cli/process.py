@@ -13,7 +13,8 @@ import typer
 
 from cli.advice import sentence_of
 from cli.printing import guarded_streams, say, show
-from retrieval.errors import DiffSimError
+from retrieval.devices.memory import is_memory_full
+from retrieval.errors import DiffSimError, MemoryFullError
 from retrieval.text import escaped
 
 INTERRUPTED = 130
@@ -63,6 +64,11 @@ def _outcome(app: typer.Typer) -> int:
     except KeyboardInterrupt:  # before typer began
         _stop("")
     except Exception as error:
+        if is_memory_full(error):
+            say(
+                "error: the memory of this machine or of the device is full; end other programs, or give less at a time"
+            )
+            return MemoryFullError.exit_code
         return _wrong_usage(error)
     if code == INTERRUPTED:  # typer turns KeyboardInterrupt into this
         _stop("")
