@@ -51,7 +51,8 @@ def show_paths(paths: Sequence[str], end: bytes) -> None:
 
     Text would not do: paths that no encoding can print must still reach xargs. A terminal gets lines that it can show.
     """
-    out = Output(sys.stdout)
+    out: Any = sys.stdout  # guarded already inside a command
+    out = out if isinstance(out, Output) else Output(out)
     if end == b"\n" and out.isatty():
         for path in paths:
             show(path)
