@@ -70,7 +70,7 @@ def pace(count: float, seconds: float, counted: Counted = IMAGES) -> str:
 def bar_line(stand: Stand, now: float, width: int, marks: str = "━─") -> str:
     """Return a stage as one line of at most ``width`` columns.
 
-    A narrow terminal loses the bar first, then the speed, the time left and the end of the name; never the count.
+    A narrow terminal loses the speed first, then the bar, the time left and the end of the name; never the count.
 
     Args:
         stand: where the stage stands.
@@ -79,13 +79,14 @@ def bar_line(stand: Stand, now: float, width: int, marks: str = "━─") -> str
         marks: the characters of what is done and of what is left.
     """
     name, speed, left = escaped(stand.name), stand.speed(now), stand.left(now)
-    endings = ("  ".join(filter(None, parts)) for parts in ((stand.count, speed, left), (stand.count, left)))
-    for ending in endings:
+    endings = ["  ".join(filter(None, parts)) for parts in ((stand.count, speed, left), (stand.count, left))]
+    for ending in endings if stand.total else ():
         room = min(MOST_BAR, width - len(name) - len(ending) - 4)
-        if room >= LEAST_BAR and stand.total:
+        if room >= LEAST_BAR:
             filled = min(room, room * stand.done // stand.total)
             return f"{name}  {filled * marks[0]}{(room - filled) * marks[1]}  {ending}"
-        if room >= -2:
+    for ending in (*endings, stand.count):
+        if len(name) + len(ending) + 2 <= width:
             return f"{name}  {ending}"
     shortened = max(0, width - len(stand.count) - 3)
     return f"{name[:shortened]}…  {stand.count}" if shortened >= LEAST_NAME else stand.count[:width]
