@@ -37,7 +37,7 @@ def search(
     index: options.Index = None,
     mode: options.Mode = None,
     how: SearchOptions,
-    sheet: options.Sheet = None,
+    sheet: options.Sheets = None,
     forms: FormOptions,
     engine_options: EngineOptions,
     speech: Speech,
@@ -49,10 +49,10 @@ def search(
         raise UsageError(f"{STDIN} (stdin) may be given once")
     work_offline(engine_options.offline)
     place = find_index(index, os.environ, Path.cwd())
-    if sheet is not None:
+    for file in sheet or []:
         from retrieval.drawing.sheet_file import check_sheet
 
-        check_sheet(sheet)
+        check_sheet(file)
     from retrieval.search.engine import Engine
 
     engine = Engine.open(place, engine_options.settings(len(queries)))
@@ -62,8 +62,8 @@ def search(
         _search(engine, answers, mode, how, speaker)
     finally:  # also when searches were stopped
         answers.print(form, speaker)
-    if sheet is not None and answers.found:
-        _draw(sheet, answers.found, speaker)
+    for file in (sheet or []) if answers.found else ():
+        _draw(file, answers.found, speaker)
     if answers.are_several and len(answers.found) < len(queries):
         raise typer.Exit(1)
 
