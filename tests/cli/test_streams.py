@@ -13,6 +13,7 @@ from unittest import mock
 import pytest
 
 from cli.index_command import app as index_app
+from cli.index_command import main
 from cli.printing import guarded_streams, say, show, show_json, show_paths
 from retrieval.errors import DiffSimError
 from retrieval.text import escaped
@@ -209,16 +210,10 @@ def test_a_deleted_working_directory_is_one_sentence(tmp_path: Path, monkeypatch
     (tmp_path / "gone").mkdir()
     os.chdir("gone")
     os.rmdir(tmp_path / "gone")
-    with (
-        mock.patch.object(sys, "stdout", out),
-        mock.patch.object(sys, "stderr", err),
-        mock.patch.object(sys, "argv", ["diffsim-index", "doctor"]),
-        pytest.raises(SystemExit) as ended,
-    ):
-        from cli.index_command import main
-
+    monkeypatch.setattr(sys, "argv", ["diffsim-index", "doctor"])
+    with mock.patch.object(sys, "stdout", out), mock.patch.object(sys, "stderr", err), pytest.raises(SystemExit) as end:
         main()
-    assert ended.value.code == 1
+    assert end.value.code == 1
     assert text_of(err) == "error: the working directory does not exist any more; change to another folder\n"
 
 

@@ -81,4 +81,4 @@ def test_the_command_ends_with_5_and_one_sentence(index: Path, monkeypatch: pyte
 
 def test_memory_that_runs_out_anywhere_else_is_no_traceback(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scarce(monkeypatch, (Engine, "info"), MemoryError, times=1)
-    assert "the memory of the machine" in failed(run_here("diffsim-index", "info", cwd=index.parent), 5)
+    assert "the memory of this machine" in failed(run_here("diffsim-index", "info", cwd=index.parent), 5)
