@@ -57,7 +57,7 @@ def drawable(text: str, font: Font) -> tuple[str, Font]:
 @lru_cache(maxsize=256)
 def _file_with(letter: str) -> str:
     """Return the font file that fontconfig, the font system of Linux, has for ``letter``; empty without fontconfig."""
-    command = ["fc-match", "--format=%{file}", f"sans:charset={ord(letter):x}"]
+    command = ["fc-match", "-f", "%{file}", f"sans:charset={ord(letter):x}"]
     try:
         asked = subprocess.run(command, capture_output=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
