@@ -57,10 +57,12 @@ $(LOWEST)/.ready: pyproject.toml constraints.txt
 test-lowest: $(LOWEST)/.ready
 	$(LOWEST)/bin/python -m pytest -n 2 --dist loadgroup
 
-# The quick part of it: import every module; build, search and maintain an index through the commands; read Zarr and npy.
+# The quick part of it: import every module, build an index of drawn pictures and search it.
 smoke-lowest: $(LOWEST)/.ready
-	$(LOWEST)/bin/python -m pytest -n 2 --dist loadgroup tests/project/test_project.py tests/cli/test_cli.py \
-	  tests/index_store/tensors tests/index_store/vectors
+	$(LOWEST)/bin/python -m pytest tests/project/test_project.py
+	$(LOWEST)/bin/python -m retrieval.sample_images draw build/lowest-demo/gallery
+	$(LOWEST)/bin/diffsim-index build build/lowest-demo/gallery --index build/lowest-demo/gallery.diffsim --model cells
+	$(LOWEST)/bin/diffsim-search build/lowest-demo/gallery/oil/cat.png --index build/lowest-demo/gallery.diffsim -k 3
 
 # Every golden number and the real-size model: minutes, and 8 GB of disk.
 test-slow: setup

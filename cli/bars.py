@@ -39,7 +39,7 @@ class Stand(NamedTuple):
     first: int = 0  # what was done before it began
 
     @property
-    def count(self) -> str:
+    def counts(self) -> str:
         """The count, such as ``3/8``, ``1.5 MB of 2.0 MB``, or ``3`` of a total that nobody knows."""
         if self.counted is BYTES:
             return f"{human_bytes(self.done)} of {human_bytes(self.total)}"
@@ -79,17 +79,17 @@ def bar_line(stand: Stand, now: float, width: int, marks: str = "━─") -> str
         marks: the characters of what is done and of what is left.
     """
     name, speed, left = escaped(stand.name), stand.speed(now), stand.left(now)
-    endings = ["  ".join(filter(None, parts)) for parts in ((stand.count, speed, left), (stand.count, left))]
+    endings = ["  ".join(filter(None, parts)) for parts in ((stand.counts, speed, left), (stand.counts, left))]
     for ending in endings if stand.total else ():
         room = min(MOST_BAR, width - len(name) - len(ending) - 4)
         if room >= LEAST_BAR:
             filled = min(room, room * stand.done // stand.total)
             return f"{name}  {filled * marks[0]}{(room - filled) * marks[1]}  {ending}"
-    for ending in (*endings, stand.count):
+    for ending in (*endings, stand.counts):
         if len(name) + len(ending) + 2 <= width:
             return f"{name}  {ending}"
-    shortened = max(0, width - len(stand.count) - 3)
-    return f"{name[:shortened]}…  {stand.count}" if shortened >= LEAST_NAME else stand.count[:width]
+    shortened = max(0, width - len(stand.counts) - 3)
+    return f"{name[:shortened]}…  {stand.counts}" if shortened >= LEAST_NAME else stand.counts[:width]
 
 
 class DrawnBars:

@@ -97,7 +97,7 @@ class ProgressBar:
             self._bars.show(key, stand)
             return
         speed, left = stand.speed(now), stand.left(now) if stand.done < stand.total else ""
-        self.state = ", ".join(filter(None, (f"{name}: {stand.count}", speed, left and f"about {left} left")))
+        self.state = ", ".join(filter(None, (f"{name}: {stand.counts}", speed, left and f"about {left} left")))
 
     def _beginning(self, key: str, progress: Progress, counted: Counted) -> tuple[float, int]:
         """Return when a stage began, and how much was done before; bytes of an earlier download count as done."""

@@ -32,7 +32,7 @@ def test_a_line_fits_and_keeps_its_count(
     stand = Stand(name, counted, done, done + rest, began=0.0)
     line = bar_line(stand, spent, width)
     assert len(line) <= width
-    assert stand.count in line
+    assert stand.counts in line
     assert "\n" not in line
 
 
