@@ -10,7 +10,7 @@ EXTRAS     ?= cpu,dev
 BIN        := $(VENV)/bin
 DEMO       := build/demo
 
-.PHONY: setup demo test test-machines test-slow check bench pictures notebooks clean
+.PHONY: setup demo test test-machines test-lowest smoke-lowest test-slow check bench pictures notebooks clean
 
 setup: $(VENV)/.ready
 
@@ -41,6 +41,28 @@ test-machines: setup
 	ATEN_CPU_CAPABILITY=avx2 FAISS_OPT_LEVEL=avx2 $(PYTEST) -n 2 --dist loadgroup $(NUMERIC)
 	ATEN_CPU_CAPABILITY=default FAISS_OPT_LEVEL=generic $(PYTEST) -n 2 --dist loadgroup $(NUMERIC)
 	DIFFSIM_TEST_THREADS=2 $(PYTEST) -n 2 --dist loadgroup $(NUMERIC)
+
+# The lowest versions that pyproject.toml declares, on the lowest Python. Two bounds are not tried: torch stays the build
+# of constraints.txt, because older ones for a CPU alone are in no registry; and faiss-gpu needs a GPU.
+LOWEST        := build/lowest
+LOWEST_PYTHON ?= python3.11
+
+$(LOWEST)/.ready: pyproject.toml constraints.txt
+	test -x $(LOWEST)/bin/python || $(LOWEST_PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt $(TORCH_ARGS) torch uv
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct -c constraints.txt \
+	  -e '.[cpu,test]'
+	touch $@
+
+test-lowest: $(LOWEST)/.ready
+	$(LOWEST)/bin/python -m pytest -n 2 --dist loadgroup
+
+# The quick part of it: import every module, build an index of drawn pictures and search it.
+smoke-lowest: $(LOWEST)/.ready
+	$(LOWEST)/bin/python -m pytest tests/project/test_project.py
+	$(LOWEST)/bin/python -m retrieval.sample_images draw build/lowest-demo/gallery
+	$(LOWEST)/bin/diffsim-index build build/lowest-demo/gallery --index build/lowest-demo/gallery.diffsim --model cells
+	$(LOWEST)/bin/diffsim-search build/lowest-demo/gallery/oil/cat.png --index build/lowest-demo/gallery.diffsim -k 3
 
 # Every golden number and the real-size model: minutes, and 8 GB of disk.
 test-slow: setup

@@ -47,6 +47,7 @@ ADVICE: Mapping[str, str] = {
     "smaller-batch-or-larger-commit": "choose a smaller --batch-size or a larger --segment-rows",
     "smaller-images": "choose a smaller --image-size or another model",
     "smaller-model": "choose a smaller --image-size, another --model or --device cpu",
+    "smaller-search": "end other programs, search with fewer queries at once, or choose --device cpu",
     "update-the-index": "bring it up to date with: diffsim-index build SOURCE",
     "use-cpu": "use --device cpu, or auto",
     "write-report": "write one with: diffsim-eval bench BENCH DATA --out FILE.json",

@@ -12,8 +12,8 @@ from cli.eval.loading import chosen_metrics, load_all, weights_by_metric
 from cli.eval.pictures import pictures
 from cli.eval.tune import tuning
 from cli.option_groups import MetricOptions, Speech, decode_rules, expand_groups
-from cli.output import print_json
-from cli.process import HELP, run, say, work_offline
+from cli.printing import show, show_json, show_lines
+from cli.process import HELP, run, work_offline
 from cli.progress import ProgressBar
 from retrieval.metrics.registry import METRICS
 
@@ -53,7 +53,7 @@ def list_everything(as_json: options.AsJson = False) -> None:
             }
             for b in BENCHES.values()
         ]
-        print_json({"metrics": [asdict(metric) for metric in METRICS.values()], "benches": benches})
+        show_json({"metrics": [asdict(metric) for metric in METRICS.values()], "benches": benches})
     else:
         _print_tables()
 
@@ -61,17 +61,18 @@ def list_everything(as_json: options.AsJson = False) -> None:
 def _print_tables() -> None:
     from retrieval.evaluation.benchmarks.table import BENCHES, TIKTOK
 
-    print(f"{'metric':18}{'download':>9}  {'licence of the weights':38}description")
+    show(f"{'metric':18}{'download':>9}  {'licence of the weights':38}description")
     for metric in METRICS.values():
         size = f"{metric.download_mb} MB" if metric.download_mb else "-"
         needs = f" (needs {metric.needs})" if metric.needs else ""
-        print(f"{metric.name:18}{size:>9}  {metric.licence:38}{metric.title}{needs}")
-    print(f"\n{'benchmark':16}{'triplets':>9}  {'description':45}folder layout")
+        show(f"{metric.name:18}{size:>9}  {metric.licence:38}{metric.title}{needs}")
+    show("")
+    show(f"{'benchmark':16}{'triplets':>9}  {'description':45}folder layout")
     for bench in BENCHES.values():
-        print(f"{bench.name:16}{bench.published or '-':>9}  {bench.title:45}{bench.layout}")
-    print(f"{TIKTOK:16}{'-':>9}  {'TikTok: variance over 10 frames a video':45}VIDEO/FRAME.png")
-    print(f"{'pairs':16}{'-':>9}  {'pairs that people called the same or not':45}first,second,same")
-    print(f"{'all':16}{'-':>9}  {'every set in a folder, one table':45}SET/...")
+        show(f"{bench.name:16}{bench.published or '-':>9}  {bench.title:45}{bench.layout}")
+    show(f"{TIKTOK:16}{'-':>9}  {'TikTok: variance over 10 frames a video':45}VIDEO/FRAME.png")
+    show(f"{'pairs':16}{'-':>9}  {'pairs that people called the same or not':45}first,second,same")
+    show(f"{'all':16}{'-':>9}  {'every set in a folder, one table':45}SET/...")
 
 
 @app.command()
@@ -103,22 +104,24 @@ def score(
             query, gallery = m.encode_files([a], [first], "query"), m.encode_files([b], [second], "gallery")
             found[name] = {"score": float(m.score(query, gallery)[0]), "higher_is_closer": m.higher_is_closer}
     if as_json:
-        print_json({"schema": 1, "a": str(first), "b": str(second), "metrics": found})
+        show_json({"schema": 1, "a": str(first), "b": str(second), "metrics": found})
         return
     for name, values in found.items():
-        print(f"{name:18}{values['score']:.6f}" + ("" if values["higher_is_closer"] else "  (lower is closer)"))
+        show(f"{name:18}{values['score']:.6f}" + ("" if values["higher_is_closer"] else "  (lower is closer)"))
 
 
 @app.command()
-def table(reports: opt.Reports = None) -> None:
+@expand_groups
+def table(reports: opt.Reports = None, *, speech: Speech) -> None:
     """Print the paper's table, with the numbers of REPORT.json next to its own."""
+    speaker = speech.speaker()
     from retrieval.evaluation.report import beside_published, not_in_table, read_report
 
     rows = [row for file in reports or [] for row in read_report(file)]
-    print(beside_published(rows), end="")
+    show_lines(beside_published(rows))
     left_out = not_in_table(rows)
     if left_out:
-        say(f"note: the paper's table has no column for {', '.join(left_out)}")
+        speaker.note(f"the paper's table has no column for {', '.join(left_out)}")
 
 
 def main() -> NoReturn:

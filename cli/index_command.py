@@ -8,8 +8,9 @@ import typer
 
 from cli import options, weights_command
 from cli.option_groups import ModelOptions, RunOptions, Speech, expand_groups, text_of
-from cli.output import print_json, short_path
+from cli.output import short_path
 from cli.parsing import parse_names
+from cli.printing import show, show_json
 from cli.process import HELP, Speaker, run, stopping, work_offline
 from cli.progress import BuildProgress, ProgressBar
 from cli.reports import plan_to_json, print_build, print_compact, print_damages, print_fill, print_info, print_plan
@@ -82,7 +83,7 @@ def build(
     for name in sorted(choices.keys() & set(describe_extractor(report.model).unused)):
         speaker.note(f"--{name.replace('_', '-')} changes nothing of {report.model}")
     if as_json:
-        print_json(report.to_dict())
+        show_json(report.to_dict())
     else:
         print_build(report.to_dict(), 0 if speaker.quiet else _size_of(report.index), speaker)
     if strict and report.rejected:
@@ -111,7 +112,7 @@ def _plan(sources: list[Path], asked: dict[str, Any], as_json: bool, chosen_here
     with ProgressBar(Speaker(), state="timing a few images"):
         plan = plan_build(sources, **asked)
     if as_json:
-        print_json(plan_to_json(plan))
+        show_json(plan_to_json(plan))
     else:
         print_plan(plan, chosen_here)
     if not plan.fits:
@@ -161,42 +162,48 @@ def fill(
             on_progress=progress.tell,
         ).to_dict()
     if as_json:
-        print_json(report)
+        show_json(report)
     else:
         print_fill(report, speaker)
 
 
 @app.command()
+@expand_groups
 def info(
+    *,
     index: options.Index = None,
     rejects: options.Rejects = False,
     as_json: options.AsJson = False,
+    speech: Speech,
 ) -> None:
     """Show the images, modes, model, bytes and rejects of an index."""
+    speech.speaker()
     from retrieval.search.engine import Engine
 
     about = Engine.open(_named(index)).info()
     if as_json:
-        print_json(about)
+        show_json(about)
     elif rejects:
         for reject in about["rejects"]:
-            print(f"{reject['reason']}\t{short_path(reject['path'])}\t{reject['detail']}")
+            show(reject["reason"], short_path(reject["path"]), reject["detail"])
     else:
         print_info(about)
 
 
 @app.command()
+@expand_groups
 def remove(
-    what: options.Patterns, index: options.Index = None, as_json: options.AsJson = False, quiet: options.Quiet = False
+    what: options.Patterns, *, index: options.Index = None, as_json: options.AsJson = False, speech: Speech
 ) -> None:
     """Take images out of an index. Files stay, and the next build adds those that are still in a source."""
+    speaker = speech.speaker()
     from retrieval.indexing.maintenance import remove_items
 
     change = remove_items(_named(index), what)
     if as_json:
-        print_json(change.to_dict())
-    elif not quiet:
-        print(f"{change.index}: {counted(change.items, 'image')}, {change.removed} removed")
+        show_json(change.to_dict())
+    elif not speaker.quiet:
+        show(f"{change.index}: {counted(change.items, 'image')}, {change.removed} removed")
 
 
 @app.command()
@@ -215,48 +222,61 @@ def compact(
     with ProgressBar(speaker) as bar:
         change = compact_index(_named(index), now, bar.show)
     if as_json:
-        print_json(change.to_dict())
+        show_json(change.to_dict())
     else:
         print_compact(change.to_dict(), now, speaker)
 
 
 @app.command()
-def verify(index: options.Index = None, repair: options.Repair = False, as_json: options.AsJson = False) -> None:
+@expand_groups
+def verify(
+    *,
+    index: options.Index = None,
+    repair: options.Repair = False,
+    as_json: options.AsJson = False,
+    speech: Speech,
+) -> None:
     """Read every byte of an index and list the damage, file by file."""
     from retrieval.indexing.maintenance import repair as repair_index
     from retrieval.indexing.maintenance import verify as verify_index
 
-    place = _named(index)
-    with ProgressBar(Speaker(), "reading the whole index") as bar:
+    place, speaker = _named(index), speech.speaker()
+    with ProgressBar(speaker, "reading the whole index") as bar:
         repaired = repair_index(place) if repair else None
         damages = verify_index(place, bar.show) if repaired is None else repaired.damages
     if as_json:
         found = {"repaired": repair, "damages": [damage.what for damage in damages]}
-        print_json({"schema": 1, "index": str(place), **found})
+        show_json({"schema": 1, "index": str(place), **found})
     else:
-        print_damages(place, damages, repaired)
+        print_damages(place, damages, repaired, speaker)
     if damages and not repair:
         raise typer.Exit(DAMAGED)
 
 
 @app.command()
-def export(folder: options.Folder, index: options.Index = None, as_json: options.AsJson = False) -> None:
+@expand_groups
+def export(
+    folder: options.Folder, *, index: options.Index = None, as_json: options.AsJson = False, speech: Speech
+) -> None:
     """Write the catalogue (Parquet) and the vectors (npy) of an index for other programs."""
+    speaker = speech.speaker()
     from retrieval.indexing.maintenance import export as export_index
 
     change = export_index(_named(index), folder)
     if as_json:
-        print_json(change.to_dict())
-    else:
-        print(f"{folder}: {counted(change.items, 'image')}")
+        show_json(change.to_dict())
+    elif not speaker.quiet:
+        show(f"{folder}: {counted(change.items, 'image')}")
 
 
 app.command()(weights_command.fetch)
 
 
 @app.command()
-def doctor(weights: weights_command.CheckedWeights = None, as_json: options.AsJson = False) -> None:
+@expand_groups
+def doctor(*, weights: weights_command.CheckedWeights = None, as_json: options.AsJson = False, speech: Speech) -> None:
     """Report the packages, devices, weights and disk of this machine, and problems among them."""
+    speech.speaker()
     from retrieval.doctor import examine
 
     if weights is not None:
@@ -264,10 +284,11 @@ def doctor(weights: weights_command.CheckedWeights = None, as_json: options.AsJs
         return
     findings = examine(Path.cwd())
     if as_json:
-        print_json({"schema": 1, "findings": [finding.to_dict() for finding in findings]})
+        show_json({"schema": 1, "findings": [finding.to_dict() for finding in findings]})
     else:
+        widest = max(len(finding.what) for finding in findings)
         for finding in findings:
-            print(f"{finding.state:8s} {finding.what:22s} {finding.detail}")
+            show(f"{finding.state:8s} {finding.what:{widest}s} {finding.detail}")
     if any(finding.state == "problem" for finding in findings):
         raise typer.Exit(1)
 

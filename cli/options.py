@@ -201,8 +201,9 @@ MaxCache = Annotated[
         f"(default: {_ENGINE.max_cache // 10**9}GB)",
     ),
 ]
-Sheet = Annotated[
-    Path | None, typer.Option("--sheet", metavar="FILE", help="Also draw the results as FILE.png or FILE.html.")
+Sheets = Annotated[
+    list[Path] | None,
+    typer.Option("--sheet", metavar="FILE", help="Also draw the results as FILE.png or FILE.html (repeatable)."),
 ]
 AsJsonl = Annotated[bool, typer.Option("--jsonl", help="Print one JSON object per result.")]
 Paths = Annotated[bool, typer.Option("--paths", help="Print one path per line.")]

@@ -1,14 +1,13 @@
 """Print results on stdout in the form that was asked for, and name things for people."""
 
-import json
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any, Literal
 
 from cli.advice import sentence_of, with_advice
+from cli.printing import show, show_json, show_paths
 from index_store.locate import find_index
 from retrieval.errors import DiffSimError, UsageError
 from retrieval.text import counted, human_bytes
@@ -50,24 +49,22 @@ def print_results(answers: "Sequence[Answer]", form: Form, is_list: bool = False
     found = [given for _, given in answers if not isinstance(given, DiffSimError)]
     if form == "json":
         each = [_as_json(query, given, is_list) for query, given in answers]
-        print_json(each if is_list else each[0])
+        show_json(each if is_list else each[0])
     elif form == "jsonl":
         for results in found:
             whole = results.to_dict()
             asked = {"query": results.query["path"]} if is_list else {}
             for record in whole["results"]:
-                line = {"schema": whole["schema"], **asked, "mode": results.mode, **record}
-                print(json.dumps(line, ensure_ascii=False))
+                show_json({"schema": whole["schema"], **asked, "mode": results.mode, **record}, indent=None)
     elif form in ("paths", "null"):
-        end = b"\0" if form == "null" else b"\n"
         paths = dict.fromkeys(result.path for results in found for result in results)
-        # Bytes, not text: paths that no encoding can print must still reach xargs.
-        sys.stdout.buffer.write(b"".join(os.fsencode(path) + end for path in paths))
-        sys.stdout.flush()
+        show_paths(list(paths), b"\0" if form == "null" else b"\n")
     else:
         for number, results in enumerate(found):
+            if is_list and number:
+                show("")
             if is_list:
-                print(("\n" if number else "") + short_path(results.query["path"] or "stdin"))
+                show(short_path(results.query["path"] or "stdin"))
             _print_table(results)
 
 
@@ -84,23 +81,18 @@ def note_sentences(results: "Results") -> list[str]:
     return [with_advice(note.message, note.advice, note.facts) for note in results.notes]
 
 
-def print_json(values: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
-    """Print one JSON value."""
-    print(json.dumps(values, indent=2, ensure_ascii=False))
-
-
 def _print_table(results: "Results") -> None:
-    print(f"rank  {'coarse' if results.is_coarse else ' score'}  path")
+    show(f"rank  {'coarse' if results.is_coarse else ' score'}  path")
     for result in results:
-        print(f"{result.rank:4d}  {result.shown_score:6.4f}  {short_path(result.path)}")
+        show(f"{result.rank:4d}  {result.shown_score:6.4f}  {short_path(result.path)}")
 
 
 def short_path(path: str) -> str:
-    """Return ``path`` relative to the working directory if it lies below it; control characters become visible."""
+    """Return ``path`` relative to the working directory if it lies below it."""
     below = Path(path)
     if below.is_relative_to(Path.cwd()):
-        path = str(below.relative_to(Path.cwd()))
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in path)
+        return str(below.relative_to(Path.cwd()))
+    return path
 
 
 def naming(command: str, index: str | Path, always: bool = False) -> str:

@@ -5,14 +5,17 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import typer
 
 from cli.advice import sentence_of
-from retrieval.errors import DiffSimError
+from cli.printing import guarded_streams, say, show
+from retrieval.devices.memory import is_memory_full
+from retrieval.errors import DiffSimError, MemoryFullError
+from retrieval.text import escaped
 
 INTERRUPTED = 130
 LOGGERS = (logging.getLogger("retrieval"), logging.getLogger("index_store"))
@@ -39,35 +42,54 @@ def run(app: typer.Typer) -> NoReturn:
     """
     _quiet_libraries()
     _wait_without_spinning()
+    with guarded_streams():
+        code = _outcome(app)
+    sys.exit(code)
+
+
+def _outcome(app: typer.Typer) -> int:
     try:
+        _check_working_directory()
         with _silent_log():
-            code = app(standalone_mode=False)
+            code = int(app(standalone_mode=False) or 0)
+        sys.stdout.flush()
     except DiffSimError as error:
         say(f"error: {sentence_of(error)}")
-        sys.exit(error.exit_code)
+        return error.exit_code
     except PermissionError as error:
         say(f"error: this user may not read or write {error.filename or 'a file'}; change its permissions")
-        sys.exit(DiffSimError.exit_code)
+        return DiffSimError.exit_code
     except Stopped as end:
         _stop(str(end))
     except KeyboardInterrupt:  # before typer began
         _stop("")
-    except BrokenPipeError:
-        # The reader of our output has closed it (`| head`). Python would complain again while it shuts down.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except Exception as error:
-        sys.exit(_wrong_usage(error))
+        if is_memory_full(error):
+            say(
+                "error: the memory of this machine or of the device is full; end other programs, or give less at a time"
+            )
+            return MemoryFullError.exit_code
+        return _wrong_usage(error)
     if code == INTERRUPTED:  # typer turns KeyboardInterrupt into this
         _stop("")
-    sys.exit(code)
+    return code
+
+
+def _check_working_directory() -> None:
+    """Raise a DiffSimError if the working directory was deleted, since every relative path would fail."""
+    if {"--help", "-h", "--version"} & set(sys.argv):
+        return
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise DiffSimError("the working directory does not exist any more; change to another folder") from error
 
 
 def _stop(kept: str) -> NoReturn:
     say(f"stopped: {kept}" if kept else "stopped")
-    # sys.exit would wait for the batch that a thread is still computing, which may take minutes.
-    sys.stdout.flush()
-    os._exit(INTERRUPTED)
+    with suppress(DiffSimError):
+        sys.stdout.flush()
+    os._exit(INTERRUPTED)  # sys.exit would wait for the batch that a thread is still computing, perhaps for minutes
 
 
 def _wrong_usage(error: Exception) -> int:
@@ -84,11 +106,6 @@ def _wrong_usage(error: Exception) -> int:
         see = f"; see: {context.command_path} --help" if context is not None else ""
         say(f"error: {text[:1].lower()}{text[1:]}{see}")
     return int(shown.exit_code)
-
-
-def say(line: str) -> None:
-    """Print one line for people on stderr, so that stdout holds results only."""
-    print(line, file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True)
@@ -115,13 +132,20 @@ class Speaker:
 
 class _LogLines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        say(self.format(record))  # through the present sys.stderr: a progress bar may have replaced it
+        # Through the present sys.stderr, which a progress bar may have replaced; a traceback has several lines.
+        for line in self.format(record).split("\n"):
+            say(line)
+
+
+class _LogFormatter(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return escaped(super().formatMessage(record))
 
 
 def log_to_stderr(level: int) -> None:
     """Print the library's log lines of ``level`` and above, until the command ends."""
     handler = _LogLines()
-    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_LogFormatter("%(levelname)s %(name)s: %(message)s"))
     for logger in LOGGERS:
         logger.handlers = [handler]
         logger.setLevel(level)
@@ -168,7 +192,7 @@ def print_version(wanted: bool) -> None:
     if wanted:
         from retrieval.version import CREATED_BY
 
-        print(CREATED_BY)
+        show(CREATED_BY)
         raise typer.Exit
 
 

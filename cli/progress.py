@@ -1,39 +1,28 @@
 """Show the progress of long work: a bar on a terminal, elsewhere a line every 15 seconds."""
 
-import sys
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Self
 
+from cli.bars import BYTES, IMAGES, QUERIES, STEPS, Counted, DrawnBars, Stand, can_draw, pace
 from cli.output import describe_estimate
 from cli.process import Speaker, clock
 from retrieval.indexing.reports import slowest
 from retrieval.progress import OnProgress, Progress
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as RichProgress
-    from rich.progress import TaskID
-
     from retrieval.indexing.reports import BuildEvent
 
 LINE_SECONDS = 15.0  # the longest silence without a terminal
 
 
-class Counted(NamedTuple):
-    """The thing that is counted, as words: ``images`` per second, or seconds per ``image``."""
-
-    several: str
-    one: str
-
-
-IMAGES, QUERIES, STEPS = Counted("images", "image"), Counted("queries", "query"), Counted("steps", "step")
-
 STAGES = {
     "compute": ("computing candidates", IMAGES),
     "copy": ("copying", IMAGES),
+    "download": ("downloading", BYTES),
     "filling": ("filling", IMAGES),
     "gallery": ("images of the gallery", IMAGES),
     "images": ("images", IMAGES),
@@ -55,12 +44,7 @@ class ProgressBar:
     because library functions report many steps at once and a recent speed would jump.
     """
 
-    def __init__(
-        self,
-        speaker: Speaker,
-        state: str = "working",
-        bar: bool = True,
-    ) -> None:
+    def __init__(self, speaker: Speaker, state: str = "working", bar: bool = True) -> None:
         """Print nothing if the speaker is quiet; draw bars only if ``bar`` and stderr is a terminal.
 
         Args:
@@ -69,13 +53,16 @@ class ProgressBar:
             bar: whether bars are wanted.
         """
         self.state = state
-        self.is_drawn = bar and not speaker.quiet and sys.stderr.isatty()
         self._speaker = speaker
-        self._rich = _new_bar() if self.is_drawn else None
-        self._tasks: dict[str, TaskID] = {}
-        self._stages: dict[str, tuple[float, int]] = {}  # by stage: when it began, and its last count
+        self._bars = DrawnBars() if bar and not speaker.quiet and can_draw() else None
+        self._stages: dict[str, Stand] = {}
         self._idle_since = time.monotonic()  # where the next stage begins
         self._ended = threading.Event()
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether there are bars, and not lines."""
+        return self._bars is not None
 
     def __enter__(self) -> Self:
         self._idle_since = time.monotonic()
@@ -85,8 +72,8 @@ class ProgressBar:
 
     def __exit__(self, *error: object) -> None:
         self._ended.set()
-        if self._rich is not None:
-            self._rich.stop()
+        if self._bars is not None:
+            self._bars.end()
 
     def _repeat_state(self) -> None:
         """Print :attr:`state` every :data:`LINE_SECONDS`, in a thread, since a single step may take much longer."""
@@ -100,27 +87,24 @@ class ProgressBar:
 
     def show(self, progress: Progress) -> None:
         """Show how far a stage is."""
-        done, total = progress.done, progress.total
         words, counted = STAGES.get(progress.stage, (progress.stage, STEPS))
-        stage = progress.note or words
-        began, before = self._stages.get(stage, (self._idle_since, 0))
-        if done < before:  # the stage runs once more
-            began = self._idle_since
+        name = progress.note or words
+        key = progress.stage if counted is BYTES else name  # the notes of a download are its files, counted together
+        stand = Stand(name, counted, progress.done, progress.total, *self._beginning(key, progress, counted))
+        self._stages[key] = stand
         now = self._idle_since = time.monotonic()
-        self._stages[stage] = began, done
-        speed = pace(done, now - began, counted) if done else ""
-        if self._rich is not None:
-            self._draw(stage, done, total, began, speed)
+        if self._bars is not None:
+            self._bars.show(key, stand)
             return
-        left = f", about {clock(time_left(done, total, now - began))} left" if 0 < done < total else ""
-        self.state = f"{stage}: {done}/{total}" + (f", {speed}{left}" if done else "")
+        speed, left = stand.speed(now), stand.left(now) if stand.done < stand.total else ""
+        self.state = ", ".join(filter(None, (f"{name}: {stand.counts}", speed, left and f"about {left} left")))
 
-    def _draw(self, stage: str, done: int, total: int, began: float, speed: str) -> None:
-        assert self._rich is not None
-        if stage not in self._tasks:
-            self._rich.start()  # at the first stage: lines printed before stay above the bars
-            self._tasks[stage] = self._rich.add_task(stage, total=total or None, began=began, speed=speed)
-        self._rich.update(self._tasks[stage], completed=done, total=total or None, began=began, speed=speed)
+    def _beginning(self, key: str, progress: Progress, counted: Counted) -> tuple[float, int]:
+        """Return when a stage began, and how much was done before; bytes of an earlier download count as done."""
+        before = self._stages.get(key)
+        if before is not None and progress.done >= before.done:
+            return before.began, before.first
+        return self._idle_since, progress.done if counted is BYTES else 0  # it is new, or runs once more
 
     def overall(self, title: str, parts: int) -> OnProgress:
         """Return an ``on_progress`` that shows ``parts`` stages of equal size, told apart by their notes, as one."""
@@ -192,24 +176,6 @@ class BuildProgress:
         self._is_begun = True
 
 
-def _new_bar() -> "RichProgress":
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
-    from rich.text import Text
-
-    class Left(ProgressColumn):
-        """The time left, by the speed since the stage began."""
-
-        def render(self, task: Task) -> Text:
-            if not task.completed or not task.total:
-                return Text("-:--")
-            spent = time.monotonic() - task.fields["began"]
-            return Text(clock(time_left(task.completed, task.total, spent)))
-
-    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"), Left())
-    return Progress(*columns, console=Console(stderr=True))
-
-
 def time_left(done: float, total: float, spent: float) -> float:
     """Return the seconds left if the rest goes as fast as the first ``done``."""
     return max(0.0, total - done) * spent / done
@@ -219,10 +185,3 @@ def describe_speeds(speeds: Mapping[str, float]) -> str:
     """Return the slowest stage of a build, and the speed of each."""
     each = ", ".join(f"{stage} {pace(images, 1.0)}" for stage, images in speeds.items())
     return f"{slowest(speeds)} is the slowest stage ({each})"
-
-
-def pace(count: float, seconds: float, counted: Counted = IMAGES) -> str:
-    """Return a speed as people say it: images per second, or seconds per image where that is slow."""
-    if count >= seconds:
-        return f"{count / max(seconds, 1e-9):.1f} {counted.several}/s"
-    return f"{seconds / count:.1f} s per {counted.one}"

@@ -6,9 +6,11 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from cli.advice import ADVICE, with_advice
+from cli.bars import pace
 from cli.output import describe_estimate, naming, short_path
-from cli.process import Speaker, clock, duration, say
-from cli.progress import describe_speeds, pace
+from cli.printing import show
+from cli.process import Speaker, clock, duration
+from cli.progress import describe_speeds
 from retrieval.text import counted, human_bytes
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 def print_build(report: dict[str, Any], size: int, speaker: Speaker) -> None:
     """Print one line on a build that left an index of ``size`` bytes, notes on problems, and details on demand."""
     if not speaker.quiet:
-        print(_summary(report, size))
+        show(_summary(report, size))
     _detail_work(report, speaker)
     _detail_coverage(report, speaker)
     if report["passed_over"]:
@@ -86,7 +88,7 @@ def print_fill(report: dict[str, Any], speaker: Speaker) -> None:
     if not speaker.quiet:
         done = f"{counted(report['completed'], 'image')} completed in {duration(report['seconds'])}"
         adopted = f", {report['adopted']} taken over from searches" if report["adopted"] else ""
-        print(f"{short_path(report['index'])}: {done}{adopted}")
+        show(f"{short_path(report['index'])}: {done}{adopted}")
     _detail_work(report, speaker)
     _detail_coverage(report, speaker)
     _note_incomplete(report, speaker)
@@ -95,18 +97,18 @@ def print_fill(report: dict[str, Any], speaker: Speaker) -> None:
 def print_info(about: dict[str, Any]) -> None:
     """Print the contents of an index."""
     count = counted(about["items"], "image")
-    print(f"{about['path']}: {count}, model {about['model']}, generation {about['generation']}")
+    show(f"{about['path']}: {count}, model {about['model']}, generation {about['generation']}")
     projections = about["bytes"]["projections"]
-    print(f"  codec {about['codec']}" + (f", projections {human_bytes(projections)}" if projections else ""))
+    show(f"  codec {about['codec']}" + (f", projections {human_bytes(projections)}" if projections else ""))
     for mode in about["modes"]:
-        print(f"  {mode}: {_describe_mode(about, mode)}")
+        show(f"  {mode}: {_describe_mode(about, mode)}")
     size = human_bytes(about["bytes"]["catalog and vectors"] / max(1, about["items"]))
-    print(f"  encoders: {', '.join(about['encoders']) or 'none'}; catalogue and vectors {size} per image")
+    show(f"  encoders: {', '.join(about['encoders']) or 'none'}; catalogue and vectors {size} per image")
     if about["cache"]["tensors"] or about["attention"] == "lazy":
         cached = f"{about['cache']['tensors']} tensors, {human_bytes(about['cache']['bytes'])}"
-        print(f"  {about['attention']}; cache of searches: {cached}")
-    print(f"  {counted(about['segments'], 'segment')}, {about['removed']} removed, {len(about['rejects'])} rejected")
-    print(f"  last changed {about['created']} by {about['created_by']}, format {about['format_version']}")
+        show(f"  {about['attention']}; cache of searches: {cached}")
+    show(f"  {counted(about['segments'], 'segment')}, {about['removed']} removed, {len(about['rejects'])} rejected")
+    show(f"  last changed {about['created']} by {about['created_by']}, format {about['format_version']}")
 
 
 def _describe_mode(about: dict[str, Any], mode: str) -> str:
@@ -128,32 +130,34 @@ def print_compact(change: dict[str, Any], now: bool, speaker: Speaker) -> None:
     if not speaker.quiet:
         count, segments = counted(change["items"], "image"), counted(change["segments"], "segment")
         sizes = f"{human_bytes(change['bytes_before'])} before, {human_bytes(change['bytes_after'])} now"
-        print(f"{change['index']}: {count} in {segments}; {sizes}")
+        show(f"{change['index']}: {count} in {segments}; {sizes}")
     if not now and change["bytes_after"]:
         drop = naming("diffsim-index compact --now", change["index"])
         speaker.say(f"the old segments stay for a day, for searches that opened them; delete them with: {drop}")
 
 
-def print_damages(place: str | Path, damages: "Sequence[Damage]", taken_out: "Repaired | None") -> None:
+def print_damages(
+    place: str | Path, damages: "Sequence[Damage]", taken_out: "Repaired | None", speaker: Speaker
+) -> None:
     """Print every damage of an index or its repair, and the next command."""
     for damage in damages:
-        print(damage.what)
-    print(f"{place}: {counted(len(damages), 'damage')}" if damages else f"{place}: no damage")
+        show(damage.what)
+    show(f"{place}: {counted(len(damages), 'damage')}" if damages else f"{place}: no damage")
     if not damages:
         return
     if taken_out is None:
-        say(f"take the damage out with: {naming('diffsim-index verify --repair', place)}")
+        speaker.say(f"take the damage out with: {naming('diffsim-index verify --repair', place)}")
         return
     count = taken_out.items_before - taken_out.items
     sources = " ".join(quote(source) for source in taken_out.sources)
     build = naming(f"diffsim-index build {sources}", place, always=True)
-    say(f"took out {count} of {counted(taken_out.items_before, 'image')}; compute them again with: {build}")
+    speaker.say(f"took out {count} of {counted(taken_out.items_before, 'image')}; compute them again with: {build}")
 
 
 def print_plan(plan: "BuildPlan", chosen_here: bool) -> None:
     """Print a dry run; ``chosen_here`` says that nobody named the model."""
     why = f"{plan.why}; choose another with --model" if chosen_here else plan.why
-    print(f"{short_path(plan.index)}: model {plan.model} ({why}), modes {', '.join(plan.modes)}; nothing was written")
+    show(f"{short_path(plan.index)}: model {plan.model} ({why}), modes {', '.join(plan.modes)}; nothing was written")
     counts = {
         "new": plan.new,
         "changed": plan.changed,
@@ -164,15 +168,15 @@ def print_plan(plan: "BuildPlan", chosen_here: bool) -> None:
         "rejected before": plan.rejected_before,
         "skipped without an image extension": plan.passed_over,
     }
-    print("  " + ", ".join(f"{count} {what}" for what, count in counts.items()))
+    show("  " + ", ".join(f"{count} {what}" for what, count in counts.items()))
     if plan.estimate is None:
-        print("  nothing to compute")
+        show("  nothing to compute")
         return
-    print("  " + describe_estimate(plan.estimate))
+    show("  " + describe_estimate(plan.estimate))
     if plan.seconds is not None and plan.seconds_an_image is not None:
-        print(f"  time: about {clock(plan.seconds)} ({plan.seconds_an_image:.2g} s per image)")
+        show(f"  time: about {clock(plan.seconds)} ({plan.seconds_an_image:.2g} s per image)")
     if plan.problem:
-        print(f"  it does not fit: {with_advice(plan.problem, plan.advice, plan.advice_facts)}")
+        show(f"  it does not fit: {with_advice(plan.problem, plan.advice, plan.advice_facts)}")
 
 
 def plan_to_json(plan: "BuildPlan") -> dict[str, Any]:

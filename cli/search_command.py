@@ -1,7 +1,6 @@
 """``diffsim-search``: find the images of an index that are most like one image or several."""
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -11,7 +10,8 @@ from cli import options
 from cli.advice import sentence_of
 from cli.option_groups import EngineOptions, FormOptions, SearchOptions, Speech, expand_groups
 from cli.output import Form, note_sentences, print_results
-from cli.process import HELP, Speaker, run, say, stopping, work_offline
+from cli.printing import read_stdin, say
+from cli.process import HELP, Speaker, run, stopping, work_offline
 from cli.progress import ProgressBar
 from index_store.locate import find_index
 from retrieval.errors import DiffSimError, UsageError
@@ -37,7 +37,7 @@ def search(
     index: options.Index = None,
     mode: options.Mode = None,
     how: SearchOptions,
-    sheet: options.Sheet = None,
+    sheet: options.Sheets = None,
     forms: FormOptions,
     engine_options: EngineOptions,
     speech: Speech,
@@ -49,10 +49,10 @@ def search(
         raise UsageError(f"{STDIN} (stdin) may be given once")
     work_offline(engine_options.offline)
     place = find_index(index, os.environ, Path.cwd())
-    if sheet is not None:
+    for file in sheet or []:
         from retrieval.drawing.sheet_file import check_sheet
 
-        check_sheet(sheet)
+        check_sheet(file)
     from retrieval.search.engine import Engine
 
     engine = Engine.open(place, engine_options.settings(len(queries)))
@@ -62,8 +62,8 @@ def search(
         _search(engine, answers, mode, how, speaker)
     finally:  # also when searches were stopped
         answers.print(form, speaker)
-    if sheet is not None and answers.found:
-        _draw(sheet, answers.found, speaker)
+    for file in (sheet or []) if answers.found else ():
+        _draw(file, answers.found, speaker)
     if answers.are_several and len(answers.found) < len(queries):
         raise typer.Exit(1)
 
@@ -100,7 +100,7 @@ class _Answers:
         """Find the image of each query. With several queries, one without an image gets an error."""
         for position, query in enumerate(self.queries):
             try:
-                image = sys.stdin.buffer.read() if query == STDIN else Path(engine.locate(query))
+                image = read_stdin() if query == STDIN else Path(engine.locate(query))
             except UsageError as error:
                 if not self.are_several:
                     raise

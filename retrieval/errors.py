@@ -45,7 +45,7 @@ class ModelError(DiffSimError):
 
 
 class MemoryFullError(DiffSimError):
-    """The device ran out of memory while it computed a batch; the message names the batch."""
+    """Memory ran out, of the device or of the machine; the message says during which work."""
 
     kind = "memory_full"
     exit_code = 5

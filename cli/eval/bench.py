@@ -10,7 +10,7 @@ from cli import options
 from cli.eval import options as opt
 from cli.eval.loading import chosen_metrics, load_all
 from cli.option_groups import BenchmarkOptions, MetricOptions, Speech, decode_rules, expand_groups
-from cli.output import print_json
+from cli.printing import show_json, show_lines
 from cli.process import stopping, work_offline
 from cli.progress import ProgressBar
 from retrieval.metrics.base import MetricSettings
@@ -66,9 +66,9 @@ def bench(
             for file in files:  # after each metric, so that a stopped run keeps its measurements
                 write_report(file, found)
     if as_json:
-        print_json(to_dict(found))
+        show_json(to_dict(found))
     else:
-        print(as_markdown(found), end="")
+        show_lines(as_markdown(found))
     for file in files:
         speaker.say(f"wrote {file}")
 

@@ -11,8 +11,8 @@ from cli import options
 from cli.eval import options as opt
 from cli.eval.loading import load_all
 from cli.option_groups import MetricOptions, Place, Speech, expand_groups
-from cli.output import print_json
 from cli.parsing import parse_numbers
+from cli.printing import show, show_json
 from cli.process import Speaker, work_offline
 from cli.progress import ProgressBar
 from index_store.locate import is_index
@@ -59,10 +59,10 @@ def coarse_recall(
             how = MetricOptions(**vars(where), weights=weights)
             found = _recall_of_folder(Path(place), metric, encoder or ENCODER, counts, k, how, bar, speaker)
     if as_json:
-        print_json({"schema": 1, "index" if of_index else "folder": place, "recalls": [asdict(row) for row in found]})
+        show_json({"schema": 1, "index" if of_index else "folder": place, "recalls": [asdict(row) for row in found]})
         return
     for row in found:
-        print(
+        show(
             f"{row.of}: of the exact top {row.k}, {100 * row.recall:.1f} % are among {row.candidates} candidates, "
             f"and all of them for {100 * row.whole:.1f} % of {row.queries} queries"
         )

@@ -11,6 +11,7 @@ from cli.eval import options as opt
 from cli.eval.loading import chosen_metrics, load_all
 from cli.option_groups import BenchmarkOptions, MetricOptions, Place, Speech, decode_rules, expand_groups
 from cli.parsing import parse_names, parse_numbers
+from cli.printing import show
 from cli.process import stopping, work_offline
 from cli.progress import ProgressBar
 from retrieval.metrics.base import MetricSettings
@@ -113,4 +114,4 @@ def _print_sweep(metric: str, rows: "list[tuple[str, list[Measurement]]]", level
     if csv is not None:
         write_report(csv, named)
     for measurement in named:
-        print(f"{measurement.metric}\t{100 * measurement.value:.2f}")
+        show(measurement.metric, f"{100 * measurement.value:.2f}")

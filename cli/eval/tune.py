@@ -7,7 +7,7 @@ import typer
 from cli import options
 from cli.eval import options as opt
 from cli.option_groups import Place, Speech, expand_groups
-from cli.output import print_json
+from cli.printing import show, show_json
 from cli.process import work_offline
 from cli.progress import ProgressBar
 
@@ -52,9 +52,9 @@ def tune(
     with ProgressBar(speaker) as bar:
         tuned = fit(embedder, train, held_out, out, settings, bar.show)
     if as_json:
-        print_json(asdict(tuned))
+        show_json(asdict(tuned))
     else:
         shares = f"{100 * tuned.before:.1f} % before, {100 * tuned.after:.1f} % after"
-        print(f"right on {tuned.count} held-out triplets: {shares}")
+        show(f"right on {tuned.count} held-out triplets: {shares}")
     speaker.detail(f"learnt from {tuned.trained} triplets; {tuned.parameters} parameters")
     speaker.say(f"use it with: diffsim-index build SOURCE --encoders {name}={out}")

@@ -1,14 +1,18 @@
 """Free and used memory of a device, and errors of full memory."""
 
-from collections.abc import Iterator
+import errno
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from retrieval.devices.cgroups import memory_left
 from retrieval.errors import MemoryFullError
 
 if TYPE_CHECKING:
     import torch
+
+T = TypeVar("T")
 
 
 def available_memory(device: "torch.device | None" = None) -> int | None:
@@ -30,12 +34,24 @@ def available_memory(device: "torch.device | None" = None) -> int | None:
     return free if granted is None else min(free, granted)
 
 
-def is_memory_full(error: RuntimeError) -> bool:
-    """Return whether torch could not allocate memory, on any device."""
-    import torch
+_NO_MEMORY = re.compile(
+    r"out of memory|can't allocate memory|cannot allocate memory|not enough memory|_STATUS_ALLOC_FAILED|bad_alloc"
+    r"|failed to allocate|MemoryAllocation",
+    re.IGNORECASE,
+)
+"""The words of CUDA, MPS, cuBLAS, cuDNN and their like, of torch's CPU allocator, and of C++."""
 
-    # The CPU's allocator has no error type of its own.
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+def is_memory_full(error: BaseException) -> bool:
+    """Return whether ``error`` says that memory could not be allocated, on any device.
+
+    Few libraries have an error type for it: others raise a RuntimeError that only its words tell apart.
+    """
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, MemoryFullError | MemoryError) or (
+        isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)) is not None
+    )
 
 
 @contextmanager
@@ -43,19 +59,44 @@ def raising_memory_full(images: int, device: "torch.device") -> Iterator[None]:
     """Turn a failed allocation of the work inside, on ``images`` at a time, into an error with a remedy.
 
     Raises:
-        MemoryFullError: torch could not allocate memory on ``device``.
+        MemoryFullError: memory could not be allocated on ``device``, or in main memory.
     """
     try:
         yield
-    except RuntimeError as error:
-        if not is_memory_full(error):
+    except Exception as error:
+        if isinstance(error, MemoryFullError) or not is_memory_full(error):
             raise
-        free = available_memory(device)
-        left = "" if free is None else f" ({free / 1e9:.1f} GB are free)"
-        message = f"the memory of {device} does not hold {images} images computed at a time{left}"
+        message = f"the memory of {device} does not hold {images} images computed at a time{_free(device)}"
         if images > 1:
             raise MemoryFullError(message, advice="fewer-images-at-a-time", images=images) from error
         raise MemoryFullError(message, advice="smaller-model") from error
+
+
+def tried_twice(work: Callable[[], T], make_room: Callable[[], object], device: "torch.device") -> T:
+    """Return what a search's ``work`` returns. Where memory runs out, ``make_room`` and try the work once more.
+
+    Raises:
+        MemoryFullError: memory runs out again.
+    """
+    try:
+        return work()
+    except Exception as error:
+        if not is_memory_full(error):
+            raise
+    # Outside the handler: the error's traceback would keep the tensors of the first try.
+    make_room()
+    try:
+        return work()
+    except Exception as error:
+        if not is_memory_full(error):
+            raise
+        message = f"the memory of {device} does not hold what a search computes{_free(device)}"
+        raise MemoryFullError(message, advice="smaller-search") from error
+
+
+def _free(device: "torch.device") -> str:
+    free = available_memory(device)
+    return "" if free is None else f" ({free / 1e9:.1f} GB are free)"
 
 
 def resident_memory(device: "torch.device") -> int | None:

@@ -3,6 +3,8 @@
 The caches belong to the process: a loaded font never changes, and both caches have a size.
 """
 
+import os
+import subprocess
 import unicodedata
 from functools import lru_cache
 
@@ -37,20 +39,36 @@ def drawable(text: str, font: Font) -> tuple[str, Font]:
     """
     if text.isascii() or not isinstance(font, ImageFont.FreeTypeFont):
         return text, font
-    found = [each for name in _NAMES if (each := _named(name, round(font.size))) is not None]
+    size = round(font.size)
+    found = [each for name in _NAMES if (each := _named(name, size)) is not None]
     for each in (font, *found):
         if _has(each, text):
             return text, each
+    rarest = max(text, key=ord)  # a font of Chinese or Japanese has Latin letters too
+    other = _named(_file_with(rarest), size)
+    if other is not None and _has(other, rarest):
+        return text, other
     plain = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
     if found:
         return text, found[0]
     return plain, font
 
 
+@lru_cache(maxsize=256)
+def _file_with(letter: str) -> str:
+    """Return the font file that fontconfig, the font system of Linux, has for ``letter``; empty without fontconfig."""
+    command = ["fc-match", "-f", "%{file}", f"sans:charset={ord(letter):x}"]
+    try:
+        asked = subprocess.run(command, capture_output=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return os.fsdecode(asked.stdout)
+
+
 @lru_cache(maxsize=64)
 def _named(name: str, size: int) -> ImageFont.FreeTypeFont | None:
     try:
-        return ImageFont.truetype(name, size)
+        return ImageFont.truetype(name, size) if name else None
     except OSError:  # this machine has no font of that name
         return None
 

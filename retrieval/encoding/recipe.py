@@ -12,8 +12,8 @@ from retrieval.encoding.fingerprint import differences
 from retrieval.encoding.sharing import stored_names
 from retrieval.errors import IndexIncompatibleError
 from retrieval.models.defaults import ChosenModel, choose_model, resolve
-from retrieval.models.modes import Mode, Outputs, Target, choose_modes
-from retrieval.models.registry import describe_extractor
+from retrieval.models.modes import Mode, Outputs, Target
+from retrieval.models.registry import choose_modes, describe_extractor
 from retrieval.settings import BuildSettings, ModelChoices, ModelSettings
 from retrieval.types import AttentionRule
 
@@ -64,7 +64,7 @@ def new_recipe(modes: Sequence[str] | None, choices: ModelChoices, run: BuildSet
         find_codec(asked.codec)
     chosen = choose_model(asked, run.device, run.offline)
     description = describe_extractor(chosen.name)
-    wanted = choose_modes(description.modes, description.default_modes if modes is None else modes)
+    wanted = choose_modes(description, description.default_modes if modes is None else modes)
     used, chosen = _without_unused(choices, chosen)
     settings = resolve(ModelSettings(**{**used, "model": chosen.name}), wanted, run.device)
     targets = {mode.name: mode.target for mode in wanted}
@@ -120,15 +120,15 @@ def continued_recipe(
     stored = stored_recipe(reader, root)
     if choices.get("codec") is not None:
         find_codec(str(choices["codec"]))
-    table = describe_extractor(stored.settings.model).modes
+    description = describe_extractor(stored.settings.model)
     wanted = stored.targets if modes is None else modes
-    added = [mode for mode in choose_modes(table, wanted) if mode.name not in stored.targets]
+    added = [mode for mode in choose_modes(description, wanted) if mode.name not in stored.targets]
     targets = {**stored.targets, **{mode.name: mode.target for mode in added}}
     given, chosen = _without_unused(choices, stored.chosen)
     given = {key: value for key, value in given.items() if (key, value) not in (("model", "auto"), ("codec", None))}
     given["encoders"] = _grown_encoders(stored.settings.encoders or {}, choices, added, root)
     asked = ModelSettings(**{**stored.settings.to_json(), **given})
-    asked = resolve(asked, choose_modes(table, targets), run.device)
+    asked = resolve(asked, choose_modes(description, targets), run.device)
     _check_same(stored.settings, asked, root)
     attention = run.attention or stored.attention
     tensors = stored_names(targets, codec_of(asked), stored.tensors)

@@ -36,7 +36,7 @@ from retrieval.indexing.planning import Plan, Prepared
 from retrieval.indexing.reports import BuildReport, OnBuildProgress
 from retrieval.indexing.segment_job import FinishedSegment, SegmentJob, segment_job
 from retrieval.indexing.tally import ProgressTally
-from retrieval.indexing.training import train_where_due
+from retrieval.indexing.training import open_trained
 from retrieval.progress import Cancellation, ignore_progress
 from retrieval.settings import BuildSettings, ModelChoices
 from retrieval.version import CREATED_BY
@@ -88,7 +88,7 @@ def build_index(
         committer.apply_moves(plan.changes)
         _add_new_images(plan, pipeline, committer)
         filled = _fill_older_items(plan, pipeline, committer)
-        reader = train_where_due(root, on_progress)
+        reader = open_trained(root, on_progress)
     report = _report(plan, listing, committer, filled, reader)
     return replace(report, seconds=time.monotonic() - started)
 

@@ -30,7 +30,7 @@ from retrieval.indexing.pipeline import Pipeline
 from retrieval.indexing.planning import Plan
 from retrieval.indexing.reports import FillReport, OnBuildProgress
 from retrieval.indexing.tally import ProgressTally
-from retrieval.indexing.training import train_where_due
+from retrieval.indexing.training import open_trained
 from retrieval.progress import Cancellation, ignore_progress
 from retrieval.settings import NEWEST, BuildSettings
 from retrieval.text import counted
@@ -80,7 +80,7 @@ def fill_index(
         if generation is not None and (plan.missing or plan.missing.unavailable):
             committer = SegmentCommitter(layout, generation, run, tally, cancel)
             adopted, filled = _fill(plan, order, load, committer)
-        reader = train_where_due(layout.root, on_progress)
+        reader = open_trained(layout.root, on_progress)
     report = _report(plan, reader, adopted, filled, tally)
     return replace(report, seconds=time.monotonic() - started)
 

@@ -26,7 +26,7 @@ from index_store.row_locations import batched
 from index_store.segment_writer import SegmentWriter
 from index_store.verify import Damage, find_damage, segment_ids, whole_generation, without_damage
 from retrieval.errors import IndexCorruptError, NoSpaceError, UsageError
-from retrieval.indexing.training import train_where_due
+from retrieval.indexing.training import open_trained
 from retrieval.models.modes import Outputs
 from retrieval.progress import Cancellation, OnProgress, Progress, ignore_progress
 from retrieval.text import human_bytes
@@ -101,7 +101,7 @@ def compact(
         retired = retire(generation, [segment.name for segment in generation.segments])
         stored = commit(layout, replace(retired, segments=merged, tombstones=()), CREATED_BY)
         drop_expired(layout, stored, timedelta(0) if now else READER_GRACE)
-        fresh = train_where_due(layout.root)
+        fresh = open_trained(layout.root)
     after = sum(bytes_on_disk(layout, fresh.generation.stored_names).values())
     return Change(str(index), len(fresh), 0, len(merged), before, after)
 

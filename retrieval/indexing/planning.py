@@ -23,8 +23,8 @@ from retrieval.indexing.estimate import Workload, estimate_workload, find_proble
 from retrieval.indexing.missing import Missing, find_missing
 from retrieval.indexing.reports import Estimate
 from retrieval.indexing.tally import ProgressTally
-from retrieval.models.modes import Outputs, choose_modes
-from retrieval.models.registry import describe_extractor
+from retrieval.models.modes import Outputs
+from retrieval.models.registry import choose_modes, describe_extractor
 from retrieval.settings import BuildSettings, ModelChoices
 from retrieval.text import counted
 
@@ -126,7 +126,7 @@ def _modes_to_fill(reader: IndexReader, model: str, asked: Sequence[str] | None)
     own = reader.generation.modes
     if asked is None:
         return own
-    wanted = tuple(mode.name for mode in choose_modes(describe_extractor(model).modes, asked))
+    wanted = tuple(mode.name for mode in choose_modes(describe_extractor(model), asked))
     unknown = [mode for mode in wanted if mode not in own]
     if unknown:
         raise lacks_modes(reader, unknown)

@@ -8,7 +8,7 @@ from retrieval.indexing.reports import BuildEvent, OnBuildProgress
 from retrieval.progress import ignore_progress
 
 
-def train_where_due(root: Path, on_progress: OnBuildProgress = ignore_progress) -> IndexReader:
+def open_trained(root: Path, on_progress: OnBuildProgress = ignore_progress) -> IndexReader:
     """Train the IVF indexes that are missing or outdated, and return the index, opened.
 
     The caller holds the writer's lock. ``on_progress`` is called before each training, with the encoder as the note.

@@ -17,13 +17,12 @@ from retrieval.errors import ModelError
 from retrieval.images.preprocessing import DINOV2_PREPROCESSING
 from retrieval.metrics.base import MetricSettings
 from retrieval.metrics.features import FlatMetric
-from retrieval.metrics.registry import MetricDescription
+from retrieval.metrics.registry import VGG19_URL, MetricDescription
 from retrieval.models.normalisation import normalise
 from retrieval.models.weights.reading import model_errors, read_tensors
 from retrieval.types import Parity, Role
 
-FILE = "vgg19-dcbb9e9d.pth"
-URL = f"https://download.pytorch.org/models/{FILE}"
+FILE = VGG19_URL.rpartition("/")[2]
 CHANNELS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512)  # up to conv5_1; 0: halve
 SHORTEST = 512  # pixels of the short side, as published
 
@@ -40,7 +39,7 @@ def load(description: MetricDescription, settings: MetricSettings, device: torch
         raise ModelError(
             f"{description.name} needs the file {path}, about {description.download_mb} MB",
             advice="name-vgg-folder",
-            url=URL,
+            url=VGG19_URL,
         )
     network = vgg19()
     failure = f"{path} can't be loaded as VGG-19"

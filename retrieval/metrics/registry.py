@@ -12,6 +12,7 @@ from retrieval.errors import UsageError
 from retrieval.metrics.base import Metric, MetricSettings
 from retrieval.models.registry import EMBEDDERS, EXTRACTORS, Description
 from retrieval.models.repositories import DINOV2_BASE
+from retrieval.models.weights.check import ALONE, needed_by
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 AAS = "retrieval.metrics.aas:load"  # the loader of all metrics that an index can use
 WITHOUT = "retrieval.metrics.ablations:load"
+VGG19_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +131,30 @@ def indexed_by(name: str) -> str:
         able = ", ".join(other.name for other in METRICS.values() if other.loader == AAS)
         raise UsageError(f"metric '{name}' can't be indexed, because it compares no attention; these can: {able}")
     return entry.extractor
+
+
+def weights_of(name: str) -> list[tuple[Description, str]]:
+    """Return everything that a model, an encoder or a metric needs from the hub, with its place beside a local folder.
+
+    Args:
+        name: a name of :func:`retrieval.models.weights.check.needed_by`, or a metric; a name of both means the model.
+
+    Raises:
+        UsageError: an unknown name, or a metric whose weights are not on the hub.
+    """
+    if name in EXTRACTORS or name in ALONE:
+        return needed_by(name)
+    if name not in METRICS:
+        raise UsageError(f"unknown model '{name}'; known: {', '.join(dict.fromkeys([*EXTRACTORS, *ALONE, *METRICS]))}")
+    metric = METRICS[name]
+    if metric.members:
+        members = [needed for member in metric.members for needed in weights_of(member)]
+        return [(each, f"../{each.name}") for each, _ in members]
+    if metric.download_mb and metric.source is None:
+        if not metric.needs:
+            raise UsageError(f"the weights of {name} are not on the hub", advice="name-vgg-folder", url=VGG19_URL)
+        raise UsageError(f"the weights of {name} are not on the hub: the package {metric.needs} downloads them")
+    return [(each, each.local) for each in (metric, *metric.beside) if each.source is not None]
 
 
 def unused_settings(name: str, settings: MetricSettings) -> set[str]:

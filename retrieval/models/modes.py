@@ -5,12 +5,11 @@ Two numbers name a noise level, and mixing them up gives a far worse system. The
 1000 (with one repeat), so ``timestep = 1001 - denoising_step``: its "900" is timestep 101, which is LITTLE noise.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any
 
-from retrieval.errors import UsageError
 from retrieval.types import LINEAR, Readout
 
 LAST_STEP = 1001
@@ -123,17 +122,3 @@ CELLS_MODES = _table(
     Mode("semantic", Target(CELLS, 0, CellValues(1.0, sharpness=1.0, contrast=0.5), _ROOT), ("descriptor",)),
 )
 DEFAULT_MODES = ("style", "instance", "semantic")
-
-
-def choose_modes(table: Mapping[str, Mode], names: Iterable[str]) -> tuple[Mode, ...]:
-    """Return the modes called ``names`` from a model's ``table``, without repeats, in the order given.
-
-    Raises:
-        UsageError: an unknown name, or none; the message lists the model's modes.
-    """
-    wanted = tuple(dict.fromkeys(names))
-    unknown = [name for name in wanted if name not in table]
-    if unknown or not wanted:
-        asked = f"unknown mode '{unknown[0]}'" if unknown else "no mode was named"
-        raise UsageError(f"{asked}; this model has: {', '.join(table)}")
-    return tuple(table[name] for name in wanted)

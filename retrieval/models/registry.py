@@ -5,7 +5,7 @@ The tables answer questions before a download, such as licence and size. Importi
 module, and torch, are imported when the model is loaded.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -253,6 +253,24 @@ def describe_embedder(name: str) -> Description:
     if name not in EMBEDDERS:
         raise UsageError(f"unknown encoder '{name}'; known: {', '.join(EMBEDDERS)}, or none")
     return EMBEDDERS[name]
+
+
+def choose_modes(description: ExtractorDescription, names: Iterable[str]) -> tuple[Mode, ...]:
+    """Return a model's modes called ``names``, each once; an unknown name, or none, is a UsageError."""
+    wanted = tuple(dict.fromkeys(names))
+    if not wanted:
+        raise UsageError(f"no mode was named; this model has: {', '.join(description.modes)}")
+    for name in wanted:
+        if name not in description.modes:
+            raise unknown_mode(name, "this model", description.modes)
+    return tuple(description.modes[name] for name in wanted)
+
+
+def unknown_mode(name: str, what: str, known: Iterable[str]) -> UsageError:
+    """Return the error that lists the modes of ``what``, and the models that do have the mode ``name``."""
+    able = ", ".join(model.name for model in EXTRACTORS.values() if name in model.modes)
+    message = f"unknown mode '{name}'; {what} has: {', '.join(known)}"
+    return UsageError(f"{message}; models with it: {able}" if able else message)
 
 
 def default_encoders(name: str) -> list[Description]:

@@ -9,6 +9,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Unpack
@@ -20,13 +21,14 @@ from index_store.lookup import locate_image
 from index_store.reader import IndexReader
 from index_store.remote.pull import existing_root
 from index_store.tensors.cache import TensorCache
+from retrieval.devices.memory import tried_twice
 from retrieval.devices.selection import choose_device
 from retrieval.encoding.loaded_models import LoadModels, ModelInputs, load_models
 from retrieval.encoding.recipe import codec_of, lacks_modes, stored_recipe
 from retrieval.encoding.timing import SharedTiming
-from retrieval.errors import ImageError, UsageError
+from retrieval.errors import ImageError
 from retrieval.models.modes import Outputs
-from retrieval.models.registry import describe_extractor
+from retrieval.models.registry import describe_extractor, unknown_mode
 from retrieval.progress import Cancellation, OnProgress, ignore_progress
 from retrieval.scoring.aas import Comparison, aligned_attention_scores, bounded
 from retrieval.search.candidate_tensors import CandidateScores, CandidateTensors
@@ -129,6 +131,7 @@ class Engine:
             IndexIncompatibleError: the index was not built for this mode, or the models found here are not its own.
             ImageError: the query can't be used as an image.
             CancelledError: ``cancel`` was requested; tensors computed until then are kept.
+            MemoryFullError: memory ran out twice, the second time without candidates cached in memory.
         """
         return next(self.search_many([query], mode, on_progress, cancel=cancel, **choices))[1]
 
@@ -164,7 +167,8 @@ class Engine:
                     cancel.check()
                 read = list(self._read(group, on_unusable))
                 if read:
-                    found = self._search([query for _, query in read], request)
+                    search = partial(self._search, [query for _, query in read], request)
+                    found = tried_twice(search, self._memory_cache.shrink, self._device)
                     yield from zip((given for given, _ in read), found, strict=True)
 
         return searches()
@@ -218,7 +222,7 @@ class Engine:
         if name in self._recipe.targets:
             return name
         if name not in self._model.modes:
-            raise UsageError(f"unknown mode '{name}'; this index has: {', '.join(self.modes)}")
+            raise unknown_mode(name, "this index", self.modes)
         raise lacks_modes(self._reader, [name])
 
     def _query(self, query: QueryInput) -> Query:

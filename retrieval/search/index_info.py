@@ -9,6 +9,7 @@ from index_store.remote.mirror import index_name
 from index_store.tensors.cache import cache_size
 from retrieval.encoding.recipe import Recipe
 from retrieval.encoding.stored_tensors import coverage
+from retrieval.models.modes import Target
 from retrieval.models.registry import describe_extractor
 
 
@@ -26,7 +27,6 @@ def about_index(reader: IndexReader, recipe: Recipe) -> dict[str, Any]:
 def describe_index(reader: IndexReader, recipe: Recipe) -> dict[str, Any]:
     """Return the whole description: settings, modes, segments, rejects, coverage, sizes and the fingerprint."""
     generation, rejects = reader.generation, reader.rejects()
-    last_step = describe_extractor(recipe.settings.model).last_step
     return {
         "schema": 1,
         **about_index(reader, recipe),
@@ -37,8 +37,7 @@ def describe_index(reader: IndexReader, recipe: Recipe) -> dict[str, Any]:
         "modes": {
             mode: {
                 "layer": t.layer,
-                "timestep": last_step - t.denoising_step,
-                "denoising_step": t.denoising_step,
+                **_noise(t, describe_extractor(recipe.settings.model).last_step),
                 "stored_as": recipe.tensors[mode],
             }
             for mode, t in recipe.targets.items()
@@ -55,3 +54,10 @@ def describe_index(reader: IndexReader, recipe: Recipe) -> dict[str, Any]:
         "cache": dict(zip(("tensors", "bytes"), cache_size(reader.layout), strict=True)),
         "fingerprint": dict(generation.fingerprint),
     }
+
+
+def _noise(target: Target, last_step: int) -> dict[str, int | None]:
+    """Return both numbers of a target's noise level; None for a model that adds no noise."""
+    if not target.timestep:
+        return {"timestep": None, "denoising_step": None}
+    return {"timestep": last_step - target.denoising_step, "denoising_step": target.denoising_step}

@@ -152,7 +152,7 @@ class ModeCache:
                 # Copies: a slice would keep the memory of all the rows it was cut from.
                 q, k, v = (t[position].to(self.dtype, copy=True) for t in (candidates.q, candidates.k, candidates.v))
                 self.cache.put(self.mode, row, CachedCandidate(q, k, v, outputs[position].clone()))
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_memory_full(error):
                 raise
             self.cache.shrink()

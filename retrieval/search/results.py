@@ -6,6 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any, overload
 
 from retrieval.errors import DependencyError
+from retrieval.text import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,11 +55,15 @@ class Results:
     query: Mapping[str, Any]
     mode: str
     index: Mapping[str, Any]
-    timing_ms: Mapping[str, float]
+    timing_ms: Mapping[str, float]  # by step, and their sum as "total"
     notes: tuple[Note, ...] = ()
     computed: int = 0  # candidates whose tensors were not in the index and were computed by this search
     cached: int = 0  # candidates whose tensors an earlier search computed and kept
     left_out: int = 0  # candidates without tensors whose files are gone or have changed: they are not results
+
+    def __post_init__(self) -> None:
+        total = sum(spent for step, spent in self.timing_ms.items() if step != "total")
+        object.__setattr__(self, "timing_ms", {**self.timing_ms, "total": total})
 
     @overload
     def __getitem__(self, position: int) -> Result: ...
@@ -79,17 +84,16 @@ class Results:
         return any(result.score is None for result in self.results)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values: the fields by name, ``{"schema": 1}``, and the sum of the times as ``total``.
+        """Return plain values: the fields by name, and ``{"schema": 1}``.
 
         Times are in ms. Queries that :meth:`retrieval.Engine.search_many` searches together share their mean.
         """
-        timing = {**self.timing_ms, "total": sum(self.timing_ms.values())}
         return {
             "schema": SCHEMA,
             "index": dict(self.index),
             "query": dict(self.query),
             "mode": self.mode,
-            "timing_ms": {name: round(value, 2) for name, value in timing.items()},
+            "timing_ms": {name: round(value, 2) for name, value in self.timing_ms.items()},
             "computed": self.computed,
             "cached": self.cached,
             "left_out": self.left_out,
@@ -111,7 +115,8 @@ class Results:
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td>{r.rank}</td><td>{r.shown_score:.4f}</td><td>{escape(r.path)}</td></tr>" for r in self.results
+            f"<tr><td>{r.rank}</td><td>{r.shown_score:.4f}</td><td>{escape(printable(r.path))}</td></tr>"
+            for r in self.results
         )
         head = "<tr><th>rank</th><th>score</th><th>path</th></tr>"
         return f"<table><caption>{escape(self.mode)}</caption>{head}{rows}</table>"

@@ -25,39 +25,47 @@ def draw_results(path: Path, searches: Sequence[tuple[QueryInput, Results]], hea
         DiffSimError: the file can't be written.
     """
     most = max(1, MOST_NEIGHBOURS // max(1, len(searches)))
-    rows = [row for query, results in searches for row in sheet_rows([results], query, most)]
+    digits = _digits([results[:most] for _, results in searches])
+    rows = [row for query, results in searches for row in sheet_rows([results], query, most, digits)]
     write_sheet(path, rows, heading)
     return sum(max(0, len(results) - most) for _, results in searches)
 
 
-def sheet_rows(searches: Sequence[Results], query: QueryInput, most: int = MOST_NEIGHBOURS) -> list[SheetRow]:
-    """Return one row a search, titled with its mode, of ``most`` neighbours at most."""
+def sheet_rows(
+    searches: Sequence[Results], query: QueryInput, most: int = MOST_NEIGHBOURS, digits: int | None = None
+) -> list[SheetRow]:
+    """Return one row a search, titled with its mode, of ``most`` neighbours at most.
+
+    Args:
+        searches: of one query.
+        query: as it was searched with.
+        most: neighbours in a row.
+        digits: of each score; None: as few of 3 and 4 as tell the scores of each row apart.
+    """
     picture = _picture(query)
+    digits = _digits([results[:most] for results in searches]) if digits is None else digits
     cell = SheetCell(picture, "query", _end_of(picture) if isinstance(picture, Path) else "")
     return [
         SheetRow(
             title=results.mode + (", coarse ranking: scores of the coarse stage" if results.is_coarse else ""),
             query=cell,
-            neighbours=_neighbours(results[:most]),
+            neighbours=_neighbours(results[:most], digits),
         )
         for results in searches
     ]
 
 
-def _neighbours(shown: Sequence[Result]) -> list[SheetCell]:
-    captions = _captions([result.shown_score for result in shown])
-    return [
-        SheetCell(Path(result.path), caption, _end_of(result.path))
-        for result, caption in zip(shown, captions, strict=True)
-    ]
+def _neighbours(shown: Sequence[Result], digits: int) -> list[SheetCell]:
+    return [SheetCell(Path(result.path), f"{result.shown_score:.{digits}f}", _end_of(result.path)) for result in shown]
 
 
-def _captions(scores: Sequence[float]) -> list[str]:
-    """Return scores in three digits, or in four where three would make different scores look the same."""
-    captions = [f"{score:.3f}" for score in scores]
-    if len(set(captions)) < len(set(scores)):
-        captions = [f"{score:.4f}" for score in scores]
-    return captions
+def _digits(rows: Sequence[Sequence[Result]]) -> int:
+    """Return 3, or 4 if three digits would make different scores of a row look the same: one number for a sheet."""
+    for row in rows:
+        scores = {result.shown_score for result in row}
+        if len({f"{score:.3f}" for score in scores}) < len(scores):
+            return 4
+    return 3
 
 
 def _end_of(path: str | Path) -> str:

@@ -101,9 +101,9 @@ def test_several_queries_at_once(desk: Path, gallery: Path, index: Path, tmp_pat
 def test_sheets_are_drawn(desk: Path, gallery: Path, tmp_path: Path) -> None:
     from PIL import Image
 
-    for name in ("results.png", "results.html"):
-        drawn = run_here("diffsim-search", query_of(gallery), "-k", "4", "--sheet", tmp_path / name, cwd=desk)
-        assert drawn.returncode == 0, drawn.stderr
+    sheets = [word for name in ("results.png", "results.html") for word in ("--sheet", tmp_path / name)]
+    drawn = run_here("diffsim-search", query_of(gallery), "-k", "4", *sheets, cwd=desk)
+    assert drawn.returncode == 0, drawn.stderr
     with Image.open(tmp_path / "results.png") as image:
         assert image.width > 600
     assert (tmp_path / "results.html").read_text().count("<img") == 5
@@ -147,6 +147,8 @@ def test_bad_requests_end_in_one_sentence(desk: Path, gallery: Path, index: Path
         run_here(*build, gallery, "--model", "sd3", "-i", "n.diffsim", cwd=tmp_path), 2
     )
     assert "unknown mode 'stile'" in failed(run_here("diffsim-search", query, "-m", "stile", cwd=desk), 2)
+    lowlevel = failed(run_here("diffsim-search", query, "-m", "lowlevel", cwd=desk), 2)
+    assert lowlevel.partition("models with it: ")[2].split(", ")[0] == "sd15"
     assert "no such file" in failed(run_here("diffsim-search", "nothing.jpg", cwd=desk), 2)
     message = failed(run_here(*build, gallery, "-i", index, "--image-size", "96", cwd=tmp_path), 3)
     assert "image_size: 144 in the index, 96 asked for" in message

@@ -8,7 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from cli.weights_command import DownloadBar
+from cli import progress
+from cli.advice import sentence_of
+from cli.process import Speaker
+from cli.progress import ProgressBar
+from retrieval.errors import UsageError
+from retrieval.metrics.registry import METRICS, weights_of
 from retrieval.progress import Progress
 from tests.models.weights.test_download import served
 from tests.models.weights.test_hub_caches import fill_folder
@@ -85,14 +90,47 @@ def test_doctor_checks_local_folders_and_their_neighbours(name: str, tmp_path: P
             break
 
 
-def test_lines_without_a_terminal_tell_bytes(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("cli.weights_command.LINE_SECONDS", 0.0)
-    with DownloadBar(quiet=False, bar=True) as bar:
-        bar.show(Progress("download", 0, 2_000_000, "a"))
-        bar.show(Progress("download", 1_500_000, 2_000_000, "a"))
-    assert "a: 1.5 MB of 2.0 MB, about 0:00 left" in capsys.readouterr().err
-    with DownloadBar(quiet=True, bar=True) as bar:
-        bar.show(Progress("download", 1, 2, "a"))
-    assert capsys.readouterr().err == ""
+def test_bytes_of_an_earlier_download_do_not_count_as_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    bar = ProgressBar(Speaker())
+    bar.show(Progress("download", 1_000_000, 3_000_000, "a"))
+    assert bar.state == "a: 1.0 MB of 3.0 MB"
+    now[0] += 4
+    bar.show(Progress("download", 1_500_000, 3_000_000, "b"))
+    assert bar.state == "b: 1.5 MB of 3.0 MB, 125.0 kB/s, about 0:12 left"
+
+
+@pytest.mark.parametrize(
+    ("name", "repositories"),
+    [
+        ("ffa", ["facebook/dinov2-base"]),
+        ("diffsim-s", ["stable-diffusion-v1-5/stable-diffusion-v1-5"]),
+        ("clip-feats", ["openai/clip-vit-base-patch32"]),
+        ("ssim", []),
+        (
+            "ensemble",
+            [
+                "openai/clip-vit-base-patch32",
+                "facebook/dinov2-small",
+                "stable-diffusion-v1-5/stable-diffusion-v1-5",
+            ],
+        ),
+    ],
+)
+def test_the_weights_of_a_metric_have_a_place_on_the_hub(name: str, repositories: list[str]) -> None:
+    assert [each.repo for each, _ in weights_of(name)] == repositories
+
+
+def test_every_metric_has_weights_to_fetch_or_says_who_has_them() -> None:
+    elsewhere = {}
+    for name, metric in METRICS.items():
+        try:
+            needed = weights_of(name)
+        except UsageError as error:
+            elsewhere[name] = sentence_of(error)
+        else:
+            assert bool(needed) == bool(metric.download_mb)
+    assert elsewhere.keys() == {"lpips", "dreamsim", "gram"}
+    assert elsewhere["lpips"] == "the weights of lpips are not on the hub: the package lpips downloads them"
+    assert "vgg19-dcbb9e9d.pth" in elsewhere["gram"]

@@ -149,7 +149,7 @@ def test_a_repair_says_what_it_took_out_and_what_is_next(tmp_path: Path, capsys:
         build_index(photos, index, model="cells", modes=["style"], run=RUN)
     flip_bit(index / "items/000002/items.parquet", 800)
     repaired = repair(index)
-    print_damages(index, repaired.damages, repaired)
+    print_damages(index, repaired.damages, repaired, Speaker())
     shown = capsys.readouterr()
     assert "items.parquet has changed" in shown.out
     assert "restore" not in shown.out
@@ -168,6 +168,8 @@ def results(*scores: float, coarse: bool = False) -> Results:
 def test_a_sheet_tells_coarse_scores_and_ties_apart() -> None:
     (exact,) = sheet_rows([results(0.91234, 0.91241, 0.5)], "q.png", most=2)
     assert [cell.caption for cell in exact.neighbours] == ["0.9123", "0.9124"]
+    both = sheet_rows([results(0.91234, 0.91241), results(0.7)], "q.png")
+    assert [cell.caption for row in both for cell in row.neighbours] == ["0.9123", "0.9124", "0.7000"]
     (coarse,) = sheet_rows([results(0.9, 0.8, coarse=True)], "q.png")
     assert [cell.caption for cell in coarse.neighbours] == ["0.900", "0.800"]
     assert (exact.title, coarse.title) == ("style", "style, coarse ranking: scores of the coarse stage")

@@ -1,5 +1,6 @@
 """Free memory: the machine's, and no more than the limit of the container that the process runs in."""
 
+import errno
 import mmap
 from pathlib import Path
 
@@ -10,7 +11,13 @@ import torch
 from cli.advice import sentence_of
 from retrieval.devices import memory
 from retrieval.devices.cgroups import memory_left
-from retrieval.devices.memory import available_memory, raising_memory_full, resident_memory
+from retrieval.devices.memory import (
+    available_memory,
+    is_memory_full,
+    raising_memory_full,
+    resident_memory,
+    tried_twice,
+)
 from retrieval.errors import MemoryFullError
 
 CPU = torch.device("cpu")
@@ -105,3 +112,65 @@ def test_full_memory_is_an_error_with_a_remedy(images: int, remedy: str) -> None
     assert "--" not in str(caught.value)
     with pytest.raises(RuntimeError, match="another"), raising_memory_full(images, CPU):
         raise RuntimeError("another")
+
+
+FULL = [
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 256.00 MiB"),
+    RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GB, max allowed: 9.07 GB)."),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("CUDA error: out of memory"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),
+    RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."),
+    RuntimeError("std::bad_alloc"),
+    OSError(errno.ENOMEM, "Cannot allocate memory"),
+    MemoryFullError("full"),
+]
+OTHER = [
+    RuntimeError("CUDA error: device-side assert triggered"),
+    RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
+    OSError(errno.ENOSPC, "No space left on device"),
+    ValueError("out of memory"),
+]
+
+
+@pytest.mark.parametrize("error", FULL, ids=lambda error: f"{type(error).__name__} {error}"[:40])
+def test_full_memory_is_known_by_the_words_of_every_library(error: Exception) -> None:
+    tries: list[str] = []
+
+    def work() -> str:
+        tries.append("work")
+        if len(tries) == 1:
+            raise error
+        return "done"
+
+    assert is_memory_full(error)
+    assert tried_twice(work, lambda: tries.append("room"), CPU) == "done"
+    assert tries == ["work", "room", "work"]
+    with pytest.raises(MemoryFullError) as caught, raising_memory_full(3, CPU):
+        raise error
+    assert caught.value.exit_code == 5
+
+
+def test_memory_that_stays_full_is_one_sentence() -> None:
+    def work() -> None:
+        raise MemoryError
+
+    with pytest.raises(MemoryFullError, match="cpu does not hold what a search computes") as caught:
+        tried_twice(work, int, CPU)
+    assert "fewer queries at once" in sentence_of(caught.value)
+
+
+@pytest.mark.parametrize("error", OTHER, ids=str)
+def test_other_errors_are_not_tried_again(error: Exception) -> None:
+    tries: list[int] = []
+
+    def work() -> None:
+        tries.append(1)
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        tried_twice(work, int, CPU)
+    assert caught.value is error
+    assert len(tries) == 1

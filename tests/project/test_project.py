@@ -40,6 +40,17 @@ def test_help_imports_nothing_heavy(command: str) -> None:
     assert result.stdout.strip().splitlines()[-1] == "[]"
 
 
+def test_every_module_can_be_imported() -> None:
+    names = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in MODULES
+        if path.name != "__main__.py"
+    ]
+    code = f"import importlib; [importlib.import_module(name) for name in {names!r}]"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+
+
 def test_the_public_names_are_importable_and_sorted() -> None:
     import retrieval
 

@@ -13,6 +13,9 @@ from retrieval.models.weights.parts import Choice, Find, choose_files
 from retrieval.models.weights.reading import find_damage
 
 FileState = Literal["ok", "missing", "damaged"]
+ALONE: dict[str, Description] = {**EMBEDDERS, IP_ADAPTER.name: IP_ADAPTER, VAE.name: VAE}
+"""Everything but attention models whose weights can be asked for by name."""
+
 DITS = ("dit-256", "dit-512")
 CHECKPOINTS = ("*.safetensors", "*.pt")  # the original form of DiT, a single file
 
@@ -42,11 +45,10 @@ def needed_by(name: str) -> list[tuple[Description, str]]:
     Raises:
         UsageError: an unknown name; the message lists the known ones.
     """
-    alone: dict[str, Description] = {**EMBEDDERS, IP_ADAPTER.name: IP_ADAPTER, VAE.name: VAE}
-    if name in alone:
-        return [(alone[name], "")] if alone[name].source else []
+    if name in ALONE:
+        return [(ALONE[name], "")] if ALONE[name].source else []
     if name not in EXTRACTORS:
-        raise UsageError(f"unknown model '{name}'; known: {', '.join([*EXTRACTORS, *alone])}")
+        raise UsageError(f"unknown model '{name}'; known: {', '.join([*EXTRACTORS, *ALONE])}")
     model = EXTRACTORS[name]
     encoders = [
         (encoder, "" if encoder.source == model.source else f"../{encoder.name}") for encoder in default_encoders(name)
@@ -56,21 +58,18 @@ def needed_by(name: str) -> list[tuple[Description, str]]:
     return list(reversed(by_repository.values()))
 
 
-def check_weights(name: str, folder: Path | None = None) -> list[WeightFile]:
-    """Return the state of every file that the model ``name`` needs.
+def check_weights(needed: Iterable[tuple[Description, str]], folder: Path | None = None) -> list[WeightFile]:
+    """Return the state of every file of what a model needs.
 
     Headers and sizes of the files are read, not their numbers, so it takes a moment.
 
     Args:
-        name: see :func:`needed_by`.
+        needed: see :func:`needed_by`.
         folder: the model's local folder; None: the hub's cache.
-
-    Raises:
-        UsageError: an unknown name.
     """
     return [
         file
-        for description, place in needed_by(name)
+        for description, place in needed
         for file in _check(description, None if folder is None else folder / place)
     ]
 
