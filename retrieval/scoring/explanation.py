@@ -98,6 +98,8 @@ def _parts(own: Tensor, cross: Tensor, how: Comparison, weights: Tensor | None) 
     ones = torch.ones(tokens, device=own.device) if weights is None else weights
     mine, theirs = (read(output, how.readout, ones).flatten(2)[0].double() for output in (own, cross))
     if how.similarity == "mse":
-        return ((mine - theirs).square().sum(dim=1) / mine.numel()).float()
-    norms = mine.norm() * theirs.norm()
-    return ((mine * theirs).sum(dim=1) / norms.clamp_min(torch.finfo(torch.float32).tiny)).float()
+        parts = (mine - theirs).square().sum(dim=1) / mine.numel()
+    else:
+        norms = mine.norm() * theirs.norm()
+        parts = (mine * theirs).sum(dim=1) / norms.clamp_min(torch.finfo(torch.float32).tiny)
+    return parts.float()
