@@ -91,7 +91,7 @@ def score(
     work_offline(how.offline)
     names, speaker = chosen_metrics(metric), speech.speaker()
     how.settings(), weights_by_metric(how.weights, names)  # wrong values are refused before any image is read
-    from retrieval.search.query import read_named
+    from retrieval.search.queries.picture import read_named
 
     rules = decode_rules(alpha)
     (a, _), (b, _) = (read_named(path, rules) for path in (first, second))

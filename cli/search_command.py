@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from cli.output import Answer
     from retrieval.search.engine import Engine
-    from retrieval.search.query import ImageInput
+    from retrieval.search.queries.picture import ImageInput
     from retrieval.search.results import Results
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from retrieval.indexing.reports import BuildEvent, BuildPlan, BuildReport, FillReport
     from retrieval.progress import Cancellation, Progress
     from retrieval.search.engine import Engine
-    from retrieval.search.query import Query
+    from retrieval.search.queries.picture import Picture
+    from retrieval.search.queries.query import Query
     from retrieval.search.results import Note, Result, Results
     from retrieval.search.results_sheet import draw_results
     from retrieval.settings import BuildSettings, EngineSettings, SearchSettings
@@ -34,6 +35,7 @@ __all__ = [
     "EngineSettings",
     "FillReport",
     "Note",
+    "Picture",
     "Progress",
     "Query",
     "Result",
@@ -56,8 +58,9 @@ _HOMES = {
     "EngineSettings": "settings",
     "FillReport": "indexing.reports",
     "Note": "search.results",
+    "Picture": "search.queries.picture",
     "Progress": "progress",
-    "Query": "search.query",
+    "Query": "search.queries.query",
     "Result": "search.results",
     "Results": "search.results",
     "SearchSettings": "settings",

@@ -22,6 +22,10 @@ Similarity = Literal["cosine", "mse"]
 Directions = Literal["both", "query_to_candidate", "candidate_to_query"]
 """Which image's tokens look up the other's; ``both`` averages the two directions, as published."""
 
+Combine = Literal["mean", "max", "union"]
+"""How several images become one score: the weighted ``mean`` of their scores, the closest of them (``max``), or one
+attention over the tokens of all (``union``)."""
+
 AttentionRule = Literal["eager", "lazy"]
 """``eager``: a build computes the tensors of every image. ``lazy``: a build computes vectors only, which is far faster,
 and a search computes the missing tensors of its candidates."""

@@ -21,8 +21,9 @@ has the equations.
 A cosine is not clamped here: near-identical images may score 1.0000001, and a clamp would hide which is closer.
 :func:`bounded` clamps a score once its place in a ranking is decided.
 
-Keys and values may have a token count of their own (DiffSim-C: 16 image tokens). Items of different token counts are
-not handled: the index refuses to mix them.
+Keys and values may have a token count of their own (DiffSim-C: 16 image tokens). The query may have another token
+count than the candidates: a *union* of several images, :meth:`QKV.union`, is one query with all their tokens.
+Candidates share one token count.
 """
 
 from collections.abc import Callable, Sequence
@@ -79,6 +80,15 @@ class QKV:
         q, k, v = (torch.cat([getattr(part, name) for part in parts]) for name in ("q", "k", "v"))
         return cls(q, k, v)
 
+    @classmethod
+    def union(cls, parts: Sequence["QKV"]) -> "QKV":
+        """Return one item that has the queries, keys and values of all ``parts``, one item each.
+
+        So ``attn(Q, K, V)`` lets every token of every part attend to the tokens of all parts.
+        """
+        q, k, v = (torch.cat([getattr(part, name) for part in parts], dim=3) for name in ("q", "k", "v"))
+        return cls(q, k, v)
+
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "QKV":
         """Return the tensors on ``device``, cast to ``dtype`` where one is given."""
         return QKV(*(t.to(device=device, dtype=dtype) for t in (self.q, self.k, self.v)))
@@ -127,7 +137,8 @@ def aligned_attention_scores(
 
     Args:
         query: one item, ``[1, branches, heads, tokens, head_dim]``.
-        candidates: ``[candidates, branches, heads, tokens, head_dim]`` on the query's device.
+        candidates: ``[candidates, branches, heads, tokens, head_dim]`` on the query's device; the token counts may
+            differ from the query's.
         how: similarity, readout, directions and precision.
         query_own: ``own_output(query, how, query_mask)`` where the caller has it already.
         candidates_own: ``own_output(candidates, how)``, likewise.
@@ -142,7 +153,7 @@ def aligned_attention_scores(
         ValueError: more than one query, shapes that differ, or a mask on a query whose keys are other tokens.
     """
     _check(query, candidates)
-    part, weights = _masked(query, query_mask)
+    part, weights = masked(query, query_mask)
     scores = []
     if how.directions != "candidate_to_query":
         own = _own(part, how, weights) if query_own is None else query_own
@@ -164,7 +175,7 @@ def own_output(images: QKV, how: Comparison = PUBLISHED, mask: Tensor | None = N
         how: only its readout and precision count.
         mask: of one query's tokens, see :func:`aligned_attention_scores`.
     """
-    part, weights = _masked(images, mask)
+    part, weights = masked(images, mask)
     return _own(part, how, weights)
 
 
@@ -242,7 +253,7 @@ def _repeat(tensor: Tensor, candidates: QKV) -> Tensor:
     return tensor.expand(len(candidates), -1, -1, -1, -1)
 
 
-def _masked(query: QKV, mask: Tensor | None) -> tuple[QKV, Tensor | None]:
+def masked(query: QKV, mask: Tensor | None) -> tuple[QKV, Tensor | None]:
     """Return the query without the tokens that the mask leaves out, and the weights of the others."""
     if mask is None:
         return query, None
@@ -255,8 +266,9 @@ def _masked(query: QKV, mask: Tensor | None) -> tuple[QKV, Tensor | None]:
 
 def _check(query: QKV, candidates: QKV) -> None:
     pairs = ((query.q, candidates.q), (query.k, candidates.k), (query.v, candidates.v))
-    if len(query) != 1 or any(mine.shape[1:] != theirs.shape[1:] for mine, theirs in pairs):
+    same = all((*mine.shape[1:3], mine.shape[4]) == (*theirs.shape[1:3], theirs.shape[4]) for mine, theirs in pairs)
+    if len(query) != 1 or not same:
         raise ValueError(
-            f"one query [1, ...] and candidates of its shape are needed, got {list(query.q.shape)} "
-            f"and {list(candidates.q.shape)}"
+            "one query [1, ...] and candidates of its branches, heads and head_dim are needed, got "
+            f"{list(query.q.shape)} and {list(candidates.q.shape)}"
         )

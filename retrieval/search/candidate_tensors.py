@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from index_store.reader import IndexReader
 from retrieval.progress import Cancellation, OnProgress, ignore_progress
@@ -15,6 +16,7 @@ from retrieval.search.memory_cache import ModeCache
 from retrieval.search.reranking import QueryTensors, rerank
 from retrieval.search.scoring_context import ScoringContext
 from retrieval.search.tensor_sources import CachedTensors, ComputedTensors, MemoryTensors, StoredTensors
+from retrieval.types import Directions
 
 logger = logging.getLogger(__name__)
 
@@ -42,10 +44,18 @@ class CandidateScores:
 
 
 @dataclass(frozen=True)
+class Scored:
+    """One part of a question that is scored against its candidates."""
+
+    qkv: QKV  # one item
+    mask: Tensor | None = None  # how much each token counts
+    directions: Directions | None = None  # None: those of the search
+
+
+@dataclass(frozen=True)
 class CandidateTensors:
     """The sources of one search's candidates, of all its queries together; for one :meth:`score`."""
 
-    rows: Sequence[NDArray[np.int64]]  # every query's candidates
     memory: MemoryTensors
     stored: StoredTensors
     cached: CachedTensors
@@ -81,11 +91,16 @@ class CandidateTensors:
         cached = CachedTensors(context.tensor_cache, keys, decode, device)
         computed = ComputedTensors(context, mode, items, cached, on_progress, cancel)
         stored.begin()
-        return cls(rows, MemoryTensors(in_memory), stored, cached, computed)
+        return cls(MemoryTensors(in_memory), stored, cached, computed)
 
-    def score(self, queries: Sequence[QKV], how: Comparison) -> list[CandidateScores]:
-        """Score every query, one item each, against its candidates."""
-        asked = [QueryTensors(qkv, rows.tolist()) for qkv, rows in zip(queries, self.rows, strict=True)]
+    def score(
+        self, queries: Sequence[Scored], rows: Sequence[NDArray[np.int64]], how: Comparison
+    ) -> list[CandidateScores]:
+        """Score every query against its candidates ``rows``, which are among those of :meth:`begin`."""
+        asked = [
+            QueryTensors(query.qkv, own.tolist(), query.directions, query.mask)
+            for query, own in zip(queries, rows, strict=True)
+        ]
         found = rerank(asked, (self.memory, self.stored, self.cached, self.computed), how)
         share = {part: spent / len(queries) for part, spent in found.timing_ms.items()}
         if self.computed.computed:

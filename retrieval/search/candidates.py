@@ -17,7 +17,7 @@ from retrieval.settings import SearchSettings
 RRF_CONSTANT = 60  # Cormack, Clarke and Büttcher, 2009: damps the first ranks so that no encoder decides alone
 
 Vectors = Mapping[str, NDArray[np.float32]]
-"""A query's vectors ``[1, dim]``, by encoder."""
+"""The vectors ``[vectors, dim]`` that ask for one question's candidates, by encoder; each of them asks alone."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,16 @@ class CandidateGenerator:
             raise UsageError(f"{root} has no coarse ranking: it was built without encoders", advice="no-coarse-ranking")
         if len(excluded) == len(self._reader) or not encoders:
             return Candidates(self._all_rows(excluded), None)
-        asked = [(self._index(name), vectors[name][0]) for name in encoders]
+        asked = [(self._index(name), vectors[name]) for name in encoders]
         if wanted.exhaustive:
             rows = self._all_rows(excluded)
         else:
             count = max(wanted.candidates, wanted.k)
-            rows = fuse_rankings([_nearest(index, query, count, excluded) for index, query in asked], count)
-        cosines = np.stack([index.similarities(query, rows) for index, query in asked])
+            rankings = [_nearest(index, vector, count, excluded) for index, own in asked for vector in own]
+            rows = fuse_rankings(rankings, count)
+        cosines = np.stack(
+            [np.max([index.similarities(vector, rows) for vector in own], axis=0) for index, own in asked]
+        )
         has_vector = np.stack([self._reader.has_vector(name)[rows] for name in encoders])
         return Candidates(rows, _mean_where(cosines, has_vector))
 
@@ -94,6 +97,12 @@ def _nearest(index: VectorIndex, query: NDArray[np.float32], count: int, exclude
     """Return the ``count`` rows nearest to ``query [dim]`` that are not ``excluded``, best first."""
     rows = index.search(query, count + len(excluded))[0]
     return rows[~np.isin(rows, excluded)][:count] if excluded else rows
+
+
+def _closest(index: VectorIndex, vectors: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return the cosine ``[rows]`` of each row with the most similar of ``vectors [vectors, dim]``."""
+    found: NDArray[np.float32] = np.max([index.similarities(vector, rows) for vector in vectors], axis=0)
+    return found
 
 
 def _mean_where(cosines: NDArray[np.float32], has_vector: NDArray[np.bool_]) -> NDArray[np.float32]:

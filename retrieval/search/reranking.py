@@ -16,8 +16,17 @@ from torch import Tensor
 
 from retrieval.devices.precision import SCORING_PRECISION
 from retrieval.devices.transfer import to_device
-from retrieval.scoring.aas import PUBLISHED, QKV, Comparison, aligned_attention_scores, attention_output, read
+from retrieval.scoring.aas import (
+    PUBLISHED,
+    QKV,
+    Comparison,
+    aligned_attention_scores,
+    attention_output,
+    own_output,
+    read,
+)
 from retrieval.search.chunks import Buffers, Chunk, StoredChunk
+from retrieval.types import Directions
 
 Part = Literal["read", "compute"]
 
@@ -39,8 +48,10 @@ class TensorSource(Protocol):
 class QueryTensors:
     """A query's tensors and its candidates."""
 
-    qkv: QKV  # one item, float32, on the scoring device; all queries have one shape
+    qkv: QKV  # one item, float32, on the scoring device
     rows: Sequence[int]  # of the index
+    directions: Directions | None = None  # None: those of the whole search
+    mask: Tensor | None = None  # how much each token counts, see retrieval.scoring.aas
 
 
 @dataclass(frozen=True)
@@ -88,8 +99,9 @@ class ChunkScorer:
         self._device = queries[0].qkv.q.device
         limits = SCORING_PRECISION[self._device.type]
         self._how = replace(how, precision=how.precision or limits.dtype)
-        self._queries = [query.qkv.to(self._device, self._how.dtype) for query in queries]
-        self._own = [self._read(self._output(query)) for query in self._queries]
+        self._queries = [replace(query, qkv=query.qkv.to(self._device, self._how.dtype)) for query in queries]
+        self._hows = [replace(self._how, directions=query.directions or self._how.directions) for query in queries]
+        self._own = [own_output(query.qkv, self._how, query.mask) for query in self._queries]
         self._askers = _askers(queries)
         self._step = max(1, min(limits.step_rows, limits.step_bytes // (4 * count_entries(queries[0].qkv))))
         self._buffers = Buffers(self._step, self._how.dtype, self._device)
@@ -131,7 +143,8 @@ class ChunkScorer:
             some, theirs = candidates, own
             if number in chosen:
                 some, theirs = candidates[chosen[number]], own[chosen[number]]
-            scores = aligned_attention_scores(self._queries[number], some, self._how, self._own[number], theirs)
+            query, how = self._queries[number], self._hows[number]
+            scores = aligned_attention_scores(query.qkv, some, how, self._own[number], theirs, query.mask)
             self._found[number].append(([rows[place] for place in mine], scores))
 
     def _places(self, rows: Sequence[int]) -> dict[int, list[int]]:

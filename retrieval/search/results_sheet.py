@@ -1,17 +1,22 @@
 """Draw the results of searches as a contact sheet."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageDraw, ImageOps
 
 from retrieval.drawing.cells import SheetCell, SheetRow
 from retrieval.drawing.sheet_file import write_sheet
 from retrieval.images.decoding import DecodeRules
-from retrieval.search.query import Query, QueryInput
+from retrieval.search.queries.picture import Picture
+from retrieval.search.queries.query import Query, QueryInput, as_query
 from retrieval.search.results import Result, Results
 
 MOST_NEIGHBOURS = 1000  # on one sheet, which is drawn in memory; every query shows at least one
+
+BOARD_PX = 448  # side of the picture of a question of several images
+CROSS = (214, 39, 40)  # red, over an image to move away from
 
 
 def draw_results(path: Path, searches: Sequence[tuple[QueryInput, Results]], heading: str = "") -> int:
@@ -73,12 +78,32 @@ def _end_of(path: str | Path) -> str:
     return "/".join(Path(path).parts[-2:])
 
 
-def _picture(query: QueryInput) -> Image.Image | Path:
-    """Return the query's file, which the sheet reads itself, or its picture."""
-    if isinstance(query, Query):
-        return query.image if query.path is None else Path(query.path)
-    if isinstance(query, str | Path):
-        return Path(query)
-    if isinstance(query, Image.Image):  # the sheet puts transparent parts on white
-        return query
-    return Query.read(query, DecodeRules()).image
+def _picture(given: QueryInput) -> Image.Image | Path:
+    """Return the query's file, which the sheet reads itself, or its picture; a board is one picture of all."""
+    query = as_query(given)
+    if not query.is_plain:
+        return board(query.read(DecodeRules()))
+    (image,) = query.images
+    if isinstance(image, Picture):
+        return image.image if image.path is None else Path(image.path)
+    if isinstance(image, str | Path):
+        return Path(image)
+    if isinstance(image, Image.Image):  # the sheet puts transparent parts on white
+        return image
+    return Picture.read(image, DecodeRules()).image
+
+
+def board(query: Query) -> Image.Image:
+    """Draw a question of several images as a square grid; those to move away from are crossed out."""
+    side = math.ceil(math.sqrt(len(query.pictures)))
+    cell = BOARD_PX // side
+    drawn = Image.new("RGB", (BOARD_PX, BOARD_PX), "white")
+    for place, picture in enumerate(query.pictures):
+        small = ImageOps.contain(picture.image, (cell - 4, cell - 4))
+        if place >= len(query.images):
+            corners = (0, 0, small.width - 1, small.height - 1)
+            ImageDraw.Draw(small).line(corners, fill=CROSS, width=max(2, cell // 24))
+        row, column = divmod(place, side)
+        left, top = column * cell + (cell - small.width) // 2, row * cell + (cell - small.height) // 2
+        drawn.paste(small, (left, top))
+    return drawn

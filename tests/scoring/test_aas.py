@@ -95,7 +95,7 @@ def test_huge_logits_and_zero_values_stay_finite() -> None:
 
 
 def test_wrong_words_and_shapes_are_refused() -> None:
-    image, other = random_qkv(1, (1, 2, 8, 4), 1), random_qkv(1, (1, 2, 9, 4), 1)
+    image, other = random_qkv(1, (1, 2, 8, 4), 1), random_qkv(1, (1, 3, 8, 4), 1)
     with pytest.raises(UsageError, match="unknown similarity 'euclid'; known: cosine, mse"):
         Comparison("euclid")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="unknown directions 'there'; known: both, query_to_candidate"):

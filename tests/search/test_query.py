@@ -15,7 +15,8 @@ from retrieval.encoding.loaded_models import LoadedModels
 from retrieval.errors import ImageError, UsageError
 from retrieval.images.decoding import DecodeRules
 from retrieval.models.modes import Target
-from retrieval.search.query import Query, QueryInput
+from retrieval.search.queries.picture import Picture
+from retrieval.search.queries.query import QueryInput
 from retrieval.search.results import Result, Results
 from retrieval.search.results_sheet import draw_results, sheet_rows
 from retrieval.settings import ModelSettings
@@ -28,38 +29,38 @@ RULES = DecodeRules()
 def test_a_query_knows_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = paint(tmp_path, ["a.png"])[0]
     monkeypatch.chdir(tmp_path)
-    query = Query.read("a.png", RULES)
+    query = Picture.read("a.png", RULES)
     assert query.about() == {
         "path": str(path),
         "width": query.image.width,
         "height": query.image.height,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
-    assert Query.read(path.read_bytes(), RULES).about() == {**query.about(), "path": None}
+    assert Picture.read(path.read_bytes(), RULES).about() == {**query.about(), "path": None}
     array = np.asarray(query.image)
     for image in (query.image, array):
         size = {"width": query.width, "height": query.height}
-        assert Query.read(image, RULES).about() == {"path": None, **size}  # there is no file's digest
+        assert Picture.read(image, RULES).about() == {"path": None, **size}  # there is no file's digest
     with pytest.raises(FrozenInstanceError):
         query.path = "b.png"  # type: ignore[misc]
 
 
 def test_transparency_follows_the_rules() -> None:
     clear = Image.new("RGBA", (4, 4), (9, 9, 9, 0))
-    assert Query.read(clear, DecodeRules(alpha="white")).image.getpixel((0, 0)) == (255, 255, 255)
-    assert Query.read(clear, DecodeRules(alpha="drop")).image.getpixel((0, 0)) == (9, 9, 9)
+    assert Picture.read(clear, DecodeRules(alpha="white")).image.getpixel((0, 0)) == (255, 255, 255)
+    assert Picture.read(clear, DecodeRules(alpha="drop")).image.getpixel((0, 0)) == (9, 9, 9)
 
 
 def test_a_query_is_validated(tmp_path: Path) -> None:
     picture = Image.new("RGB", (4, 3))
     with pytest.raises(UsageError, match="must be RGB, not L"):
-        Query(picture.convert("L"), 4, 3)
+        Picture(picture.convert("L"), 4, 3)
     with pytest.raises(UsageError, match="size must be positive, not 0 x 3"):
-        Query(picture, 0, 3)
+        Picture(picture, 0, 3)
     with pytest.raises(ImageError, match="is a folder; name images"):
-        Query.read(tmp_path, RULES)
+        Picture.read(tmp_path, RULES)
     with pytest.raises(ImageError, match="no such file"):
-        Query.read(tmp_path / "no.png", RULES)
+        Picture.read(tmp_path / "no.png", RULES)
 
 
 def results(path: Path) -> Results:
@@ -69,9 +70,9 @@ def results(path: Path) -> Results:
 
 def test_every_kind_of_query_is_drawn(tmp_path: Path) -> None:
     path = paint(tmp_path / "folder", ["a.png"])[0]
-    read = Query.read(path, RULES)
+    read = Picture.read(path, RULES)
     inputs: list[QueryInput] = [str(path), path, read, path.read_bytes(), read.image, np.asarray(read.image)]
-    inputs.append(Query(read.image, read.width, read.height))
+    inputs.append(Picture(read.image, read.width, read.height))
     for query in inputs:
         draw_results(tmp_path / "sheet.png", [(query, results(path))])
         (row,) = sheet_rows([results(path)], query)

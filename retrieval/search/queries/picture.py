@@ -1,4 +1,4 @@
-"""Queries: an image file, its bytes, a picture or an array, read once and validated."""
+"""Pictures to search with: an image file, its bytes, a PIL image or an array, read once and validated."""
 
 import hashlib
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ UNNAMED = "the query"  # the name of bytes and arrays in messages
 
 
 @dataclass(frozen=True, eq=False)
-class Query:
+class Picture:
     """One image to search with, and what results say about it.
 
-    :meth:`retrieval.Engine.read_query` makes one by the index's own rules of decoding, for several searches.
+    :meth:`read` makes one by the rules of decoding of an index.
 
     Raises:
         UsageError: the picture is not RGB, or a size is not positive.
@@ -35,12 +35,12 @@ class Query:
 
     def __post_init__(self) -> None:
         if self.image.mode != "RGB":
-            raise UsageError(f"a query's image must be RGB, not {self.image.mode}; Engine.read_query converts it")
+            raise UsageError(f"a query's image must be RGB, not {self.image.mode}; Picture.read converts it")
         if min(self.width, self.height) < 1:
             raise UsageError(f"a query's size must be positive, not {self.width} x {self.height}")
 
     @classmethod
-    def read(cls, image: ImageInput, rules: DecodeRules) -> "Query":
+    def read(cls, image: ImageInput, rules: DecodeRules) -> "Picture":
         """Decode an image by the rules of the index that is searched.
 
         Raises:
@@ -67,9 +67,6 @@ _DETAILS = {  # by the reason of an ImageError
     "vanished": "no such file: check the path",
     "not_an_image": "is not an image; name a JPEG, PNG, WebP, AVIF, GIF, TIFF or BMP file",
 }
-
-QueryInput = ImageInput | Query
-"""What a search takes."""
 
 
 def read_named(path: Path, rules: DecodeRules) -> tuple[Image.Image, FileFacts]:

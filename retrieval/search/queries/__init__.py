@@ -1,0 +1,1 @@
+"""Questions: an image or several, read once and validated, and how several become one ranking."""
