@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from index_store.files import check_file, corrupt, reading, writing
+from index_store.checks.tables import decode_table
+from index_store.files import FileRecord, corrupt, open_regular, read_checked, reading, writing
 from index_store.generation import Generation, SegmentRecord
 from index_store.layout import Layout
 from index_store.row_locations import RowLocations, is_among
@@ -83,7 +84,10 @@ class Catalog:
             table = self._read(segment, "items")
             live.append(~is_among(table["id"].to_numpy(), removed))
             kept.append(table if live[-1].all() else table.filter(pa.array(live[-1])))
-        self._table = self._with_moves(pa.concat_tables(kept).combine_chunks())
+        table = pa.concat_tables(kept).combine_chunks()
+        if not _is_ascending(table["id"].to_numpy()):
+            raise corrupt(layout.generation(generation.number), "names segments that share ids, or out of order")
+        self._table = self._with_moves(table)
         self.own_locations = _locations_of(live)
 
     def _with_moves(self, table: pa.Table) -> pa.Table:
@@ -108,10 +112,9 @@ class Catalog:
             "rejects": (self._layout.rejects(segment.name), REJECT_SCHEMA, segment.rejects),
             "moved": (self._layout.moved(segment.name), ITEM_SCHEMA, segment.moved),
         }[kind]
-        check_file(path, segment.files[path.name])
-        table = read_table(path, schema)
-        if len(table) != rows:
-            raise corrupt(path, f"holds {len(table)} rows instead of {rows}")
+        table = read_table(path, schema, segment.files[path.name], rows)
+        if kind == "items" and not _is_ascending(table["id"].to_numpy()):
+            raise corrupt(path, "holds ids that are negative or not ascending")
         return table
 
     def __len__(self) -> int:
@@ -159,6 +162,10 @@ class Catalog:
         _write_table(path, self._table)
 
 
+def _is_ascending(ids: NDArray[np.int64]) -> bool:
+    return not len(ids) or bool(ids[0] >= 0 and (ids[1:] > ids[:-1]).all())
+
+
 def _locations_of(live: Sequence[NDArray[np.bool_]]) -> RowLocations:
     """Return the segment and row of each live item from the segments' masks, bool ``[rows]`` each."""
     if not live:
@@ -183,21 +190,21 @@ def _write_table(path: Path, table: pa.Table) -> None:
         pq.write_table(table, path, write_page_checksum=True)
 
 
-def read_table(path: Path, schema: pa.Schema) -> pa.Table:
-    """Read one Parquet file of :func:`write_rows`; IndexCorruptError if it is damaged or has other columns."""
-    with reading(path):
-        try:
-            # Not read_table, which looks for a data set of many files, and takes four times as long over one. Threads
-            # and read-ahead cost more than they bring for so few rows.
-            with pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True, memory_map=False) as file:
-                table = file.read(use_threads=False)
-        except FileNotFoundError:
-            raise
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise corrupt(path, f"is not a whole Parquet file ({str(error).splitlines()[0]})") from error
-    if not table.schema.equals(schema):
-        raise corrupt(path, f"has other columns than expected: {table.schema.names}")
-    return table
+def read_table(path: Path, schema: pa.Schema, record: FileRecord | None = None, rows: int | None = None) -> pa.Table:
+    """Read one Parquet file of :func:`write_rows`.
+
+    Raises:
+        IndexCorruptError: it is damaged, has other columns, or is not the file of ``record`` or not of ``rows`` rows.
+    """
+    if record is not None:
+        data = read_checked(path, record)
+    else:
+        with reading(path), open_regular(path) as file:
+            data = file.read()
+    try:
+        return decode_table(data, schema, rows)
+    except ValueError as error:
+        raise corrupt(path, f"is not a whole Parquet file ({error})") from error
 
 
 def items_of(table: pa.Table) -> list[Item]:

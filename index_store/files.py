@@ -4,15 +4,17 @@ import errno
 import io
 import os
 import secrets
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import google_crc32c
 
+from index_store.checks.links import link_error
 from index_store.errors import DiffSimError, IndexCorruptError, NoSpaceError
 from index_store.layout import SUFFIX
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 _Decoded = TypeVar("_Decoded")
 
 CHECKSUM_BYTES = 1 << 22  # of a file in memory at a time
+MOST_BYTES = 1 << 28  # of a file whose size no record gives, such as a generation; a million removed ids take 12 MB
 ABANDONED_SECONDS = 3600.0  # a temporary file of this age was left by a process that was killed
 _TEMPORARY = ".tmp-"
 
@@ -37,7 +40,7 @@ class FileRecord:
     def of(cls, path: Path) -> "FileRecord":
         """Measure the file at ``path``."""
         checksum = size = 0
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             while block := file.read(CHECKSUM_BYTES):
                 checksum = google_crc32c.extend(checksum, block)
                 size += len(block)
@@ -47,10 +50,50 @@ class FileRecord:
 def check_file(path: Path, record: FileRecord) -> None:
     """Raise IndexCorruptError unless the file at ``path`` still has the size and checksum of ``record``."""
     with reading(path):
-        found = FileRecord.of(path)
+        size = path.lstat().st_size
+        found = FileRecord.of(path) if size == record.size else FileRecord(size, 0)  # no need to read all of another
     if found != record:
-        problem = "is truncated" if found.size < record.size else "has changed since it was written"
-        raise corrupt(path, f"{problem} ({found.size} bytes, {record.size} expected)")
+        raise _changed(path, found.size, record)
+
+
+def read_checked(path: Path, record: FileRecord) -> bytes:
+    """Return the bytes of a file; IndexCorruptError unless they have the size and checksum of ``record``."""
+    with reading(path), open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        data = file.read() if size == record.size else b""
+    if size != record.size or google_crc32c.value(data) != record.crc32c:
+        raise _changed(path, size, record)
+    return data
+
+
+def _changed(path: Path, size: int, record: FileRecord) -> IndexCorruptError:
+    problem = "is truncated" if size < record.size else "has changed since it was written"
+    return corrupt(path, f"{problem} ({size} bytes, {record.size} expected)")
+
+
+def open_regular(path: Path | str) -> BinaryIO:
+    """Open a file of the index for reading, and never wait: a pipe, a device and a symbolic link are OSErrors.
+
+    Raises:
+        OSError: it can't be opened.
+        IndexCorruptError: it is a link.
+    """
+    return os.fdopen(open_descriptor(path), "rb")
+
+
+def open_descriptor(path: Path | str) -> int:
+    """Return the descriptor of a file as :func:`open_regular` opens it."""
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        descriptor = os.open(path, flags)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK) and os.path.islink(path):
+            raise link_error(path) from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
+    return descriptor
 
 
 def corrupt(path: Path | str, problem: str) -> IndexCorruptError:
@@ -111,11 +154,16 @@ def replace_file(path: Path, data: bytes, *, durable: bool = False) -> None:
     Raises:
         OSError: it could not be written; ``path`` is as before.
     """
+    replace_by(path, lambda file: file.write(data), durable=durable)
+
+
+def replace_by(path: Path, write: Callable[[BinaryIO], object], *, durable: bool = False) -> None:
+    """Replace ``path`` as :func:`replace_file` does by what ``write`` writes into the file that it is given."""
     temporary = path.with_name(_TEMPORARY + secrets.token_hex(8))
     try:
         # "x" is O_CREAT | O_EXCL: the file is new, and a symbolic link that somebody put there is not followed.
         with temporary.open("xb") as file:
-            file.write(data)
+            write(file)
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
@@ -174,10 +222,20 @@ def _fsync(path: str) -> None:
         os.close(descriptor)
 
 
-def decode_or_corrupt(path: Path, decode: Callable[[bytes], _Decoded]) -> _Decoded:
-    """Read ``path`` and decode it; IndexCorruptError if its bytes make no sense to ``decode``."""
-    with reading(path):
-        data = path.read_bytes()
+def decode_or_corrupt(path: Path, decode: Callable[[bytes], _Decoded], most: int = MOST_BYTES) -> _Decoded:
+    """Read ``path`` and decode it; IndexCorruptError if it has over ``most`` bytes or they make no sense to ``decode``.
+
+    ``decode`` raises a ValueError, KeyError or TypeError for bytes that make no sense to it.
+    """
+    with reading(path), open_regular(path) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise corrupt(path, f"makes no sense (it has more than {most} bytes)")
+    return decoded(path, data, decode)
+
+
+def decoded(path: Path | str, data: bytes, decode: Callable[[bytes], _Decoded]) -> _Decoded:
+    """Decode the bytes of the file at ``path``; IndexCorruptError if they make no sense to ``decode``."""
     try:
         return decode(data)
     except (ValueError, KeyError, TypeError) as error:
@@ -195,11 +253,10 @@ def write_array(path: Path, array: "NDArray[Any]") -> None:
         path.write_bytes(data)
 
 
-def read_array(path: Path) -> "NDArray[Any]":
-    """Read one npy file; IndexCorruptError if it is not one."""
-    import numpy as np
+def read_array(path: Path, record: FileRecord | None = None) -> "NDArray[Any]":
+    """Read one npy file; IndexCorruptError if it is not one, or does not have the size and checksum of ``record``."""
+    from index_store.checks.arrays import decode_array
 
-    array: NDArray[Any] = decode_or_corrupt(
-        path, lambda data: np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-    )
-    return array
+    if record is None:
+        return decode_or_corrupt(path, decode_array)
+    return decoded(path, read_checked(path, record), decode_array)

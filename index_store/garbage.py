@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from index_store.checks.links import refuse_links, remove_tree
 from index_store.files import is_abandoned
 from index_store.generation import KEPT_GENERATIONS, Generation
 from index_store.layout import Layout
@@ -25,6 +26,7 @@ def clear_uncommitted(layout: Layout, generation: Generation | None) -> None:
 
     The caller holds the writer's lock. Without a generation there is no index yet, and everything goes.
     """
+    refuse_links(layout.root)
     if generation is None:
         shutil.rmtree(layout.derived, ignore_errors=True)  # made from another index, whose ids meant other images
     _clear_segments(layout, generation)
@@ -49,11 +51,11 @@ def _clear_segments(layout: Layout, generation: Generation | None) -> None:
     for folder in (layout.root / "items").glob("*"):
         if folder.name not in named and folder.name not in retired:
             LOG.info("%s: removing segment %s, which was never committed", layout.root, folder.name)
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_tree(folder)
     for group in (layout.root / "attention").glob("*/*.zarr"):
         name, mode = group.name.removesuffix(".zarr"), group.parent.name
         if name not in retired and (name not in named or mode not in named[name].attention):
-            shutil.rmtree(group, ignore_errors=True)
+            remove_tree(group)
 
 
 def retire(generation: Generation, names: Iterable[str]) -> Generation:
@@ -77,7 +79,7 @@ def remove_segment(layout: Layout, name: str) -> None:
     """Remove every file of the segment ``name``."""
     trees: list[Path] = [layout.segment(name), *(layout.root / "attention").glob(f"*/{name}.zarr")]
     for tree in trees:
-        shutil.rmtree(tree, ignore_errors=True)
+        remove_tree(tree)
 
 
 def drop_old_generations(layout: Layout, number: int) -> None:
@@ -93,7 +95,7 @@ def drop_old_generations(layout: Layout, number: int) -> None:
 
 def _is_kept(stem: str, current: int) -> bool:
     """Say whether the generation file named ``stem`` stays; a file whose name is not a number is not ours."""
-    return not stem.isdecimal() or current - KEPT_GENERATIONS < int(stem) <= current
+    return not stem.isdecimal() or len(stem) > 18 or current - KEPT_GENERATIONS < int(stem) <= current
 
 
 def sweep_store(
@@ -129,10 +131,10 @@ def _names_of(layout: Layout, generation: Generation) -> Callable[[str], bool]:
         if folder == "items":
             return rest.partition("/")[0] in segments
         if folder == "attention":
-            return rest.split("/")[1].removesuffix(".zarr") in segments
+            return rest.partition("/")[2].partition("/")[0].removesuffix(".zarr") in segments
         if folder == "projections":
             return rest in projections
         stem = Path(rest).stem
-        return stem.isdecimal() and _is_kept(stem, generation.number)
+        return stem.isdecimal() and len(stem) <= 18 and _is_kept(stem, generation.number)
 
     return is_named

@@ -15,12 +15,17 @@ from typing import Any
 
 import google_crc32c
 
+from index_store.checks.generation_json import check_generation
+from index_store.checks.json_values import mapping, parse_json
+from index_store.checks.links import refuse_links
+from index_store.checks.names import generation_name
 from index_store.codecs import DEFAULT_CODEC
 from index_store.errors import IndexCorruptError, IndexIncompatibleError
 from index_store.files import FileRecord, corrupt, decode_or_corrupt
 from index_store.layout import Layout
 from index_store.locate import require_index
 
+MOST_CURRENT = 1024  # bytes
 KEPT_GENERATIONS = 8  # a commit removes older files; readers hold the generation they opened in memory
 FORMAT_VERSION = 3  # version 1 has no filled segments, and in 1 and 2 no modes share tensors; both are read as they are
 
@@ -95,8 +100,9 @@ def read_current(layout: Layout) -> Generation:
         IndexIncompatibleError: written by a newer version of this software.
     """
     require_index(layout.root)
+    refuse_links(layout.root)
     try:
-        name = decode_or_corrupt(layout.current, decode_current)
+        name = decode_or_corrupt(layout.current, decode_current, MOST_CURRENT)
         if name not in _names(layout):
             raise corrupt(layout.current, f"does not name a generation ('{name[:40]}')")
     except IndexCorruptError as error:
@@ -134,15 +140,15 @@ def decode_current(data: bytes) -> str:
     name, *rest = data.decode("ascii").split() or [""]
     if rest and data.split() != encode_current(name, *rest[1:2]).split():
         raise ValueError("its checksum does not match")
-    return name
+    return generation_name(name)
 
 
 def read_generation(path: Path) -> Generation:
     """Read and verify one generation file; errors as in :func:`read_current`."""
 
     def decode(data: bytes) -> Generation:
-        envelope = json.loads(data)
-        body = envelope["generation"]
+        envelope = mapping(parse_json(data), "the file")
+        body = mapping(envelope["generation"], "its generation")
         if digest_of(body) != envelope["sha256"]:
             raise ValueError("its digest does not match its content")
         version = body["format_version"]
@@ -151,6 +157,7 @@ def read_generation(path: Path) -> Generation:
                 f"{path} has format version {version}, this software reads up to {FORMAT_VERSION}: "
                 "update diffsim-retrieval"
             )
+        check_generation(body)
         if path != path.with_stem(f"{body['number']:06d}"):
             raise ValueError(f"it is generation {body['number']}")
         return _from_json(body)

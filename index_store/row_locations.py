@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from index_store.files import check_file, corrupt, read_array, write_array
+from index_store.files import FileRecord, corrupt, read_array, write_array
 from index_store.generation import Generation, SegmentRecord
 from index_store.layout import Layout, vectors_file
 
@@ -65,8 +65,7 @@ class RowLocator:
     def _filled_ids(self, number: int) -> Ids:
         segment = self._generation.segments[number]
         path = self._layout.filled(segment.name)
-        check_file(path, segment.files[path.name])
-        return read_ids(path, segment.filled)
+        return read_ids(path, segment.filled, segment.files[path.name])
 
 
 def locate_rows(
@@ -107,11 +106,13 @@ def write_ids(path: Path, ids: Sequence[int]) -> None:
     write_array(path, np.array(ids, STORED_ID))
 
 
-def read_ids(path: Path, rows: int) -> Ids:
-    """Read a file of :func:`write_ids`; IndexCorruptError unless it holds ``rows`` ids."""
-    ids: Ids = read_array(path)
+def read_ids(path: Path, rows: int, record: FileRecord | None = None) -> Ids:
+    """Read a file of :func:`write_ids`; IndexCorruptError unless it fits ``record`` and holds ``rows`` ids, each once."""
+    ids: Ids = read_array(path, record)
     if ids.dtype != STORED_ID or ids.shape != (rows,):
         raise corrupt(path, f"holds {ids.dtype} {ids.shape} instead of {rows} ids")
+    if rows and (ids.min() < 0 or len(np.unique(ids)) != rows):
+        raise corrupt(path, "holds an id twice, or a negative one")
     return ids
 
 

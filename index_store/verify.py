@@ -1,11 +1,12 @@
 """Read every file of an index and report damage; make a generation without the damaged parts."""
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from index_store.catalog import ITEM_SCHEMA, REJECT_SCHEMA, read_table
+from index_store.checks.generation_json import first_rows_of
 from index_store.codecs import all_finite
 from index_store.errors import IndexStoreError
 from index_store.files import check_file, corrupt, decode_or_corrupt
@@ -15,7 +16,7 @@ from index_store.row_locations import read_ids
 from index_store.tensors.attention import StoredRow, read_rows, row_checksum
 from index_store.tensors.projections import read_projection
 from index_store.tensors.shards import Shards, find_shards
-from index_store.vectors.storage import read_vectors
+from index_store.vectors.storage import check_vectors
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def segment_ids(layout: Layout, segment: SegmentRecord) -> list[int]:
     """Return the ids that an undamaged segment's vectors and tensors belong to, by row."""
     if segment.filled:
         return [int(number) for number in read_ids(layout.filled(segment.name), segment.filled)]
-    ids: list[int] = read_table(layout.items(segment.name), ITEM_SCHEMA)["id"].to_pylist()
+    ids: list[int] = read_table(layout.items(segment.name), ITEM_SCHEMA, rows=segment.rows)["id"].to_pylist()
     return ids
 
 
@@ -107,7 +108,7 @@ def _segment_damage(
         if not segment.filled:
             read_table(layout.rejects(segment.name), REJECT_SCHEMA)
         for path in sorted((layout.segment(segment.name) / "vectors").glob("*.npy")):
-            read_vectors(path, segment.data_rows)
+            check_vectors(path, segment.data_rows)
     except IndexStoreError as error:
         yield Damage(str(error), segment.name)
         return
@@ -140,7 +141,7 @@ def _swapped_shards(layout: Layout, shards: Shards, segment: SegmentRecord, live
     path = layout.shards(segment.name)
     if path.name not in segment.files:  # an index of an older version
         return
-    for mode, first_rows in decode_or_corrupt(path, json.loads).items():
+    for mode, first_rows in decode_or_corrupt(path, partial(first_rows_of, segment.attention)).items():
         group, record = layout.attention(mode, segment.name), segment.attention[mode]
         for number, firsts in enumerate(first_rows):
             start = number * record.shard_rows

@@ -16,6 +16,7 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+from index_store.checks.links import refuse_any
 from index_store.codecs import DEFAULT_CODEC, Codec, find_codec
 from index_store.errors import DiffSimError, IndexIncompatibleError
 from index_store.files import corrupt, reading, writing
@@ -70,6 +71,7 @@ class AttentionWriter:
         from zarr.codecs import Crc32cCodec
 
         record = self.record
+        refuse_any([str(self._path)])
         with writing(self._path):
             group = zarr.create_group(self._path, zarr_format=3, attributes={"codec": record.codec})
             return {
@@ -163,11 +165,12 @@ def read_rows(wanted: Iterable[StoredRow], shards: Shards | None = None) -> dict
         IndexIncompatibleError: a codec that this version does not know.
         ValueError: no row is wanted, or shapes or codecs differ.
     """
-    rows, shards = list(wanted), shards or LocalShards()
+    rows = list(wanted)
     records = {id(row.record): row.record for row in rows}  # only a few: rows of a segment share one
     kinds = [(record.codec, record.row_shapes) for record in records.values()]
     if not rows or any(kind != kinds[0] for kind in kinds):
         raise ValueError("at least one row is needed, and all rows must be of one shape and codec")
+    shards = shards or LocalShards(rows[0].group)
     codec, shapes = _codec_of(rows[0]), rows[0].record.row_shapes
     result = {a.name: np.empty((len(rows), *shapes[a.name]), a.dtype) for a in codec.arrays}
     reads = _by_shard(rows, result)

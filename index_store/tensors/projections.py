@@ -8,12 +8,13 @@ import hashlib
 import io
 from collections.abc import Mapping
 from typing import Any, cast
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index_store.files import atomic_write, corrupt, decode_or_corrupt, writing
+from index_store.checks.arrays import decode_arrays
+from index_store.codecs import all_finite
+from index_store.files import atomic_write, decode_or_corrupt, writing
 from index_store.layout import Layout
 
 
@@ -36,10 +37,10 @@ def read_projection(layout: Layout, digest: str) -> dict[str, NDArray[Any]]:
     def decode(data: bytes) -> dict[str, NDArray[Any]]:
         if hashlib.sha256(data).hexdigest() != digest:
             raise ValueError("its digest does not match its content")
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        arrays = decode_arrays(data)
+        infinite = [name for name, array in arrays.items() if not all_finite(array)]
+        if infinite:
+            raise ValueError(f"{', '.join(infinite)} holds numbers that are infinite or NaN")
+        return arrays
 
-    try:
-        return decode_or_corrupt(path, decode)
-    except BadZipFile as error:  # only a writer's bug could give such bytes their digest
-        raise corrupt(path, f"makes no sense ({error})") from error
+    return decode_or_corrupt(path, decode)

@@ -10,6 +10,8 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from index_store.checks.links import refuse_below
+from index_store.files import open_descriptor
 from index_store.layout import Layout
 from index_store.remote.mirror import TRANSFERS, find_mirror
 from index_store.remote.object_store import ObjectStore
@@ -39,9 +41,10 @@ class Shard(Protocol):
 
 
 class _FileShard:
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, root: str) -> None:
+        refuse_below(root, path)
         self.name = path
-        self._descriptor = os.open(path, os.O_RDONLY)
+        self._descriptor = open_descriptor(path)
 
     def tail(self, length: int) -> tuple[bytes, int]:
         start = max(0, os.fstat(self._descriptor).st_size - length)
@@ -103,9 +106,13 @@ class LocalShards:
 
     at_once = FILES_AT_ONCE
 
+    def __init__(self, root: Path) -> None:
+        """Take the index's folder; below it no symbolic link is followed."""
+        self._root = str(root)
+
     def open(self, path: str) -> Shard:
         """Open a shard."""
-        return _FileShard(path)
+        return _FileShard(path, self._root)
 
 
 class MirrorShards:
@@ -126,7 +133,7 @@ class MirrorShards:
     def open(self, path: str) -> Shard:
         """Open a shard; nothing is requested from the store before it is read."""
         try:
-            return _FileShard(path)
+            return _FileShard(path, str(self._root))
         except FileNotFoundError:
             return _RemoteShard(self, Path(path).relative_to(self._root).as_posix())
 
@@ -138,4 +145,4 @@ def find_shards(layout: Layout) -> Shards:
         RemoteStoreError: ``layout`` is a mirror, and its store can't be opened.
     """
     mirror = find_mirror(layout)
-    return LocalShards() if mirror is None else MirrorShards(layout.root, mirror.store)
+    return LocalShards(layout.root) if mirror is None else MirrorShards(layout.root, mirror.store)

@@ -7,21 +7,27 @@ memory-mapped file takes as much space as the vectors. :mod:`index_store.vectors
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from index_store.checks.arrays import read_header
+from index_store.checks.ivf_file import MOST_LISTS, read_ivf_file
+from index_store.checks.json_values import MOST_BYTES, MOST_CRC, MOST_ROWS, mapping, parse_json, share, whole_number
+from index_store.checks.names import component
 from index_store.errors import IndexCorruptError
-from index_store.files import FileRecord, check_file
+from index_store.files import FileRecord, check_file, open_regular
 from index_store.layout import Layout
+from index_store.row_locations import is_among
 from index_store.vectors.exact import Floats, with_spare
 from index_store.vectors.flat import import_faiss
 
 LOG = logging.getLogger(__name__)
 
+MOST_RECORD = 1 << 24  # bytes
 MEASURED_COUNTS = (256, 1024, 4096)  # wanted rows that probes are measured for; 200 candidates and some duplicates
 
 
@@ -52,9 +58,23 @@ class IVFRecord:
 class IVFIndex:
     """A stored index, memory-mapped; safe to search from many threads."""
 
-    def __init__(self, path: Path, record: IVFRecord, without: NDArray[np.int64]) -> None:
-        """Open the file of ``record``; searches leave out the ids ``without``."""
-        faiss = import_faiss()
+    def __init__(self, path: Path, record: IVFRecord, stored: NDArray[np.int64], live: NDArray[np.int64]) -> None:
+        """Open the file of ``record``.
+
+        Args:
+            path: of the file, whose content was checked.
+            record: how many lists it has, and how many to probe.
+            stored: the ids in the file.
+            live: the ids that may be found, ascending; searches leave out the file's other ids.
+
+        Raises:
+            ValueError: the file holds an id twice.
+        """
+        faiss, stored = import_faiss(), np.sort(stored)
+        if (stored[1:] == stored[:-1]).any():
+            raise ValueError("it holds an id twice")
+        self.ids = live[is_among(live, stored)]
+        without = stored[~is_among(stored, self.ids)]
         self._removed = faiss.IDSelectorBatch(without)  # must outlive the searches: FAISS holds a bare pointer
         self._selector = faiss.IDSelectorNot(self._removed) if len(without) else None
         self._options, self._record = faiss.SearchParametersIVF, record
@@ -87,15 +107,15 @@ class IVFIndex:
 
 
 def open_ivf(
-    layout: Layout, encoder: str, checksums: Mapping[str, int], without: NDArray[np.int64]
-) -> tuple[IVFRecord, IVFIndex] | None:
+    layout: Layout, encoder: str, checksums: Mapping[str, int], ids_of: Callable[[Container[str]], NDArray[np.int64]]
+) -> IVFIndex | None:
     """Open the encoder's IVF index; None if it is missing, damaged or of other segments: then scan the vectors.
 
     Args:
         layout: of the index.
         encoder: whose vectors.
         checksums: of the generation's files of vectors, by segment.
-        without: ids that searches leave out.
+        ids_of: returns the live ids, ascending, whose vectors lie in segments of these names.
     """
     record = find_valid_record(layout, encoder, checksums)
     if record is None:
@@ -103,8 +123,15 @@ def open_ivf(
     path = layout.derived / record.file
     try:
         check_file(path, FileRecord(record.size, record.crc32c))
-        return record, IVFIndex(path, record, without)
-    except (IndexCorruptError, RuntimeError) as error:  # FAISS raises RuntimeError if the file vanishes meanwhile
+        with open_regular(path) as file:
+            found = read_ivf_file(file, record.size, record.rows, record.lists)
+        for segment in record.segments:
+            with open_regular(layout.vectors(segment, encoder)) as vectors:
+                if read_header(vectors)[0][1:] != (found.dim,):
+                    raise ValueError(f"its vectors have {found.dim} numbers, those of segment {segment} do not")
+        return IVFIndex(path, record, found.ids, ids_of(record.segments))
+    except (IndexCorruptError, OSError, ValueError, RuntimeError) as error:
+        # FAISS raises RuntimeError if the file vanishes meanwhile.
         LOG.warning("%s can't be used, so searches scan all vectors until the next build: %s", path, error)
         return None
 
@@ -119,9 +146,32 @@ def read_record(layout: Layout, encoder: str) -> IVFRecord | None:
     """Read the record of the encoder's IVF index; None if it is missing or damaged."""
     path = layout.ivf_record(encoder)
     try:
-        return IVFRecord(**json.loads(path.read_bytes()))
+        with open_regular(path) as file:
+            return record_of(encoder, file.read(MOST_RECORD))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, IndexCorruptError, ValueError, KeyError, TypeError) as error:
         LOG.warning("%s can't be used, so searches scan all vectors until the next build: %s", path, error)
         return None
+
+
+def record_of(encoder: str, data: bytes) -> IVFRecord:
+    """Return the record in the bytes of ``derived/<encoder>.json``; ValueError, KeyError or TypeError if it is none."""
+    values = mapping(parse_json(data), "the file")
+    name = component(values["file"], "a file")
+    if not name.startswith(f"{encoder}-") or not name.endswith(".faiss"):
+        raise ValueError(f"it names the file {name}")
+    lists = whole_number(values["lists"], "lists", 1, MOST_LISTS)
+    more = mapping(values.get("more_probes", {}), "more_probes")
+    for probes in (values["probes"], *more.values()):
+        whole_number(probes, "a number of probes", 1, lists)
+    for most in more:
+        whole_number(int(most), "a number of rows", 1, MOST_ROWS)
+    for segment, checksum in mapping(values["segments"], "segments").items():
+        component(segment, "a segment")
+        whole_number(checksum, "a checksum", 0, MOST_CRC)
+    whole_number(values["rows"], "rows", 0, MOST_ROWS)
+    whole_number(values["size"], "size", 0, MOST_BYTES)
+    whole_number(values["crc32c"], "a checksum", 0, MOST_CRC)
+    share(values["recall"], "recall")
+    return IVFRecord(**values)

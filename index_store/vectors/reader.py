@@ -1,20 +1,23 @@
 """Read the encoders' vectors of one generation's live items, and open the index that searches them."""
 
+import logging
 from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index_store.files import check_file
+from index_store.files import corrupt
 from index_store.generation import Generation
 from index_store.layout import Layout, vectors_file
-from index_store.row_locations import RowLocator
+from index_store.row_locations import RowLocator, is_among
 from index_store.vectors.exact import Floats
 from index_store.vectors.flat import FlatIndex
 from index_store.vectors.ivf import open_ivf
 from index_store.vectors.ivf_and_rest import IVFAndRestIndex
-from index_store.vectors.storage import normalised, read_vectors
+from index_store.vectors.storage import finite_rows, normalised, read_vectors
+
+LOG = logging.getLogger(__name__)
 
 
 class VectorPart(NamedTuple):
@@ -33,21 +36,41 @@ class VectorReader:
         """Take the live items' ``ids``, ascending, and the ``locator`` of their rows; reads nothing yet."""
         self.layout, self.generation = layout, generation
         self._ids, self._locator = ids, locator
+        self._infinite: dict[str, dict[str, NDArray[np.int64]]] = {}  # by encoder and segment: live rows
 
     def held(self, encoder: str) -> NDArray[np.bool_]:
-        """Say of every row whether its vector of ``encoder`` is stored, bool ``[live items]``."""
-        return self._locator.vectors(encoder).held
+        """Say of every row whether its vector of ``encoder`` is stored, bool ``[live items]``.
+
+        A vector with an infinite number or NaN does not count, once :meth:`parts` has met it.
+        """
+        held = self._locator.vectors(encoder).held
+        for rows in self._infinite.get(encoder, {}).values():
+            held[rows] = False
+        return held
 
     def parts(self, encoder: str, without: Container[str] = ()) -> Iterator[VectorPart]:
-        """Read segment after segment, except those named in ``without``; only one part is in memory at a time."""
+        """Read segment after segment, except those named in ``without``; only one part is in memory at a time.
+
+        Rows with an infinite number or NaN are left out: no cosine could use them, and ``verify`` reports them.
+
+        Raises:
+            IndexCorruptError: a file is missing or damaged, or has another dimension than the others.
+        """
+        dim = 0
         locations = self._locator.vectors(encoder)
         for number, rows in locations.by_segment():
             segment = self.generation.segments[number]
             if segment.name not in without:
                 path, record = self.layout.vectors(segment.name, encoder), segment.files[vectors_file(encoder)]
-                check_file(path, record)
-                stored = read_vectors(path, segment.data_rows)
-                yield VectorPart(segment.name, record.crc32c, self._ids[rows], stored[locations.row[rows]])
+                vectors = read_vectors(path, segment.data_rows, record)[locations.row[rows]]
+                if dim not in (0, vectors.shape[1]):
+                    raise corrupt(path, f"holds vectors of {vectors.shape[1]} numbers, and another segment of {dim}")
+                dim, finite = vectors.shape[1], finite_rows(vectors)
+                if not finite.all():
+                    self._infinite.setdefault(encoder, {})[segment.name] = rows[~finite]
+                    LOG.warning("%s: %d vectors are not finite and not used", path, int((~finite).sum()))
+                    rows, vectors = rows[finite], vectors[finite]
+                yield VectorPart(segment.name, record.crc32c, self._ids[rows], vectors)
 
     def stored(self, encoder: str) -> NDArray[np.float16]:
         """Return the vectors as they are on disk, float16 ``[live items, dim]``; a row without a vector is zeros."""
@@ -59,7 +82,8 @@ class VectorReader:
         for part in parts:
             if not result.shape[1]:
                 result = np.zeros((len(rows), part.vectors.shape[1]), np.float16)
-            result[np.searchsorted(self._ids[rows], part.ids)] = part.vectors
+            wanted = is_among(part.ids, self._ids[rows])
+            result[np.searchsorted(self._ids[rows], part.ids[wanted])] = part.vectors[wanted]
         return result
 
     def read(self, encoder: str) -> Floats:
@@ -68,16 +92,23 @@ class VectorReader:
 
     def index(self, encoder: str) -> FlatIndex | IVFAndRestIndex:
         """Return the nearest-neighbour index over one encoder: IVF if one was trained and is still valid, else flat."""
-        removed = np.array(self.generation.tombstones, np.int64)
-        opened = open_ivf(self.layout, encoder, self.checksums(encoder), removed)
-        if opened is None:
-            return FlatIndex(self.read(encoder), self.held(encoder))
-        record, ivf = opened
-        in_ivf = np.array([segment.name in record.segments for segment in self.generation.segments], bool)
+        names = np.array([segment.name for segment in self.generation.segments])
         locations = self._locator.vectors(encoder)
-        rest = np.flatnonzero(~in_ivf[locations.segment] & locations.held)
-        vectors = normalised(self._gather(rest, self.parts(encoder, record.segments), ivf.dim))
-        return IVFAndRestIndex(ivf, self._ids, locations.held, rest, vectors)
+
+        def rows_of(segments: Container[str]) -> NDArray[np.bool_]:
+            chosen = np.array([name in segments for name in names], bool)
+            return locations.held & chosen[locations.segment]
+
+        ivf = open_ivf(self.layout, encoder, self.checksums(encoder), lambda names: self._ids[rows_of(names)])
+        if ivf is None:
+            vectors = self.read(encoder)
+            return FlatIndex(vectors, self.held(encoder))
+        in_ivf = is_among(self._ids, ivf.ids)
+        rest = np.flatnonzero(locations.held & ~in_ivf)
+        unread = set(names) - set(names[np.unique(locations.segment[rest])])
+        vectors = normalised(self._gather(rest, self.parts(encoder, unread), ivf.dim))
+        held = self.held(encoder)
+        return IVFAndRestIndex(ivf, self._ids, held, rest[held[rest]], vectors[held[rest]])
 
     def checksums(self, encoder: str) -> dict[str, int]:
         """Return the CRC-32C of each segment's file of vectors, by the segment's name."""

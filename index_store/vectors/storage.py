@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from index_store.files import corrupt, read_array, write_array, writing
+from index_store.codecs import all_finite
+from index_store.files import FileRecord, corrupt, read_array, write_array, writing
 from index_store.vectors.exact import Floats
 
 Vectors = Floats | NDArray[np.float16]
 STORED_DTYPE = np.dtype("<f2")
+MOST_DIM = 1 << 16
 
 
 def write_vectors(path: Path, batches: Sequence[Vectors]) -> None:
@@ -20,16 +22,31 @@ def write_vectors(path: Path, batches: Sequence[Vectors]) -> None:
     write_array(path, np.concatenate(batches).astype(STORED_DTYPE))
 
 
-def read_vectors(path: Path, rows: int) -> NDArray[np.float16]:
-    """Read a file of :func:`write_vectors`: float16 ``[rows, dim]``.
+def read_vectors(path: Path, rows: int, record: FileRecord | None = None) -> NDArray[np.float16]:
+    """Read a file of :func:`write_vectors`: float16 ``[rows, dim]``, which may hold NaN; see :func:`finite_rows`.
 
     Raises:
-        IndexCorruptError: not an npy file of that many rows.
+        IndexCorruptError: not an npy file of that many rows, or not the file of ``record``.
     """
-    stored: NDArray[np.float16] = read_array(path)
-    if stored.dtype != STORED_DTYPE or stored.ndim != 2 or len(stored) != rows:
+    stored: NDArray[np.float16] = read_array(path, record)
+    if stored.dtype != STORED_DTYPE or stored.ndim != 2 or len(stored) != rows or not 0 < stored.shape[1] <= MOST_DIM:
         raise corrupt(path, f"holds {stored.dtype} {stored.shape} instead of {rows} rows of float16")
     return stored
+
+
+def check_vectors(path: Path, rows: int) -> None:
+    """Read a file of :func:`write_vectors`; IndexCorruptError also if a number in it is infinite or NaN."""
+    wrong = np.flatnonzero(~finite_rows(read_vectors(path, rows)))
+    if len(wrong):
+        raise corrupt(path, f"holds numbers that are infinite or NaN in {len(wrong)} rows, the first is {wrong[0]}")
+
+
+def finite_rows(vectors: Vectors) -> NDArray[np.bool_]:
+    """Say of every vector of ``[rows, dim]`` whether all its numbers are finite: searches find no others."""
+    if all_finite(vectors):  # ten times as fast as row by row
+        return np.ones(len(vectors), bool)
+    finite: NDArray[np.bool_] = np.isfinite(vectors).all(axis=1)
+    return finite
 
 
 def normalised(stored: Vectors) -> Floats:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index_store.files import FileRecord, atomic_write, writing
+from index_store.files import FileRecord, atomic_write, replace_by, writing
 from index_store.layout import Layout
 from index_store.vectors.exact import Floats
 from index_store.vectors.flat import import_faiss
@@ -88,10 +88,13 @@ def train(layout: Layout, encoder: str, parts: ReadParts, rows: int, stamp: int)
     path = layout.derived / f"{encoder}-{stamp:06d}.faiss"
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        faiss.write_index(index, str(path))
+        # Not by its name: FAISS would write through a symbolic link.
+        replace_by(path, lambda file: faiss.write_index(index, faiss.PyCallbackIOWriter(file.write)))
     file = FileRecord.of(path)
     more_probes = {str(count): each for count, (each, _) in zip(MEASURED_COUNTS[1:], more, strict=True)}
-    record = IVFRecord(path.name, file.size, file.crc32c, segments, rows, lists, probes, recall, more_probes)
+    record = IVFRecord(
+        path.name, file.size, file.crc32c, segments, int(index.ntotal), lists, probes, recall, more_probes
+    )
     atomic_write(layout.ivf_record(encoder), record.to_json())
     LOG.info("%s: trained %d lists over %d vectors; probes %d, recall %.3f", path, lists, rows, probes, recall)
     _remove_older(layout, encoder, path)

@@ -167,6 +167,6 @@ def state_of(path: str | Path) -> FileState:
     """Return the current state of a file."""
     try:
         stat = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a zero byte in the name
         return -1, -1
     return stat.st_size, stat.st_mtime_ns

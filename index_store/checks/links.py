@@ -1,0 +1,58 @@
+"""Symbolic links inside an index are never followed: one from elsewhere could lead to any file of this user.
+
+The index's own folder may be reached through links, so a whole index can lie on another disk.
+"""
+
+import os
+import shutil
+import stat
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from index_store.errors import IndexCorruptError
+
+FOLDERS = ("generations", "items", "attention", "projections", "derived", "cache")
+FILES = ("CURRENT", "LOCK", "REMOTE")
+
+
+def link_error(path: Path | str) -> IndexCorruptError:
+    """Return the error for a symbolic link inside an index."""
+    return IndexCorruptError(
+        f"{path} is a symbolic link inside an index, and such links are not followed: an index from elsewhere could "
+        "lead one to any file; put the real folder or file there"
+    )
+
+
+def refuse_links(root: Path) -> None:
+    """Raise IndexCorruptError if a file or folder of the index at ``root``, or a mode's folder, is a link."""
+    paths = [os.path.join(root, name) for name in (*FOLDERS, *FILES)]
+    attention = os.path.join(root, "attention")
+    refuse_any(paths)
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(attention) as entries:
+        refuse_any(entry.path for entry in entries)
+
+
+def refuse_any(paths: Iterable[str]) -> None:
+    """Raise IndexCorruptError if one of ``paths`` is a symbolic link."""
+    for path in paths:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            if stat.S_ISLNK(os.lstat(path).st_mode):
+                raise link_error(path)
+
+
+def refuse_below(folder: str, path: str) -> None:
+    """Raise IndexCorruptError if a folder between ``folder`` and the file ``path`` below it is a symbolic link."""
+    parent = os.path.dirname(path)
+    while len(parent) > len(folder):
+        refuse_any([parent])
+        parent = os.path.dirname(parent)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder of the index, best effort; of a link only the link itself, never what it leads to."""
+    if path.is_symlink():
+        with suppress(OSError):
+            path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)

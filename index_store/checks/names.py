@@ -1,0 +1,44 @@
+"""Names from JSON that become parts of a path. An index may come from anyone, so no name may lead out of its folder."""
+
+import re
+from typing import Any
+
+# Neither separators nor control characters, not "." or "..", and none of the characters that a glob gives a meaning.
+_COMPONENT = re.compile(r"[0-9A-Za-z_][0-9A-Za-z_.+@=-]{0,119}")
+_GENERATION = re.compile(r"[0-9]{6,18}\.json")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_VECTORS = "vectors/"
+
+
+def component(value: Any, kind: str) -> str:
+    """Return ``value`` if it can be one folder's or file's name; ValueError, which calls it a ``kind``, if not."""
+    if not isinstance(value, str) or not _COMPONENT.fullmatch(value):
+        raise ValueError(f"{shown(value)} can't be the name of {kind}")
+    return value
+
+
+def segment_file(value: Any) -> str:
+    """Return the path of a file in a segment's folder: one name, or one name below ``vectors/``; else ValueError."""
+    if not isinstance(value, str):
+        raise ValueError(f"{shown(value)} can't be the name of a file")
+    return value[: len(_VECTORS) * value.startswith(_VECTORS)] + component(value.removeprefix(_VECTORS), "a file")
+
+
+def generation_name(value: str) -> str:
+    """Return the name of a generation's file, such as ``000012.json``; else ValueError."""
+    if not _GENERATION.fullmatch(value):
+        raise ValueError(f"it does not name a generation: {shown(value)}")
+    return value
+
+
+def sha256(value: Any) -> str:
+    """Return a SHA-256 in lower-case hex digits; ValueError if ``value`` is none."""
+    if not isinstance(value, str) or not _SHA256.fullmatch(value):
+        raise ValueError(f"{shown(value)} can't be a SHA-256")
+    return value
+
+
+def shown(value: Any) -> str:
+    """Return at most 40 characters of a value from a file, without control characters, for a message."""
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:39]}…"
