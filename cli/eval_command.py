@@ -102,7 +102,8 @@ def score(
             each.need_scores()
         for name, m in loaded.items():
             query, gallery = m.encode_files([a], [first], "query"), m.encode_files([b], [second], "gallery")
-            found[name] = {"score": float(m.score(query, gallery)[0]), "higher_is_closer": m.higher_is_closer}
+            score = m.shown(float(m.score(query, gallery)[0]))
+            found[name] = {"score": score, "higher_is_closer": m.higher_is_closer}
     if as_json:
         show_json({"schema": 1, "a": str(first), "b": str(second), "metrics": found})
         return

@@ -107,7 +107,7 @@ def write_ids(path: Path, ids: Sequence[int]) -> None:
 
 
 def read_ids(path: Path, rows: int, record: FileRecord | None = None) -> Ids:
-    """Read a file of :func:`write_ids`; IndexCorruptError unless it fits ``record`` and holds ``rows`` ids, each once."""
+    """Read a file of :func:`write_ids`; IndexCorruptError unless it fits ``record`` and holds ``rows`` ids once."""
     ids: Ids = read_array(path, record)
     if ids.dtype != STORED_ID or ids.shape != (rows,):
         raise corrupt(path, f"holds {ids.dtype} {ids.shape} instead of {rows} ids")

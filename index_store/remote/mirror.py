@@ -9,8 +9,10 @@ can't disturb each other, because the names of their segments and generations di
 """
 
 import functools
+import hashlib
 import json
 import operator
+import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,15 +20,20 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
+from index_store.checks.json_values import MOST_CRC, mapping, parse_json, sequence, text, whole_number
+from index_store.checks.names import component, sha256
+from index_store.errors import IndexStoreError
 from index_store.files import atomic_write, decode_or_corrupt
 from index_store.generation import Generation
 from index_store.layout import Layout
-from index_store.remote.object_store import ObjectStore, Version, open_store
+from index_store.remote.object_store import ObjectStore, Version, open_store, parse_url, plain_endpoint
 
 _Task = TypeVar("_Task")
 
 TRANSFERS = 16  # at a time
 CURRENT = "CURRENT"
+MIRRORS_VARIABLE = "DIFFSIM_MIRRORS"
+MOST_DIGITS = 18  # of a generation's number
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,7 @@ class Mirror:
     def next_number(self, number: int) -> int:
         """Return a number for a generation that nobody has used: above ``number`` and above all in the store."""
         stems = (Path(entry.key).stem for entry in self.store.list("generations"))
-        return 1 + max([number, *(int(stem) for stem in stems if stem.isdecimal())])
+        return 1 + max([number, *(int(stem) for stem in stems if stem.isdecimal() and len(stem) <= MOST_DIGITS)])
 
     def upload(self, generation: Generation) -> None:
         """Upload every file that ``generation`` names and the store does not have yet."""
@@ -102,11 +109,37 @@ def read_state(layout: Layout) -> MirrorState | None:
     if not layout.remote.exists():
         return None
 
-    def decode(data: bytes) -> MirrorState:
-        values = json.loads(data)
-        return MirrorState(**{**values, "projections": tuple(values["projections"])})
+    state = decode_or_corrupt(layout.remote, _state_of)
+    if layout.root.resolve() != mirror_folder(state.url, state.endpoint).resolve():
+        raise IndexStoreError(
+            f"{layout.root} is a mirror of {state.url} that was copied from elsewhere, so it is not used: name the "
+            f"index by its URL, or set {MIRRORS_VARIABLE} to the folder that mirrors lie in"
+        )
+    return state
 
-    return decode_or_corrupt(layout.remote, decode)
+
+def mirror_folder(url: str, endpoint: str | None) -> Path:
+    """Return the folder of an index's mirror: below $DIFFSIM_MIRRORS, else in the user's cache folder."""
+    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = os.environ.get(MIRRORS_VARIABLE) or Path(caches) / "diffsim"
+    digest = hashlib.sha256(f"{endpoint or ''} {url}".encode()).hexdigest()
+    return Path(folder) / f"{url.rpartition('/')[2]}-{digest[:16]}"
+
+
+def _state_of(data: bytes) -> MirrorState:
+    values = mapping(parse_json(data), "the file")
+    for name in ("endpoint", "e_tag", "version"):
+        if values[name] is not None:
+            text(values[name], name)
+    for segment, checksum in mapping(values["segments"], "segments").items():
+        component(segment, "a segment")
+        whole_number(checksum, "a checksum", 0, MOST_CRC)
+    if type(values["swept"]) is not bool or parse_url(text(values["url"], "url")) != values["url"]:
+        raise ValueError("it names no object store")
+    if values["endpoint"] is not None and plain_endpoint(values["endpoint"]) != values["endpoint"]:
+        raise ValueError("its endpoint is more than a server")
+    projections = tuple(sha256(digest) for digest in sequence(values["projections"], "projections"))
+    return MirrorState(**{**values, "projections": projections})
 
 
 def find_mirror(layout: Layout) -> Mirror | None:

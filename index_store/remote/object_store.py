@@ -5,15 +5,16 @@ the object; a missing object is a FileNotFoundError, or None.
 """
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
-from index_store.errors import RemoteStoreError, UsageError
+from index_store.errors import IndexCorruptError, RemoteStoreError, UsageError
 
 if TYPE_CHECKING:
     from obstore import PutMode, UpdateVersion
@@ -24,6 +25,9 @@ ENDPOINT_VARIABLE = "AWS_ENDPOINT_URL"
 RETRIES, RETRY_TIMEOUT = 4, timedelta(seconds=60)
 DELETED_AT_ONCE = 500
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_BUCKET = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{1,254}")
+_SECRET = re.compile(r"(?<=://)[^/?#\s]*@|\?[^\s#]*")  # a URL's user name and password, and its query
+MOST_OBJECT = 1 << 28  # bytes of an object whose size no record gives
 
 
 @dataclass(frozen=True)
@@ -63,15 +67,21 @@ class ObjectStore:
         """Return the URL of an object."""
         return f"{self.url}/{key}"
 
-    def get(self, key: str) -> StoredObject | None:
-        """Read an object; None if it does not exist."""
+    def get(self, key: str, most: int = MOST_OBJECT) -> StoredObject | None:
+        """Read an object; None if it does not exist.
+
+        Raises:
+            IndexCorruptError: it has more than ``most`` bytes.
+        """
         with self._reporting(key):
             try:
                 found = self._store.get(key)
+                meta = found.meta
+                if meta["size"] > most:
+                    raise IndexCorruptError(f"the index is damaged: {self.where(key)} has more than {most} bytes")
                 data = bytes(found.bytes())
             except FileNotFoundError:
                 return None
-        meta = found.meta
         return StoredObject(data, Version(meta["e_tag"], meta["version"]), meta["last_modified"])
 
     def tail(self, key: str, length: int) -> tuple[bytes, int]:
@@ -175,12 +185,36 @@ def _is_local(endpoint: str | None) -> bool:
 
 def _reason(error: Exception) -> str:
     """Return an obstore error as part of one line, without its debug output."""
-    return " ".join(str(error).split("\n\nDebug source")[0].split())[:300]
+    return without_secrets(" ".join(str(error).split("\n\nDebug source")[0].split()))[:300]
+
+
+def without_secrets(text: str) -> str:
+    """Return ``text`` without user names, passwords and queries of the URLs in it."""
+    return _SECRET.sub("", text) if "://" in text else text
 
 
 def configured_endpoint() -> str | None:
-    """Return the endpoint in the environment; None for AWS itself."""
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get(ENDPOINT_VARIABLE) or None
+    """Return the endpoint in the environment; None for AWS itself.
+
+    A user name, a password and a query in it are left out: requests are signed by the AWS_* keys, and an endpoint is
+    shown in messages and kept in ``REMOTE``.
+
+    Raises:
+        UsageError: it makes no sense as a URL.
+    """
+    given = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get(ENDPOINT_VARIABLE)
+    return None if not given else plain_endpoint(given)
+
+
+def plain_endpoint(url: str) -> str:
+    """Return an endpoint without user name, password, query and fragment; UsageError if it is no http(s) URL."""
+    try:
+        parts = urlsplit(url)
+        if parts.scheme in ("http", "https") and parts.hostname:
+            return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    except ValueError:  # not chained: its message would show the URL
+        pass
+    raise UsageError(f"{ENDPOINT_VARIABLE} must be a URL like https://HOST:PORT")
 
 
 def is_url(text: str) -> bool:
@@ -197,8 +231,15 @@ def parse_url(text: str) -> str:
     """
     scheme, _, rest = text.partition("://")
     if scheme != SCHEME:
-        raise UsageError(f"an index can't be at {text}: only folders and {SCHEME}://BUCKET/NAME.diffsim are known")
+        raise UsageError(
+            f"an index can't be at {without_secrets(text)}: only folders and {SCHEME}://BUCKET/NAME.diffsim are known"
+        )
     parts = [part for part in rest.split("/") if part]
     if len(parts) < 2 or rest.startswith("/"):
-        raise UsageError(f"{text} does not name an index: {SCHEME}://BUCKET/NAME.diffsim is needed")
+        raise UsageError(f"{without_secrets(text)} does not name an index: {SCHEME}://BUCKET/NAME.diffsim is needed")
+    if not _BUCKET.fullmatch(parts[0]) or {".", ".."} & set(parts) or not text.isprintable():
+        raise UsageError(
+            f"{without_secrets(text)} does not name an index: a bucket has letters, digits, '.', '_' and '-', and no "
+            "part of the path is '.' or '..'"
+        )
     return f"{SCHEME}://{'/'.join(parts)}"

@@ -6,7 +6,6 @@ leaves the mirror showing the generation that it showed before.
 
 import hashlib
 import logging
-import os
 import shutil
 import time
 from dataclasses import replace
@@ -17,16 +16,16 @@ import google_crc32c
 from index_store.errors import IndexLockedError, IndexNotFoundError
 from index_store.files import FileRecord, atomic_write, corrupt, writing
 from index_store.garbage import clear_uncommitted
-from index_store.generation import Generation, decode_current, read_generation
+from index_store.generation import MOST_CURRENT, Generation, decode_current, read_generation
 from index_store.layout import Layout
 from index_store.locate import is_index
 from index_store.lock import writer_lock
-from index_store.remote.mirror import CURRENT, Mirror, MirrorState, find_mirror, in_parallel
-from index_store.remote.object_store import SCHEME, StoredObject, configured_endpoint, is_url, parse_url
+from index_store.remote.mirror import CURRENT, Mirror, MirrorState, find_mirror, in_parallel, mirror_folder
+from index_store.remote.mirror import MIRRORS_VARIABLE as MIRRORS_VARIABLE
+from index_store.remote.object_store import MOST_OBJECT, SCHEME, StoredObject, configured_endpoint, is_url, parse_url
 
 LOG = logging.getLogger(__name__)
 
-MIRRORS_VARIABLE = "DIFFSIM_MIRRORS"
 WAIT_SECONDS = 60.0  # for another process that makes the same mirror
 _Wanted = tuple[str, FileRecord | str]
 """A file's path below the index, and its size and CRC-32C, or its SHA-256."""
@@ -68,20 +67,12 @@ def existing_root(index: str | Path, fresh: bool = False) -> Path:
     return root
 
 
-def mirror_folder(url: str, endpoint: str | None) -> Path:
-    """Return the folder of an index's mirror: below $DIFFSIM_MIRRORS, else in the user's cache folder."""
-    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = os.environ.get(MIRRORS_VARIABLE) or Path(caches) / "diffsim"
-    digest = hashlib.sha256(f"{endpoint or ''} {url}".encode()).hexdigest()
-    return Path(folder) / f"{url.rpartition('/')[2]}-{digest[:16]}"
-
-
 def _pull(layout: Layout, fresh: bool) -> None:
     """Bring the mirror up to date, unless a writer holds it: then it is up to date, or the index is being made."""
     deadline = time.monotonic() + WAIT_SECONDS
     while True:
         mirror = _mirror(layout)
-        found = mirror.store.get(CURRENT)
+        found = mirror.store.get(CURRENT, MOST_CURRENT)
         if found is not None and not fresh and _is_shown(mirror, found):
             return
         try:
@@ -145,7 +136,7 @@ def _fetch_generation(mirror: Mirror, found: StoredObject) -> Generation:
         name = decode_current(found.data)
     except ValueError as error:
         raise corrupt(store.where(CURRENT), f"makes no sense ({error})") from error
-    key = f"generations/{Path(name).name}"
+    key = f"generations/{name}"
     body = store.get(key)
     if body is None:
         raise corrupt(store.where(key), "is missing")
@@ -173,7 +164,8 @@ def _fetch(mirror: Mirror, wanted: _Wanted, fresh: bool) -> None:
     path = mirror.layout.root / key
     if not fresh and path.exists() and _is_as_expected(path.read_bytes(), expected):
         return
-    found = store.get(key)
+    most = expected.size if isinstance(expected, FileRecord) and not fresh else MOST_OBJECT
+    found = store.get(key, most)
     if found is None:
         path.unlink(missing_ok=True)
         if fresh:

@@ -92,11 +92,10 @@ def train(layout: Layout, encoder: str, parts: ReadParts, rows: int, stamp: int)
         replace_by(path, lambda file: faiss.write_index(index, faiss.PyCallbackIOWriter(file.write)))
     file = FileRecord.of(path)
     more_probes = {str(count): each for count, (each, _) in zip(MEASURED_COUNTS[1:], more, strict=True)}
-    record = IVFRecord(
-        path.name, file.size, file.crc32c, segments, int(index.ntotal), lists, probes, recall, more_probes
-    )
+    found = int(index.ntotal)  # fewer than ``rows`` if some are not finite
+    record = IVFRecord(path.name, file.size, file.crc32c, segments, found, lists, probes, recall, more_probes)
     atomic_write(layout.ivf_record(encoder), record.to_json())
-    LOG.info("%s: trained %d lists over %d vectors; probes %d, recall %.3f", path, lists, rows, probes, recall)
+    LOG.info("%s: trained %d lists over %d vectors; probes %d, recall %.3f", path, lists, found, probes, recall)
     _remove_older(layout, encoder, path)
     return record
 

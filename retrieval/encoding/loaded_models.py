@@ -15,7 +15,7 @@ from index_store.codecs import CODECS, DEFAULT_CODEC, Codec, find_codec
 from retrieval.devices.memory import raising_memory_full
 from retrieval.devices.selection import choose_device
 from retrieval.devices.transfer import DeviceClock, Fetched, fetch
-from retrieval.errors import UsageError
+from retrieval.errors import DiffSimError, UsageError
 from retrieval.images.decoding import DecodeRules
 from retrieval.models.modes import Outputs, Target
 from retrieval.models.protocols import (
@@ -51,6 +51,7 @@ class StoredBatch:
 
     vectors: Mapping[str, NDArray[np.float32]]
     tensors: Mapping[str, Mapping[str, NDArray[Any]]]
+    unusable: tuple[int, ...] = ()  # positions in the batch of images with an infinite number or NaN: they are left out
 
 
 @dataclass(frozen=True)
@@ -69,17 +70,42 @@ class InFlightBatch:
         return self.clock.seconds()
 
     def stored(self) -> StoredBatch:
-        """Wait for the batch, and return it as the index stores it.
+        """Wait for the batch, and return it as the index stores it: without images whose numbers can't be stored."""
+        # Modes with the same target share one mapping.
+        shared = {id(fetched): fetched for fetched in self.arrays.values()}
+        floats = {key: {name: wait() for name, wait in fetched.items()} for key, fetched in shared.items()}
+        vectors = {name: wait() for name, wait in self.vectors.items()}
+        wrong: tuple[int, ...] = ()
+        encoded = _encoded(self.codec, floats, vectors)
+        if encoded is None:
+            count = max((len(array) for each in (vectors, *floats.values()) for array in each.values()), default=0)
+            picked = [(_rows(floats, [n]), {name: array[[n]] for name, array in vectors.items()}) for n in range(count)]
+            wrong = tuple(n for n, (some, own) in enumerate(picked) if _encoded(self.codec, some, own) is None)
+            right = [n for n in range(count) if n not in wrong]
+            vectors = {name: array[right] for name, array in vectors.items()}
+            encoded = _encoded(self.codec, _rows(floats, right), vectors) if right else None
+        if encoded is None:
+            return StoredBatch({}, {}, wrong)
+        return StoredBatch(vectors, {mode: encoded[id(fetched)] for mode, fetched in self.arrays.items()}, wrong)
 
-        Raises:
-            DiffSimError: a value is infinite or not a number, or does not fit the codec.
-        """
-        encoded: dict[int, Mapping[str, NDArray[Any]]] = {}
-        for fetched in self.arrays.values():
-            if id(fetched) not in encoded:  # modes with the same target share one mapping
-                encoded[id(fetched)] = self.codec.encode({name: wait() for name, wait in fetched.items()})
-        tensors = {mode: encoded[id(fetched)] for mode, fetched in self.arrays.items()}
-        return StoredBatch({name: wait() for name, wait in self.vectors.items()}, tensors)
+
+_Floats = Mapping[int, Mapping[str, NDArray[Any]]]
+
+
+def _encoded(
+    codec: Codec, floats: _Floats, vectors: Mapping[str, NDArray[Any]]
+) -> dict[int, Mapping[str, NDArray[Any]]] | None:
+    """Return what the codec makes of each mapping of arrays; None if a number is infinite, NaN, or does not fit."""
+    if not all(np.isfinite(array).all() for array in vectors.values()):
+        return None
+    try:
+        return {key: codec.encode(each) for key, each in floats.items()}
+    except DiffSimError:
+        return None
+
+
+def _rows(floats: _Floats, rows: Sequence[int]) -> dict[int, dict[str, NDArray[Any]]]:
+    return {key: {name: array[list(rows)] for name, array in each.items()} for key, each in floats.items()}
 
 
 @dataclass(frozen=True)

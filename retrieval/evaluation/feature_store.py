@@ -1,7 +1,7 @@
 """The features of a benchmark's images: each image is encoded once for each role, and kept in memory or on disk.
 
-With a folder, a run that was stopped continues where it was. Features are found by the image's content and the metric's
-fingerprint, so stale ones are never used.
+With a folder, a run that was stopped continues where it was. Features are found by the image's content, the metric's
+fingerprint and what else the metric reads for the image, so stale ones are never used.
 """
 
 import hashlib
@@ -66,7 +66,7 @@ class FeatureStore:
     def recall(self, path: Path, sha256: str, role: Role) -> bool:
         """Return whether the features of an image are in memory, or in the folder under its content."""
         role = self._role(role)
-        file = self._file(sha256, role)
+        file = self._file(path, sha256, role)
         if file is not None and file.is_file():
             self._kept[role, path] = file
         return (role, path) in self._kept
@@ -74,7 +74,7 @@ class FeatureStore:
     def put(self, path: Path, role: Role, features: Features, sha256: str) -> None:
         """Keep the features of one image; ``sha256`` identifies its content."""
         role = self._role(role)
-        file = self._file(sha256, role)
+        file = self._file(path, sha256, role)
         if file is None:
             self._kept[role, path] = {name: tensor.clone() for name, tensor in features.items()}
         else:
@@ -87,8 +87,12 @@ class FeatureStore:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _file(self, sha256: str, role: Role) -> Path | None:
-        return None if self._folder is None else self._folder / role / f"{sha256}.safetensors"
+    def _file(self, path: Path, sha256: str, role: Role) -> Path | None:
+        if self._folder is None:
+            return None
+        key = self.metric.file_key(path)
+        name = hashlib.sha256(f"{sha256} {key}".encode()).hexdigest() if key else sha256
+        return self._folder / role / f"{name}.safetensors"
 
     def get(self, paths: Sequence[Path], role: Role) -> Features:
         """Return the features of encoded images, in the order of ``paths``."""

@@ -56,7 +56,7 @@ def _nearest(
         if metric.comparative:  # its scores depend on the whole gallery
             everything = metric.score(one, gallery)
             scores = [float(everything[i]) for i in order]
-        found[query] = [(items[i], score) for i, score in zip(order, scores, strict=True)]
+        found[query] = [(items[i], metric.shown(score)) for i, score in zip(order, scores, strict=True)]
     return found
 
 

@@ -86,7 +86,9 @@ class Filler:
             if rows:
                 with pipeline.clock.working(WRITE, len(rows)):
                     stored = in_flight.stored()
-                    writer.fill(reader.ids[rows].tolist(), stored.vectors, stored.tensors)
+                    rows = [row for number, row in enumerate(rows) if number not in stored.unusable]
+                    if rows:
+                        writer.fill(reader.ids[rows].tolist(), stored.vectors, stored.tensors)
             completed[rows] = True
             self._unavailable += len(batch.files) - len(rows)
             self._committer.tally.advance(len(batch.files))

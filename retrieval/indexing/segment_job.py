@@ -20,6 +20,7 @@ from retrieval.encoding.batches import Failure, FileBatch
 from retrieval.encoding.loaded_models import InFlightBatch, ModelInputs
 from retrieval.encoding.timing import WRITE, StageClock
 from retrieval.errors import NoSpaceError
+from retrieval.images.decoding import FileFacts
 from retrieval.indexing.changes import item_of
 from retrieval.indexing.pipeline import Pipeline
 from retrieval.indexing.reports import BuildEvent, OnBuildProgress
@@ -109,10 +110,17 @@ def _append(writer: SegmentWriter, batch: FileBatch, in_flight: InFlightBatch, f
     both = zip(batch.files, batch.outcomes, strict=True)
     rejects = [_reject(path, outcome) for path, outcome in both if isinstance(outcome, Failure)]
     facts = [outcome[0] for outcome in batch.outcomes if not isinstance(outcome, Failure)]
-    items = [item_of(each, number) for number, each in enumerate(facts, first)]
-    with clock.working(WRITE, len(items)):
+    with clock.working(WRITE, len(facts)):
         stored = in_flight.stored()
+        rejects += [_not_finite(facts[number]) for number in stored.unusable]
+        usable = [each for number, each in enumerate(facts) if number not in stored.unusable]
+        items = [item_of(each, number) for number, each in enumerate(usable, first)]
         writer.append(items, rejects, stored.vectors, stored.tensors)
+
+
+def _not_finite(facts: FileFacts) -> Reject:
+    detail = "the model gives numbers for it that are infinite or not a number"
+    return Reject(uri_of(facts.path), facts.size, facts.mtime_ns, "not_finite", detail)
 
 
 def _reject(path: Path, failure: Failure) -> Reject:

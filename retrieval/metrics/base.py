@@ -45,7 +45,7 @@ class MetricSettings(RunSettings):
 class Metric(ABC):
     """A measure of similarity (or distance) between a query and an image of the gallery."""
 
-    higher_is_closer: bool = True
+    higher_is_closer: bool = True  # then scores lie in [-1, 1], which rounding may take them out of: see :meth:`shown`
     prompt: str = ""  # may hold {category}, which the runner replaces through :meth:`prompted`
     one_role: bool = False  # an image has the same features as a query and in the gallery, so it is encoded once
     comparative: ClassVar[bool] = False  # a score depends on the other images of the gallery
@@ -59,6 +59,10 @@ class Metric(ABC):
         """Encode images that were read from ``paths``, for metrics that need the files' names (to find masks)."""
         return self.encode(images, role)
 
+    def file_key(self, path: "Path") -> str:
+        """Return a digest of all that the features of ``path`` depend on beside its bytes and :meth:`fingerprint`."""
+        return ""
+
     def prompted(self, prompts: Sequence[str]) -> Mapping[str, "Metric"]:
         """Return the metric under each of ``prompts``; a metric without prompts raises a UsageError."""
         raise UsageError("this metric takes no prompts of categories; diffsim-s and diffsim-c do")
@@ -70,6 +74,12 @@ class Metric(ABC):
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]:
         """Return every setting that changes a feature, as JSON values."""
+
+    def shown(self, score: float) -> float:
+        """Return a score as people see it, within the metric's own range; rankings use the score itself."""
+        from retrieval.scoring.aas import bounded
+
+        return bounded(score, "cosine" if self.higher_is_closer else "mse")
 
     def need_scores(self) -> None:
         """Raise a UsageError if a score of one pair alone means nothing."""

@@ -87,6 +87,10 @@ class Ensemble(Metric):
         signs = [1.0 if member.higher_is_closer else -1.0 for member in self._members.values()]
         return majority(np.stack([sign * row for sign, row in zip(signs, scores, strict=True)]))
 
+    def file_key(self, path: Path) -> str:
+        """See :class:`retrieval.metrics.base.Metric`."""
+        return "".join(member.file_key(path) for member in self._members.values())
+
     def fingerprint(self) -> dict[str, Any]:
         """See :class:`retrieval.metrics.base.Metric`."""
         return {name: member.fingerprint() for name, member in self._members.items()}

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,14 @@ def need_package(name: str, metric: str, *, advice: str) -> Any:
         ) from error
 
 
+def package_version(name: str) -> str:
+    """Return the installed version of a package, for fingerprints: another one may give other features."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "of unknown version"
+
+
 class LPIPSMetric(Metric):
     """The learned perceptual distance of two images (Zhang et al., 2018): lower is closer.
 
@@ -109,7 +118,7 @@ class LPIPSMetric(Metric):
 
     def fingerprint(self) -> dict[str, Any]:
         """See :class:`retrieval.metrics.base.Metric`."""
-        return {"name": "lpips", "network": "vgg", "size": self._size}
+        return {"name": "lpips", "network": "vgg", "size": self._size, "package": package_version("lpips")}
 
 
 class DreamSimMetric(FlatMetric):
@@ -131,4 +140,4 @@ class DreamSimMetric(FlatMetric):
 
     def fingerprint(self) -> dict[str, Any]:
         """See :class:`retrieval.metrics.base.Metric`."""
-        return {"name": "dreamsim", "type": "ensemble"}
+        return {"name": "dreamsim", "type": "ensemble", "package": package_version("dreamsim")}

@@ -4,7 +4,6 @@ The subject's mask comes from a folder, or from the optional package rembg (the 
 The background is blackened before the network sees it, which the paper calls "Crop-Feat".
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from retrieval.errors import UsageError
 from retrieval.images.decoding import DecodeRules, read_image
 from retrieval.images.preprocessing import DINOV2_PREPROCESSING
 from retrieval.metrics.base import Features, MetricSettings
-from retrieval.metrics.external import need_package
+from retrieval.metrics.external import need_package, package_version
 from retrieval.metrics.features import FlatMetric
 from retrieval.metrics.registry import MetricDescription
 from retrieval.models.normalisation import normalise
@@ -83,21 +82,20 @@ class GivenMasks:
             UsageError: the image has no mask.
             ImageError: the mask can't be decoded.
         """
+        mask = read_image(self._file(path), DecodeRules(alpha="drop"))[0].convert("L")
+        return mask if mask.size == size else mask.resize(size, Image.Resampling.NEAREST)
+
+    def digest(self, path: Path) -> str:
+        """Return the SHA-256 of the mask of the image at ``path``; errors as in :meth:`of`."""
+        return read_image(self._file(path), DecodeRules(alpha="drop"))[1].sha256
+
+    def _file(self, path: Path) -> Path:
         parts = path.absolute().with_suffix(".png").parts[1:]
         tails = [self._folder.joinpath(*parts[start:]) for start in range(len(parts))]
         for file in tails:
             if file.is_file():
-                mask = read_image(file, DecodeRules(alpha="drop"))[0].convert("L")
-                return mask if mask.size == size else mask.resize(size, Image.Resampling.NEAREST)
+                return file
         raise UsageError(f"ffa: {path} has no mask: {tails[-1]} is missing")
-
-    def digest(self) -> str:
-        """Return one SHA-256 over the names and bytes of all masks."""
-        whole = hashlib.sha256()
-        for file in sorted(self._folder.rglob("*.png")):
-            whole.update(f"{file.relative_to(self._folder).as_posix()}:".encode())
-            whole.update(hashlib.sha256(file.read_bytes()).digest())
-        return whole.hexdigest()
 
 
 class ForegroundAverage(FlatMetric):
@@ -149,7 +147,11 @@ class ForegroundAverage(FlatMetric):
         chosen = torch.from_numpy(np.array(covered, np.float32) / 255.0 > 0.5).flatten()
         return (chosen if bool(chosen.any()) else torch.ones_like(chosen)).float()
 
+    def file_key(self, path: Path) -> str:
+        """See :class:`retrieval.metrics.base.Metric`: copies of one picture may have different masks."""
+        return self._find.digest(path) if isinstance(self._find, GivenMasks) else ""
+
     def fingerprint(self) -> dict[str, Any]:
         """See :class:`retrieval.metrics.base.Metric`."""
-        mask = self._find.digest() if isinstance(self._find, GivenMasks) else "rembg"
+        mask = "given" if isinstance(self._find, GivenMasks) else f"rembg {package_version('rembg')}"
         return {"name": "ffa", "weights": self._files.digest(), "size": self._size, "mask": mask}

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 
 from index_store.catalog import Item
@@ -15,6 +16,7 @@ from retrieval.encoding.fingerprint import check_fingerprint, tensors_digest
 from retrieval.encoding.loaded_models import EncodedImages, LoadedModels, LoadModels, ModelInputs, StoredBatch
 from retrieval.encoding.recipe import Recipe
 from retrieval.encoding.stored_tensors import DecodeQKV, qkv_decoder
+from retrieval.errors import ModelError
 from retrieval.models.modes import Outputs
 from retrieval.scoring.aas import QKV
 from retrieval.settings import BuildSettings, EngineSettings, ModelSettings
@@ -36,9 +38,20 @@ class ScoringContext:
     _digests: dict[str, str] = field(default_factory=dict)
 
     def encode(self, images: Sequence[ModelInputs], role: Role, outputs: Outputs) -> EncodedImages:
-        """Encode images, a batch at a time."""
+        """Encode images, a batch at a time.
+
+        Raises:
+            ModelError: the model gives numbers that are infinite or not a number.
+        """
         with self._encoding:  # layers are read by hooks on the one network: one pass at a time
-            return self.models.encode_in_batches(images, role, outputs, self.batch_size)
+            found = self.models.encode_in_batches(images, role, outputs, self.batch_size)
+        vectors = all(bool(np.isfinite(array).all()) for array in found.vectors.values())
+        tensors = (tensor for qkv in found.tensors.values() for tensor in (qkv.q, qkv.k, qkv.v))
+        if not vectors or not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
+            raise ModelError(
+                "the model gives numbers for the query that are infinite or not a number; no score is made"
+            )
+        return found
 
     def encode_stored(self, batch: Sequence[ModelInputs], outputs: Outputs) -> StoredBatch:
         """Encode a batch in the gallery's role, as the index stores it."""

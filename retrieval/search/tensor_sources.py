@@ -187,8 +187,10 @@ class ComputedTensors:
             usable = self._usable(rows[done : done + len(batch.files)], batch.outcomes)
             given: dict[int, StoredArrays] = {}
             if usable:
-                stored = self.context.encode_stored(list(usable.values()), outputs).tensors[self.mode]
-                given = {row: {name: array[n] for name, array in stored.items()} for n, row in enumerate(usable)}
+                batch_stored = self.context.encode_stored(list(usable.values()), outputs)
+                finite = [row for number, row in enumerate(usable) if number not in batch_stored.unusable]
+                arrays = batch_stored.tensors.get(self.mode, {}).items()
+                given = {row: {name: array[n] for name, array in arrays} for n, row in enumerate(finite)}
             yield given, len(batch.files)
             done += len(batch.files)
 
