@@ -8,7 +8,9 @@ evicted first; a file's modification time is the time of its last use.
 
 import json
 import logging
+import math
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -21,7 +23,10 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from index_store.files import files_below, is_abandoned, is_temporary, replace_file
+from index_store.checks.json_values import mapping, parse_json, sequence, whole_number
+from index_store.checks.links import refuse_below
+from index_store.errors import IndexCorruptError
+from index_store.files import files_below, is_abandoned, is_temporary, open_regular, replace_file
 from index_store.layout import Layout
 
 LOG = logging.getLogger(__name__)
@@ -30,6 +35,7 @@ FULL_SHARE = 0.9  # of the budget stays in use after an eviction, so that not ev
 FOLDERS = 1000
 _HEADER = "DIFFSIM-TENSORS 1"
 _CRC_BYTES = 4
+_DTYPE = re.compile(r"[<|][iuf][1248]")
 
 Arrays = Mapping[str, NDArray[Any]]
 """One item's arrays by name, any shape and plain dtype."""
@@ -68,8 +74,8 @@ class TensorCache:
         """Return an item's arrays; None if they are missing, damaged, or of something else."""
         path = self._path(key)
         try:
-            found = _decode(path.read_bytes(), key)
-        except OSError:
+            found = _decode(self._read(path), key)
+        except (OSError, IndexCorruptError):
             return None
         except (ValueError, KeyError, TypeError) as error:
             LOG.warning("%s is damaged, so its tensors are computed again: %s", path, error)
@@ -86,11 +92,17 @@ class TensorCache:
         try:
             if not self._make_room(len(data)):
                 return False
+            refuse_below(str(self._root), str(path))
             path.parent.mkdir(parents=True, exist_ok=True)
             replace_file(path, data)
-        except OSError:
+        except (OSError, IndexCorruptError):
             return False
         return True
+
+    def _read(self, path: Path) -> bytes:
+        refuse_below(str(self._root), str(path))
+        with open_regular(path) as file:
+            return file.read()
 
     def ids(self, mode: str, digest: str) -> set[int]:
         """Return the ids of the items in the cache; a file may still turn out to be damaged in :meth:`get`."""
@@ -169,14 +181,19 @@ def _decode(data: bytes, key: CacheKey) -> dict[str, NDArray[Any]]:
     if int(google_crc32c.value(body)) != int.from_bytes(checksum, "little"):
         raise ValueError("the checksum does not match")
     line, _, rest = body.partition(b"\n")
-    header = json.loads(line)
+    header = mapping(parse_json(line), "the first line")
     if (header["format"], header["mode"], header["digest"], header["id"]) != (_HEADER, key.mode, key.digest, key.id):
         raise ValueError("it is of something else")
     found: dict[str, NDArray[Any]] = {}
     offset = 0
-    for name, about in header["arrays"].items():
-        dtype, shape = np.dtype(about["dtype"]), tuple(about["shape"])
-        count = int(np.prod(shape))
+    for name, about in mapping(header["arrays"], "arrays").items():
+        if not _DTYPE.fullmatch(about["dtype"]):
+            raise ValueError(f"{name} holds no plain numbers")
+        dtype = np.dtype(about["dtype"])
+        shape = [whole_number(size, "a shape", 1, len(rest)) for size in sequence(about["shape"], "a shape")]
+        count = math.prod(shape)
+        if count * dtype.itemsize > len(rest) - offset:
+            raise ValueError("it ends early")
         found[name] = np.frombuffer(rest, dtype, count, offset).reshape(shape)
         offset += count * dtype.itemsize
     return found

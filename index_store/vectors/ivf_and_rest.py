@@ -40,6 +40,11 @@ class IVFAndRestIndex:
     def __len__(self) -> int:
         return len(self._ids)
 
+    @property
+    def dim(self) -> int:
+        """Entries of a vector."""
+        return self._ivf.dim
+
     def search(self, query: Floats, count: int) -> Ranked:
         """Return the rows nearest to ``query [dim]`` and their cosines, best first; the lowest row among equals.
 

@@ -95,7 +95,9 @@ def stored_recipe(reader: IndexReader, root: Path) -> Recipe:
     try:
         settings = _of_today(ModelSettings.from_json(generation.settings), generation.fingerprint["model"])
         targets = {mode: Target.from_json(values) for mode, values in generation.fingerprint["modes"].items()}
-    except (KeyError, TypeError) as error:
+        if not isinstance(settings.model, str) or not all(isinstance(mode, str) for mode in targets):
+            raise TypeError("the model or a mode has no name")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise IndexIncompatibleError(
             f"{root} has settings that this version can't read ({error}); {generation.created_by} wrote them"
         ) from error

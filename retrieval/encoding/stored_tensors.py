@@ -36,10 +36,19 @@ def qkv_decoder(reader: IndexReader, codec: Codec, mode: str, device: torch.devi
     arrays = reader.projection(mode)
     try:
         projection = load_projection(arrays).to(device)
-    except (KeyError, TypeError) as error:
+        width = arrays["q"].shape[-1] if "q" in arrays else 0
+        if width and any(shape != width for shape in _widths(reader, mode)):
+            raise ValueError(f"it takes {width} numbers a token, the tensors have another number")
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         path = reader.layout.projection(reader.generation.projections[mode])
         raise corrupt(path, f"holds no projection ({error})") from error
     return lambda arrays: projection(codec.decode(arrays)["h"])
+
+
+def _widths(reader: IndexReader, mode: str) -> list[int]:
+    """Return the width of a token of the layer inputs of ``mode``, by segment."""
+    records = (segment.attention.get(mode) for segment in reader.generation.segments)
+    return [record.row_shapes["h"][-1] for record in records if record is not None]
 
 
 def projections_of(models: LoadedModels) -> dict[str, Projection]:
@@ -80,12 +89,25 @@ def load_projection(arrays: Mapping[str, NDArray[Any]]) -> LinearProjection | Ce
     """Return the projection whose ``arrays()`` these are, on the CPU.
 
     Raises:
-        KeyError, TypeError: this version knows no projection with these arrays.
+        KeyError, TypeError, ValueError: this version knows no projection with these arrays.
     """
     if "q" not in arrays:
         return CellProjection(CellValues(**{name: float(value) for name, value in arrays.items()}))
+    _check_projection(arrays)
     q, k, v = (torch.from_numpy(arrays[name]) for name in "qkv")
     if "q_bias" not in arrays:
         return LinearProjection((q, k, v))
     b, c, d = (torch.from_numpy(arrays[name]) for name in ("q_bias", "k_bias", "v_bias"))
     return LinearProjection((q, k, v), (b, c, d))
+
+
+def _check_projection(arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Raise ValueError unless the weights are float32 ``[heads, head_dim, width]`` and the biases fit them."""
+    q, k, v = (arrays[name] for name in "qkv")
+    if any(array.dtype != "float32" or array.ndim != 3 or not array.size for array in (q, k, v)):
+        raise ValueError("its weights are not float32 of three axes")
+    if q.shape != k.shape or v.shape[2] != q.shape[2] or v.shape[0] not in (1, q.shape[0]):
+        raise ValueError(f"its weights have the shapes {q.shape}, {k.shape} and {v.shape}")
+    for name in ("q", "k", "v") if "q_bias" in arrays else ():
+        if arrays[f"{name}_bias"].shape != arrays[name].shape[:2]:
+            raise ValueError(f"{name}_bias has the shape {arrays[f'{name}_bias'].shape}")

@@ -88,7 +88,7 @@ class CandidateTensors:
         stored = StoredTensors(unread, partial(reader.attention, mode), decode, device, reader.row_bytes(mode), cache)
         items = dict(zip(others, reader.items(others), strict=True)) if others else {}
         keys = {row: context.cache_key(mode, item) for row, item in items.items()}
-        cached = CachedTensors(context.tensor_cache, keys, decode, device)
+        cached = CachedTensors(context.tensor_cache, keys, decode, device, context.models.codec)
         computed = ComputedTensors(context, mode, items, cached, on_progress, cancel)
         stored.begin()
         return cls(MemoryTensors(in_memory), stored, cached, computed)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from index_store.files import corrupt
 from index_store.reader import IndexReader
 from retrieval.errors import UsageError
 from retrieval.models.modes import Mode
@@ -53,6 +54,9 @@ class CandidateGenerator:
         if len(excluded) == len(self._reader) or not encoders:
             return Candidates(self._all_rows(excluded), None)
         asked = [(self._index(name), vectors[name]) for name in encoders]
+        for name, (index, query) in zip(encoders, asked, strict=True):
+            if index.dim != query.shape[-1]:
+                raise corrupt(self._reader.layout.root, f"holds vectors of {name} with {index.dim} numbers each")
         if wanted.exhaustive:
             rows = self._all_rows(excluded)
         else:

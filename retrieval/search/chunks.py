@@ -40,7 +40,7 @@ class Buffers:
         return stacked
 
     def _tensor(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        if name not in self._tensors:
+        if name not in self._tensors or self._tensors[name].shape[1:] != shape:
             self._tensors[name] = torch.empty((self._rows, *shape), dtype=dtype, device=self._device)
         return self._tensors[name]
 

@@ -27,6 +27,11 @@ SCAN_BYTES = 16 << 20  # of float32 products at a time
 class VectorIndex(Protocol):
     """Nearest neighbours over one encoder's vectors; safe in many threads."""
 
+    @property
+    def dim(self) -> int:
+        """Entries of a vector."""
+        ...
+
     def search(self, query: Floats, count: int) -> Ranked:
         """Return the rows nearest to ``query [dim]`` and their cosines, best first; ties by row, lowest first.
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from retrieval.devices.precision import SCORING_PRECISION
 from retrieval.devices.transfer import to_device
+from retrieval.errors import IndexCorruptError
 from retrieval.scoring.aas import (
     PUBLISHED,
     QKV,
@@ -96,7 +97,7 @@ class ChunkScorer:
     """Scores chunks against the queries that want their rows."""
 
     def __init__(self, queries: Sequence[QueryTensors], how: Comparison) -> None:
-        self._device = queries[0].qkv.q.device
+        self._device, self._shaped = queries[0].qkv.q.device, queries[0].qkv
         limits = SCORING_PRECISION[self._device.type]
         self._how = replace(how, precision=how.precision or limits.dtype)
         self._queries = [replace(query, qkv=query.qkv.to(self._device, self._how.dtype)) for query in queries]
@@ -112,6 +113,7 @@ class ChunkScorer:
         for start in range(0, len(chunk.rows), self._step):
             part = slice(start, start + self._step)
             candidates, outputs = chunk.load(part, self._buffers)
+            self._check_shapes(candidates)
             outputs = self._output(candidates) if outputs is None else outputs
             self._compare(chunk.rows[part], candidates, self._read(outputs))
             if isinstance(chunk, StoredChunk):
@@ -129,6 +131,14 @@ class ChunkScorer:
             )
             for found in self._found
         ]
+
+    def _check_shapes(self, candidates: QKV) -> None:
+        """Raise IndexCorruptError unless the candidates' tensors have the shapes of the queries' own."""
+        mine, theirs = (
+            [tensor.shape[1:] for tensor in (each.q, each.k, each.v)] for each in (self._shaped, candidates)
+        )
+        if mine != theirs:
+            raise IndexCorruptError(f"the index is damaged: its tensors have the shapes {theirs} instead of {mine}")
 
     def _output(self, images: QKV) -> Tensor:
         return attention_output(images.q, images.k, images.v, self._how.dtype)

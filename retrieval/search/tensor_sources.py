@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from index_store.catalog import Item
+from index_store.codecs import Codec, all_finite
 from index_store.tensors.cache import CacheKey, TensorCache
 from retrieval.devices.transfer import Upload, begin_upload, upload
 from retrieval.encoding.batches import Failure, Outcome, read_batches
@@ -104,6 +105,7 @@ class CachedTensors:
     keys: Mapping[int, CacheKey]  # by row
     decode: DecodeQKV
     device: torch.device
+    codec: Codec
     found: set[int] = field(default_factory=set)  # fills while chunks() is read
     part: Part = "read"
 
@@ -112,13 +114,20 @@ class CachedTensors:
         """The rows that the cache does not hold, or holds damaged; known once :meth:`chunks` is exhausted."""
         return [row for row in self.keys if row not in self.found]
 
+    def _fits(self, arrays: StoredArrays, other: StoredArrays) -> bool:
+        """Say whether a file holds finite arrays of the codec, shaped like ``other``: else they are computed anew."""
+        dtypes = {array.name: np.dtype(array.dtype) for array in self.codec.arrays}
+        alike = all(array.shape == other[name].shape for name, array in arrays.items() if name in other)
+        same = {name: array.dtype for name, array in arrays.items()} == dtypes
+        return alike and same and all(all_finite(array) for array in arrays.values())
+
     def chunks(self) -> Iterator[Chunk]:
         """See :class:`retrieval.search.reranking.TensorSource`."""
         given: dict[int, StoredArrays] = {}
         size = 0
         for row, key in self.keys.items():
             arrays = self.cache.get(key)
-            if arrays is None:
+            if arrays is None or not self._fits(arrays, next(iter(given.values()), arrays)):
                 continue
             self.found.add(row)
             given[row] = arrays
