@@ -27,7 +27,7 @@ DELETED_AT_ONCE = 500
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _BUCKET = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{1,254}")
 _SECRET = re.compile(r"(?<=://)[^/?#\s]*@|\?[^\s#]*")  # a URL's user name and password, and its query
-MOST_OBJECT = 1 << 28  # bytes of an object whose size no record gives
+MOST_OBJECT = 1 << 32  # bytes of an object that is read whole: no small file of an index is larger
 
 
 @dataclass(frozen=True)
@@ -67,18 +67,18 @@ class ObjectStore:
         """Return the URL of an object."""
         return f"{self.url}/{key}"
 
-    def get(self, key: str, most: int = MOST_OBJECT) -> StoredObject | None:
+    def get(self, key: str) -> StoredObject | None:
         """Read an object; None if it does not exist.
 
         Raises:
-            IndexCorruptError: it has more than ``most`` bytes.
+            IndexCorruptError: it has more than MOST_OBJECT bytes.
         """
         with self._reporting(key):
             try:
                 found = self._store.get(key)
                 meta = found.meta
-                if meta["size"] > most:
-                    raise IndexCorruptError(f"the index is damaged: {self.where(key)} has more than {most} bytes")
+                if meta["size"] > MOST_OBJECT:
+                    raise IndexCorruptError(f"the index is damaged: {self.where(key)} has {meta['size']} bytes")
                 data = bytes(found.bytes())
             except FileNotFoundError:
                 return None

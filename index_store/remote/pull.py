@@ -16,13 +16,13 @@ import google_crc32c
 from index_store.errors import IndexLockedError, IndexNotFoundError
 from index_store.files import FileRecord, atomic_write, corrupt, writing
 from index_store.garbage import clear_uncommitted
-from index_store.generation import MOST_CURRENT, Generation, decode_current, read_generation
+from index_store.generation import Generation, decode_current, read_generation
 from index_store.layout import Layout
 from index_store.locate import is_index
 from index_store.lock import writer_lock
 from index_store.remote.mirror import CURRENT, Mirror, MirrorState, find_mirror, in_parallel, mirror_folder
 from index_store.remote.mirror import MIRRORS_VARIABLE as MIRRORS_VARIABLE
-from index_store.remote.object_store import MOST_OBJECT, SCHEME, StoredObject, configured_endpoint, is_url, parse_url
+from index_store.remote.object_store import SCHEME, StoredObject, configured_endpoint, is_url, parse_url
 
 LOG = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def _pull(layout: Layout, fresh: bool) -> None:
     deadline = time.monotonic() + WAIT_SECONDS
     while True:
         mirror = _mirror(layout)
-        found = mirror.store.get(CURRENT, MOST_CURRENT)
+        found = mirror.store.get(CURRENT)
         if found is not None and not fresh and _is_shown(mirror, found):
             return
         try:
@@ -164,8 +164,7 @@ def _fetch(mirror: Mirror, wanted: _Wanted, fresh: bool) -> None:
     path = mirror.layout.root / key
     if not fresh and path.exists() and _is_as_expected(path.read_bytes(), expected):
         return
-    most = expected.size if isinstance(expected, FileRecord) and not fresh else MOST_OBJECT
-    found = store.get(key, most)
+    found = store.get(key)
     if found is None:
         path.unlink(missing_ok=True)
         if fresh:
