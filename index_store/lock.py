@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from index_store.checks.links import refuse_links
 from index_store.errors import IndexLockedError
 from index_store.files import writing
 from index_store.layout import Layout
@@ -14,11 +15,13 @@ def writer_lock(layout: Layout) -> Iterator[None]:
 
     Raises:
         IndexLockedError: at once, if another process holds it.
+        IndexCorruptError: a file or folder of the index is a symbolic link.
     """
     from filelock import FileLock, Timeout
 
     with writing(layout.root):
         layout.root.mkdir(parents=True, exist_ok=True)
+    refuse_links(layout.root)
     lock = FileLock(layout.lock, timeout=0)
     try:
         with writing(layout.lock):

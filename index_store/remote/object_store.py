@@ -26,7 +26,7 @@ RETRIES, RETRY_TIMEOUT = 4, timedelta(seconds=60)
 DELETED_AT_ONCE = 500
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _BUCKET = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{1,254}")
-_SECRET = re.compile(r"(?<=://)[^/?#\s]*@|\?[^\s#]*")  # a URL's user name and password, and its query
+_SECRET = re.compile(r"(?<=://)[^/?#\s]*@|[?#]\S*")  # a URL's user name and password, and its query
 MOST_OBJECT = 1 << 32  # bytes of an object that is read whole: no small file of an index is larger
 
 
