@@ -33,6 +33,7 @@ _Task = TypeVar("_Task")
 TRANSFERS = 16  # at a time
 CURRENT = "CURRENT"
 MIRRORS_VARIABLE = "DIFFSIM_MIRRORS"
+_OPENED: set[Path] = set()  # mirrors that this process found from URLs, wherever mirrors lie by now
 MOST_DIGITS = 18  # of a generation's number
 
 
@@ -110,12 +111,18 @@ def read_state(layout: Layout) -> MirrorState | None:
         return None
 
     state = decode_or_corrupt(layout.remote, _state_of)
-    if layout.root.resolve() != mirror_folder(state.url, state.endpoint).resolve():
+    root = layout.root.resolve()
+    if root not in _OPENED and root != mirror_folder(state.url, state.endpoint).resolve():
         raise IndexStoreError(
             f"{layout.root} is a mirror of {state.url} that was copied from elsewhere, so it is not used: name the "
             f"index by its URL, or set {MIRRORS_VARIABLE} to the folder that mirrors lie in"
         )
     return state
+
+
+def trust_mirror(root: Path) -> None:
+    """Let this process use the mirror at ``root``, because its place was found from a URL that the user named."""
+    _OPENED.add(root.resolve())
 
 
 def mirror_folder(url: str, endpoint: str | None) -> Path:

@@ -20,7 +20,15 @@ from index_store.generation import Generation, decode_current, read_generation
 from index_store.layout import Layout
 from index_store.locate import is_index
 from index_store.lock import writer_lock
-from index_store.remote.mirror import CURRENT, Mirror, MirrorState, find_mirror, in_parallel, mirror_folder
+from index_store.remote.mirror import (
+    CURRENT,
+    Mirror,
+    MirrorState,
+    find_mirror,
+    in_parallel,
+    mirror_folder,
+    trust_mirror,
+)
 from index_store.remote.mirror import MIRRORS_VARIABLE as MIRRORS_VARIABLE
 from index_store.remote.object_store import SCHEME, StoredObject, configured_endpoint, is_url, parse_url
 
@@ -50,6 +58,7 @@ def local_root(index: str | Path, fresh: bool = False) -> Path:
         return Path(index)
     url, endpoint = parse_url(text), configured_endpoint()
     layout = Layout(mirror_folder(url, endpoint))
+    trust_mirror(layout.root)
     with writing(layout.root):
         layout.root.mkdir(parents=True, exist_ok=True)
     if not layout.remote.exists():
