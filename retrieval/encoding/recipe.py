@@ -12,6 +12,7 @@ from retrieval.encoding.fingerprint import differences
 from retrieval.errors import IndexIncompatibleError
 from retrieval.models.defaults import ChosenModel, choose_model, resolve
 from retrieval.models.modes import Mode, Outputs, Target, choose_modes
+from retrieval.models.pinning import pinned_choices
 from retrieval.models.registry import describe_extractor
 from retrieval.settings import BuildSettings, ModelChoices, ModelSettings
 from retrieval.types import AttentionRule
@@ -49,6 +50,7 @@ def new_recipe(modes: Sequence[str] | None, choices: ModelChoices, run: BuildSet
     Raises:
         UsageError: an unknown model, mode, codec or encoder, or an encoder without a folder.
     """
+    choices = pinned_choices(choices, run.offline)
     asked = ModelSettings(**choices)
     find_codec(asked.codec)
     chosen = choose_model(asked, run.device, run.offline)
@@ -99,6 +101,7 @@ def continued_recipe(
         IndexIncompatibleError: a choice differs from the settings of the index; the message shows both values.
     """
     stored = stored_recipe(reader, root)
+    choices = pinned_choices(choices, run.offline, stored.settings)
     find_codec(choices.get("codec", stored.settings.codec))
     table = describe_extractor(stored.settings.model).modes
     wanted = stored.targets if modes is None else modes

@@ -84,8 +84,4 @@ def load_projection(arrays: Mapping[str, NDArray[Any]]) -> LinearProjection | Ce
     """
     if "q" not in arrays:
         return CellProjection(CellValues(**{name: float(value) for name, value in arrays.items()}))
-    q, k, v = (torch.from_numpy(arrays[name]) for name in "qkv")
-    if "q_bias" not in arrays:
-        return LinearProjection((q, k, v))
-    b, c, d = (torch.from_numpy(arrays[name]) for name in ("q_bias", "k_bias", "v_bias"))
-    return LinearProjection((q, k, v), (b, c, d))
+    return LinearProjection.from_arrays(arrays)

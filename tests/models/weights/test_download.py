@@ -8,7 +8,9 @@ import pytest
 
 from retrieval.errors import CancelledError, ModelError, NoSpaceError
 from retrieval.models.defaults import choose_model
-from retrieval.models.registry import EMBEDDERS, EXTRACTORS, IP_ADAPTER, VAE, Description
+from retrieval.models.descriptions import Description
+from retrieval.models.encoders import EMBEDDERS
+from retrieval.models.registry import EXTRACTORS, IP_ADAPTER, VAE
 from retrieval.models.weights.finding import are_cached, fetch, plan_download
 from retrieval.progress import Cancellation, Progress
 from retrieval.settings import ModelSettings

@@ -11,15 +11,9 @@ import torch
 from cli.advice import sentence_of
 from retrieval.errors import ModelError
 from retrieval.models.defaults import choose_model
-from retrieval.models.registry import (
-    EMBEDDERS,
-    EXTRACTORS,
-    IP_ADAPTER,
-    VAE,
-    Description,
-    load_embedder,
-    load_extractor,
-)
+from retrieval.models.descriptions import Description
+from retrieval.models.encoders import EMBEDDERS
+from retrieval.models.registry import EXTRACTORS, IP_ADAPTER, VAE, load_embedder, load_extractor
 from retrieval.models.weights.finding import are_cached
 from retrieval.settings import ModelSettings
 from tests.support.hub import files as hub_files
