@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from retrieval.models.weights.loading import quiet_loading
+
 TOWER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 VISION = {**TOWER, "image_size": 32, "patch_size": 8}
 WORDS = {**TOWER, "vocab_size": 99, "max_position_embeddings": 16}
@@ -145,9 +147,10 @@ def write_model(folder: Path, name: str, pixels: Pixels | None = None, seed: int
     """Write a model's folder as ``save_pretrained`` does, with the pixels that its real repositories state."""
     make, usual = MODELS[name]
     torch.manual_seed(seed)
-    model = make()
-    _spread(model)
-    model.save_pretrained(folder)
+    with quiet_loading():
+        model = make()
+        _spread(model)
+        model.save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(usual if pixels is None else pixels))
     return folder
 

@@ -15,7 +15,7 @@ from retrieval.models.weights.finding import are_cached, fetch, plan_download
 from retrieval.progress import Cancellation, Progress
 from retrieval.settings import ModelSettings
 from tests.models.weights.test_hub_caches import REPOSITORIES, load
-from tests.support.hub.cache import Hub, serve_hub
+from tests.support.hub.cache import Hub, online_hub, point_to
 from tests.support.hub.files import tiny_repository
 
 EVERY = (*EXTRACTORS.values(), *EMBEDDERS.values(), IP_ADAPTER, VAE)
@@ -27,20 +27,8 @@ def served() -> dict[tuple[str, str], Mapping[str, bytes]]:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.delenv("TRANSFORMERS_OFFLINE", raising=False)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    with serve_hub(served()) as server:
-        point_to(server.url, monkeypatch)
+    with online_hub(served(), tmp_path / "hub", monkeypatch) as server:
         yield server
-
-
-def point_to(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As HF_ENDPOINT does, which the hub's package reads when it is imported."""
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
-    template = f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
 
 
 def first_names(description: Description) -> list[str]:

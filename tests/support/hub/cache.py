@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pytest
+
 LARGE = (".safetensors", ".bin", ".msgpack", ".h5", ".ckpt", ".onnx", ".onnx_data", ".png")
 
 
@@ -38,6 +40,8 @@ class Hub:
 
     def __init__(self, repositories: Mapping[tuple[str, str], Mapping[str, bytes]]) -> None:
         self.repositories = repositories
+        self.branches: dict[tuple[str, str], str] = {}  # commits by (name, branch)
+        self.refused: dict[str, tuple[int, str]] = {}  # status and error code by the name of a gated repository
         self.requests: list[tuple[str, str]] = []  # method and path, of repositories' files
         self.url = ""
 
@@ -65,6 +69,14 @@ def serve_hub(repositories: Mapping[tuple[str, str], Mapping[str, bytes]]) -> It
                 hub.requests.append((self.command, self.path))
             repo, _, rest = self.path.strip("/").partition("/resolve/")
             revision, _, name = rest.partition("/")
+            if repo in hub.refused:
+                status, code = hub.refused[repo]
+                self.send_response(status)
+                self.send_header("X-Error-Code", code)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            revision = hub.branches.get((repo, revision), revision)
             files = hub.repositories.get((repo, revision))
             if files is None or name not in files:
                 self.send_response(404)
@@ -97,3 +109,24 @@ def serve_hub(repositories: Mapping[tuple[str, str], Mapping[str, bytes]]) -> It
     finally:
         server.shutdown()
         server.server_close()
+
+
+@contextmanager
+def online_hub(
+    repositories: Mapping[tuple[str, str], Mapping[str, bytes]], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Hub]:
+    """Serve repositories to this process, which is online and keeps what it gets in ``cache``."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.delenv("TRANSFORMERS_OFFLINE", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with serve_hub(repositories) as server:
+        point_to(server.url, monkeypatch)
+        yield server
+
+
+def point_to(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As HF_ENDPOINT does, which the hub's package reads when it is imported."""
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
+    template = f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
