@@ -31,7 +31,7 @@ class LinearProjection:
     def of(cls, to_q: nn.Linear, to_k: nn.Linear, to_v: nn.Linear, heads: int) -> "LinearProjection":
         """Take a layer's own linear maps without copying them; a missing bias beside others is zero."""
         q, k, v = (to.weight.view(heads, -1, to.in_features) for to in (to_q, to_k, to_v))
-        own: list[Tensor | None] = [to.bias for to in (to_q, to_k, to_v)]
+        own: list[Any] = [to.bias for to in (to_q, to_k, to_v)]
         if all(bias is None for bias in own):
             return cls((q, k, v))
         zeros = to_q.weight.new_zeros(to_q.out_features)

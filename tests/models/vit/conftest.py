@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.vision_models import write_model
+from tests.support.hub.vision_models import write_model
 
 FolderOf = Callable[[str], Path]
 

@@ -18,7 +18,7 @@ from retrieval.models.vit.attention import VisionTransformer
 from retrieval.scoring.aas import attention_output
 from retrieval.settings import ModelSettings
 from tests.models.vit.conftest import FolderOf
-from tests.support.vision_models import MODELS
+from tests.support.hub.vision_models import MODELS
 
 CPU = torch.device("cpu")
 READABLE = [name for name in MODELS if ARCHITECTURES[name].attention]

@@ -18,7 +18,7 @@ from retrieval.models.vit.architectures import ARCHITECTURES
 from retrieval.models.vit.pooled import ViTEmbedder
 from retrieval.models.weights.loading import quiet_loading
 from tests.models.vit.conftest import FolderOf
-from tests.support.vision_models import MODELS, write_model
+from tests.support.hub.vision_models import MODELS, write_model
 
 CPU = torch.device("cpu")
 IMAGES = [Image.effect_mandelbrot(size, (-2, -1, 1, 1), 50).convert("RGB") for size in ((90, 61), (47, 96), (32, 32))]

@@ -14,7 +14,7 @@ from retrieval.models.weights.check import check_weights
 from retrieval.models.weights.finding import fetch, plan_download
 from retrieval.settings import ModelSettings
 from tests.support.hub.cache import Hub, online_hub, write_cache
-from tests.support.vision_models import write_model
+from tests.support.hub.vision_models import write_model
 
 REPO, OLD, NEW = "someone/vit", "a" * 40, "b" * 40
 CPU = torch.device("cpu")

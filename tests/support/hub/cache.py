@@ -50,58 +50,63 @@ class Hub:
         return [path.split("/resolve/")[1].partition("/")[2] for method, path in self.requests if method == "GET"]
 
 
+class Answers(BaseHTTPRequestHandler):
+    """Answers for the repositories of :attr:`hub`."""
+
+    hub: Hub
+    protocol_version = "HTTP/1.1"
+
+    def do_HEAD(self) -> None:
+        self._answer(with_body=False)
+
+    def do_GET(self) -> None:
+        self._answer(with_body=True)
+
+    def _answer(self, with_body: bool) -> None:
+        if "/resolve/" in self.path:  # the hub's package also asks for a list of agents, once a process
+            self.hub.requests.append((self.command, self.path))
+        repo, _, rest = self.path.strip("/").partition("/resolve/")
+        revision, _, name = rest.partition("/")
+        if repo in self.hub.refused:
+            self._refuse(*self.hub.refused[repo])
+            return
+        revision = self.hub.branches.get((repo, revision), revision)
+        files = self.hub.repositories.get((repo, revision))
+        if files is None or name not in files:
+            self._refuse(404, "EntryNotFound" if files is not None else "RevisionNotFound", revision)
+            return
+        self._send(name, files[name], revision, with_body)
+
+    def _refuse(self, status: int, code: str, revision: str = "") -> None:
+        self.send_response(status)
+        self.send_header("X-Error-Code", code)
+        self.send_header("X-Repo-Commit", revision)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def _send(self, name: str, content: bytes, revision: str, with_body: bool) -> None:
+        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
+        body = content[start:]
+        self.send_response(206 if start else 200)
+        self.send_header("ETag", f'"{blob_name(name, content)}"')
+        self.send_header("X-Repo-Commit", revision)
+        self.send_header("Content-Length", str(len(body)))
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        self.end_headers()
+        if with_body:
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
 @contextmanager
 def serve_hub(repositories: Mapping[tuple[str, str], Mapping[str, bytes]]) -> Iterator[Hub]:
     """Serve ``/NAME/resolve/REVISION/FILE`` and nothing else."""
     hub = Hub(repositories)
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_HEAD(self) -> None:
-            self._answer(with_body=False)
-
-        def do_GET(self) -> None:
-            self._answer(with_body=True)
-
-        def _answer(self, with_body: bool) -> None:
-            if "/resolve/" in self.path:  # the hub's package also asks for a list of agents, once a process
-                hub.requests.append((self.command, self.path))
-            repo, _, rest = self.path.strip("/").partition("/resolve/")
-            revision, _, name = rest.partition("/")
-            if repo in hub.refused:
-                status, code = hub.refused[repo]
-                self.send_response(status)
-                self.send_header("X-Error-Code", code)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
-            revision = hub.branches.get((repo, revision), revision)
-            files = hub.repositories.get((repo, revision))
-            if files is None or name not in files:
-                self.send_response(404)
-                self.send_header("X-Error-Code", "EntryNotFound" if files is not None else "RevisionNotFound")
-                self.send_header("X-Repo-Commit", revision)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
-            content = files[name]
-            start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
-            body = content[start:]
-            self.send_response(206 if start else 200)
-            self.send_header("ETag", f'"{blob_name(name, content)}"')
-            self.send_header("X-Repo-Commit", revision)
-            self.send_header("Content-Length", str(len(body)))
-            if start:
-                self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-            self.end_headers()
-            if with_body:
-                self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("AnswersOfHub", (Answers,), {"hub": hub}))
     hub.url = f"http://127.0.0.1:{server.server_address[1]}"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:

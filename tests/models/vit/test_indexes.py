@@ -18,7 +18,7 @@ from retrieval.search.engine import Engine
 from retrieval.settings import BuildSettings, EngineSettings
 from tests.support.commands import run_here
 from tests.support.hub.cache import Hub, online_hub
-from tests.support.vision_models import write_model
+from tests.support.hub.vision_models import write_model
 
 SIGLIP, DINOV3, OLD, NEW = "someone/siglip2-tiny", "someone/dinov3-tiny", "a" * 40, "b" * 40
 OFFLINE = BuildSettings(device="cpu", offline=True)
