@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from retrieval.errors import ModelError, UsageError
+from retrieval.images.pixel_rules import PatchRules
 from retrieval.models.capture import LinearExtractor, capture_inputs
 from retrieval.models.descriptions import ExtractorDescription
 from retrieval.models.modes import LAST, Target
@@ -82,11 +83,17 @@ def around(embedder: ViTEmbedder, family: Family, settings: ModelSettings) -> "V
 
 
 def _extractor(embedder: ViTEmbedder, name: str, place: AttentionPlace, settings: ModelSettings) -> "VisionTransformer":
-    own = embedder.preprocessing.output
+    own = _size(embedder)
     if settings.image_size not in (None, *own):
         raise UsageError(f"image size {settings.image_size} does not suit these weights of {name}: they take {own[0]}")
     kind = ClipTransformer if place.projected else VisionTransformer
     return kind(embedder, name, place, settings.parity)
+
+
+def _size(embedder: ViTEmbedder) -> tuple[int, int]:
+    rules = embedder.preprocessing
+    assert not isinstance(rules, PatchRules)  # no model of patches has an AttentionPlace
+    return rules.output
 
 
 def _folder(settings: ModelSettings) -> Path | None:
@@ -148,14 +155,14 @@ class VisionTransformer(LinearExtractor):
 
     def _rotation(self) -> tuple[Tensor, Tensor]:
         model = self._embedder.model
-        pixels = torch.zeros(1, 3, *self._embedder.preprocessing.output, device=model.device)
+        pixels = torch.zeros(1, 3, *_size(self._embedder), device=model.device)
         cos, sin = model.rope_embeddings(pixels)
         return cos, sin
 
     def hidden_shape(self, target: Target) -> tuple[int, int, int]:
         """See :class:`retrieval.models.protocols.HiddenExtractor`."""
         config = self._embedder.model.config
-        rows, columns = (side // config.patch_size for side in self._embedder.preprocessing.output)
+        rows, columns = (side // config.patch_size for side in _size(self._embedder))
         return 1, rows * columns + self._place.prefix(config), config.hidden_size
 
     def fingerprint(self) -> dict[str, Any]:
