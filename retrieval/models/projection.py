@@ -42,9 +42,10 @@ class LinearProjection:
     def of_fused(cls, to_qkv: nn.Linear, heads: int) -> "LinearProjection":
         """Take one linear map that gives Q, K and V side by side, without copying it."""
         q, k, v = to_qkv.weight.view(3, heads, -1, to_qkv.in_features)
-        if not isinstance(to_qkv.bias, Tensor):
+        bias: Any = to_qkv.bias
+        if bias is None:
             return cls((q, k, v))
-        b, c, d = to_qkv.bias.view(3, heads, -1)
+        b, c, d = bias.view(3, heads, -1)
         return cls((q, k, v), (b, c, d))
 
     @classmethod
