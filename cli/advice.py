@@ -22,7 +22,7 @@ ADVICE: Mapping[str, str] = {
     "fewer-images-at-a-time": "choose fewer than {images} with --batch-size",
     "fill-beforehand": "compute those of all images beforehand with: diffsim-index fill",
     "get-weights": (
-        "download about {megabytes} MB once while online, with: diffsim-index fetch {model}, or with: "
+        "download {size} once while online, with: diffsim-index fetch {model}, or with: "
         "hf download {repo} --revision {revision} {files}; or name a local folder of them: "
         "--weights FOLDER, or --encoders NAME=FOLDER for an encoder"
     ),

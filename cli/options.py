@@ -97,7 +97,9 @@ Modes = Annotated[
 Model = Annotated[
     str | None,
     typer.Option(
-        "--model", metavar="NAME", help=f"Use this model: auto, {', '.join(EXTRACTORS)}. (default: {_MODEL.model})"
+        "--model",
+        metavar="NAME",
+        help=f"Use this model: auto, {', '.join(EXTRACTORS)}, or hf-aas:OWNER/NAME#LAYER. (default: {_MODEL.model})",
     ),
 ]
 Metric = Annotated[
@@ -109,7 +111,8 @@ Encoders = Annotated[
     typer.Option(
         "--encoders",
         metavar="NAMES",
-        help="Choose candidates with these encoders: clip,dinov2; NAME=FOLDER for local weights; none for no encoder.",
+        help="Choose candidates with these encoders: clip,siglip2; hf:OWNER/NAME or hf:/FOLDER for any vision model; "
+        "NAME=FOLDER for local weights; none for no encoder.",
     ),
 ]
 Codec = Annotated[

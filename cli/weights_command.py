@@ -15,7 +15,8 @@ from retrieval.text import counted, human_bytes
 Model = Annotated[
     str,
     typer.Argument(
-        metavar="MODEL", help="An attention model, with its default encoders; an encoder; or a metric of diffsim-eval."
+        metavar="MODEL",
+        help="An attention model, with its default encoders; an encoder; hf:OWNER/NAME; or a metric of diffsim-eval.",
     ),
 ]
 CheckedWeights = Annotated[
@@ -79,10 +80,11 @@ def _to_json(plan: Any) -> dict[str, Any]:
 def check(asked: str, as_json: bool) -> None:
     """Print every file of ``MODEL`` or ``MODEL=FOLDER``; exit with 1 if any is missing or damaged."""
     from retrieval.metrics.registry import weights_of
+    from retrieval.models.references import folder_in
     from retrieval.models.weights.check import check_weights
 
     model, _, folder = asked.partition("=")
-    files = check_weights(weights_of(model), Path(folder) if folder else None)
+    files = check_weights(weights_of(model), Path(folder) if folder else folder_in(model))
     wrong = [file for file in files if file.state != "ok"]
     if as_json:
         show_json({"schema": 1, "model": model, "whole": not wrong, "files": [file.to_dict() for file in files]})

@@ -17,6 +17,7 @@ coco.diffsim/
   REMOTE                               only in a mirror: the object store that the index really lies in
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,9 +102,18 @@ class Layout:
 
     def ivf_record(self, encoder: str) -> Path:
         """Return the description of the IVF index over one encoder's vectors."""
-        return self.derived / f"{encoder}.json"
+        return self.derived / f"{file_name(encoder)}.json"
+
+    def ivf_index(self, encoder: str, number: int) -> Path:
+        """Return the IVF index over one encoder's vectors that generation ``number`` trained."""
+        return self.derived / f"{file_name(encoder)}-{number:06d}.faiss"
 
 
 def vectors_file(encoder: str) -> str:
     """Return the path of an encoder's vectors relative to the segment's folder."""
-    return f"vectors/{encoder}.npy"
+    return f"vectors/{file_name(encoder)}.npy"
+
+
+def file_name(encoder: str) -> str:
+    """Return an encoder's name for files: the slash and the colon of a repository's name become ``=2F`` and ``=3A``."""
+    return re.sub(r"[^\w@.-]", lambda found: f"={ord(found[0]):02X}", encoder)

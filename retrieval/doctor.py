@@ -12,7 +12,9 @@ from typing import Any, Literal
 from retrieval.devices.selection import has_fast_bfloat16
 from retrieval.errors import DiffSimError
 from retrieval.files import check_writable
-from retrieval.models.registry import EMBEDDERS, EXTRACTORS, Description
+from retrieval.models.descriptions import Description
+from retrieval.models.encoders import EMBEDDERS
+from retrieval.models.registry import EXTRACTORS
 from retrieval.text import human_bytes
 from retrieval.version import CREATED_BY
 

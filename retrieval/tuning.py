@@ -24,6 +24,7 @@ from retrieval.errors import DependencyError, UsageError
 from retrieval.evaluation.benchmarks.nights import read_nights
 from retrieval.evaluation.triplets import Triplet, read_csv, read_triplets
 from retrieval.images.decoding import DecodeRules, read_image
+from retrieval.images.preprocessing import Preprocessing
 from retrieval.models.protocols import Pixels
 from retrieval.models.registry import describe_embedder
 from retrieval.models.vit.pooled import ViTEmbedder
@@ -220,6 +221,7 @@ def _save(adapted: Any, embedder: ViTEmbedder, out: Path, how: TuneSettings, tun
     adapted.save_pretrained(out / ADAPTER)
     adapted.merge_and_unload().save_pretrained(out)
     rules = embedder.preprocessing
+    assert isinstance(rules, Preprocessing)  # of clip and dinov2, which alone are tuned
     stated = {
         "size": {"shortest_edge": rules.shortest},
         "crop_size": {"height": rules.crop, "width": rules.crop},

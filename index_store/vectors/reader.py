@@ -97,7 +97,8 @@ class VectorReader:
 
         def rows_of(segments: Container[str]) -> NDArray[np.bool_]:
             chosen = np.array([name in segments for name in names], bool)
-            return locations.held & chosen[locations.segment]
+            of_segments: NDArray[np.bool_] = locations.held & chosen[locations.segment]
+            return of_segments
 
         ivf = open_ivf(self.layout, encoder, self.checksums(encoder), lambda names: self._ids[rows_of(names)])
         if ivf is None:

@@ -44,8 +44,8 @@ def check_vectors(path: Path, rows: int) -> None:
 def finite_rows(vectors: Vectors) -> NDArray[np.bool_]:
     """Say of every vector of ``[rows, dim]`` whether all its numbers are finite: searches find no others."""
     if all_finite(vectors):  # ten times as fast as row by row
-        return np.ones(len(vectors), bool)
-    finite: NDArray[np.bool_] = np.isfinite(vectors).all(axis=1)
+        return np.ones(len(vectors), dtype=bool)
+    finite: NDArray[np.bool_] = np.all(np.isfinite(vectors), axis=1)
     return finite
 
 

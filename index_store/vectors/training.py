@@ -5,6 +5,7 @@ find 99 % of their exact nearest neighbours. Vectors without structure end with 
 """
 
 import logging
+import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index_store.files import FileRecord, atomic_write, replace_by, writing
-from index_store.layout import Layout
+from index_store.layout import Layout, file_name
 from index_store.vectors.exact import Floats
 from index_store.vectors.flat import import_faiss
 from index_store.vectors.ivf import MEASURED_COUNTS, IVFRecord, find_valid_record
@@ -85,7 +86,7 @@ def train(layout: Layout, encoder: str, parts: ReadParts, rows: int, stamp: int)
     segments = _add(index, parts)
     queries = sample[:: max(1, len(sample) // RECALL_QUERIES)][:RECALL_QUERIES]
     (probes, recall), *more = _measure(faiss, index, queries, lists)
-    path = layout.derived / f"{encoder}-{stamp:06d}.faiss"
+    path = layout.ivf_index(encoder, stamp)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         # Not by its name: FAISS would write through a symbolic link.
@@ -161,7 +162,8 @@ def _measure(faiss: Any, index: Any, queries: Floats, lists: int) -> list[tuple[
 
 
 def _remove_older(layout: Layout, encoder: str, newest: Path) -> None:
-    for path in layout.derived.glob(f"{encoder}-*.faiss"):
-        if path.name != newest.name:
+    ours = re.compile(re.escape(file_name(encoder)) + r"-\d+\.faiss")  # dinov2-base-000001.faiss is not of dinov2
+    for path in layout.derived.glob("*.faiss"):
+        if ours.fullmatch(path.name) and path.name != newest.name:
             with suppress(OSError):
                 path.unlink()

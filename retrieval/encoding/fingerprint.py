@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval.errors import IndexIncompatibleError
+from retrieval.models.references import ATTENTION, POOLED
 
 
 def grown_fingerprint(stored: Mapping[str, Any], found: Mapping[str, Any], root: Path) -> dict[str, Any]:
@@ -59,4 +60,5 @@ def _abbreviated(value: Any) -> str:
     if value is None:
         return "nothing"
     text = str(value)
-    return text if len(text) <= 40 else f"{text[:12]}..."
+    whole = len(text) <= 40 or text.startswith((POOLED, ATTENTION))  # a name that names a commit ends with the layer
+    return text if whole else f"{text[:12]}..."

@@ -13,6 +13,7 @@ from retrieval.encoding.sharing import stored_names
 from retrieval.errors import IndexIncompatibleError
 from retrieval.models.defaults import ChosenModel, choose_model, resolve
 from retrieval.models.modes import Mode, Outputs, Target
+from retrieval.models.pinning import pinned_choices
 from retrieval.models.registry import choose_modes, describe_extractor
 from retrieval.settings import BuildSettings, ModelChoices, ModelSettings
 from retrieval.types import AttentionRule
@@ -59,6 +60,7 @@ def new_recipe(modes: Sequence[str] | None, choices: ModelChoices, run: BuildSet
     Raises:
         UsageError: an unknown model, mode, codec or encoder, or an encoder without a folder.
     """
+    choices = pinned_choices(choices, run.offline)
     asked = ModelSettings(**choices)
     if asked.codec is not None:
         find_codec(asked.codec)
@@ -120,6 +122,7 @@ def continued_recipe(
         IndexIncompatibleError: a choice differs from the settings of the index; the message shows both values.
     """
     stored = stored_recipe(reader, root)
+    choices = pinned_choices(choices, run.offline, stored.settings)
     if choices.get("codec") is not None:
         find_codec(str(choices["codec"]))
     description = describe_extractor(stored.settings.model)

@@ -94,15 +94,11 @@ def load_projection(arrays: Mapping[str, NDArray[Any]]) -> LinearProjection | Ce
     if "q" not in arrays:
         return CellProjection(CellValues(**{name: float(value) for name, value in arrays.items()}))
     _check_projection(arrays)
-    q, k, v = (torch.from_numpy(arrays[name]) for name in "qkv")
-    if "q_bias" not in arrays:
-        return LinearProjection((q, k, v))
-    b, c, d = (torch.from_numpy(arrays[name]) for name in ("q_bias", "k_bias", "v_bias"))
-    return LinearProjection((q, k, v), (b, c, d))
+    return LinearProjection.from_arrays(arrays)
 
 
 def _check_projection(arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Raise ValueError unless the weights are float32 ``[heads, head_dim, width]`` and the biases fit them."""
+    """Raise ValueError unless the weights are float32 ``[heads, head_dim, width]`` and the other arrays fit them."""
     q, k, v = (arrays[name] for name in "qkv")
     if any(array.dtype != "float32" or array.ndim != 3 or not array.size for array in (q, k, v)):
         raise ValueError("its weights are not float32 of three axes")
@@ -111,3 +107,5 @@ def _check_projection(arrays: Mapping[str, NDArray[Any]]) -> None:
     for name in ("q", "k", "v") if "q_bias" in arrays else ():
         if arrays[f"{name}_bias"].shape != arrays[name].shape[:2]:
             raise ValueError(f"{name}_bias has the shape {arrays[f'{name}_bias'].shape}")
+    if "cos" in arrays and not arrays["cos"].shape == arrays["sin"].shape == (*arrays["cos"].shape[:-1], q.shape[1]):
+        raise ValueError(f"its rotation has the shapes {arrays['cos'].shape} and {arrays['sin'].shape}")

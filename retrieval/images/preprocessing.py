@@ -1,7 +1,7 @@
 """Resize and crop decoded images, and read the preprocessing that a model's folder states."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,20 +37,40 @@ def resize_and_crop(image: Image.Image, shortest: int, crop: int) -> NDArray[np.
     Raises:
         UsageError: the image is not RGB, or a size is below 1.
     """
-    _check_resize(image, shortest, crop)
     width, height = image.size
     stretched = int(shortest * max(width, height) / min(width, height))
-    upright = width <= height
-    new_width, new_height = (shortest, stretched) if upright else (stretched, shortest)
-    box = (0.0, 0.0, float(width), float(height))
-    if shortest * stretched > _MAX_RESIZED_PIXELS and crop < stretched:
-        start = (stretched - crop) // 2
-        first, last = (max(width, height) * at / stretched for at in (start, start + crop))
-        box = (0.0, first, float(width), last) if upright else (first, 0.0, last, float(height))
-        new_width, new_height = (shortest, crop) if upright else (crop, shortest)
-    resized = image.resize((new_width, new_height), Image.Resampling.BICUBIC, box=box)
-    left, top = (new_width - crop) // 2, (new_height - crop) // 2
-    return np.array(resized.crop((left, top, left + crop, top + crop)))
+    size = (shortest, stretched) if width <= height else (stretched, shortest)
+    return resize_then_crop(image, size, (crop, crop), Image.Resampling.BICUBIC)
+
+
+def resize_then_crop(
+    image: Image.Image, size: tuple[int, int], crop: tuple[int, int], resample: int
+) -> NDArray[np.uint8]:
+    """Resize the RGB image to ``size`` and return its centre as uint8 ``[height, width, 3]``.
+
+    A crop beyond the image is padded with black, with transformers' offsets. A strip that would take over 67 million px
+    on the way is cut first; the picture stays nearly the same.
+
+    Args:
+        image: an RGB image.
+        size: (width, height) after the resize, pixels.
+        crop: (width, height) of the result, pixels.
+        resample: the number of a filter of Pillow.
+
+    Raises:
+        UsageError: the image is not RGB, or a size is below 1.
+    """
+    _check_resize(image, *size, *crop)
+    box = [0.0, 0.0, *map(float, image.size)]
+    kept = list(size)
+    long = int(size[1] >= size[0])  # the axis
+    if size[0] * size[1] > _MAX_RESIZED_PIXELS and crop[long] < size[long]:
+        start = (size[long] - crop[long]) // 2
+        box[long], box[long + 2] = (image.size[long] * at / size[long] for at in (start, start + crop[long]))
+        kept[long] = crop[long]
+    resized_image = image.resize((kept[0], kept[1]), resample, box=(box[0], box[1], box[2], box[3]))
+    left, top = ((have - want) // 2 for have, want in zip(kept, crop, strict=True))
+    return np.array(resized_image.crop((left, top, left + crop[0], top + crop[1])))
 
 
 def _check_resize(image: Image.Image, *sizes: int) -> None:
@@ -68,6 +88,24 @@ class Preprocessing:
     crop: int  # pixels
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+
+    def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
+        """Return ``[crop, crop, 3]``; see :func:`resize_and_crop`."""
+        return resize_and_crop(image, self.shortest, self.crop)
+
+    @property
+    def output(self) -> tuple[int, int]:
+        """(height, width) of the pixels."""
+        return self.crop, self.crop
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the rules as JSON values."""
+        return json_values(self)
+
+
+def json_values(rules: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass as JSON values."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(rules).items()}
 
 
 CLIP_PREPROCESSING = Preprocessing(224, 224, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))

@@ -14,7 +14,7 @@ from retrieval.metrics.base import Features, Metric, MetricSettings
 from retrieval.metrics.registry import MetricDescription
 from retrieval.models.modes import LAST_STEP, Target, at_step
 from retrieval.models.protocols import AttentionExtractor, Prompted, readout_of
-from retrieval.models.registry import EXTRACTORS, load_extractor
+from retrieval.models.registry import describe_extractor, load_extractor
 from retrieval.scoring.aas import (
     QKV,
     AnyReadout,
@@ -36,7 +36,7 @@ def load(
 
     The docstring of the model's own module says what ``parity`` changes.
     """
-    model = EXTRACTORS[description.extractor]
+    model = describe_extractor(description.extractor)
     on_cpu, elsewhere = model.batch_sizes
     return ExtractorMetric(
         load_extractor(model_settings(description.extractor, settings), device, offline),
@@ -50,7 +50,7 @@ def load(
 
 def target_of(description: MetricDescription, settings: MetricSettings) -> Target:
     """Return the layer and timestep that the settings name, or else the target of the metric's mode."""
-    own = EXTRACTORS[description.extractor].modes[description.mode].target
+    own = describe_extractor(description.extractor).modes[description.mode].target
     layer, step = settings.layer or own.layer, settings.denoising_step or own.denoising_step
     if layer != own.layer:
         return at_step(layer, step)

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from retrieval.errors import UsageError
 from retrieval.metrics.base import Metric, MetricSettings
-from retrieval.models.registry import EMBEDDERS, EXTRACTORS, Description
+from retrieval.models.descriptions import Description
+from retrieval.models.references import ATTENTION, POOLED, parse_reference
+from retrieval.models.registry import EXTRACTORS, describe_embedder, describe_extractor
 from retrieval.models.repositories import DINOV2_BASE
 from retrieval.models.weights.check import ALONE, needed_by
 
@@ -48,9 +50,9 @@ def _plain(name: str, title: str, licence: str, download_mb: int, loader: str, *
     )
 
 
-def _pooled(encoder: str, published_as: str) -> MetricDescription:
+def _pooled(encoder: str, published_as: str = "") -> MetricDescription:
     """Return the metric that compares an encoder's vectors."""
-    facts = {key: value for key, value in vars(EMBEDDERS[encoder]).items() if key != "loader"}
+    facts = {key: value for key, value in vars(describe_embedder(encoder)).items() if key != "loader"}
     return MetricDescription(**facts, loader="retrieval.metrics.pooled:load_embedding", published_as=published_as)
 
 
@@ -58,7 +60,7 @@ def _reading(
     extractor: str, mode: str, name: str, title: str = "", loader: str = AAS, **more: Any
 ) -> MetricDescription:
     """Return a metric that reads a model's tensors, by default with the target of one of its modes."""
-    model = EXTRACTORS[extractor]
+    model = describe_extractor(extractor)
     target = model.modes[mode].target
     return MetricDescription(
         name=name,
@@ -115,9 +117,13 @@ METRICS: dict[str, MetricDescription] = {entry.name: entry for entry in _ENTRIES
 
 def describe_metric(name: str) -> MetricDescription:
     """Return the description of a metric; an unknown name is a UsageError that lists the known ones."""
-    if name not in METRICS:
-        raise UsageError(f"unknown metric '{name}'; known: {', '.join(METRICS)}")
-    return METRICS[name]
+    if name in METRICS:
+        return METRICS[name]
+    reference = parse_reference(name)
+    if reference is None:
+        known = ", ".join(METRICS)
+        raise UsageError(f"unknown metric '{name}'; known: {known}, {POOLED}OWNER/NAME, {ATTENTION}OWNER/NAME")
+    return _pooled(name) if reference.prefix == POOLED else _reading(name, "semantic", name)
 
 
 def indexed_by(name: str) -> str:
@@ -142,7 +148,7 @@ def weights_of(name: str) -> list[tuple[Description, str]]:
     Raises:
         UsageError: an unknown name, or a metric whose weights are not on the hub.
     """
-    if name in EXTRACTORS or name in ALONE:
+    if name in EXTRACTORS or name in ALONE or parse_reference(name) is not None:
         return needed_by(name)
     if name not in METRICS:
         raise UsageError(f"unknown model '{name}'; known: {', '.join(dict.fromkeys([*EXTRACTORS, *ALONE, *METRICS]))}")
@@ -166,7 +172,7 @@ def unused_settings(name: str, settings: MetricSettings) -> set[str]:
         return set.intersection(*(unused_settings(member, settings) for member in entry.members))
     if not entry.extractor:
         return chosen & {"layer", "denoising_step", "branches", "noise", "prompt"}
-    unused = set(EXTRACTORS[entry.extractor].unused)
+    unused = set(describe_extractor(entry.extractor).unused)
     return chosen & (unused | ({"denoising_step"} if not entry.denoising_step and "layer" not in chosen else set()))
 
 

@@ -7,14 +7,9 @@ from pathlib import Path
 
 from retrieval.devices.selection import choose_device, choose_dtype, dtype_name
 from retrieval.errors import UsageError
+from retrieval.models.descriptions import Description
 from retrieval.models.modes import Mode
-from retrieval.models.registry import (
-    EXTRACTORS,
-    Description,
-    default_encoders,
-    describe_embedder,
-    describe_extractor,
-)
+from retrieval.models.registry import EXTRACTORS, default_encoders, describe_embedder, describe_extractor
 from retrieval.models.weights import hub
 from retrieval.models.weights.finding import are_cached, is_offline, source_of
 from retrieval.settings import ModelSettings
@@ -101,7 +96,7 @@ def _encoder_folder(name: str, folder: str | None, settings: ModelSettings) -> s
     encoder = describe_embedder(name)
     if folder is not None:
         return str(Path(folder).resolve())
-    if settings.weights is None or not encoder.download_mb:
+    if settings.weights is None or encoder.source is None:
         return None  # it comes from the hub, or has no weights
     if encoder.repo == describe_extractor(settings.model).repo:
         return str(Path(settings.weights).resolve())  # one network serves as both

@@ -5,11 +5,12 @@ import torch
 from torch import Tensor
 
 from retrieval.devices.transfer import upload
+from retrieval.images.pixel_rules import PatchRules, PixelRules
 from retrieval.images.preprocessing import Preprocessing
 from retrieval.models.protocols import Pixels
 
 
-def normalise(pixels: Pixels, rules: Preprocessing, device: torch.device) -> Tensor:
+def normalise(pixels: Pixels, rules: Preprocessing | PixelRules | PatchRules, device: torch.device) -> Tensor:
     """Return ``(x / 255 - mean) / std`` for each channel.
 
     Args:

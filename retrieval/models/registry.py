@@ -6,29 +6,27 @@ module, and torch, are imported when the model is loaded.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from retrieval.errors import UsageError
 from retrieval.models import repositories
+from retrieval.models.descriptions import OF_DIFFUSION, Description, ExtractorDescription
+from retrieval.models.encoders import CLIP, DINOV2, EMBEDDERS, at_commit, embedder_of, extractor_of
 from retrieval.models.modes import (
     CELLS_MODES,
     CLIP_MODES,
-    DEFAULT_MODES,
     DIFFSIM_C_MODES,
     DINOV2_MODES,
     DIT_MODES,
-    LAST_STEP,
     SD15_MODES,
     SDXL_LAST_STEP,
     SDXL_MODES,
     Mode,
 )
-from retrieval.models.repositories import Repository
-from retrieval.models.weights.parts import Part
-from retrieval.types import NoiseRule
+from retrieval.models.references import ATTENTION, POOLED, is_commit, parse_reference
 
 if TYPE_CHECKING:
     import torch
@@ -37,55 +35,7 @@ if TYPE_CHECKING:
     from retrieval.settings import ModelSettings
 
 
-@dataclass(frozen=True, kw_only=True)
-class Description:
-    """The facts about a model that are known before it is loaded."""
-
-    name: str
-    title: str
-    licence: str
-    download_mb: int  # 0: there is nothing to download
-    loader: str  # "module:function", imported when the model is loaded
-    source: Repository | None = None  # None: it is in the package, or another package fetches it
-    beside: tuple["Description", ...] = ()  # other repositories that the model reads too; download_mb counts them
-    local: str = ""  # of such a repository: its place in relation to the model's folder, where that is a local one
-
-    @property
-    def repo(self) -> str:
-        """The name of the repository on the hub, or an empty text."""
-        return self.source.repo if self.source else ""
-
-    @property
-    def revision(self) -> str:
-        """The commit of the repository, or an empty text."""
-        return self.source.revision if self.source else ""
-
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        """The parts of the repository that are read."""
-        return self.source.parts if self.source else ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExtractorDescription(Description):
-    """An attention model, with its modes and defaults."""
-
-    modes: Mapping[str, Mode]
-    image_size: int  # pixels a side; 0: the size that the weights state
-    noise: NoiseRule
-    default_modes: tuple[str, ...] = DEFAULT_MODES
-    codec: str = "qkv-float16"  # a new index's; a hidden one is smaller and projects every candidate of a search again
-    last_step: int = LAST_STEP  # the network's timestep is last_step - denoising step
-    draft: bool = False  # decode JPEGs at a reduced scale, because decoding costs as much as the model
-    batch_sizes: tuple[int, int] = (1, 16)  # images in a batch on a CPU, and on a GPU
-    working_mb: int = 0  # approximate memory for one image beside the weights, in float32; 0: not measured
-    float32_vae: bool = False  # the VAE, which takes most of that memory, always runs in float32
-    warnings: Mapping[str, str] = field(default_factory=dict)  # by mode, one line that its users must know
-    unused: tuple[str, ...] = ()  # fields of ModelSettings that do not affect the model
-
-
 WORKING_MB = 660  # the VAE's encoder at 512 px: the largest part of every diffusion model here
-_OF_DIFFUSION = ("branches", "noise", "seed", "prompt", "dtype")  # settings that only diffusion models have
 
 _SD15 = ExtractorDescription(
     name="sd15",
@@ -98,22 +48,6 @@ _SD15 = ExtractorDescription(
     image_size=512,
     noise="pairwise",
     working_mb=WORKING_MB,
-)
-_CLIP = Description(
-    name="clip",
-    title="CLIP ViT-B/32 image embedding, 512-d",
-    licence="MIT",
-    download_mb=605,
-    loader="retrieval.models.vit.pooled:load_clip",
-    source=repositories.CLIP,
-)
-_DINOV2 = Description(
-    name="dinov2",
-    title="DINOv2 ViT-S/14 class token, 384-d",
-    licence="Apache-2.0",
-    download_mb=88,
-    loader="retrieval.models.vit.pooled:load_dinov2",
-    source=repositories.DINOV2_SMALL,
 )
 IP_ADAPTER = Description(
     name="ip-adapter",
@@ -149,7 +83,7 @@ def _vision_transformer(name: str, title: str, of: Description, modes: Mapping[s
         noise="shared",
         default_modes=("semantic",),
         batch_sizes=(16, 64),
-        unused=_OF_DIFFUSION,
+        unused=OF_DIFFUSION,
     )
 
 
@@ -186,11 +120,11 @@ EXTRACTORS: dict[str, ExtractorDescription] = {
         draft=True,
         batch_sizes=(16, 64),
         working_mb=4,
-        unused=_OF_DIFFUSION,
+        unused=OF_DIFFUSION,
         warnings={"semantic": "cells matches colour, texture and layout, not meaning; the model sd15 matches meaning"},
     ),
-    "clip-aas": _vision_transformer("clip-aas", "AAS on CLIP ViT-B/32", _CLIP, CLIP_MODES),
-    "dinov2-aas": _vision_transformer("dinov2-aas", "AAS on DINOv2 ViT-S/14", _DINOV2, DINOV2_MODES),
+    "clip-aas": _vision_transformer("clip-aas", "AAS on CLIP ViT-B/32", CLIP, CLIP_MODES),
+    "dinov2-aas": _vision_transformer("dinov2-aas", "AAS on DINOv2 ViT-S/14", DINOV2, DINOV2_MODES),
     "diffsim-c": replace(
         _SD15,
         name="diffsim-c",
@@ -221,38 +155,28 @@ EXTRACTORS: dict[str, ExtractorDescription] = {
     "dit-512": _dit(512, "101a3d462b22d64c4afdd4d0c8c59a2c0b961b99"),
 }
 
-EMBEDDERS: dict[str, Description] = {
-    "clip": _CLIP,
-    "dinov2": _DINOV2,
-    "descriptor": Description(
-        name="descriptor",
-        title="Lab histogram and local binary patterns, 214-d",
-        licence="Apache-2.0",
-        download_mb=0,
-        loader="retrieval.models.cells.pooled:load",
-    ),
-    "subject": Description(
-        name="subject",
-        title="the same for the cells that stand out from the border, 214-d",
-        licence="Apache-2.0",
-        download_mb=0,
-        loader="retrieval.models.cells.pooled:load",
-    ),
-}
-
 
 def describe_extractor(name: str) -> ExtractorDescription:
     """Return the description of an attention model; an unknown name is a UsageError that lists the known ones."""
-    if name not in EXTRACTORS:
-        raise UsageError(f"unknown model '{name}'; known: auto, {', '.join(EXTRACTORS)}")
-    return EXTRACTORS[name]
+    if name in EXTRACTORS:
+        return EXTRACTORS[name]
+    reference = parse_reference(name)
+    if reference is None or reference.prefix != ATTENTION:
+        raise UsageError(f"unknown model '{name}'; known: auto, {', '.join(EXTRACTORS)}, {ATTENTION}OWNER/NAME")
+    return extractor_of(reference)
 
 
 def describe_embedder(name: str) -> Description:
     """Return the description of an encoder; an unknown name is a UsageError that lists the known ones."""
-    if name not in EMBEDDERS:
-        raise UsageError(f"unknown encoder '{name}'; known: {', '.join(EMBEDDERS)}, or none")
-    return EMBEDDERS[name]
+    if name in EMBEDDERS:
+        return EMBEDDERS[name]
+    reference = parse_reference(name)
+    if reference is not None and reference.prefix == POOLED:
+        return embedder_of(reference)
+    named, _, commit = name.partition("@")
+    if named in EMBEDDERS and EMBEDDERS[named].source is not None and not is_commit(EMBEDDERS[named].revision):
+        return at_commit(EMBEDDERS[named], commit)
+    raise UsageError(f"unknown encoder '{name}'; known: {', '.join(EMBEDDERS)}, {POOLED}OWNER/NAME, or none")
 
 
 def choose_modes(description: ExtractorDescription, names: Iterable[str]) -> tuple[Mode, ...]:
@@ -277,7 +201,8 @@ def default_encoders(name: str) -> list[Description]:
     """Return the encoders that the default modes of the model ``name`` use."""
     description = describe_extractor(name)
     modes = [description.modes[mode] for mode in description.default_modes]
-    return [EMBEDDERS[encoder] for encoder in dict.fromkeys(encoder for mode in modes for encoder in mode.encoders)]
+    names = dict.fromkeys(encoder for mode in modes for encoder in mode.encoders)
+    return [describe_embedder(encoder) for encoder in names]
 
 
 def load_extractor(settings: "ModelSettings", device: "torch.device", offline: bool) -> "AttentionExtractor":

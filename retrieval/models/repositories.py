@@ -1,7 +1,7 @@
 """The repositories on the hub and their parts: exactly the files that are read, by the name of each repository.
 
-The revisions are commits, never branches: a commit's files can't change. README.md names the public evidence for every
-file. Importing this module is cheap.
+The revisions are commits, whose files can't change. Where no public evidence names one it is "main", and an index keeps
+the commit that it was made with. README.md names the public evidence for every file. Importing this module is cheap.
 """
 
 from dataclasses import dataclass
@@ -11,8 +11,10 @@ from retrieval.models.weights.parts import CONFIG, FP16, Part
 TRANSFORMERS = ("model", "pytorch_model")
 DIFFUSERS = ("diffusion_pytorch_model", "diffusion_pytorch_model")
 PIXELS = "preprocessor_config.json"
+ANY_PIXELS = (PIXELS, "processor_config.json")  # transformers 5 writes the second for a model with two towers
 WORDS = ("merges.txt", "special_tokens_map.json", "tokenizer_config.json", "vocab.json")
 ENCODER_HALF = ("encoder.", "quant_conv.")  # of a VAE: images are never decoded
+STYLE_HALF = ("backbone.", "last_layer_style")  # of CSD: images are not compared by content
 IMAGE_TOWER = ("vision_model.", "visual_projection.")  # of CLIP: images are never compared with text
 ADAPTER, ADAPTER_ENCODER = "models", "models/image_encoder"  # parts of IP-Adapter
 
@@ -45,6 +47,12 @@ def _of_diffusers(
 
 def _tokenizer(folder: str) -> Part:
     return Part(folder=folder, files=WORDS, optional=WORDS)
+
+
+def any_of_transformers(repo: str, revision: str) -> Repository:
+    """Return any repository of a vision model; of one with two towers only the tensors of images count."""
+    part = Part(stems=TRANSFORMERS, either=ANY_PIXELS, read=IMAGE_TOWER)
+    return Repository(repo=repo, revision=revision, parts=(part,))
 
 
 _SCHEDULER = Part(folder="scheduler", files=("scheduler_config.json",))
@@ -88,6 +96,13 @@ DINOV2_BASE = Repository(
     repo="facebook/dinov2-base",
     revision="f9e44c814b77203eaa57a6bdbbd535f21ede1415",
     parts=(_of_transformers(),),
+)
+DINOV2_LARGE = any_of_transformers("facebook/dinov2-large", "47b73eefe95e8d44ec3623f8890bd894b6ea2d6c")
+SIGLIP2 = any_of_transformers("google/siglip2-base-patch16-224", "75de2d55ec2d0b4efc50b3e9ad70dba96a7b2fa2")
+CSD = Repository(
+    repo="yuxi-liu-wired/CSD",
+    revision="main",
+    parts=(Part(files=(), stems=("model", "model"), shards=False, read=STYLE_HALF),),
 )
 IP_ADAPTER = Repository(
     repo="h94/IP-Adapter",

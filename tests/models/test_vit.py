@@ -93,5 +93,5 @@ def test_missing_and_damaged_weights_are_errors(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(ModelError, match="weights of openai/clip-vit-base-patch32 are needed") as caught:
         load_embedder("clip", None, CPU, offline=True)
     assert "605 MB" in sentence_of(caught.value)
-    with pytest.raises(UsageError, match="clip, dinov2, descriptor"):
+    with pytest.raises(UsageError, match=r"clip, dinov2, siglip2, .*, descriptor, subject, hf:OWNER/NAME, or none"):
         load_embedder("resnet", None, CPU, offline=True)

@@ -19,9 +19,9 @@ from retrieval.images.preprocessing import resize_square
 from retrieval.models.cells.histograms import CELLS_VERSION, LAB_SIZE, RINGS, cell_histograms
 from retrieval.models.cells.projection import CellProjection, project_cells
 from retrieval.models.cells.values import GRID
+from retrieval.models.descriptions import ExtractorDescription
 from retrieval.models.modes import CELLS, CellValues, Target
 from retrieval.models.protocols import Pixels
-from retrieval.models.registry import ExtractorDescription
 from retrieval.scoring.aas import QKV
 from retrieval.settings import PUBLISHED_SEED, ModelSettings
 from retrieval.types import Role

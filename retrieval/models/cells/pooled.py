@@ -19,9 +19,9 @@ from retrieval.devices.transfer import to_device
 from retrieval.images.preprocessing import resize_square
 from retrieval.models.cells.histograms import CELLS_VERSION, cell_histograms
 from retrieval.models.cells.values import GRID, roots, weighted
+from retrieval.models.descriptions import Description
 from retrieval.models.modes import CellValues
 from retrieval.models.protocols import Pixels
-from retrieval.models.registry import Description
 
 SIZE = 144  # pixels a side
 VALUES = {"descriptor": CellValues(patterns=1.0), "subject": CellValues(patterns=0.6, contrast=1.2)}  # by encoder

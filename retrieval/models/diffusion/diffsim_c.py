@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from retrieval.images.preprocessing import CLIP_PREPROCESSING, Preprocessing, read_preprocessing, resize_and_crop
 from retrieval.models.capture import Projections, capture_qkv
+from retrieval.models.descriptions import ExtractorDescription
 from retrieval.models.diffusion.base import by_timestep
 from retrieval.models.diffusion.latents import scalar_on_device
 from retrieval.models.diffusion.sd15 import LAYERS, StableDiffusion15
@@ -24,7 +25,7 @@ from retrieval.models.diffusion.sd15 import load as load_sd15
 from retrieval.models.modes import Target
 from retrieval.models.normalisation import normalise
 from retrieval.models.protocols import Pixels
-from retrieval.models.registry import EXTRACTORS, IP_ADAPTER, ExtractorDescription
+from retrieval.models.registry import EXTRACTORS, IP_ADAPTER
 from retrieval.models.repositories import ADAPTER, ADAPTER_ENCODER
 from retrieval.models.weights.finding import Weights, find_weights
 from retrieval.models.weights.loading import load_pretrained, quiet_loading

@@ -17,11 +17,12 @@ from retrieval.devices.selection import choose_dtype, dtype_name
 from retrieval.devices.transfer import to_device
 from retrieval.errors import ModelError, UsageError
 from retrieval.models.capture import capture_branches
+from retrieval.models.descriptions import ExtractorDescription
 from retrieval.models.diffusion.base import DiffusionExtractor, load_part, load_vae
 from retrieval.models.diffusion.dit_checkpoint import load_original, read_checkpoint, stated_heads
 from retrieval.models.diffusion.noise import add_noise
 from retrieval.models.modes import LAST_STEP, Target
-from retrieval.models.registry import VAE, ExtractorDescription
+from retrieval.models.registry import VAE
 from retrieval.models.weights.digest import tensors_digest
 from retrieval.models.weights.finding import Weights, find_local, find_weights
 from retrieval.settings import ModelSettings

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from retrieval.devices.selection import choose_dtype, dtype_name, place_model
 from retrieval.errors import UsageError
 from retrieval.models.capture import capture_branches, tokens_at
+from retrieval.models.descriptions import ExtractorDescription
 from retrieval.models.diffusion.base import (
     DiffusionExtractor,
     TextEncoder,
@@ -25,7 +26,6 @@ from retrieval.models.diffusion.latents import posterior, scalar_on_device
 from retrieval.models.diffusion.noise import add_noise
 from retrieval.models.modes import Target
 from retrieval.models.protocols import Pixels
-from retrieval.models.registry import ExtractorDescription
 from retrieval.models.weights.finding import Weights, find_weights
 from retrieval.settings import ModelSettings
 from retrieval.types import Branches, NoiseRule

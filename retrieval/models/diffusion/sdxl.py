@@ -17,6 +17,7 @@ from retrieval.devices.selection import choose_dtype, dtype_name, place_model
 from retrieval.devices.transfer import to_device
 from retrieval.errors import UsageError
 from retrieval.models.capture import capture_branches, tokens_at
+from retrieval.models.descriptions import ExtractorDescription
 from retrieval.models.diffusion.base import (
     DiffusionExtractor,
     TextEncoder,
@@ -28,7 +29,6 @@ from retrieval.models.diffusion.base import (
 )
 from retrieval.models.diffusion.latents import scalar_on_device
 from retrieval.models.modes import LAST_STEP, SDXL_LAST_STEP, Target
-from retrieval.models.registry import ExtractorDescription
 from retrieval.models.weights.finding import Weights, find_weights
 from retrieval.settings import ModelSettings
 

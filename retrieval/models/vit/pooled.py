@@ -5,7 +5,7 @@ vector depends on the weights alone.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,16 @@ from PIL import Image
 from torch import Tensor
 
 from retrieval.errors import ModelError
+from retrieval.images.pixel_rules import PatchRules, PixelRules
 from retrieval.images.preprocessing import (
     CLIP_PREPROCESSING,
     DINOV2_PREPROCESSING,
     Preprocessing,
     read_preprocessing,
-    resize_and_crop,
 )
+from retrieval.models.descriptions import Description
 from retrieval.models.normalisation import normalise
 from retrieval.models.protocols import Pixels
-from retrieval.models.registry import Description
 from retrieval.models.weights.finding import find_weights
 from retrieval.models.weights.loading import load_pretrained
 from retrieval.models.weights.reading import model_errors
@@ -62,13 +62,13 @@ class ViTEmbedder:
 
     name: str
     model: Any
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | PixelRules | PatchRules
     pool: Callable[[Any], Tensor]  # from the network's output to [images, dim]
     identify_weights: Callable[[], str]  # a digest for the fingerprint; called only then, because it reads all files
 
     def prepare(self, image: Image.Image) -> Pixels:
-        """Return ``[crop, crop, 3]``."""
-        return resize_and_crop(image, self.preprocessing.shortest, self.preprocessing.crop)
+        """Return the pixels that the model takes, usually ``[crop, crop, 3]``."""
+        return self.preprocessing.prepare(image)
 
     @torch.inference_mode()
     def embed(self, pixels: Pixels) -> NDArray[np.float32]:
@@ -81,13 +81,17 @@ class ViTEmbedder:
         return torch.nn.functional.normalize(self.pool(self.forward(pixels)).float(), dim=1)
 
     def forward(self, pixels: Pixels) -> Any:
-        """Normalise ``[images, S, S, 3]`` and return the network's own output."""
+        """Normalise ``[images, height, width, 3]`` and return the network's own output."""
+        return self.model(**self.inputs(pixels))
+
+    def inputs(self, pixels: Pixels) -> dict[str, Tensor]:
+        """Return the network's arguments for ``[images, height, width, 3]``, on its device."""
         device = next(self.model.parameters()).device
-        return self.model(pixel_values=normalise(pixels, self.preprocessing, device))
+        return {"pixel_values": normalise(pixels, self.preprocessing, device)}
 
     def fingerprint(self) -> dict[str, Any]:
         """See :class:`retrieval.models.protocols.Embedder`."""
-        return {"name": self.name, "weights": self.identify_weights(), **_json(asdict(self.preprocessing))}
+        return {"name": self.name, "weights": self.identify_weights(), **self.preprocessing.fingerprint()}
 
 
 def _load(
@@ -128,7 +132,3 @@ def class_token(output: Any) -> Tensor:
     """Return the final class token ``[images, width]`` of a vision transformer's output."""
     token: Tensor = output.last_hidden_state[:, 0]
     return token
-
-
-def _json(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}

@@ -1,12 +1,15 @@
 """Check the weights of a model and of its encoders whole: each file is there, and is neither cut off nor a pointer."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from retrieval.errors import UsageError
-from retrieval.models.registry import EMBEDDERS, EXTRACTORS, IP_ADAPTER, VAE, Description, default_encoders
+from retrieval.models.descriptions import Description
+from retrieval.models.encoders import EMBEDDERS, embedder_of
+from retrieval.models.references import ATTENTION, POOLED, parse_reference
+from retrieval.models.registry import EXTRACTORS, IP_ADAPTER, VAE, default_encoders, describe_extractor
 from retrieval.models.weights import hub
 from retrieval.models.weights.finding import in_folder, source_of
 from retrieval.models.weights.parts import Choice, Find, choose_files
@@ -47,9 +50,13 @@ def needed_by(name: str) -> list[tuple[Description, str]]:
     """
     if name in ALONE:
         return [(ALONE[name], "")] if ALONE[name].source else []
-    if name not in EXTRACTORS:
-        raise UsageError(f"unknown model '{name}'; known: {', '.join([*EXTRACTORS, *ALONE])}")
-    model = EXTRACTORS[name]
+    reference = parse_reference(name)
+    if reference is not None and reference.prefix == POOLED:
+        return [(embedder_of(reference), "")]
+    if reference is None and name not in EXTRACTORS:
+        known = ", ".join([*EXTRACTORS, *ALONE])
+        raise UsageError(f"unknown model '{name}'; known: {known}, {POOLED}OWNER/NAME, {ATTENTION}OWNER/NAME")
+    model = describe_extractor(name)
     encoders = [
         (encoder, "" if encoder.source == model.source else f"../{encoder.name}") for encoder in default_encoders(name)
     ]
@@ -76,6 +83,7 @@ def check_weights(needed: Iterable[tuple[Description, str]], folder: Path | None
 
 def _check(description: Description, folder: Path | None) -> Iterable[WeightFile]:
     source = source_of(description)
+    source = replace(source, revision=hub.known_commit(source) or source.revision)
     root = hub.snapshot_folder(source) if folder is None else folder
     if folder is not None and (checkpoints := _checkpoints(description, folder)):
         yield from (_state(description, root, path.name) for path in checkpoints)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from retrieval.errors import ModelError
-from retrieval.models.registry import Description
+from retrieval.models.descriptions import Description
 from retrieval.models.repositories import Repository
 from retrieval.models.weights import hub
 from retrieval.models.weights.digest import weights_digest
@@ -51,10 +51,31 @@ def find_weights(description: Description, folder: Path | None, offline: bool) -
         return cached
     if offline or is_offline():
         raise _missing(description, missing_in_cache(description), "they are not in the local hub cache (offline)")
+    description = with_commit(description, offline)
     _LOG.info("%s: taking weights of %s at %s from the hub", description.name, description.repo, description.revision)
     plan = plan_download(description)
     fetch([plan])
     return plan.found()
+
+
+def with_commit(description: Description, offline: bool) -> Description:
+    """Return the description at a commit: its own, else the one that the hub's cache knows, else the newest.
+
+    Raises:
+        ModelError: no commit is known, and the hub can't be asked.
+    """
+    source = source_of(description)
+    commit = hub.known_commit(source)
+    if commit is None and (offline or is_offline()):
+        raise _missing(description, missing_in_cache(description), "the local hub cache knows no commit (offline)")
+    try:
+        return _at(description, commit or hub.ask_commit(source))
+    except hub.HubError as error:
+        raise _missing(description, missing_in_cache(description), str(error)) from error
+
+
+def _at(description: Description, commit: str) -> Description:
+    return replace(description, source=replace(source_of(description), revision=commit))
 
 
 def find_local(description: Description, folder: Path, parts: tuple[Part, ...] | None = None) -> Weights:
@@ -79,7 +100,7 @@ def find_local(description: Description, folder: Path, parts: tuple[Part, ...] |
 
 def find_cached(description: Description) -> Weights | None:
     """Find the files of a model in the hub's cache; None unless every file that will be loaded is there."""
-    source = source_of(description)
+    source = _known(description)
     chosen = [choose_files(part, _in_cache(source), local=False) for part in source.parts]
     if any(choice.missing for choice in chosen):
         return None
@@ -95,7 +116,7 @@ def are_cached(descriptions: Iterable[Description]) -> bool:
 
 def missing_in_cache(description: Description) -> list[str]:
     """Return the names of the files that are wanted and not in the hub's cache."""
-    source = source_of(description)
+    source = _known(description)
     return [name for part in source.parts for name in choose_files(part, _in_cache(source), local=False).missing]
 
 
@@ -119,11 +140,15 @@ class Download:
 
 
 def plan_download(description: Description) -> Download:
-    """Ask the hub which files the pinned commit has, before anything large is downloaded.
+    """Ask the hub which files the commit has, before anything large is downloaded; a branch is its newest commit.
 
     Raises:
         ModelError: the commit does not have the files, or the hub can't be reached.
     """
+    try:
+        description = _at(description, hub.ask_commit(source_of(description)))
+    except hub.HubError as error:
+        raise _missing(description, missing_in_cache(description), str(error)) from error
     source = source_of(description)
     stated: dict[str, hub.RemoteFile] = {}
 
@@ -185,6 +210,12 @@ def source_of(description: Description) -> Repository:
     return description.source
 
 
+def _known(description: Description) -> Repository:
+    """Return the repository at the commit that the hub's cache knows, if it knows one."""
+    source = source_of(description)
+    return replace(source, revision=hub.known_commit(source) or source.revision)
+
+
 def is_offline() -> bool:
     """Return whether the hub's own environment variables forbid network access."""
     names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
@@ -215,11 +246,12 @@ def _assembled(parts: tuple[Part, ...], root: Path, chosen: Sequence[Choice]) ->
 def _missing(description: Description, missing: list[str], why: str) -> ModelError:
     """Return the error that says which files of which revision are wanted, and which of them are missing."""
     wanted = [name for part in description.parts for name in part.wanted()]
+    size = f"about {description.download_mb} MB" if description.download_mb else "them"
     return ModelError(
         f"{description.name}: weights of {description.repo} are needed and {why}; missing at revision "
         f"{description.revision}: {', '.join(missing)} ({len(missing)} of {len(wanted)} files)",
         advice="get-weights",
-        megabytes=description.download_mb,
+        size=size,
         model=description.name,
         repo=description.repo,
         revision=description.revision,

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from retrieval.errors import DiffSimError, NoSpaceError
+from retrieval.files import write_text
+from retrieval.models.references import is_commit
 from retrieval.models.repositories import Repository
 from retrieval.models.weights.reading import first_line
 from retrieval.progress import Cancellation, OnProgress, Progress, ignore_progress
@@ -46,6 +48,45 @@ def snapshot_folder(source: Repository) -> Path:
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE) / f"models--{source.repo.replace('/', '--')}" / "snapshots" / source.revision
+
+
+def known_commit(source: Repository) -> str | None:
+    """Return the commit that the local hub cache knows for the revision; None if it knows none."""
+    if is_commit(source.revision):
+        return source.revision
+    try:
+        commit = _ref(source).read_text("ascii").strip()
+    except (OSError, ValueError):
+        return None
+    return commit if is_commit(commit) else None
+
+
+def ask_commit(source: Repository) -> str:
+    """Ask the hub which commit a branch or tag is now, and remember it in the local hub cache.
+
+    Raises:
+        HubError: the hub gave no answer, or refused.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import EntryNotFoundError
+
+    if is_commit(source.revision):
+        return source.revision
+    name = next(name for part in source.parts for name in part.wanted()).split(" or ")[0]
+    try:
+        found = get_hf_file_metadata(hf_hub_url(source.repo, name, revision=source.revision), timeout=TIMEOUT)
+    except EntryNotFoundError as error:
+        raise HubError(f"its revision {source.revision} has no {name}") from error
+    except Exception as error:  # the errors of the HTTP library, which is another one in each version of the hub
+        raise HubError(_reason(error)) from error
+    if found.commit_hash is None or not is_commit(found.commit_hash):
+        raise HubError("the hub names no commit")
+    write_text(_ref(source), found.commit_hash)
+    return found.commit_hash
+
+
+def _ref(source: Repository) -> Path:
+    return snapshot_folder(source).parent.parent / "refs" / source.revision
 
 
 def check_room(needed: int) -> None:
@@ -162,6 +203,10 @@ def _reason(error: BaseException) -> str:
 
     if isinstance(error, GatedRepoError):
         return "the repository can be read only after its licence was accepted on its page, with a token"
+    if getattr(getattr(error, "response", None), "status_code", 0) in (401, 403) and not isinstance(
+        error, RevisionNotFoundError | RepositoryNotFoundError
+    ):
+        return "the hub refuses access to the repository: accept its licence on its page, and log in with a token"
     if isinstance(error, RevisionNotFoundError):
         return "the hub has no such revision"
     if isinstance(error, RepositoryNotFoundError):

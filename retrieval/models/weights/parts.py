@@ -39,6 +39,7 @@ class Part:
     folder: str = ""  # empty: the repository's root
     files: tuple[str, ...] = (CONFIG,)  # beside the weights
     optional: tuple[str, ...] = ()  # those among them that a local folder may do without
+    either: tuple[str, ...] = ()  # further files, of which the first that exists is read
     stems: tuple[str, str] | None = None  # None: there are no weights, as in a tokenizer
     variant: str | None = None  # the variant that the hub is asked for
     pickled: bool = False  # the hub has pickles only
@@ -79,6 +80,7 @@ class Part:
     def wanted(self) -> list[str]:
         """Return the names inside the repository of the preferred files, for messages."""
         names = [self.path(name) for name in self.files]
+        names += [" or ".join(map(self.path, self.either))] if self.either else []
         forms = [form for form in self.forms(local=False) if not form.sharded]
         return names + ([" or ".join(self.path(form.name) for form in forms)] if forms else [])
 
@@ -123,6 +125,10 @@ def choose_files(part: Part, find: Find, local: bool) -> Choice:
     there = [part.path(name) for name in part.files if find(part.path(name)) is not None]
     optional = {part.path(name) for name in part.optional} if local else set[str]()
     missing = [name for name in map(part.path, part.files) if name not in there and name not in optional]
+    if part.either:
+        first = next((name for name in map(part.path, part.either) if find(name) is not None), None)
+        there += [] if first is None else [first]
+        missing += [" or ".join(map(part.path, part.either))] if first is None else []
     forms, incomplete = part.forms(local), list[str]()
     for form in forms:
         path = find(part.path(form.name))
@@ -134,7 +140,8 @@ def choose_files(part: Part, find: Find, local: bool) -> Choice:
             continue
         index = [part.path(form.name)] if form.sharded else []
         return Choice(there + index + names, form, missing)
-    return Choice(there, None, missing + (incomplete or part.wanted()[len(part.files) :]))
+    weights = part.wanted()[-1:] if part.stems else []
+    return Choice(there, None, missing + (incomplete or weights))
 
 
 def read_index(path: Path) -> list[str]:
@@ -155,7 +162,7 @@ def read_index(path: Path) -> list[str]:
 def assemble(part: Part, root: Path, choice: Choice) -> FoundPart:
     """Return the part with the chosen files below ``root``."""
     form = choice.form
-    beside = {part.path(name) for name in part.files}
+    beside = {part.path(name) for name in (*part.files, *part.either)}
     if form is not None and form.sharded:
         beside.add(part.path(form.name))
     files = tuple(root / name for name in choice.names if name in beside)

@@ -8,37 +8,27 @@ import pytest
 
 from retrieval.errors import CancelledError, ModelError, NoSpaceError
 from retrieval.models.defaults import choose_model
-from retrieval.models.registry import EMBEDDERS, EXTRACTORS, IP_ADAPTER, VAE, Description
+from retrieval.models.descriptions import Description
+from retrieval.models.encoders import EMBEDDERS
+from retrieval.models.registry import EXTRACTORS, IP_ADAPTER, VAE
 from retrieval.models.weights.finding import are_cached, fetch, plan_download
 from retrieval.progress import Cancellation, Progress
 from retrieval.settings import ModelSettings
 from tests.models.weights.test_hub_caches import REPOSITORIES, load
-from tests.support.hub.cache import Hub, serve_hub
-from tests.support.hub.files import tiny_repository
+from tests.support.hub.cache import Hub, online_hub, point_to
+from tests.support.hub.files import FILES, tiny_repository
 
 EVERY = (*EXTRACTORS.values(), *EMBEDDERS.values(), IP_ADAPTER, VAE)
 
 
 def served() -> dict[tuple[str, str], Mapping[str, bytes]]:
-    return {(each.repo, each.revision): tiny_repository(each.repo) for each in EVERY if each.source}
+    return {(each.repo, each.revision): tiny_repository(each.repo) for each in EVERY if each.repo in FILES}
 
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.delenv("TRANSFORMERS_OFFLINE", raising=False)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    with serve_hub(served()) as server:
-        point_to(server.url, monkeypatch)
+    with online_hub(served(), tmp_path / "hub", monkeypatch) as server:
         yield server
-
-
-def point_to(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As HF_ENDPOINT does, which the hub's package reads when it is imported."""
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
-    template = f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
 
 
 def first_names(description: Description) -> list[str]:

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pytest
+
 LARGE = (".safetensors", ".bin", ".msgpack", ".h5", ".ckpt", ".onnx", ".onnx_data", ".png")
 
 
@@ -38,6 +40,8 @@ class Hub:
 
     def __init__(self, repositories: Mapping[tuple[str, str], Mapping[str, bytes]]) -> None:
         self.repositories = repositories
+        self.branches: dict[tuple[str, str], str] = {}  # commits by (name, branch)
+        self.refused: dict[str, tuple[int, str]] = {}  # status and error code by the name of a gated repository
         self.requests: list[tuple[str, str]] = []  # method and path, of repositories' files
         self.url = ""
 
@@ -46,50 +50,63 @@ class Hub:
         return [path.split("/resolve/")[1].partition("/")[2] for method, path in self.requests if method == "GET"]
 
 
+class Answers(BaseHTTPRequestHandler):
+    """Answers for the repositories of :attr:`hub`."""
+
+    hub: Hub
+    protocol_version = "HTTP/1.1"
+
+    def do_HEAD(self) -> None:
+        self._answer(with_body=False)
+
+    def do_GET(self) -> None:
+        self._answer(with_body=True)
+
+    def _answer(self, with_body: bool) -> None:
+        if "/resolve/" in self.path:  # the hub's package also asks for a list of agents, once a process
+            self.hub.requests.append((self.command, self.path))
+        repo, _, rest = self.path.strip("/").partition("/resolve/")
+        revision, _, name = rest.partition("/")
+        if repo in self.hub.refused:
+            self._refuse(*self.hub.refused[repo])
+            return
+        revision = self.hub.branches.get((repo, revision), revision)
+        files = self.hub.repositories.get((repo, revision))
+        if files is None or name not in files:
+            self._refuse(404, "EntryNotFound" if files is not None else "RevisionNotFound", revision)
+            return
+        self._send(name, files[name], revision, with_body)
+
+    def _refuse(self, status: int, code: str, revision: str = "") -> None:
+        self.send_response(status)
+        self.send_header("X-Error-Code", code)
+        self.send_header("X-Repo-Commit", revision)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def _send(self, name: str, content: bytes, revision: str, with_body: bool) -> None:
+        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
+        body = content[start:]
+        self.send_response(206 if start else 200)
+        self.send_header("ETag", f'"{blob_name(name, content)}"')
+        self.send_header("X-Repo-Commit", revision)
+        self.send_header("Content-Length", str(len(body)))
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        self.end_headers()
+        if with_body:
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
 @contextmanager
 def serve_hub(repositories: Mapping[tuple[str, str], Mapping[str, bytes]]) -> Iterator[Hub]:
     """Serve ``/NAME/resolve/REVISION/FILE`` and nothing else."""
     hub = Hub(repositories)
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_HEAD(self) -> None:
-            self._answer(with_body=False)
-
-        def do_GET(self) -> None:
-            self._answer(with_body=True)
-
-        def _answer(self, with_body: bool) -> None:
-            if "/resolve/" in self.path:  # the hub's package also asks for a list of agents, once a process
-                hub.requests.append((self.command, self.path))
-            repo, _, rest = self.path.strip("/").partition("/resolve/")
-            revision, _, name = rest.partition("/")
-            files = hub.repositories.get((repo, revision))
-            if files is None or name not in files:
-                self.send_response(404)
-                self.send_header("X-Error-Code", "EntryNotFound" if files is not None else "RevisionNotFound")
-                self.send_header("X-Repo-Commit", revision)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
-            content = files[name]
-            start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
-            body = content[start:]
-            self.send_response(206 if start else 200)
-            self.send_header("ETag", f'"{blob_name(name, content)}"')
-            self.send_header("X-Repo-Commit", revision)
-            self.send_header("Content-Length", str(len(body)))
-            if start:
-                self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-            self.end_headers()
-            if with_body:
-                self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("AnswersOfHub", (Answers,), {"hub": hub}))
     hub.url = f"http://127.0.0.1:{server.server_address[1]}"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
@@ -97,3 +114,24 @@ def serve_hub(repositories: Mapping[tuple[str, str], Mapping[str, bytes]]) -> It
     finally:
         server.shutdown()
         server.server_close()
+
+
+@contextmanager
+def online_hub(
+    repositories: Mapping[tuple[str, str], Mapping[str, bytes]], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Hub]:
+    """Serve repositories to this process, which is online and keeps what it gets in ``cache``."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.delenv("TRANSFORMERS_OFFLINE", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with serve_hub(repositories) as server:
+        point_to(server.url, monkeypatch)
+        yield server
+
+
+def point_to(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As HF_ENDPOINT does, which the hub's package reads when it is imported."""
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
+    template = f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
