@@ -139,7 +139,7 @@ class Answerer:
             mode=request.mode,
             index=about_index(self._reader, self._recipe),
             timing_ms={**timing_ms, **({} if scored is None else scored.timing_ms)},
-            notes=(*([Note("model", warning)] if warning else []), *notes),
+            notes=(*([Note("model", warning)] if warning else []), *query.notes(), *notes),
             **({} if scored is None else scored.counts),
         )
 
