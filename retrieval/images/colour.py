@@ -42,6 +42,14 @@ def to_srgb(image: Image.Image) -> Image.Image:
     return _converted_rgb(plain, transform)
 
 
+def means_srgb(image: Image.Image) -> bool:
+    """Whether an RGB image has no profile, one that means sRGB, or one that is ignored."""
+    profile = image.info.get("icc_profile")
+    if not isinstance(profile, bytes) or not 128 <= len(profile) <= _MAX_PROFILE_BYTES or profile[16:20] != b"RGB ":
+        return True
+    return _transform(profile, "RGB") is None
+
+
 def _converted_rgb(image: Image.Image, transform: ImageCms.ImageCmsTransform) -> Image.Image:
     """Convert an RGB or RGBA image, which may share its pixels with another image."""
     alpha = image.getchannel("A") if image.mode == "RGBA" else None

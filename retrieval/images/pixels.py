@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from retrieval.errors import UsageError
-from retrieval.images.colour import to_srgb
+from retrieval.images.colour import means_srgb, to_srgb
 from retrieval.images.tiff import GreyScale, grey_scale, integer_range
 from retrieval.types import AlphaRule, ColourRule
 
@@ -21,9 +21,10 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 SIDEWAYS = frozenset(_TURNS[orientation] for orientation in (5, 6, 7, 8))
-_BAND_PIXELS = 2**22  # converted at a time, so that steps on the way to RGB take little memory
+BAND_PIXELS = 2**20  # converted at a time, so that steps on the way to RGB take little memory
 _FLOAT_WHITES = (1.0, 255.0, 65535.0)  # what programs write as white into floating-point images
 _NEARLY_ALL = 99.5  # per cent of the values that the white of a floating-point image is chosen by
+_SAMPLED = 2**20  # values that the white is chosen by, about
 _OVERSHOOT = 2.0  # times white: highlights above it don't make white another value
 
 
@@ -40,7 +41,7 @@ def to_rgb(image: Image.Image, alpha: AlphaRule, colour: ColourRule = "srgb") ->
     turn = turn_of(image)
     if image.mode.startswith("I") or image.mode == "F" or grey_scale(image) is not None:
         image = _wide_grey(image, grey_scale(image), alpha)
-    if image.mode == "RGB" and "transparency" not in image.info and "icc_profile" not in image.info:
+    if image.mode == "RGB" and "transparency" not in image.info and (colour == "ignored" or means_srgb(image)):
         rgb = image.copy()
     else:
         rgb = _in_bands(image, alpha, colour)
@@ -70,7 +71,7 @@ def turn_of(image: Image.Image) -> Image.Transpose | None:
 
 def _in_bands(image: Image.Image, alpha: AlphaRule, colour: ColourRule) -> Image.Image:
     width, height = image.size
-    rows = max(1, _BAND_PIXELS // max(1, width))
+    rows = max(1, BAND_PIXELS // max(1, width))
     if rows >= height:
         return _narrow_to_rgb(image, alpha, colour)
     rgb = Image.new("RGB", image.size)
@@ -130,7 +131,9 @@ def _grey_of_integers(values: NDArray[Any], scale: GreyScale | None, clear: obje
 
 
 def _grey_of_floats(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    finite = values[np.isfinite(values)]
+    step = max(1, int((values.size / _SAMPLED) ** 0.5))
+    sample = values[::step, ::step]
+    finite = sample[np.isfinite(sample)]
     most = float(np.percentile(finite, _NEARLY_ALL)) if finite.size else 1.0
     white = next((white for white in _FLOAT_WHITES if most <= _OVERSHOOT * white), most)
 
@@ -144,7 +147,7 @@ def _grey_of_floats(values: NDArray[np.float32]) -> NDArray[np.uint8]:
 def _by_rows(values: NDArray[Any], scaled: Any) -> NDArray[np.uint8]:
     """Return ``scaled`` of the values [H, W], some rows at a time because it takes more memory than they do."""
     result = np.empty(values.shape, dtype=np.uint8)
-    rows = max(1, _BAND_PIXELS // max(1, values.shape[1]))
+    rows = max(1, BAND_PIXELS // max(1, values.shape[1]))
     for top in range(0, len(values), rows):
         result[top : top + rows] = scaled(values[top : top + rows])
     return result

@@ -6,13 +6,15 @@ from types import TracebackType
 from PIL import Image
 
 from retrieval.errors import ImageError
+from retrieval.images.pixels import BAND_PIXELS
 
 _FILE_SHARE = 4  # a quarter of the memory is for the bytes of files
 _PIXEL_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "LA": 4, "La": 4}
 _RGB_BYTES = 4  # of one pixel in Pillow's memory
 _FULL_COEFFICIENTS = 6  # bytes a pixel: a progressive JPEG keeps all coefficients of the full image
 # Bytes a pixel that a format's own library takes beside Pillow's image, by measurement; tests/images compares.
-_LIBRARY_BYTES = {"WEBP": 16, "AVIF": 14, "HEIC": 14, "TIFF": 8, "GIF": 4}
+_LIBRARY_BYTES = {"WEBP": 12, "AVIF": 12, "HEIC": 12, "TIFF": 8, "GIF": 4}
+_BAND_BYTES = 24  # a pixel of the band that is converted: its parts before and after each step
 
 
 class Memory:
@@ -94,6 +96,7 @@ def decoding_bytes(kind: str, image: Image.Image, full_size: tuple[int, int]) ->
     """Estimate the most bytes that decoding an opened image and converting it to upright RGB take at a time."""
     pixels = image.width * image.height
     each = _PIXEL_BYTES.get(image.mode, 4) + 2 * _RGB_BYTES + _LIBRARY_BYTES.get(kind, 0)
+    band = min(pixels, BAND_PIXELS) * _BAND_BYTES
     if kind == "JPEG" and image.info.get("progressive"):
-        return pixels * each + full_size[0] * full_size[1] * _FULL_COEFFICIENTS
-    return pixels * each
+        return pixels * each + band + full_size[0] * full_size[1] * _FULL_COEFFICIENTS
+    return pixels * each + band

@@ -65,6 +65,8 @@ class _Tiff(TiffImageFile):
         self.tag_v2[PHOTOMETRIC_INTERPRETATION] = _BLACK_IS_ZERO  # the table has few entries for white is zero
         if bits == 32 and form == _UNSIGNED and self.tag_v2.prefix == b"MM":
             self.tag_v2[SAMPLEFORMAT] = (_SIGNED,)  # the same bytes in Pillow's mode I
+        if bits == 12:
+            self.tag_v2._prefix = b"II"  # 12 bits are packed alike in either byte order; the table has this one only
 
 
 def open_tiff(data: bytes) -> TiffImageFile:
