@@ -84,6 +84,7 @@ def score(
     *,
     how: MetricOptions,
     alpha: options.Alpha = None,
+    colour: options.Colour = None,
     as_json: options.AsJson = False,
     speech: Speech,
 ) -> None:
@@ -93,7 +94,7 @@ def score(
     how.settings(), weights_by_metric(how.weights, names)  # wrong values are refused before any image is read
     from retrieval.search.queries.picture import read_named
 
-    rules = decode_rules(alpha)
+    rules = decode_rules(alpha, colour)
     (a, _), (b, _) = (read_named(path, rules) for path in (first, second))
     found: dict[str, dict[str, Any]] = {}
     with ProgressBar(speaker, state="scoring"):

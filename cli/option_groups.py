@@ -20,7 +20,7 @@ from cli.process import Speaker, log_to_stderr
 from retrieval.errors import UsageError
 from retrieval.metrics.base import MetricSettings
 from retrieval.settings import BuildSettings, EngineSettings, SearchChoices, SearchSettings
-from retrieval.types import AlphaRule
+from retrieval.types import AlphaRule, ColourRule
 
 if TYPE_CHECKING:
     from retrieval.evaluation.benchmarks.paper import BenchOptions
@@ -67,11 +67,11 @@ def without_none(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def decode_rules(alpha: AlphaRule | None) -> "DecodeRules":
+def decode_rules(alpha: AlphaRule | None, colour: ColourRule | None) -> "DecodeRules":
     """Return the rules for reading images."""
     from retrieval.images.decoding import DecodeRules
 
-    return DecodeRules() if alpha is None else DecodeRules(alpha=alpha)
+    return DecodeRules(**without_none({"alpha": alpha, "colour": colour}))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +110,7 @@ class ModelOptions:
     seed: options.Seed = None
     prompt: options.Prompt = None
     alpha: options.Alpha = None
+    colour: options.Colour = None
     codec: options.Codec = None
     parity: options.Parity = None
     dtype: options.Dtype = None
@@ -130,6 +131,7 @@ class RunOptions(Place):
 
     batch_size: options.BatchSize = None
     workers: options.Workers = None
+    max_pixels: options.MaxPixels = _BUILD.max_pixels
     segment_rows: options.SegmentRows = _BUILD.segment_rows
     commit_seconds: options.CommitSeconds = _BUILD.commit_seconds
 
@@ -145,6 +147,7 @@ class EngineOptions(Place):
     weights: options.Weights = None
     encoders: options.EncoderFolders = None
     max_cache: options.MaxCache = None
+    max_pixels: options.MaxPixels = _ENGINE.max_pixels
 
     def settings(self, queries: int) -> EngineSettings:
         """Return the library's settings for a process that ends after so many queries."""
@@ -154,6 +157,7 @@ class EngineOptions(Place):
             encoders={} if self.encoders is None else parse_encoders(self.encoders),
             offline=self.offline,
             max_cache=_ENGINE.max_cache if self.max_cache is None else parse_bytes(self.max_cache),
+            max_pixels=self.max_pixels,
             memory=0 if queries == 1 else None,  # nobody would read what a single query left in memory
         )
 
@@ -206,6 +210,7 @@ class BenchmarkOptions:
     triplets: eval_options.Triplets = 2000
     originals: eval_options.Originals = None
     alpha: options.Alpha = None
+    colour: options.Colour = None
     cache: eval_options.Cache = None
 
     def place(self, bench: str, source: Path | None) -> Path:

@@ -8,7 +8,7 @@ import typer
 from cli.process import print_version
 from retrieval.models.registry import EXTRACTORS
 from retrieval.settings import EngineSettings, ModelSettings
-from retrieval.types import AlphaRule, AttentionRule, Branches, DeviceName, DtypeName, NoiseRule
+from retrieval.types import AlphaRule, AttentionRule, Branches, ColourRule, DeviceName, DtypeName, NoiseRule
 from retrieval.types import Parity as ParityName
 from retrieval.types import Similarity as SimilarityName
 
@@ -68,6 +68,14 @@ Alpha = Annotated[
     typer.Option(
         "--alpha",
         help=f"Composite the alpha channel on white, or drop it as the published code does. (default: {_MODEL.alpha})",
+    ),
+]
+Colour = Annotated[
+    ColourRule | None,
+    typer.Option(
+        "--colour",
+        help="Convert colours to sRGB by the images' ICC profiles, or ignore these as the published code does. "
+        f"(default: {_MODEL.colour})",
     ),
 ]
 Parity = Annotated[
@@ -131,6 +139,9 @@ BatchSize = Annotated[
 ]
 Workers = Annotated[
     int | None, typer.Option("--workers", help="Decode images in this many threads. (default: one per core, 8 at most)")
+]
+MaxPixels = Annotated[
+    int, typer.Option("--max-pixels", metavar="N", help="Refuse images of more pixels, counted as they are decoded.")
 ]
 SegmentRows = Annotated[int, typer.Option("--segment-rows", help="Commit after this many images.")]
 CommitSeconds = Annotated[float, typer.Option("--commit-seconds", help="Commit after this many seconds.")]

@@ -1,6 +1,6 @@
 """Print the outcome of a diffsim-index command: the result on stdout, everything else for people on stderr."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from retrieval.indexing.maintenance import Repaired
     from retrieval.indexing.reports import BuildPlan
 
+SHOWN_ENDINGS = 6
+SHOWN_PARTIAL = 5
+
 
 def print_build(report: dict[str, Any], size: int, speaker: Speaker) -> None:
     """Print one line on a build that left an index of ``size`` bytes, notes on problems, and details on demand."""
@@ -26,15 +29,35 @@ def print_build(report: dict[str, Any], size: int, speaker: Speaker) -> None:
     _detail_work(report, speaker)
     _detail_coverage(report, speaker)
     if report["passed_over"]:
-        speaker.detail(f"skipped {counted(report['passed_over'], 'file')} without an image extension")
+        endings = describe_endings(report["passed_over_endings"])
+        speaker.detail(f"skipped {counted(report['passed_over'], 'file')} without an image extension{endings}")
+    _note_partial(report["partial"], speaker)
     rejected = sum(report["rejected"].values())
     if rejected:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(report["rejected"].items()))
         see = naming("diffsim-index info --rejects", report["index"])
         speaker.note(f"{counted(rejected, 'image')} rejected ({reasons}); list the reasons with: {see}")
+    if "too_large" in report["rejected"]:
+        speaker.note("too large images are admitted with --max-pixels N and --retry-rejects")
     for folder in report["unreadable_folders"]:
         speaker.note(f"skipped a folder that this user may not read: {folder}")
     _note_incomplete(report, speaker)
+
+
+def describe_endings(endings: Mapping[str, int]) -> str:
+    """Return the most frequent endings of files that were passed over, in brackets; nothing if there are none."""
+    named = [f"{count} {ending or 'without any'}" for ending, count in list(endings.items())[:SHOWN_ENDINGS]]
+    rest = sum(list(endings.values())[SHOWN_ENDINGS:])
+    listed = ", ".join([*named, f"{rest} others"] if rest else named)
+    return f" ({listed})" if listed else ""
+
+
+def _note_partial(partial: Mapping[str, str], speaker: Speaker) -> None:
+    """Name the images whose files are cut, the first ones by name."""
+    for path, what in list(partial.items())[:SHOWN_PARTIAL]:
+        speaker.note(f"{short_path(path)} {what}")
+    if len(partial) > SHOWN_PARTIAL:
+        speaker.note(f"{counted(len(partial) - SHOWN_PARTIAL, 'more image')} of cut files; --json lists all")
 
 
 def _summary(report: dict[str, Any], size: int) -> str:
@@ -168,7 +191,8 @@ def print_plan(plan: "BuildPlan", chosen_here: bool) -> None:
         "rejected before": plan.rejected_before,
         "skipped without an image extension": plan.passed_over,
     }
-    show("  " + ", ".join(f"{count} {what}" for what, count in counts.items()))
+    endings = describe_endings(plan.passed_over_endings)
+    show("  " + ", ".join(f"{count} {what}" for what, count in counts.items()) + endings)
     if plan.estimate is None:
         show("  nothing to compute")
         return

@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 RejectReason = Literal[
-    "unreadable", "truncated", "empty", "not_an_image", "too_large", "permission", "vanished", "bad_name"
+    "unreadable", "truncated", "empty", "not_an_image", "unsupported", "too_large", "permission", "vanished", "bad_name"
 ]
 """Why an image was not indexed. These words never change: indexes store them in ``rejects.parquet``."""
 

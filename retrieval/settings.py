@@ -10,12 +10,23 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypedDict, get_args
 
 from retrieval.errors import UsageError
-from retrieval.types import AlphaRule, AttentionRule, Branches, DeviceName, DtypeName, NoiseRule, Parity, Similarity
+from retrieval.types import (
+    AlphaRule,
+    AttentionRule,
+    Branches,
+    ColourRule,
+    DeviceName,
+    DtypeName,
+    NoiseRule,
+    Parity,
+    Similarity,
+)
 
 PUBLISHED_SEED = 2334
 PUBLISHED_PROMPT = "High quality image"
 MOST_WORKERS = 256
 OLDEST_CODEC = "qkv-float16"  # of indexes from before there were several
+MAX_PIXELS = 2**28  # of one decoded image: a phone's 200 megapixels, and 1 GiB as Pillow holds them
 NEWEST = "newest"  # the default order of a fill
 
 
@@ -39,6 +50,7 @@ class ModelSettings(RunSettings):
 
     model: str = "auto"  # a name in retrieval.models.registry.EXTRACTORS; auto: retrieval.models.defaults.choose_model
     alpha: AlphaRule = "white"
+    colour: ColourRule = "srgb"
     codec: str | None = None  # how tensors are stored: a name in index_store.codecs.CODECS; None: the model's own
     # Name -> local folder, or None for the hub or for a folder of that name beside `weights`.
     # None as a whole: the encoders that the modes name.
@@ -55,10 +67,12 @@ class ModelSettings(RunSettings):
     def from_json(cls, values: Mapping[str, Any]) -> "ModelSettings":
         """Read the values that :meth:`to_json` wrote.
 
-        Keys of newer versions are ignored: the index's fingerprint says whether its tensors still mean the same.
+        Keys of newer versions are ignored: the index's fingerprint says whether its tensors still mean the same. An
+        index without a rule for colours was made before there was one, and keeps to it.
         """
         known = {f.name for f in fields(cls)}
-        return cls(**{"codec": OLDEST_CODEC, **{key: value for key, value in values.items() if key in known}})
+        older: dict[str, Any] = {"codec": OLDEST_CODEC, "colour": "ignored"}
+        return cls(**{**older, **{key: value for key, value in values.items() if key in known}})
 
 
 class ModelChoices(TypedDict, total=False):
@@ -73,6 +87,7 @@ class ModelChoices(TypedDict, total=False):
     prompt: str
     dtype: DtypeName
     alpha: AlphaRule
+    colour: ColourRule
     codec: str | None
     parity: Parity
     encoders: Mapping[str, str | None] | None
@@ -85,6 +100,7 @@ class BuildSettings:
     device: DeviceName = "auto"
     batch_size: int | None = None  # images; None: the model's own for the device, less where memory is short
     workers: int | None = None  # decoding threads; None: one per core, 8 at most
+    max_pixels: int = MAX_PIXELS  # a larger image is rejected; a JPEG that is decoded at a reduced scale counts as that
     segment_rows: int = 1024  # commit a segment at this many images ...
     commit_seconds: float = 60.0  # ... or when its oldest image has waited this long: a kill loses no more than that
     retry_rejects: bool = False
@@ -93,6 +109,7 @@ class BuildSettings:
 
     def __post_init__(self) -> None:
         at_least(1, batch_size=self.batch_size, workers=self.workers, segment_rows=self.segment_rows)
+        at_least(1, max_pixels=self.max_pixels)
         at_least(0, commit_seconds=self.commit_seconds)
         if (self.workers or 0) > MOST_WORKERS:
             raise UsageError(f"workers must be at most {MOST_WORKERS}, not {self.workers}: each is a decoding thread")
@@ -149,8 +166,10 @@ class EngineSettings:
     # Bytes of candidates that stay in the memory of the scoring device for later searches.
     # 0: none; None: the default of retrieval.search.memory_cache.
     memory: int | None = None
+    max_pixels: int = MAX_PIXELS  # as in BuildSettings: of queries, and of candidates that searches compute
 
     def __post_init__(self) -> None:
+        at_least(1, max_pixels=self.max_pixels)
         at_least(0, max_cache=self.max_cache, memory=self.memory)
 
 

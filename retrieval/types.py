@@ -6,6 +6,10 @@ from typing import Literal
 AlphaRule = Literal["white", "drop"]
 """``white`` composites the alpha channel on white. ``drop`` ignores it, as the published code does."""
 
+ColourRule = Literal["srgb", "ignored"]
+"""``srgb`` converts colours by an image's ICC profile. ``ignored`` reads all colours as sRGB, as the published code
+does and as versions before this rule did."""
+
 Branches = Literal["both", "cond"]
 """Guidance branches of Stable Diffusion. ``both`` is the published choice; ``cond`` halves compute and cache."""
 

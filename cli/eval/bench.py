@@ -55,7 +55,7 @@ def bench(
         work = Run(
             metrics=loaded,
             options=protocol,
-            rules=decode_rules(bench_data.alpha),
+            rules=decode_rules(bench_data.alpha, bench_data.colour),
             cache=bench_data.cache,
             vote=ensemble,
             on_progress=bar.show,

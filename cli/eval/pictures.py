@@ -82,7 +82,8 @@ def sweep(
     check_heatmap(out)
     if csv is not None:
         check_report(csv)
-    protocol, rules, cache = bench_data.protocol(how.settings().seed), decode_rules(bench_data.alpha), bench_data.cache
+    protocol, cache = bench_data.protocol(how.settings().seed), bench_data.cache
+    rules = decode_rules(bench_data.alpha, bench_data.colour)
     rows: list[tuple[str, list[Measurement]]] = []
     with stopping(bench_data.kept), ProgressBar(speaker) as bar:
         for size in sizes:

@@ -17,6 +17,7 @@ from retrieval.encoding.timing import DECODE, StageClock
 from retrieval.errors import ImageError
 from retrieval.images.decoding import DecodeRules, FileFacts, read_image
 from retrieval.images.discovery import state_of
+from retrieval.images.room import Memory
 from retrieval.models.registry import describe_extractor
 from retrieval.settings import BuildSettings, ModelSettings
 
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
 
 BATCHES_AHEAD = 2  # batches that are decoded before they are asked for
 MAX_WORKERS = 8
+# Memory of all images that are decoded at the same time: enough for one of the most pixels that are allowed, and for
+# photos in every thread; never more than half of what is free.
+DECODING_BYTES = 2**32
+DECODING_BYTES_A_THREAD = 2**27
+LEAST_DECODING_BYTES = 2**28
 USABLE = 0.8  # share of the free memory for a batch: its size is an estimate, and allocators leave gaps
 
 
@@ -59,15 +65,17 @@ def read_batches(
     """Yield ``files`` in order, ``batch_size`` at a time, decoded and prepared by ``workers`` threads.
 
     A batch is a range of positions in ``files``; unusable images keep their position and become a Failure. A resumed
-    build therefore computes the same batches as an uninterrupted one. ``clock`` counts the work of the threads.
+    build therefore computes the same batches as an uninterrupted one. ``clock`` counts the work of the threads. A
+    thread waits before it decodes an image that would not fit in memory beside those of the other threads.
     """
     clock = clock or StageClock(workers)
+    memory = Memory(decoding_memory(workers))
 
     def read(path: Path) -> Outcome:
         size, mtime_ns = state_of(path)
-        with clock.working(DECODE, 1):
+        with memory.room() as room, clock.working(DECODE, 1):
             try:
-                image, facts = read_image(path, rules)
+                image, facts = read_image(path, rules, room)
             except ImageError as error:
                 return Failure(error, size, mtime_ns)
             return facts, prepare(image)
@@ -120,6 +128,13 @@ def working_bytes(settings: ModelSettings, device: "torch.device") -> int:
     side = (settings.image_size or description.image_size) / max(1, description.image_size)
     halved = device.type != "cpu" and settings.dtype != "float32" and not description.float32_vae
     return int(description.working_mb * 1e6 * side**2 * (0.5 if halved else 1))
+
+
+def decoding_memory(workers: int) -> int:
+    """Return the bytes that so many decoding threads may take together for files and pixels."""
+    free = available_memory()
+    wanted = DECODING_BYTES + workers * DECODING_BYTES_A_THREAD
+    return wanted if free is None else max(LEAST_DECODING_BYTES, min(wanted, free // 2))
 
 
 def workers(run: BuildSettings) -> int:

@@ -9,6 +9,8 @@ from typing import Any
 from retrieval.errors import IndexIncompatibleError
 from retrieval.models.references import ATTENTION, POOLED
 
+PROBE = "pixels.probe:"  # the beginning of the line on another Pillow or libjpeg
+
 
 def grown_fingerprint(stored: Mapping[str, Any], found: Mapping[str, Any], root: Path) -> dict[str, Any]:
     """Return the fingerprint ``stored`` in an index with the new modes and encoders of the loaded models ``found``.
@@ -30,12 +32,25 @@ def check_fingerprint(
     Raises:
         IndexIncompatibleError: they differ; the message lists every difference.
     """
-    lines = [line for line in differences(stored, found) if not line.startswith(ignore)]
+    lines = [line for line in differences(stored, _comparable(stored, found)) if not line.startswith(ignore)]
+    if len(lines) == 1 and lines[0].startswith(PROBE):
+        raise IndexIncompatibleError(
+            f"{root} was made with a Pillow or libjpeg that gives other pixels than the one found here ({lines[0]}). "
+            "Their scores can't be mixed: install the versions that the index was made with, or build another index"
+        )
     if lines:
         raise IndexIncompatibleError(
             f"{root} was made with other models than the loaded ones: {'; '.join(lines)}. Their scores can't be mixed: "
             "name the weights that the index was made with, or build another index"
         )
+
+
+def _comparable(stored: Mapping[str, Any], found: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return ``found`` without the probe of pixels where an index was made before there was one."""
+    if "probe" in stored.get("pixels", {}):
+        return found
+    pixels = {name: value for name, value in found.get("pixels", {}).items() if name != "probe"}
+    return {**found, "pixels": pixels}
 
 
 def tensors_digest(fingerprint: Mapping[str, Any], mode: str) -> str:

@@ -1,7 +1,7 @@
 """The loaded models of one index: they turn images into vectors and attention tensors."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +118,10 @@ class LoadedModels:
     targets: Mapping[str, Target]  # by mode
     codec: Codec = CODECS[DEFAULT_CODEC]
     device: torch.device = torch.device("cpu")  # noqa: RUF009 (it is immutable)
+
+    def limited(self, max_pixels: int) -> "LoadedModels":
+        """Return the same models for images of at most ``max_pixels`` px; see :class:`DecodeRules`."""
+        return replace(self, rules=replace(self.rules, max_pixels=max_pixels))
 
     def everything(self) -> Outputs:
         """Return all modes and encoders of these models."""
@@ -265,7 +269,8 @@ def _decode_rules(settings: ModelSettings) -> DecodeRules:
     """
     description = describe_extractor(settings.model)
     size = settings.image_size or description.image_size
-    return DecodeRules(alpha=settings.alpha, draft=max(size, 224) if description.draft else None)
+    draft = max(size, 224) if description.draft else None
+    return DecodeRules(alpha=settings.alpha, draft=draft, colour=settings.colour)
 
 
 def _pixels(batch: Sequence[ModelInputs], model: str = ATTENTION) -> Pixels:

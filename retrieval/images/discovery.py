@@ -2,8 +2,9 @@
 
 import heapq
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import overload
 
@@ -16,7 +17,7 @@ FileState = tuple[int, int]
 IMAGE_SUFFIXES: frozenset[str] = frozenset(
     {
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".avif", ".gif"),
-        *(".tif", ".tiff", ".bmp", ".dib"),
+        *(".tif", ".tiff", ".bmp", ".dib", ".mpo", ".heic", ".heif", ".hif"),
     }
 )
 """The endings (lower case) of image files."""
@@ -50,12 +51,14 @@ class Listing:
 
     ``names`` are absolute paths with symlinks kept, sorted by the bytes of their parts. ``passed_over`` counts regular
     files that are hidden or have no image ending. ``unreadable`` holds the folders that could not be listed in full, in
-    the same order as the files.
+    the same order as the files. ``endings`` counts the files that were passed over and are not hidden by their ending
+    (lower case, with its dot; empty for none), the most frequent first.
     """
 
     names: tuple[str, ...]
     passed_over: int
     unreadable: tuple[Path, ...] = ()
+    endings: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     @property
     def files(self) -> "Paths":
@@ -89,7 +92,9 @@ def find_images(sources: Sequence[Path]) -> Listing:
         else:
             walk.queue(0, path)
     walk.run()
-    return Listing(tuple(sorted(walk.names, key=_order)), walk.passed_over, tuple(sorted(walk.unreadable, key=_order)))
+    names, unreadable = tuple(sorted(walk.names, key=_order)), tuple(sorted(walk.unreadable, key=_order))
+    endings = dict(sorted(walk.endings.items(), key=lambda each: (-each[1], each[0])))
+    return Listing(names, walk.passed_over, unreadable, endings)
 
 
 class _Walk:
@@ -98,6 +103,7 @@ class _Walk:
     def __init__(self) -> None:
         self.names: set[str] = set()
         self.passed_over = 0
+        self.endings: Counter[str] = Counter()
         self.unreadable: set[Path] = set()
         self._waiting: list[tuple[int, bytes, Path]] = []
         self._seen: set[tuple[int, int]] = set()
@@ -135,6 +141,8 @@ class _Walk:
             self.names.add(entry.path)
         elif regular:
             self.passed_over += 1
+            if not hidden:
+                self.endings[os.path.splitext(entry.name)[1].lower()] += 1
 
 
 def _is_index(folder: str | Path) -> bool:

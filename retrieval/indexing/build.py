@@ -179,6 +179,8 @@ def _report(
         unchanged=plan.changes.unchanged,
         rejected=dict(Counter(reject.reason for reject in reader.rejects())),
         passed_over=listing.passed_over,
+        passed_over_endings=dict(listing.endings),
+        partial=committer.partial,
         unreadable_folders=tuple(str(path) for path in listing.unreadable),
         completed=filled.items,
         incomplete=filled.unavailable,

@@ -49,6 +49,7 @@ class SegmentCommitter:
         self.generation = generation
         self.run, self.tally, self.cancel = run, tally, cancel
         self.added = self.replaced = 0  # items, and changed files among them
+        self.partial: dict[str, str] = {}  # by path: what was used of an item whose file is cut
         self._layout, self._sources = layout, sources
 
     def commit_all(
@@ -93,6 +94,7 @@ class SegmentCommitter:
                 interrupt = error
                 self._add(segment.record, segment, replaced)
             self.added += segment.record.rows
+            self.partial |= segment.partial
             self.replaced += sum(uri in replaced for uri in segment.uris)
             self.tally.committed()
         if interrupt is not None:

@@ -82,6 +82,7 @@ def _counts(plan: Plan, listing: Listing) -> BuildPlan:
         unchanged=changes.unchanged,
         rejected_before=changes.rejected_before,
         passed_over=listing.passed_over,
+        passed_over_endings=dict(listing.endings),
         to_complete=len(plan.missing),
     )
 

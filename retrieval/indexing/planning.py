@@ -150,7 +150,7 @@ def prepare(plan: Plan, run: BuildSettings, load: LoadModels) -> Prepared:
         ModelError, UsageError: see :func:`retrieval.encoding.loaded_models.load_models`.
     """
     settings = plan.recipe.settings
-    models = load(settings, plan.recipe.targets, run.device, run.offline)
+    models = load(settings, plan.recipe.targets, run.device, run.offline).limited(run.max_pixels)
     fingerprint = models.fingerprint()
     if plan.reader is not None:
         fingerprint = grown_fingerprint(plan.reader.generation.fingerprint, fingerprint, plan.root)

@@ -53,6 +53,7 @@ class BuildPlan:
     unchanged: int
     rejected_before: int  # rejected files that have not changed since
     passed_over: int  # files without the name of an image
+    passed_over_endings: dict[str, int] = field(default_factory=dict)  # by ending, hidden files left out
     estimate: Estimate | None = None  # None: there is nothing to compute
     to_complete: int = 0  # indexed images that miss vectors or tensors
     seconds_an_image: float | None = None  # mean of the images that were computed to measure it
@@ -104,6 +105,8 @@ class BuildReport:
     unchanged: int
     rejected: dict[str, int] = field(default_factory=dict)  # by reason, in the index now
     passed_over: int = 0  # files without the name of an image
+    passed_over_endings: dict[str, int] = field(default_factory=dict)  # by ending, hidden files left out
+    partial: dict[str, str] = field(default_factory=dict)  # by path: what was used of a new image whose file is cut
     unreadable_folders: tuple[str, ...] = ()
     seconds: float = 0.0
     completed: int = 0  # items that got missing vectors or tensors

@@ -6,9 +6,9 @@ A job writes the segment's files and flushes them. The segment counts once the d
 
 import math
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -51,6 +51,7 @@ class FinishedSegment:
     next_id: int = 0  # the first id that is still free
     uris: tuple[str, ...] = ()  # of the items
     rejected_uris: tuple[str, ...] = ()
+    partial: Mapping[str, str] = field(default_factory=dict)  # by path: what was used of an item whose file is cut
     stopped: BaseException | None = None  # ended the job after its last complete batch; the driver raises it
 
 
@@ -89,15 +90,17 @@ def segment_job(
     """
     limit = SegmentLimit(job.commit_seconds, cancel)
     writer = SegmentWriter(Layout(job.root), job.name, pipeline.models.codec.name)
+    partial: dict[str, str] = {}
 
     def append(encoded: tuple[FileBatch, InFlightBatch]) -> int:
         batch, in_flight = encoded
         _append(writer, batch, in_flight, job.first_id + writer.items, pipeline.clock)
+        partial.update(_partial_images(batch))
         on_progress(BuildEvent("encode", len(writer), len(job.files), rejected=len(writer.rejected_uris)))
         return len(batch.files)
 
     batches = pipeline.run(job.files, job.outputs, usable_images, limit.allows_more)
-    return write_segment(writer, batches, append, pipeline.clock, job.first_id)
+    return replace(write_segment(writer, batches, append, pipeline.clock, job.first_id), partial=partial)
 
 
 def usable_images(batch: FileBatch) -> list[ModelInputs]:
@@ -121,6 +124,11 @@ def _append(writer: SegmentWriter, batch: FileBatch, in_flight: InFlightBatch, f
 def _not_finite(facts: FileFacts) -> Reject:
     detail = "the model gives numbers for it that are infinite or not a number"
     return Reject(uri_of(facts.path), facts.size, facts.mtime_ns, "not_finite", detail)
+
+
+def _partial_images(batch: FileBatch) -> dict[str, str]:
+    facts = [outcome[0] for outcome in batch.outcomes if not isinstance(outcome, Failure)]
+    return {str(each.path): each.partial for each in facts if each.partial}
 
 
 def _reject(path: Path, failure: Failure) -> Reject:
@@ -160,7 +168,7 @@ def write_segment(
             record, interrupt = _finish(writer)
     uris, rejected = tuple(writer.uris), tuple(writer.rejected_uris)
     next_id = first_id + (record.rows if record else 0)
-    return FinishedSegment(record, images, next_id, uris, rejected, stopped or interrupt)
+    return FinishedSegment(record, images, next_id, uris, rejected, stopped=stopped or interrupt)
 
 
 def _finish(writer: SegmentWriter) -> tuple[SegmentRecord | None, BaseException | None]:

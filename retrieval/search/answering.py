@@ -133,13 +133,14 @@ class Answerer:
     ) -> Results:
         warning, without_vector = self._model.warnings.get(request.mode), self._generator.without_vector(request.mode)
         notes = search_notes(self._reader.layout.root, request.mode, scored, without_vector)
+        partial = [note for picture in question.pictures for note in picture.notes()]
         return Results(
             results=rank_candidates(self._reader, candidates, scored, request.settings),
             query=question.about(),
             mode=request.mode,
             index=about_index(self._reader, self._recipe),
             timing_ms={**timing_ms, **({} if scored is None else scored.timing_ms)},
-            notes=(*([Note("model", warning)] if warning else []), *notes),
+            notes=(*([Note("model", warning)] if warning else []), *partial, *notes),
             **({} if scored is None else scored.counts),
         )
 

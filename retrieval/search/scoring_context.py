@@ -86,7 +86,8 @@ def load_context(
         IndexIncompatibleError: the models found here differ from those of the build.
     """
     device = choose_device(settings.device)
-    models = load(_settings_here(recipe.settings, settings, device), recipe.targets, settings.device, settings.offline)
+    here = _settings_here(recipe.settings, settings, device)
+    models = load(here, recipe.targets, settings.device, settings.offline).limited(settings.max_pixels)
     # A query's dtype may differ from the gallery's within the stated tolerance: a CPU has no fast float16.
     stored, root = reader.generation.fingerprint, reader.layout.root
     check_fingerprint(stored, models.fingerprint(), root, ignore=("model.dtype",))

@@ -1,13 +1,16 @@
-"""Every colour mode becomes RGB as stated: no profile is applied, and transparency lies on white or is dropped."""
+"""Every colour mode becomes RGB as stated: profiles are applied once, and transparency lies on white or is dropped."""
 
 import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from retrieval.images import decoding as images
-from retrieval.images.decoding import DecodeRules, to_rgb
+from retrieval.images import pixels as converting
+from retrieval.images.decoding import DecodeRules, decode_bytes, to_rgb
+from tests.images.odd.picture import SPACES
+from tests.images.odd.profiles import rgb_profile
 from tests.support.encoded_images import SAMPLES, encode, noise, pixels, smooth
 
 
@@ -56,11 +59,14 @@ def test_mode_i_is_clipped_to_16_bit() -> None:
     [
         ([0.0, 0.25, 1.0, -3.0, np.nan], [0, 64, 255, 0, 0]),
         ([0.0, 0.6, 254.4, 300.0, np.nan], [0, 1, 254, 255, 0]),
-        ([np.inf, -np.inf, 0.5, 1.0, -3e38], [255, 0, 0, 1, 0]),
+        ([np.inf, -np.inf, 0.5, 1.0, -3e38], [255, 0, 128, 255, 0]),
+        ([0.0, 0.5, 1.0, 1.5, 1.9], [0, 128, 255, 255, 255]),
+        ([0.0, 257.0, 25700.0, 65535.0, np.nan], [0, 1, 100, 255, 0]),
+        ([0.0, 1e6, 2e6, 2e6, 2e6], [0, 128, 255, 255, 255]),
         ([np.nan] * 5, [0] * 5),
     ],
 )
-def test_floating_point_images_are_clipped_to_8_bit(values: list[float], expected: list[int]) -> None:
+def test_floating_point_images_are_scaled_to_8_bit(values: list[float], expected: list[int]) -> None:
     image = Image.fromarray(np.array([values], dtype=np.float32))
     assert np.asarray(to_rgb(image, "white"))[0, :, 1].tolist() == expected
     assert pixels(encode(image, "TIFF"))[0, :, 1].tolist() == expected
@@ -81,9 +87,44 @@ def test_every_mode_becomes_rgb(mode: str, alpha: images.AlphaRule) -> None:
     assert to_rgb(Image.new(mode, (3, 2)), alpha).mode == "RGB"
 
 
-def test_an_icc_profile_changes_nothing() -> None:
-    image = noise(5, 5)
-    assert np.array_equal(pixels(encode(image, "PNG", icc_profile=b"nonsense")), np.asarray(image))
+def test_one_bright_value_does_not_darken_a_floating_point_image() -> None:
+    values = np.full((40, 40), 0.5, np.float32)
+    values[3, 4] = 1000.0
+    assert np.median(np.asarray(to_rgb(Image.fromarray(values), "white"))) == 128
+
+
+def test_a_profile_is_applied_once_or_ignored_by_the_rule() -> None:
+    image = smooth(40, 24)
+    data = encode(image, "PNG", icc_profile=rgb_profile(SPACES[2]))
+    assert np.array_equal(pixels(data, DecodeRules(colour="ignored")), np.asarray(image))
+    converted, _ = decode_bytes(data, "x", DecodeRules())
+    assert np.abs(np.asarray(converted).astype(int) - np.asarray(image)).mean() > 5
+    assert converted.info == {}
+    assert np.array_equal(np.asarray(to_rgb(converted, "white")), np.asarray(converted))
+
+
+def test_an_image_object_is_converted_by_its_own_profile() -> None:
+    image = smooth(40, 24)
+    image.info["icc_profile"] = rgb_profile(SPACES[2])
+    expected = pixels(encode(image, "PNG", icc_profile=image.info["icc_profile"]))
+    assert np.array_equal(np.asarray(to_rgb(image, "white")), expected)
+    assert "icc_profile" in image.info
+
+
+def test_a_profile_that_means_srgb_leaves_every_value_as_it_is() -> None:
+    image, made = noise(40, 24), ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    assert np.array_equal(pixels(encode(image, "PNG", icc_profile=made)), np.asarray(image))
+
+
+def test_a_large_image_is_converted_band_after_band(monkeypatch: pytest.MonkeyPatch) -> None:
+    clear = smooth(40, 24).convert("RGBA")
+    clear.putalpha(Image.fromarray(np.tile(np.arange(40, dtype=np.uint8) * 6, (24, 1))))
+    data = encode(clear, "PNG", icc_profile=rgb_profile(SPACES[0]))
+    whole, grey = pixels(data), encode(Image.fromarray(np.arange(960, dtype=np.uint16).reshape(24, 40) * 68), "PNG")
+    whole_grey = pixels(grey)
+    monkeypatch.setattr(converting, "BAND_PIXELS", 200)
+    assert np.array_equal(pixels(data), whole)
+    assert np.array_equal(pixels(grey), whole_grey)
 
 
 def rgba() -> Image.Image:

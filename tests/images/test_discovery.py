@@ -51,10 +51,11 @@ def test_a_folder_is_walked_and_sorted_by_parts(tmp_path: Path) -> None:
     ]
     assert listing.passed_over == 4
     assert listing.unreadable == ()
+    assert dict(listing.endings) == {"": 2, ".part": 1, ".txt": 1}
 
 
 def test_nothing_found_is_no_error(tmp_path: Path) -> None:
-    assert find_images([tmp_path]) == Listing((), 0, ())
+    assert find_images([tmp_path]) == Listing((), 0, (), {})
     assert find_images([]) == Listing((), 0, ())
 
 

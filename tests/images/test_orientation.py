@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 from retrieval.errors import UsageError
 from retrieval.images.decoding import DecodeRules, decode_bytes, to_rgb
 from retrieval.images.preprocessing import resize_square
+from retrieval.images.probe import pixel_probe
 from tests.support.encoded_images import RULES, encode, noise, pixels, smooth, turned
 
 STORED_AS = {  # how the upright picture lies in the file, for each EXIF orientation
@@ -110,16 +111,16 @@ def test_only_jpeg_has_drafts() -> None:
 
 
 def test_the_fingerprint_is_json_without_the_limit_on_pixels() -> None:
-    assert DecodeRules().fingerprint() == {"decoder": "pillow", "alpha": "white", "draft": None}
+    plain = {"decoder": "pillow", "alpha": "white", "draft": None, "colour": "srgb", "probe": pixel_probe()}
+    assert DecodeRules().fingerprint() == plain
     assert DecodeRules(max_pixels=5).fingerprint() == DecodeRules().fingerprint()
-    assert json.loads(json.dumps(DecodeRules("drop", 512).fingerprint())) == {
-        "decoder": "pillow",
-        "alpha": "drop",
-        "draft": 512,
-    }
+    changed = {"alpha": "drop", "draft": 512}
+    assert json.loads(json.dumps(DecodeRules("drop", 512).fingerprint())) == {**plain, **changed}
+    del plain["colour"]
+    assert DecodeRules(colour="ignored").fingerprint() == plain
 
 
-@pytest.mark.parametrize("bad", [{"alpha": "black"}, {"draft": 0}, {"max_pixels": 0}])
+@pytest.mark.parametrize("bad", [{"alpha": "black"}, {"colour": "p3"}, {"draft": 0}, {"max_pixels": 0}])
 def test_rules_out_of_range_are_refused(bad: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         DecodeRules(**bad)  # type: ignore[arg-type]

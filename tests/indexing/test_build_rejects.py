@@ -13,6 +13,7 @@ from retrieval.errors import (
     ImageError,
 )
 from retrieval.images.decoding import DecodeRules, FileFacts, read_image
+from retrieval.images.room import Room
 from retrieval.search.engine import Engine
 from tests.indexing.builds import (
     break_file,
@@ -31,9 +32,9 @@ def test_rejects_are_recorded_with_reasons_and_tried_again_only_when_asked_or_ch
 ) -> None:
     tried: list[str] = []
 
-    def counting(path: Path, rules: DecodeRules) -> tuple[Image.Image, FileFacts]:
+    def counting(path: Path, rules: DecodeRules, room: Room) -> tuple[Image.Image, FileFacts]:
         tried.append(path.name)
-        return read_image(path, rules)
+        return read_image(path, rules, room)
 
     monkeypatch.setattr(batches, "read_image", counting)
     whole = (photos / "000.png").read_bytes()
@@ -73,9 +74,9 @@ def test_a_file_that_is_being_copied_while_it_is_read_is_tried_again(
     whole = victim.read_bytes()
     victim.write_bytes(whole[:50])
 
-    def copied_meanwhile(path: Path, rules: DecodeRules) -> tuple[Image.Image, FileFacts]:
+    def copied_meanwhile(path: Path, rules: DecodeRules, room: Room) -> tuple[Image.Image, FileFacts]:
         try:
-            return read_image(path, rules)
+            return read_image(path, rules, room)
         except ImageError:
             victim.write_bytes(whole)
             raise

@@ -10,6 +10,7 @@ from PIL import Image
 
 from retrieval.errors import ImageError, UsageError
 from retrieval.images.decoding import DecodeRules, FileFacts, decode_bytes, from_array, read_image, to_rgb
+from retrieval.search.results import Note
 
 ImageInput = str | Path | bytes | Image.Image | NDArray[Any]
 """A path, a file's bytes, a PIL image, or a uint8 array ``[H, W, 3]``."""
@@ -32,6 +33,7 @@ class Picture:
     height: int
     path: str | None = None  # absolute; None: the image did not come from a file
     sha256: str | None = None  # hex digits of the file's bytes; None: there are no such bytes
+    partial: str = ""  # says which part of a cut file was used, as a clause; empty: the file is whole
 
     def __post_init__(self) -> None:
         if self.image.mode != "RGB":
@@ -52,10 +54,17 @@ class Picture:
             return cls(decoded, width, height, sha256=hashlib.sha256(image).hexdigest())
         if isinstance(image, str | Path):
             decoded, facts = read_named(Path(image), rules)
-            return cls(decoded, facts.width, facts.height, str(Path(image).absolute()), facts.sha256)
+            path = str(Path(image).absolute())
+            return cls(decoded, facts.width, facts.height, path, facts.sha256, facts.partial)
         picture = image if isinstance(image, Image.Image) else from_array(image, UNNAMED)
-        decoded = to_rgb(picture, rules.alpha)
+        decoded = to_rgb(picture, rules.alpha, rules.colour)
         return cls(decoded, decoded.width, decoded.height)
+
+    def notes(self) -> list[Note]:
+        """Return what a user should know about the image."""
+        if not self.partial:
+            return []
+        return [Note("partial_query", f"{self.path} {self.partial}", facts={"path": self.path})]
 
     def about(self) -> dict[str, Any]:
         """Return what results say about the query, as JSON values."""
@@ -65,7 +74,7 @@ class Picture:
 
 _DETAILS = {  # by the reason of an ImageError
     "vanished": "no such file: check the path",
-    "not_an_image": "is not an image; name a JPEG, PNG, WebP, AVIF, GIF, TIFF or BMP file",
+    "not_an_image": "is not an image; name a JPEG, PNG, WebP, AVIF, GIF, TIFF, HEIC or BMP file",
 }
 
 

@@ -1,0 +1,51 @@
+"""Read the bytes of an image file, with a reason for every file that can't be read."""
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from retrieval.errors import ImageError
+
+# A larger file is not read: no known format needs more bytes for an image of a sensible size.
+_MAX_FILE_BYTES = 2**32
+
+
+def read_bytes(path: Path, before: Callable[[int], None] | None = None) -> tuple[bytes, int]:
+    """Return the bytes of a regular file and its modification time in ns since 1970.
+
+    It never waits for a FIFO. ``before`` is called with the file's size in bytes before memory is taken for it.
+
+    Raises:
+        ImageError: bad_name, permission, vanished, too_large (above 4 GiB), or unreadable.
+        MemoryError: the file does not fit.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+        detail = "has a name that is not valid UTF-8; rename the file or folder with the escaped bytes (\\x..)"
+        raise ImageError("bad_name", shown, detail) from error
+    name = str(path)
+    try:
+        with open(path, "rb", opener=_open_without_waiting) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ImageError("unreadable", name, "is not a regular file")
+            if status.st_size > _MAX_FILE_BYTES:
+                raise ImageError("too_large", name, f"is a file of {status.st_size} bytes")
+            if before is not None:
+                before(status.st_size)
+            return file.read(), status.st_mtime_ns
+    except PermissionError as error:
+        raise ImageError("permission", name, "may not be read by this user") from error
+    except FileNotFoundError as error:
+        raise ImageError("vanished", name, "does not exist (any more)") from error
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        cause = getattr(error, "strerror", None) or error
+        raise ImageError("unreadable", name, f"can't be read: {cause}") from error
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Open for reading; without O_NONBLOCK the call would wait until somebody writes to a FIFO."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
