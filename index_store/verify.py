@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from index_store.catalog import ITEM_SCHEMA, REJECT_SCHEMA, read_table
+from index_store.catalog_files.rows import ITEM_SCHEMA, REJECT_SCHEMA, read_table
 from index_store.codecs import all_finite
 from index_store.errors import IndexStoreError
 from index_store.files import check_file, corrupt, decode_or_corrupt

@@ -32,12 +32,13 @@ class IVFRecord:
     file: str  # its name in derived/
     size: int  # bytes
     crc32c: int
-    segments: dict[str, int]  # whose rows it holds, and the CRC-32C of their vectors' files
+    segments: dict[str, int]  # whose rows it holds, and a checksum of their vectors and ids
     rows: int
     lists: int
     probes: int  # lists to probe for MEASURED_COUNTS[0] rows
     recall: float  # measured with that many probes
     more_probes: dict[str, int] = field(default_factory=dict)  # lists to probe, by the most rows wanted
+    removed: list[int] = field(default_factory=list)  # ids that were removed when it was trained: it lacks them
 
     def to_json(self) -> bytes:
         """Return the file's bytes."""
@@ -94,10 +95,10 @@ def open_ivf(
     Args:
         layout: of the index.
         encoder: whose vectors.
-        checksums: of the generation's files of vectors, by segment.
-        without: ids that searches leave out.
+        checksums: of the vectors and ids of each segment, by segment.
+        without: ids of removed items, which searches leave out.
     """
-    record = find_valid_record(layout, encoder, checksums)
+    record = find_valid_record(layout, encoder, checksums, without)
     if record is None:
         return None
     path = layout.derived / record.file
@@ -109,10 +110,17 @@ def open_ivf(
         return None
 
 
-def find_valid_record(layout: Layout, encoder: str, checksums: Mapping[str, int]) -> IVFRecord | None:
-    """Return the record of the encoder's IVF index if every segment in it is among ``checksums``."""
+def find_valid_record(
+    layout: Layout, encoder: str, checksums: Mapping[str, int], removed: NDArray[np.int64]
+) -> IVFRecord | None:
+    """Return the record of the encoder's IVF index if it holds all live rows of its segments.
+
+    Every segment in it must be among ``checksums``, and no item that was removed before its training may be back.
+    """
     record = read_record(layout, encoder)
-    return record if record is not None and record.segments.items() <= checksums.items() else None
+    if record is None or not record.segments.items() <= checksums.items():
+        return None
+    return record if np.isin(np.array(record.removed, np.int64), removed).all() else None
 
 
 def read_record(layout: Layout, encoder: str) -> IVFRecord | None:

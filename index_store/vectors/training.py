@@ -5,7 +5,7 @@ find 99 % of their exact nearest neighbours. Vectors without structure end with 
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index_store.files import FileRecord, atomic_write, writing
+from index_store.generation import Generation
 from index_store.layout import Layout
 from index_store.vectors.exact import Floats
 from index_store.vectors.flat import import_faiss
@@ -44,31 +45,38 @@ def train_where_due(vectors: VectorReader, on_train: Callable[[str], None] = lam
     layout, generation = vectors.layout, vectors.generation
     for encoder in generation.encoders:
         live_rows = vectors.live_rows(encoder)
-        if is_due(layout, encoder, vectors.checksums(encoder), live_rows):
+        if is_due(layout, encoder, vectors.checksums(encoder), live_rows, generation.tombstones):
             on_train(encoder)
-            train(layout, encoder, partial(vectors.parts, encoder), sum(live_rows.values()), generation.number)
+            train(layout, encoder, partial(vectors.parts, encoder), sum(live_rows.values()), generation)
 
 
-def is_due(layout: Layout, encoder: str, checksums: Mapping[str, int], live_rows: Mapping[str, int]) -> bool:
+def is_due(
+    layout: Layout,
+    encoder: str,
+    checksums: Mapping[str, int],
+    live_rows: Mapping[str, int],
+    removed: Sequence[int],
+) -> bool:
     """Say whether training would pay: the index is large, and many rows are newer than the last training.
 
     Args:
         layout: of the index.
         encoder: whose vectors.
-        checksums: CRC-32C of the vectors' file, by segment.
+        checksums: of the vectors and ids of each segment, by segment.
         live_rows: number of live vectors, by segment.
+        removed: ids of removed items.
     """
     rows = sum(live_rows.values())
     if rows < IVF_FROM_ROWS:
         return False
-    record = find_valid_record(layout, encoder, checksums)
+    record = find_valid_record(layout, encoder, checksums, np.array(removed, np.int64))
     if record is None or not (layout.derived / record.file).exists():
         return True
     new = sum(count for name, count in live_rows.items() if name not in record.segments)
     return new > max(IVF_FROM_ROWS, NEW_SHARE * rows)
 
 
-def train(layout: Layout, encoder: str, parts: ReadParts, rows: int, stamp: int) -> IVFRecord:
+def train(layout: Layout, encoder: str, parts: ReadParts, rows: int, generation: Generation) -> IVFRecord:
     """Train, fill, measure and store an index of ``rows`` vectors; remove the encoder's older one.
 
     Args:
@@ -76,7 +84,8 @@ def train(layout: Layout, encoder: str, parts: ReadParts, rows: int, stamp: int)
         encoder: whose vectors.
         parts: reads every segment; called twice, so that only one segment is in memory at a time.
         rows: number of live vectors.
-        stamp: makes the file's name new, so that running searches keep the file they opened.
+        generation: whose vectors these are; its number makes the file's name new, so that running searches keep the
+            file they opened.
     """
     faiss = import_faiss()
     lists = _list_count(rows)
@@ -85,13 +94,14 @@ def train(layout: Layout, encoder: str, parts: ReadParts, rows: int, stamp: int)
     segments = _add(index, parts)
     queries = sample[:: max(1, len(sample) // RECALL_QUERIES)][:RECALL_QUERIES]
     (probes, recall), *more = _measure(faiss, index, queries, lists)
-    path = layout.derived / f"{encoder}-{stamp:06d}.faiss"
+    path = layout.derived / f"{encoder}-{generation.number:06d}.faiss"
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         faiss.write_index(index, str(path))
     file = FileRecord.of(path)
     more_probes = {str(count): each for count, (each, _) in zip(MEASURED_COUNTS[1:], more, strict=True)}
-    record = IVFRecord(path.name, file.size, file.crc32c, segments, rows, lists, probes, recall, more_probes)
+    measured = lists, probes, recall, more_probes
+    record = IVFRecord(path.name, file.size, file.crc32c, segments, rows, *measured, list(generation.tombstones))
     atomic_write(layout.ivf_record(encoder), record.to_json())
     LOG.info("%s: trained %d lists over %d vectors; probes %d, recall %.3f", path, lists, rows, probes, recall)
     _remove_older(layout, encoder, path)
@@ -125,7 +135,7 @@ def _trained(faiss: Any, sample: Floats, lists: int) -> Any:
 
 
 def _add(index: Any, parts: ReadParts) -> dict[str, int]:
-    """Add all vectors to ``index``; return the checksum of each segment's file, by the segment's name."""
+    """Add all vectors to ``index``; return the checksum of each segment's vectors and ids, by the segment's name."""
     segments: dict[str, int] = {}
     for part in parts():
         segments[part.segment] = part.crc32c

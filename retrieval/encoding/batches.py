@@ -64,7 +64,7 @@ def read_batches(
     clock = clock or StageClock(workers)
 
     def read(path: Path) -> Outcome:
-        size, mtime_ns = state_of(path)
+        size, mtime_ns, _ = state_of(path)
         with clock.working(DECODE, 1):
             try:
                 image, facts = read_image(path, rules)

@@ -29,7 +29,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from retrieval.errors import ImageError, UsageError
-from retrieval.images.discovery import IMAGE_SUFFIXES, Listing, find_images
+from retrieval.images.discovery import IMAGE_SUFFIXES, FileState, Listing, find_images, state_in
 from retrieval.images.formats import is_cut, sniff, webp_size
 from retrieval.images.preprocessing import resize_and_crop, resize_square
 from retrieval.types import AlphaRule
@@ -37,9 +37,12 @@ from retrieval.types import AlphaRule
 # A larger file is not read: no known format needs more bytes for an image of a sensible size.
 _MAX_FILE_BYTES = 2**32
 
+READ_ERROR = "can't be read: "  # begins the detail of a file that the system failed to read; it may be there later
+
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "READ_ERROR",
     "AlphaRule",
     "DecodeRules",
     "FileFacts",
@@ -116,6 +119,7 @@ class FileFacts:
     sha256: str
     width: int
     height: int
+    ctime_ns: int = -1  # when data, name or rights last changed; -1 where the system tells no such time
 
 
 def read_image(path: Path, rules: DecodeRules) -> tuple[Image.Image, FileFacts]:
@@ -125,9 +129,9 @@ def read_image(path: Path, rules: DecodeRules) -> tuple[Image.Image, FileFacts]:
         ImageError: the file can't be read or decoded, whatever it holds.
         MemoryError: the image does not fit.
     """
-    data, mtime_ns = read_bytes(path)
+    data, (_, mtime_ns, ctime_ns) = read_bytes(path)
     image, (width, height) = decode_bytes(data, str(path), rules)
-    return image, FileFacts(path, len(data), mtime_ns, hashlib.sha256(data).hexdigest(), width, height)
+    return image, FileFacts(path, len(data), mtime_ns, hashlib.sha256(data).hexdigest(), width, height, ctime_ns)
 
 
 def decode_bytes(data: bytes, name: str, rules: DecodeRules) -> tuple[Image.Image, tuple[int, int]]:
@@ -243,8 +247,8 @@ def _damage(kind: str, data: bytes, name: str, error: Exception) -> ImageError:
     return ImageError("unreadable", name, f"can't be decoded as {kind}: {cause}")
 
 
-def read_bytes(path: Path) -> tuple[bytes, int]:
-    """Return the bytes of a regular file and its modification time in ns since 1970.
+def read_bytes(path: Path) -> tuple[bytes, FileState]:
+    """Return the bytes of a regular file and its state when it was opened.
 
     It never waits for a FIFO.
 
@@ -265,14 +269,14 @@ def read_bytes(path: Path) -> tuple[bytes, int]:
                 raise ImageError("unreadable", name, "is not a regular file")
             if status.st_size > _MAX_FILE_BYTES:
                 raise ImageError("too_large", name, f"is a file of {status.st_size} bytes")
-            return file.read(), status.st_mtime_ns
+            return file.read(), state_in(status)
     except PermissionError as error:
         raise ImageError("permission", name, "may not be read by this user") from error
     except FileNotFoundError as error:
         raise ImageError("vanished", name, "does not exist (any more)") from error
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         cause = getattr(error, "strerror", None) or error
-        raise ImageError("unreadable", name, f"can't be read: {cause}") from error
+        raise ImageError("unreadable", name, f"{READ_ERROR}{cause}") from error
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
