@@ -74,7 +74,7 @@ def _sizes(reader: IndexReader) -> dict[str, Any]:
     }
     rows[_BESIDE], held[_BESIDE] = sum(segment.rows for segment in generation.segments), len(reader)
     files = sum(file.size for segment in generation.segments for file in segment.files.values())
-    each: dict[str, float] = {mode: reader.row_bytes(mode) for mode in names}
+    each: dict[str, float] = {mode: reader.row_bytes(mode) for mode in generation.stored_names}
     each[_BESIDE] = files / max(1, rows[_BESIDE])
     # Where every stored row is in use, the difference is overhead of the files.
     unused = [on_disk[kind] - held[kind] * each[kind] for kind in each if generation.retired or rows[kind] > held[kind]]
