@@ -41,6 +41,7 @@ ADVICE: Mapping[str, str] = {
     "name-vgg-folder": "download {url}, and name its folder with --weights",
     "no-coarse-ranking": "leave out --no-rerank",
     "no-codec-fits": "even --codec {codec} needs {size}: index fewer images or modes (--modes), or name another disk",
+    "remove-gone": "if all images were deleted, remove them from the index with: --gone",
     "repair": "restore the file from a copy, or take out the damage with: diffsim-index verify --repair{index_option}",
     "search-exhaustively": "--exhaustive finds them; complete them with: diffsim-index fill",
     "smaller-batch": "--batch-size {images} would fit",

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from cli import options, weights_command
+from cli import options, source_commands, weights_command
 from cli.option_groups import ModelOptions, RunOptions, Speech, expand_groups, text_of
-from cli.output import short_path
+from cli.output import meant_index, short_path
 from cli.parsing import parse_names
 from cli.printing import show, show_json
 from cli.process import HELP, Speaker, run, stopping, work_offline
 from cli.progress import BuildProgress, ProgressBar
 from cli.reports import plan_to_json, print_build, print_compact, print_damages, print_fill, print_info, print_plan
-from index_store.locate import INDEX_VARIABLE, find_index, is_index, new_index_path
+from index_store.locate import INDEX_VARIABLE, is_index, new_index_path, place_of_build
 from index_store.remote.object_store import is_url
 from retrieval.errors import NoSpaceError
 from retrieval.models.registry import describe_extractor
@@ -41,10 +41,6 @@ def _index(version: options.Version = False) -> None:
     pass
 
 
-def _named(index: str | None) -> str | Path:
-    return find_index(index, os.environ, Path.cwd())
-
-
 @app.command()
 @expand_groups
 def build(
@@ -56,6 +52,8 @@ def build(
     attention: options.Attention = None,
     how: RunOptions,
     retry_rejects: options.RetryRejects = False,
+    rehash: options.Rehash = False,
+    gone: options.Gone = False,
     dry_run: options.DryRun = False,
     strict: options.Strict = False,
     as_json: options.AsJson = False,
@@ -70,12 +68,12 @@ def build(
     work_offline(how.offline)
     speaker, choices = speech.speaker(), model.choices()
     asked: dict[str, Any] = {
-        "index": index or os.environ.get(INDEX_VARIABLE),
+        "index": _place(sources, index or os.environ.get(INDEX_VARIABLE), speaker),
         "modes": None if modes is None else parse_names(modes),
-        "run": how.settings(attention=attention, retry_rejects=retry_rejects),
+        "run": how.settings(attention=attention, retry_rejects=retry_rejects, rehash=rehash, gone=gone),
         **choices,
     }
-    chosen_here = "model" not in choices and _is_new(sources, asked["index"])
+    chosen_here = "model" not in choices and _is_new(asked["index"])
     if dry_run:
         _plan(sources, asked, as_json, chosen_here)
         return
@@ -90,9 +88,18 @@ def build(
         raise typer.Exit(REJECTED)
 
 
-def _is_new(sources: list[Path], index: str | None) -> bool:
+def _place(sources: list[Path], named: str | None, speaker: Speaker) -> str | Path:
+    """Return the index to build; say so where nobody named it and its name is not that of the source."""
+    if named:
+        return named
+    place = place_of_build(sources, Path())
+    if place.name != new_index_path(sources[:1], Path()).name:
+        speaker.note(f"building into {place}, the only index here; name another one with --index")
+    return place
+
+
+def _is_new(place: str | Path) -> bool:
     """Say whether a build would make a new folder here; of an object store nobody knows before it is asked."""
-    place = index or new_index_path(sources, Path())
     return not is_url(str(place)) and not is_index(Path(place))
 
 
@@ -100,7 +107,7 @@ def _build(sources: list[Path], asked: dict[str, Any], progress: BuildProgress) 
     from retrieval.indexing.build import build_index
 
     def kept() -> str:
-        return progress.kept(asked["index"] or new_index_path(sources[:1], Path()))
+        return progress.kept(asked["index"])
 
     with stopping(kept), progress:
         return build_index(sources, on_progress=progress.tell, **asked)
@@ -150,7 +157,7 @@ def fill(
     work_offline(how.offline)
     from retrieval.indexing.fill import fill_index
 
-    place, speaker = _named(index), speech.speaker()
+    place, speaker = meant_index(index), speech.speaker()
     progress = BuildProgress(speaker, not no_progress, what="filling")
     with stopping(lambda: progress.kept(place)), progress:
         report = fill_index(
@@ -180,7 +187,7 @@ def info(
     speech.speaker()
     from retrieval.search.engine import Engine
 
-    about = Engine.open(_named(index)).info()
+    about = Engine.open(meant_index(index)).info()
     if as_json:
         show_json(about)
     elif rejects:
@@ -190,20 +197,8 @@ def info(
         print_info(about)
 
 
-@app.command()
-@expand_groups
-def remove(
-    what: options.Patterns, *, index: options.Index = None, as_json: options.AsJson = False, speech: Speech
-) -> None:
-    """Take images out of an index. Files stay, and the next build adds those that are still in a source."""
-    speaker = speech.speaker()
-    from retrieval.indexing.maintenance import remove_items
-
-    change = remove_items(_named(index), what)
-    if as_json:
-        show_json(change.to_dict())
-    elif not speaker.quiet:
-        show(f"{change.index}: {counted(change.items, 'image')}, {change.removed} removed")
+for _command in (source_commands.remove, source_commands.sources, source_commands.relocate):
+    app.command()(_command)
 
 
 @app.command()
@@ -220,7 +215,7 @@ def compact(
 
     speaker = speech.speaker()
     with ProgressBar(speaker) as bar:
-        change = compact_index(_named(index), now, bar.show)
+        change = compact_index(meant_index(index), now, bar.show)
     if as_json:
         show_json(change.to_dict())
     else:
@@ -240,7 +235,7 @@ def verify(
     from retrieval.indexing.maintenance import repair as repair_index
     from retrieval.indexing.maintenance import verify as verify_index
 
-    place, speaker = _named(index), speech.speaker()
+    place, speaker = meant_index(index), speech.speaker()
     with ProgressBar(speaker, "reading the whole index") as bar:
         repaired = repair_index(place) if repair else None
         damages = verify_index(place, bar.show) if repaired is None else repaired.damages
@@ -262,7 +257,7 @@ def export(
     speaker = speech.speaker()
     from retrieval.indexing.maintenance import export as export_index
 
-    change = export_index(_named(index), folder)
+    change = export_index(meant_index(index), folder)
     if as_json:
         show_json(change.to_dict())
     elif not speaker.quiet:

@@ -152,6 +152,12 @@ Attention = Annotated[
         help="eager computes the tensors of all images, lazy leaves them to searches. (default: the index's own)",
     ),
 ]
+Rehash = Annotated[
+    bool, typer.Option("--rehash", help="Compare the bytes of all images, not only where size or times changed.")
+]
+Gone = Annotated[
+    bool, typer.Option("--gone", help="Remove vanished images even where most of a source vanished at once.")
+]
 RetryRejects = Annotated[bool, typer.Option("--retry-rejects", help="Try images again that were rejected before.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the work, disk, memory and time; write nothing.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with code 4 if images were rejected.")]
@@ -165,8 +171,14 @@ ModesToFill = Annotated[
 
 # The other commands of diffsim-index.
 Patterns = Annotated[
-    list[str], typer.Argument(metavar="WHAT", help="Paths, ends of paths, globs (in quotes), or id:N.")
+    list[str] | None, typer.Argument(metavar="WHAT", help="Paths, ends of paths, globs (in quotes), or id:N.")
 ]
+Source = Annotated[
+    Path | None, typer.Option("--source", metavar="FOLDER", help="Remove this source with all its images instead.")
+]
+Place = Annotated[str | None, typer.Argument(metavar="INDEX", help="Folder of the index, as with --index.")]
+OldPlace = Annotated[Path, typer.Argument(metavar="OLD", help="A source, or a folder that holds sources.")]
+NewPlace = Annotated[Path, typer.Argument(metavar="NEW", help="The folder where its images lie now.")]
 Now = Annotated[bool, typer.Option("--now", help="Delete the old segments at once; no search may be running.")]
 Repair = Annotated[bool, typer.Option("--repair", help="Take damaged images out; the next build computes them again.")]
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="An empty or new folder.")]

@@ -95,6 +95,11 @@ def short_path(path: str) -> str:
     return path
 
 
+def meant_index(index: str | None) -> str | Path:
+    """Return the index that a command means; errors as in :func:`index_store.locate.find_index`."""
+    return find_index(index, os.environ, Path.cwd())
+
+
 def naming(command: str, index: str | Path, always: bool = False) -> str:
     """Return ``command``, with ``--index`` if it would mean another index here, or if ``always``."""
     try:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SHOWN_ENDINGS = 6
 SHOWN_PARTIAL = 5
+SMALL_SHARE = 0.01  # of an index: fewer unused bytes are not worth a word
 
 
 def print_build(report: dict[str, Any], size: int, speaker: Speaker) -> None:
@@ -42,6 +43,22 @@ def print_build(report: dict[str, Any], size: int, speaker: Speaker) -> None:
     for folder in report["unreadable_folders"]:
         speaker.note(f"skipped a folder that this user may not read: {folder}")
     _note_incomplete(report, speaker)
+    _note_gone(report, speaker)
+
+
+def _note_gone(report: dict[str, Any], speaker: Speaker) -> None:
+    """Say which images are missing and yet in the index, and how to drop or move them."""
+    for source, count in report["withheld"].items():
+        speaker.note(
+            f"{counted(count, 'image')} of {source} are missing, which is most of it, so they stay in the index: "
+            "mount the disk, or remove them with --gone"
+        )
+    for source, count in report["gone_elsewhere"].items():
+        drop = naming(f"diffsim-index remove --source {quote(source)}", report["index"])
+        move = naming(f"diffsim-index relocate {quote(source)} NEW", report["index"])
+        where = f"in {source}" if source else "below no source"
+        remedy = f"if they were moved: {move}; to drop them: {drop}" if source else "remove them by name"
+        speaker.note(f"{counted(count, 'image')} {where} are missing; {remedy}")
 
 
 def describe_endings(endings: Mapping[str, int]) -> str:
@@ -72,16 +89,18 @@ def _summary(report: dict[str, Any], size: int) -> str:
         "changed": report["replaced"],
         "completed": report["completed"],
         "renamed or touched": report["moved"],
+        "back": report["revived"],
         "removed": report["removed"],
     }
     listed = ", ".join(f"{count} {what}" for what, count in changes.items() if count)
+    listed += f" ({report['copied']} copied from equal images)" if report["copied"] else ""
     return f"{index}: {items}, {listed or 'nothing new'}; {took}, {disk}"
 
 
 def _detail_work(report: dict[str, Any], speaker: Speaker) -> None:
     """Say how fast images were computed."""
     speaker.detail(f"model {report['model']}, modes {', '.join(report['modes'])}")
-    computed = report.get("added", 0) + report["completed"]
+    computed = report.get("added", 0) - report.get("copied", 0) + report["completed"]
     if computed:
         speaker.detail(
             f"computed {counted(computed, 'image')} at {pace(computed, report['seconds'])}, loading included"
@@ -125,12 +144,16 @@ def print_info(about: dict[str, Any]) -> None:
     show(f"  codec {about['codec']}" + (f", projections {human_bytes(projections)}" if projections else ""))
     for mode in about["modes"]:
         show(f"  {mode}: {_describe_mode(about, mode)}")
-    size = human_bytes(about["bytes"]["catalog and vectors"] / max(1, about["items"]))
+    size = human_bytes(about["bytes_per_image"]["catalog and vectors"])
     show(f"  encoders: {', '.join(about['encoders']) or 'none'}; catalogue and vectors {size} per image")
     if about["cache"]["tensors"] or about["attention"] == "lazy":
         cached = f"{about['cache']['tensors']} tensors, {human_bytes(about['cache']['bytes'])}"
         show(f"  {about['attention']}; cache of searches: {cached}")
     show(f"  {counted(about['segments'], 'segment')}, {about['removed']} removed, {len(about['rejects'])} rejected")
+    show(f"  sources: {', '.join(short_path(source) for source in about['sources']) or 'none'}")
+    total, unused = about["bytes"]["total"], about["unused_bytes"]
+    freed = f", {human_bytes(unused)} of it by removed images and old segments" if unused > SMALL_SHARE * total else ""
+    show(f"  {human_bytes(total)} on the disk{freed}{'; free them with: diffsim-index compact' if freed else ''}")
     show(f"  last changed {about['created']} by {about['created_by']}, format {about['format_version']}")
 
 
@@ -142,7 +165,7 @@ def _describe_mode(about: dict[str, Any], mode: str) -> str:
     if target["stored_as"] != mode:
         parts.append(f"tensors shared with {target['stored_as']}")
     elif stored:
-        parts.append(f"{human_bytes(about['bytes'][mode] / stored)} per image")
+        parts.append(f"{human_bytes(about['bytes_per_image'][mode])} per image")
     if stored != about["items"]:
         parts.append(f"tensors of {stored} of {counted(about['items'], 'image')} stored")
     return ", ".join(parts)
@@ -184,8 +207,11 @@ def print_plan(plan: "BuildPlan", chosen_here: bool) -> None:
     counts = {
         "new": plan.new,
         "changed": plan.changed,
+        "copies of known images": plan.copied,
         "renamed or touched": plan.moved,
+        "back": plan.revived,
         "gone": plan.vanished,
+        "missing but kept": sum(plan.withheld.values()),
         "unchanged": plan.unchanged,
         "to complete": plan.to_complete,
         "rejected before": plan.rejected_before,

@@ -1,71 +1,34 @@
 """The catalogue: every indexed image, and every rejected one with the reason; Parquet files with page checksums."""
 
-import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from index_store.checks.tables import decode_table
-from index_store.files import FileRecord, corrupt, open_regular, read_checked, reading, writing
+from index_store.catalog_files.rows import (
+    ITEM_SCHEMA,
+    REJECT_SCHEMA,
+    Item,
+    Reject,
+    read_table,
+    rejects_of,
+    sources_in,
+    uri_of,
+    write_table,
+)
+from index_store.catalog_files.sources import NO_SOURCE, Source, Sources, merged
+from index_store.files import corrupt
 from index_store.generation import Generation, SegmentRecord
 from index_store.layout import Layout
 from index_store.row_locations import RowLocations, is_among
 
-
-@dataclass(frozen=True)
-class Item:
-    """One indexed image."""
-
-    id: int
-    uri: str  # absolute path
-    size: int  # bytes
-    mtime_ns: int
-    sha256: str  # of the file's bytes
-    width: int  # pixels, after the EXIF rotation
-    height: int
-
-
-@dataclass(frozen=True)
-class Reject:
-    """One image that could not be used; ``reason`` is a stable word, ``detail`` a clause for people."""
-
-    uri: str
-    size: int  # bytes; -1: unknown
-    mtime_ns: int  # -1: unknown
-    reason: str
-    detail: str
-
-
-ITEM_SCHEMA = pa.schema(
-    [
-        ("id", pa.int64()),
-        ("uri", pa.string()),
-        ("size", pa.int64()),
-        ("mtime_ns", pa.int64()),
-        ("sha256", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-    ]
-)
-REJECT_SCHEMA = pa.schema(
-    [
-        ("uri", pa.string()),
-        ("size", pa.int64()),
-        ("mtime_ns", pa.int64()),
-        ("reason", pa.string()),
-        ("detail", pa.string()),
-    ]
-)
-assert [f.name for f in fields(Item)] == ITEM_SCHEMA.names
-assert [f.name for f in fields(Reject)] == REJECT_SCHEMA.names
+__all__ = ["Catalog", "Item", "Reject", "uri_of"]
 
 
 class Catalog:
@@ -77,32 +40,21 @@ class Catalog:
         Raises:
             IndexCorruptError: a file is missing or damaged.
         """
-        self._layout, self._segments = layout, generation.segments
+        self._layout, self._generation, self._segments = layout, generation, generation.segments
         removed = np.sort(np.array(generation.tombstones, np.int64))
-        live, kept = [], [ITEM_SCHEMA.empty_table()]
+        live, kept = list[NDArray[np.bool_]](), [ITEM_SCHEMA.empty_table()]
         for segment in self._segments:  # up to millions of rows: copy none without need
             table = self._read(segment, "items")
             live.append(~is_among(table["id"].to_numpy(), removed))
             kept.append(table if live[-1].all() else table.filter(pa.array(live[-1])))
+        moved = [self._read(segment, "moved") for segment in self._segments if segment.moved]
         table = pa.concat_tables(kept).combine_chunks()
         if not _is_ascending(table["id"].to_numpy()):
             raise corrupt(layout.generation(generation.number), "names segments that share ids, or out of order")
-        self._table = self._with_moves(table)
+        self.sources = Sources(_all_sources(generation, [*kept, *moved]), layout.root)
+        self._table = self.sources.adopted(_with_moves(table, moved))
         self.own_locations = _locations_of(live)
-
-    def _with_moves(self, table: pa.Table) -> pa.Table:
-        """Replace the rows of renamed or touched items by their newest ones."""
-        moves = [self._read(segment, "moved") for segment in self._segments if segment.moved]
-        if not moves:
-            return table
-        moved = pa.concat_tables([ITEM_SCHEMA.empty_table(), *moves])
-        ids, targets = table["id"].to_numpy(), moved["id"].to_numpy()
-        chosen = np.arange(len(table))
-        if len(ids) and len(targets):
-            rows = np.minimum(np.searchsorted(ids, targets), len(ids) - 1)
-            hit = ids[rows] == targets  # a moved item may have been removed since
-            chosen[rows[hit]] = len(table) + np.flatnonzero(hit)
-        return pa.concat_tables([table, moved]).take(pa.array(chosen))
+        self._whole = [bool(mask.all()) for mask in live]
 
     def _read(self, segment: SegmentRecord, kind: str) -> pa.Table:
         if segment.filled and kind != "moved":
@@ -126,40 +78,109 @@ class Catalog:
         ids: NDArray[np.int64] = self._table["id"].to_numpy()
         return ids
 
+    def removed(self) -> "Catalog":
+        """Return the removed items whose rows are still in a segment, with the newest row of each.
+
+        Raises:
+            IndexCorruptError: a file is missing or damaged.
+        """
+        if all(self._whole):
+            dead: tuple[SegmentRecord, ...] = ()
+        else:
+            both = zip(self._segments, self._whole, strict=True)
+            dead = tuple(segment for segment, is_whole in both if segment.moved or not is_whole)
+        return Catalog(self._layout, replace(self._generation, segments=dead, tombstones=tuple(self.ids.tolist())))
+
+    @property
+    def source_ids(self) -> NDArray[np.int32]:
+        """The source that each item lies below, int32 ``[len(self)]``; NO_SOURCE for an absolute path."""
+        ids: NDArray[np.int32] = self._table["source"].to_numpy()
+        return ids
+
     def items(self, rows: Sequence[int] | NDArray[np.int64] | None = None) -> list[Item]:
         """Return the items of ``rows``, in that order; without ``rows``, all of them."""
         table = self._table if rows is None else self._table.take(pa.array(np.asarray(rows, np.int64)))
-        return items_of(table)
+        return [Item(**row) for row in self._with_uris(table).to_pylist()]
 
     def uris(self, rows: NDArray[np.int64] | None = None) -> list[str]:
-        """Return the paths of ``rows``, in that order; without ``rows``, all of them."""
-        uris: list[str] = (self._table if rows is None else self._table.take(pa.array(rows)))["uri"].to_pylist()
+        """Return the absolute paths of ``rows``, in that order; without ``rows``, all of them."""
+        table = None if rows is None else self._table.take(pa.array(rows))
+        uris: list[str] = (self._uris if table is None else self.sources.absolute(table)).to_pylist()
         return uris
 
-    def file_states(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the items' file sizes in bytes and modification times in ns, int64 ``[len(self)]`` each."""
-        return self._table["size"].to_numpy(), self._table["mtime_ns"].to_numpy()
+    @cached_property
+    def _uris(self) -> pa.ChunkedArray:
+        return self.sources.absolute(self._table)
+
+    def _with_uris(self, table: pa.Table) -> pa.Table:
+        """Return ``table`` with absolute paths in the place of the columns ``source`` and ``path``."""
+        place = table.schema.get_field_index("source")
+        return table.add_column(place, "uri", self.sources.absolute(table)).drop_columns(["source", "path"])
+
+    def file_states(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Return the items' file sizes in bytes, and times of modification and change in ns, int64 ``[len(self)]``."""
+        size, modified, changed = (self._table[name].to_numpy() for name in ("size", "mtime_ns", "ctime_ns"))
+        return size, modified, changed
+
+    def with_content(self, digests: Iterable[str]) -> list[int]:
+        """Return the rows whose SHA-256 is among ``digests``."""
+        return _true_rows(pc.is_in(self._table["sha256"], value_set=pa.array(list(digests), pa.string())))
 
     def find(self, column: str, value: str | int) -> list[int]:
-        """Return the rows whose ``column`` equals ``value``."""
+        """Return the rows whose ``column`` equals ``value``; a ``uri`` may be spelled in another form of Unicode."""
+        if column == "uri":
+            return self._find_name(pc.equal, str(value))
         return _true_rows(pc.equal(self._table[column], value))
 
     def find_suffix(self, name: str) -> list[int]:
-        """Return the rows whose path ends in ``/name``."""
-        return _true_rows(pc.ends_with(self._table["uri"], "/" + name.lstrip("/")))
+        """Return the rows whose path ends in ``/name``, in any form of Unicode."""
+        return self._find_name(pc.ends_with, "/" + name.lstrip("/"))
+
+    def _find_name(self, fits: Callable[[pa.ChunkedArray, str], pa.ChunkedArray], name: str) -> list[int]:
+        """Return the rows whose path fits as it is, else those that fit in the composed form of Unicode (NFC)."""
+        rows = _true_rows(fits(self._uris, name))
+        if rows or name.isascii():
+            return rows
+        return _true_rows(fits(pc.utf8_normalize(self._uris, "NFC"), unicodedata.normalize("NFC", name)))
 
     def rejects(self) -> list[Reject]:
         """Return the newest reject of each path, except paths that were indexed since."""
-        found = rejects_of(self._read(segment, "rejects") for segment in self._segments)
-        if not found:
+        tables = [self._read(segment, "rejects") for segment in self._segments if segment.rejects]
+        if not tables:
             return []
+        table = self.sources.adopted(pa.concat_tables(tables).combine_chunks())
+        dropped = pa.array([source.id for source in self.sources.all if source.dropped], pa.int32())
+        table = table.filter(pc.invert(pc.is_in(table["source"], value_set=dropped)))
+        found = rejects_of(self._with_uris(table).to_pylist())
         rejected = pa.array([reject.uri for reject in found], pa.string())
-        indexed = pc.is_in(rejected, value_set=self._table["uri"].combine_chunks()).to_pylist()
+        indexed = pc.is_in(rejected, value_set=self._uris.combine_chunks()).to_pylist()
         return [reject for reject, is_item in zip(found, indexed, strict=True) if not is_item]
 
     def export(self, path: Path) -> None:
-        """Write the live items as one Parquet file."""
-        _write_table(path, self._table)
+        """Write the live items as one Parquet file, with absolute paths."""
+        write_table(path, self._with_uris(self._table))
+
+
+def _all_sources(generation: Generation, tables: Sequence[pa.Table]) -> tuple[Source, ...]:
+    """Return the sources of ``generation``, and those that only the files of its segments know."""
+    ids = {number for table in tables for number in pc.unique(table["source"]).to_pylist()}
+    if ids <= {NO_SOURCE, *(source.id for source in generation.sources)}:
+        return generation.sources
+    return merged(generation.sources, *(sources_in(table) for table in reversed(tables)))
+
+
+def _with_moves(table: pa.Table, moves: Sequence[pa.Table]) -> pa.Table:
+    """Replace the rows of renamed or touched items by their newest ones."""
+    if not moves:
+        return table
+    moved = pa.concat_tables([ITEM_SCHEMA.empty_table(), *moves])
+    ids, targets = table["id"].to_numpy(), moved["id"].to_numpy()
+    chosen = np.arange(len(table))
+    if len(ids) and len(targets):
+        rows = np.minimum(np.searchsorted(ids, targets), len(ids) - 1)
+        hit = ids[rows] == targets  # a moved item may have been removed since
+        chosen[rows[hit]] = len(table) + np.flatnonzero(hit)
+    return pa.concat_tables([table, moved]).take(pa.array(chosen))
 
 
 def _is_ascending(ids: NDArray[np.int64]) -> bool:
@@ -176,49 +197,3 @@ def _locations_of(live: Sequence[NDArray[np.bool_]]) -> RowLocations:
 
 def _true_rows(matches: pa.ChunkedArray) -> list[int]:
     return [int(row) for row in np.flatnonzero(matches.to_numpy(zero_copy_only=False))]
-
-
-def write_rows(path: Path, rows: Sequence[Item] | Sequence[Reject], schema: pa.Schema) -> None:
-    """Write ``rows`` in the given order as one Parquet file."""
-    columns = [[getattr(row, name) for row in rows] for name in schema.names]
-    arrays = [pa.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)]
-    _write_table(path, pa.table(arrays, schema=schema))
-
-
-def _write_table(path: Path, table: pa.Table) -> None:
-    with writing(path):
-        pq.write_table(table, path, write_page_checksum=True)
-
-
-def read_table(path: Path, schema: pa.Schema, record: FileRecord | None = None, rows: int | None = None) -> pa.Table:
-    """Read one Parquet file of :func:`write_rows`.
-
-    Raises:
-        IndexCorruptError: it is damaged, has other columns, or is not the file of ``record`` or not of ``rows`` rows.
-    """
-    if record is not None:
-        data = read_checked(path, record)
-    else:
-        with reading(path), open_regular(path) as file:
-            data = file.read()
-    try:
-        return decode_table(data, schema, rows)
-    except ValueError as error:
-        raise corrupt(path, f"is not a whole Parquet file ({error})") from error
-
-
-def items_of(table: pa.Table) -> list[Item]:
-    """Turn rows of the items table into objects."""
-    return [Item(**row) for row in table.to_pylist()]
-
-
-def rejects_of(tables: Iterable[pa.Table]) -> list[Reject]:
-    """Turn rejects tables, oldest first, into objects; the newest row of each path counts."""
-    newest: dict[str, Any] = {row["uri"]: row for table in tables for row in table.to_pylist()}
-    return [Reject(**row) for row in newest.values()]
-
-
-def uri_of(path: str | Path) -> str:
-    """Return the path as the catalogue holds it; bytes that are not UTF-8 are escaped (such files are rejected)."""
-    name = os.fspath(path)
-    return name if name.isascii() else os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -15,6 +15,7 @@ from typing import Any
 
 import google_crc32c
 
+from index_store.catalog_files.sources import Source
 from index_store.checks.generation_json import check_generation
 from index_store.checks.json_values import mapping, parse_json
 from index_store.checks.links import refuse_links
@@ -27,7 +28,7 @@ from index_store.locate import require_index
 
 MOST_CURRENT = 1024  # bytes
 KEPT_GENERATIONS = 8  # a commit removes older files; readers hold the generation they opened in memory
-FORMAT_VERSION = 3  # version 1 has no filled segments, and in 1 and 2 no modes share tensors; both are read as they are
+FORMAT_VERSION = 3  # in 1 and 2 paths are absolute and no modes share tensors; 1 has no filled segments; all are read
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Generation:
     number: int
     fingerprint: Mapping[str, Any]
     settings: Mapping[str, Any]
-    sources: tuple[str, ...]
+    sources: tuple[Source, ...]  # the folders that images were indexed from
     encoders: tuple[str, ...]
     modes: tuple[str, ...]
     segments: tuple[SegmentRecord, ...] = ()
@@ -181,7 +182,8 @@ def digest_of(body: Mapping[str, Any]) -> str:
 def _from_json(body: Mapping[str, Any]) -> Generation:
     values = dict(body)
     values["segments"] = tuple(_segment(record) for record in values["segments"])
-    for name in ("sources", "encoders", "modes", "tombstones"):
+    values["sources"] = tuple(Source.from_json(value, number) for number, value in enumerate(values["sources"]))
+    for name in ("encoders", "modes", "tombstones"):
         values[name] = tuple(values[name])
     return Generation(**values)
 

@@ -6,7 +6,7 @@ coco.diffsim/
   generations/000012.json              a snapshot: every file that the index consists of
   items/<segment>/items.parquet        one row an image
   items/<segment>/rejects.parquet      one row an image that could not be used, with the reason
-  items/<segment>/moved.parquet        new catalogue rows of older items: renamed or touched files
+  items/<segment>/moved.parquet        new catalogue rows of older items: renamed, touched or revived files
   items/<segment>/filled.npy           ids: the segment's vectors and tensors belong to these older items
   items/<segment>/shards.json          checksum of the first row of each shard of tensors
   items/<segment>/vectors/<encoder>.npy

@@ -76,6 +76,23 @@ def new_index_path(sources: Sequence[Path], folder: Path) -> Path:
     return folder / f"{name}{SUFFIX}"
 
 
+def place_of_build(sources: Sequence[Path], folder: Path) -> Path:
+    """Return the index that a build of ``sources`` without a named index goes into.
+
+    That is the index in ``folder`` with the name of the source, else the only index there, else a new one with that
+    name.
+
+    Raises:
+        IndexNotFoundError: there are several, and none has the name; the message lists them.
+        UsageError: there is none, and several sources suggest no single name.
+    """
+    found = _indexes_in(folder)
+    own = new_index_path(sources, folder) if len(sources) == 1 or not found else None
+    if own is not None and (own in found or not found):
+        return own
+    return _the_only(found, folder)
+
+
 def find_index(named: str | Path | None, environment: Mapping[str, str], folder: Path) -> str | Path:
     """Return the index that a user means: ``named``, else $DIFFSIM_INDEX, else the only one in ``folder``.
 
@@ -88,9 +105,17 @@ def find_index(named: str | Path | None, environment: Mapping[str, str], folder:
     given = named or environment.get(INDEX_VARIABLE)
     if given:
         return parse_url(str(given)) if is_url(str(given)) else require_index(Path(given))
-    found = sorted(path for path in folder.glob(f"*{SUFFIX}") if _may_be_index(path))
+    found = _indexes_in(folder)
     if not found:
         raise IndexNotFoundError(f"no index in {folder}", advice="make-or-name-index")
+    return _the_only(found, folder)
+
+
+def _indexes_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob(f"*{SUFFIX}") if _may_be_index(path))
+
+
+def _the_only(found: Sequence[Path], folder: Path) -> Path:
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
         raise IndexNotFoundError(f"several indexes in {folder} ({names})", advice="name-index")

@@ -3,6 +3,7 @@
 import glob
 import os
 import re
+import unicodedata
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -19,7 +20,8 @@ def find_rows(reader: IndexReader, text: str) -> list[int]:
     """Return the rows of the items that ``text`` means; none if nothing fits.
 
     The first of these that fits counts: ``id:N``, an item's path as stored or relative to the working folder, the end
-    of a path after a ``/``, and a glob over whole paths, relative to the working folder unless it is absolute.
+    of a path after a ``/``, and a glob over whole paths, relative to the working folder unless it is absolute. Names
+    fit in any form of Unicode: a Mac decomposes letters, others keep them composed.
     """
     if text.startswith(ID_PREFIX) and text.removeprefix(ID_PREFIX).isdecimal():
         number = int(text.removeprefix(ID_PREFIX))
@@ -27,9 +29,13 @@ def find_rows(reader: IndexReader, text: str) -> list[int]:
     name, path = uri_of(text), uri_of(os.path.abspath(text))
     rows = reader.find("uri", name) or reader.find("uri", path) or reader.catalog.find_suffix(name)
     if not rows and _WILDCARDS.search(text):
-        pattern = os.path.join(glob.escape(os.getcwd()), name)
-        rows = [row for row, uri in enumerate(reader.uris()) if fnmatchcase(uri, pattern)]
+        pattern = _composed(os.path.join(glob.escape(os.getcwd()), name))
+        rows = [row for row, uri in enumerate(reader.uris()) if fnmatchcase(_composed(uri), pattern)]
     return rows
+
+
+def _composed(name: str) -> str:
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def find_items(reader: IndexReader, text: str) -> list[Item]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index_store.catalog import Catalog, Item, Reject
+from index_store.catalog_files.sources import Sources
 from index_store.generation import Generation, read_current
 from index_store.layout import Layout
 from index_store.row_locations import RowLocator
@@ -43,6 +44,11 @@ class IndexReader:
         return len(self.catalog)
 
     @property
+    def sources(self) -> Sources:
+        """The sources of the index, as they are found on this machine."""
+        return self.catalog.sources
+
+    @property
     def ids(self) -> NDArray[np.int64]:
         """The live items' ids, ascending, int64 ``[len(self)]``."""
         return self.catalog.ids
@@ -52,11 +58,11 @@ class IndexReader:
         return self.catalog.items(rows)
 
     def uris(self, rows: NDArray[np.int64] | None = None) -> list[str]:
-        """Return the paths of ``rows``, in that order; without ``rows``, all of them."""
+        """Return the absolute paths of ``rows``, in that order; without ``rows``, all of them."""
         return self.catalog.uris(rows)
 
-    def file_states(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the items' file sizes in bytes and modification times in ns, int64 ``[len(self)]`` each."""
+    def file_states(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Return the items' file sizes in bytes, and times of modification and change in ns, int64 ``[len(self)]``."""
         return self.catalog.file_states()
 
     def export_items(self, path: Path) -> None:

@@ -1,9 +1,10 @@
 """Write one segment: catalogue, vectors and tensors of a group of images, durable before a generation names it."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from index_store.catalog import ITEM_SCHEMA, REJECT_SCHEMA, Item, Reject, write_rows
+from index_store.catalog_files.rows import ITEM_SCHEMA, REJECT_SCHEMA, Item, Reject, write_rows
+from index_store.catalog_files.sources import Source, Sources
 from index_store.codecs import DEFAULT_CODEC
 from index_store.files import FileRecord, fsync_folder, fsync_tree, writing
 from index_store.garbage import remove_segment
@@ -18,8 +19,10 @@ from index_store.vectors.storage import Vectors, write_vectors
 class SegmentWriter:
     """Collect batches, then :meth:`finish`. Files have their final names, but count only once a commit names them."""
 
-    def __init__(self, layout: Layout, name: str, codec: str = DEFAULT_CODEC) -> None:
+    def __init__(self, layout: Layout, name: str, codec: str = DEFAULT_CODEC, sources: Iterable[Source] = ()) -> None:
+        """Begin the segment ``name``; paths below one of the index's ``sources`` are kept relative to it."""
         self._layout, self._name, self._codec = layout, name, codec
+        self._sources = Sources(sources, layout.root)
         self._items: list[Item] = []
         self._rejects: list[Reject] = []
         self._moved: list[Item] = []
@@ -118,10 +121,10 @@ class SegmentWriter:
         if self._filled:
             write_ids(layout.filled(name), self._filled)
         else:
-            write_rows(layout.items(name), self._items, ITEM_SCHEMA)
-            write_rows(layout.rejects(name), self._rejects, REJECT_SCHEMA)
+            write_rows(layout.items(name), self._items, ITEM_SCHEMA, self._sources)
+            write_rows(layout.rejects(name), self._rejects, REJECT_SCHEMA, self._sources)
         if self._moved:
-            write_rows(layout.moved(name), self._moved, ITEM_SCHEMA)
+            write_rows(layout.moved(name), self._moved, ITEM_SCHEMA, self._sources)
         for encoder, batches in self._vectors.items():
             write_vectors(layout.vectors(name, encoder), batches)
         attention = {mode: writer.close() for mode, writer in self._attention.items()}

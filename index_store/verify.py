@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from index_store.catalog import ITEM_SCHEMA, REJECT_SCHEMA, read_table
+from index_store.catalog_files.rows import ITEM_SCHEMA, REJECT_SCHEMA, read_table
 from index_store.checks.generation_json import first_rows_of
 from index_store.codecs import all_finite
 from index_store.errors import IndexStoreError

@@ -104,6 +104,8 @@ class BuildSettings:
     segment_rows: int = 1024  # commit a segment at this many images ...
     commit_seconds: float = 60.0  # ... or when its oldest image has waited this long: a kill loses no more than that
     retry_rejects: bool = False
+    rehash: bool = False  # compare the bytes of all files, not only of those whose size or times changed
+    gone: bool = False  # remove the items of vanished files even where most of a source vanished at once
     offline: bool = False
     attention: AttentionRule | None = None  # None: the index's own rule; a new index is eager
 

@@ -5,7 +5,7 @@ The digest inside a generation's file finds accidents. It stops nobody, because 
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -26,6 +26,7 @@ from index_store.codecs import CODECS
 MOST_SHARD_ROWS = 1 << 16
 MOST_ROW_NUMBERS = 1 << 27  # of one array of one image: sixteen times as many as the largest model has
 MOST_AXES = 8
+MOST_SOURCES = (1 << 31) - 1  # an int32 column names them
 
 
 def check_generation(body: Any) -> None:
@@ -37,8 +38,7 @@ def check_generation(body: Any) -> None:
         whole_number(number, "a removed id", 0, next_id - 1)
     for name in ("encoders", "modes"):
         check_unique([component(each, name) for each in sequence(body[name], name)], name)
-    for source in sequence(body["sources"], "sources"):
-        text(source, "a source")
+    check_sources(body["sources"])
     for name in ("created", "created_by"):
         text(body.get(name, ""), name)
     for name in ("fingerprint", "settings"):
@@ -50,6 +50,23 @@ def check_generation(body: Any) -> None:
     segments = [check_segment(record) for record in sequence(body["segments"], "segments")]
     check_unique([*(record["name"] for record in segments), *retired], "segments")
     _check_alike(segments)
+
+
+def check_sources(sources: Any) -> Sequence[Any]:
+    """Return the sources if each is a path, as in formats 1 and 2, or the JSON of a source with an id of its own."""
+    ids = []
+    for source in sequence(sources, "sources"):
+        if isinstance(source, str):
+            continue
+        ids.append(whole_number(mapping(source, "a source")["id"], "a source's id", 0, MOST_SOURCES))
+        for name in ("location", "beside", "was"):
+            text(source.get(name, ""), name)
+        if not {type(source.get(name, False)) for name in ("whole", "dropped")} <= {bool}:
+            raise ValueError("a source's flags are not true or false")
+        if unknown := source.keys() - {"id", "location", "beside", "was", "whole", "dropped"}:
+            raise ValueError(f"a source has the unknown field {shown(min(unknown))}")
+    check_unique([str(number) for number in ids], "sources")
+    return sequence(sources, "sources")
 
 
 def check_retired(retired: Any) -> Mapping[str, Any]:

@@ -16,12 +16,12 @@ DICTIONARY_BYTES = 1 << 28  # of a written-out dictionary, or as many as ...
 MOST_GROWTH = 64  # ... this many times the file
 
 
-def decode_table(data: bytes, schema: pa.Schema, rows: int | None = None) -> pa.Table:
-    """Return the table of a Parquet file's bytes.
+def decode_table(data: bytes, schemas: Sequence[pa.Schema], rows: int | None = None) -> pa.Table:
+    """Return the table of a Parquet file's bytes, with the metadata of its schema.
 
     Args:
         data: the whole file.
-        schema: the columns that it must have; none of them may hold nulls.
+        schemas: it must have the columns of one of them; none of them may hold nulls.
         rows: the number of rows that it must have, if that is known.
 
     Raises:
@@ -30,7 +30,8 @@ def decode_table(data: bytes, schema: pa.Schema, rows: int | None = None) -> pa.
     open_file = partial(pq.ParquetFile, pre_buffer=False, page_checksum_verification=True)
     try:
         with open_file(pa.BufferReader(data)) as file:
-            _check_footer(file, schema, rows, len(data))
+            schema = _schema_of(file, schemas)
+            _check_footer(file, rows, len(data))
             repeated = [name for name in _texts(schema) if _might_grow(file.metadata, schema.get_field_index(name))]
             if not repeated:
                 # Threads and read-ahead cost more than they bring for so few rows.
@@ -41,10 +42,15 @@ def decode_table(data: bytes, schema: pa.Schema, rows: int | None = None) -> pa.
         raise ValueError(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
 
 
-def _check_footer(file: pq.ParquetFile, schema: pa.Schema, rows: int | None, size: int) -> None:
+def _schema_of(file: pq.ParquetFile, schemas: Sequence[pa.Schema]) -> pa.Schema:
+    found = file.schema_arrow
+    if not any(found.equals(schema) for schema in schemas):
+        raise ValueError(f"it has other columns than expected: {', '.join(found.names)[:200]}")
+    return found
+
+
+def _check_footer(file: pq.ParquetFile, rows: int | None, size: int) -> None:
     meta = file.metadata
-    if not file.schema_arrow.equals(schema):
-        raise ValueError(f"it has other columns than expected: {', '.join(file.schema_arrow.names)[:200]}")
     if rows is not None and meta.num_rows != rows:
         raise ValueError(f"it holds {meta.num_rows} rows instead of {rows}")
     groups = [meta.row_group(number) for number in range(meta.num_row_groups)]

@@ -1,7 +1,8 @@
 """An LRU cache on disk of tensors that searches computed, within a budget of bytes; part of no generation.
 
-One file per item and mode, ``cache/<mode>/<digest>/<id modulo 1000>/<id>``; the digest covers everything that a tensor
-depends on. Ids are never used twice, so a name has one content for ever. No lock is needed: a file appears whole, by a
+One file per image and mode, ``cache/<mode>/<digest>/<first three digits>/<SHA-256>``. The SHA-256 is that of the image
+file, and the digest covers everything else that a tensor depends on. So a name has one content for ever, even if an
+older copy of the index is put in its place and gives its ids again. No lock is needed: a file appears whole, by a
 rename, and a search that finds it missing or damaged computes the tensors again. The least recently used file is
 evicted first; a file's modification time is the time of its last use.
 """
@@ -32,22 +33,23 @@ from index_store.layout import Layout
 LOG = logging.getLogger(__name__)
 
 FULL_SHARE = 0.9  # of the budget stays in use after an eviction, so that not every new file evicts
-FOLDERS = 1000
-_HEADER = "DIFFSIM-TENSORS 1"
+FOLDER_DIGITS = 3  # of the SHA-256: a folder for each would be too many, one for all too full
+_HEADER = "DIFFSIM-TENSORS 2"
 _CRC_BYTES = 4
 _DTYPE = re.compile(r"[<|][iuf][1248]")
+SHA256_DIGITS = 64
 
 Arrays = Mapping[str, NDArray[Any]]
-"""One item's arrays by name, any shape and plain dtype."""
+"""One image's arrays by name, any shape and plain dtype."""
 
 
 @dataclass(frozen=True)
 class CacheKey:
-    """Identifies a cached file: a mode, the digest of everything that its tensors depend on, and an item."""
+    """Identifies a cached file: a mode, an image, and the digest of everything else that its tensors depend on."""
 
     mode: str
     digest: str
-    id: int
+    sha256: str  # of the image file
 
 
 class _Entry(NamedTuple):
@@ -71,7 +73,7 @@ class TensorCache:
         return self._budget > 0
 
     def get(self, key: CacheKey) -> dict[str, NDArray[Any]] | None:
-        """Return an item's arrays; None if they are missing, damaged, or of something else."""
+        """Return an image's arrays; None if they are missing, damaged, or of something else."""
         path = self._path(key)
         try:
             found = _decode(self._read(path), key)
@@ -86,7 +88,7 @@ class TensorCache:
         return found
 
     def put(self, key: CacheKey, arrays: Arrays) -> bool:
-        """Keep an item's arrays; False if they don't fit in the budget or on the disk, or may not be written."""
+        """Keep an image's arrays; False if they don't fit in the budget or on the disk, or may not be written."""
         data = _encode(key, arrays)
         path = self._path(key)
         try:
@@ -104,18 +106,18 @@ class TensorCache:
         with open_regular(path) as file:
             return file.read()
 
-    def ids(self, mode: str, digest: str) -> set[int]:
-        """Return the ids of the items in the cache; a file may still turn out to be damaged in :meth:`get`."""
+    def images(self, mode: str, digest: str) -> set[str]:
+        """Return the SHA-256 of the images in the cache; a file may still turn out to be damaged in :meth:`get`."""
         names = (path.name for path in (self._root / mode / digest).glob("*/*"))
-        return {int(name) for name in names if name.isdecimal()}
+        return {name for name in names if len(name) == SHA256_DIGITS}
 
     def drop(self, key: CacheKey) -> None:
-        """Remove an item, best effort."""
+        """Remove an image, best effort."""
         with suppress(OSError):
             self._path(key).unlink()
 
     def _path(self, key: CacheKey) -> Path:
-        return self._root / key.mode / key.digest / f"{key.id % FOLDERS:03d}" / f"{key.id}"
+        return self._root / key.mode / key.digest / key.sha256[:FOLDER_DIGITS] / key.sha256
 
     def _make_room(self, size: int) -> bool:
         """Evict the least recently used files until ``size`` more bytes fit; False if they never can."""
@@ -168,7 +170,7 @@ def _encode(key: CacheKey, arrays: Arrays) -> bytes:
         "format": _HEADER,
         "mode": key.mode,
         "digest": key.digest,
-        "id": key.id,
+        "sha256": key.sha256,
         "arrays": {name: {"dtype": array.dtype.str, "shape": array.shape} for name, array in whole.items()},
     }
     body = json.dumps(header).encode() + b"\n" + b"".join(array.tobytes() for array in whole.values())
@@ -182,7 +184,7 @@ def _decode(data: bytes, key: CacheKey) -> dict[str, NDArray[Any]]:
         raise ValueError("the checksum does not match")
     line, _, rest = body.partition(b"\n")
     header = mapping(parse_json(line), "the first line")
-    if (header["format"], header["mode"], header["digest"], header["id"]) != (_HEADER, key.mode, key.digest, key.id):
+    if [header[name] for name in ("format", "mode", "digest", "sha256")] != [_HEADER, key.mode, key.digest, key.sha256]:
         raise ValueError("it is of something else")
     found: dict[str, NDArray[Any]] = {}
     offset = 0

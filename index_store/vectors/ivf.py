@@ -20,7 +20,7 @@ from index_store.checks.json_values import MOST_BYTES, MOST_CRC, MOST_ROWS, mapp
 from index_store.checks.names import component
 from index_store.errors import IndexCorruptError
 from index_store.files import FileRecord, check_file, open_regular
-from index_store.layout import Layout
+from index_store.layout import Layout, file_name
 from index_store.row_locations import is_among
 from index_store.vectors.exact import Floats, with_spare
 from index_store.vectors.flat import import_faiss
@@ -38,7 +38,7 @@ class IVFRecord:
     file: str  # its name in derived/
     size: int  # bytes
     crc32c: int
-    segments: dict[str, int]  # whose rows it holds, and the CRC-32C of their vectors' files
+    segments: dict[str, int]  # whose rows it holds, and a checksum of their vectors and ids
     rows: int
     lists: int
     probes: int  # lists to probe for MEASURED_COUNTS[0] rows
@@ -114,7 +114,7 @@ def open_ivf(
     Args:
         layout: of the index.
         encoder: whose vectors.
-        checksums: of the generation's files of vectors, by segment.
+        checksums: of the vectors and ids of each segment, by segment.
         ids_of: returns the live ids, ascending, whose vectors lie in segments of these names.
     """
     record = find_valid_record(layout, encoder, checksums)
@@ -139,7 +139,7 @@ def open_ivf(
 def find_valid_record(layout: Layout, encoder: str, checksums: Mapping[str, int]) -> IVFRecord | None:
     """Return the record of the encoder's IVF index if every segment in it is among ``checksums``."""
     record = read_record(layout, encoder)
-    return record if record is not None and record.segments.items() <= checksums.items() else None
+    return None if record is None or not record.segments.items() <= checksums.items() else record
 
 
 def read_record(layout: Layout, encoder: str) -> IVFRecord | None:
@@ -159,7 +159,7 @@ def record_of(encoder: str, data: bytes) -> IVFRecord:
     """Return the record in the bytes of ``derived/<encoder>.json``; ValueError, KeyError or TypeError if it is none."""
     values = mapping(parse_json(data), "the file")
     name = component(values["file"], "a file")
-    if not name.startswith(f"{encoder}-") or not name.endswith(".faiss"):
+    if not name.startswith(f"{file_name(encoder)}-") or not name.endswith(".faiss"):
         raise ValueError(f"it names the file {name}")
     lists = whole_number(values["lists"], "lists", 1, MOST_LISTS)
     more = mapping(values.get("more_probes", {}), "more_probes")

@@ -4,11 +4,12 @@ import logging
 from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
 from index_store.files import corrupt
-from index_store.generation import Generation
+from index_store.generation import Generation, SegmentRecord
 from index_store.layout import Layout, vectors_file
 from index_store.row_locations import RowLocator, is_among
 from index_store.vectors.exact import Floats
@@ -24,7 +25,7 @@ class VectorPart(NamedTuple):
     """The live items' vectors of one encoder that lie in one segment."""
 
     segment: str
-    crc32c: int  # of the vectors' file
+    crc32c: int  # of the vectors' file, and of the file with the ids that they belong to
     ids: NDArray[np.int64]  # [rows], in the order of ``vectors``
     vectors: NDArray[np.float16]  # [rows, dim], as stored
 
@@ -70,11 +71,21 @@ class VectorReader:
                     self._infinite.setdefault(encoder, {})[segment.name] = rows[~finite]
                     LOG.warning("%s: %d vectors are not finite and not used", path, int((~finite).sum()))
                     rows, vectors = rows[finite], vectors[finite]
-                yield VectorPart(segment.name, record.crc32c, self._ids[rows], vectors)
+                yield VectorPart(segment.name, _checksum(segment, encoder), self._ids[rows], vectors)
 
     def stored(self, encoder: str) -> NDArray[np.float16]:
         """Return the vectors as they are on disk, float16 ``[live items, dim]``; a row without a vector is zeros."""
         return self._gather(np.arange(len(self._ids)), self.parts(encoder))
+
+    def of_rows(self, encoder: str, rows: NDArray[np.int64]) -> NDArray[np.float16]:
+        """Return the vectors of ``rows``, all of which have one, in that order, as on disk, float16 ``[rows, dim]``."""
+        locations = self._locator.vectors(encoder)
+        found: dict[int, NDArray[np.float16]] = {}
+        for number in np.unique(locations.segment[rows]).tolist():
+            segment = self.generation.segments[number]
+            path = self.layout.vectors(segment.name, encoder)
+            found[number] = read_vectors(path, segment.data_rows, segment.files[vectors_file(encoder)])
+        return np.stack([found[int(locations.segment[row])][locations.row[row]] for row in rows.tolist()])
 
     def _gather(self, rows: NDArray[np.int64], parts: Iterable[VectorPart], dim: int = 0) -> NDArray[np.float16]:
         """Return the vectors of ``rows``, ascending, from ``parts``; zeros for rows that are in none of them."""
@@ -112,9 +123,8 @@ class VectorReader:
         return IVFAndRestIndex(ivf, self._ids, held, rest[held[rest]], vectors[held[rest]])
 
     def checksums(self, encoder: str) -> dict[str, int]:
-        """Return the CRC-32C of each segment's file of vectors, by the segment's name."""
-        name = vectors_file(encoder)
-        return {s.name: s.files[name].crc32c for s in self.generation.segments if name in s.files}
+        """Return a checksum of each segment's vectors and of the items that they belong to, by the segment's name."""
+        return {s.name: _checksum(s, encoder) for s in self.generation.segments if vectors_file(encoder) in s.files}
 
     def live_rows(self, encoder: str) -> Mapping[str, int]:
         """Return the number of live vectors in each segment, by the segment's name."""
@@ -126,3 +136,13 @@ class VectorReader:
         name = vectors_file(encoder)
         sizes = [s.files[name].size // s.data_rows for s in self.generation.segments if name in s.files and s.data_rows]
         return len(self._ids) * min(sizes, default=0)
+
+
+def _checksum(segment: SegmentRecord, encoder: str) -> int:
+    """Return a CRC-32C over the checksums of a segment's vectors and of its ids.
+
+    After going back a generation a segment may have the name and the vectors of an older one, but other ids.
+    """
+    ids = "filled.npy" if segment.filled else "items.parquet"
+    known = [segment.files[name].crc32c for name in (vectors_file(encoder), ids) if name in segment.files]
+    return int(google_crc32c.value(b"".join(value.to_bytes(4, "little") for value in known)))

@@ -56,7 +56,7 @@ def is_due(layout: Layout, encoder: str, checksums: Mapping[str, int], live_rows
     Args:
         layout: of the index.
         encoder: whose vectors.
-        checksums: CRC-32C of the vectors' file, by segment.
+        checksums: of the vectors and ids of each segment, by segment.
         live_rows: number of live vectors, by segment.
     """
     rows = sum(live_rows.values())
@@ -77,7 +77,7 @@ def train(layout: Layout, encoder: str, parts: ReadParts, rows: int, stamp: int)
         encoder: whose vectors.
         parts: reads every segment; called twice, so that only one segment is in memory at a time.
         rows: number of live vectors.
-        stamp: makes the file's name new, so that running searches keep the file they opened.
+        stamp: the generation's number. It makes the file's name new, so that running searches keep theirs.
     """
     faiss = import_faiss()
     lists = _list_count(rows)
@@ -128,7 +128,7 @@ def _trained(faiss: Any, sample: Floats, lists: int) -> Any:
 
 
 def _add(index: Any, parts: ReadParts) -> dict[str, int]:
-    """Add all vectors to ``index``; return the checksum of each segment's file, by the segment's name."""
+    """Add all vectors to ``index``; return the checksum of each segment's vectors and ids, by the segment's name."""
     segments: dict[str, int] = {}
     for part in parts():
         segments[part.segment] = part.crc32c

@@ -72,7 +72,7 @@ def read_batches(
     memory = Memory(decoding_memory(workers))
 
     def read(path: Path) -> Outcome:
-        size, mtime_ns = state_of(path)
+        size, mtime_ns, _ = state_of(path)
         with memory.room() as room, clock.working(DECODE, 1):
             try:
                 image, facts = read_image(path, rules, room)

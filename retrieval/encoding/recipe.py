@@ -169,7 +169,7 @@ def _made_otherwise(root: Path, listed: str) -> IndexIncompatibleError:
 
 def lacks_modes(reader: IndexReader, missing: Sequence[str]) -> IndexIncompatibleError:
     """Return the error for modes that an index was not built for; its facts say how to add them."""
-    root, sources = reader.layout.root, " ".join(quote(source) for source in reader.generation.sources)
+    root, sources = reader.layout.root, " ".join(quote(source) for source in reader.sources.places)
     return IndexIncompatibleError(
         f"{root} was built for {', '.join(reader.generation.modes)}, not for {', '.join(missing)}",
         advice="add-modes",

@@ -23,7 +23,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from retrieval.errors import ImageError, UsageError
 from retrieval.images.discovery import IMAGE_SUFFIXES, Listing, find_images
-from retrieval.images.file_bytes import read_bytes
+from retrieval.images.file_bytes import READ_ERROR, read_bytes
 from retrieval.images.formats import is_cut, other_format, sniff, webp_size
 from retrieval.images.heif import open_avif, open_heic
 from retrieval.images.jpeg import LEAST_SHARE, decode_cut, open_jpeg
@@ -38,6 +38,7 @@ from retrieval.types import AlphaRule, ColourRule
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "READ_ERROR",
     "AlphaRule",
     "DecodeRules",
     "FileFacts",
@@ -119,6 +120,7 @@ class FileFacts:
     width: int
     height: int
     partial: str = ""
+    ctime_ns: int = -1  # when data, name or rights last changed; -1 where the system tells no such time
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +141,10 @@ def read_image(path: Path, rules: DecodeRules, room: Room | None = None) -> tupl
         ImageError: the file can't be read or decoded, whatever it holds.
         MemoryError: the image does not fit.
     """
-    data, mtime_ns = read_bytes(path, room.take_file if room else None)
+    data, (_, mtime_ns, ctime_ns) = read_bytes(path, room.take_file if room else None)
     found = _decode(data, str(path), rules, room)
     digest = hashlib.sha256(data).hexdigest()
-    return found.image, FileFacts(path, len(data), mtime_ns, digest, *found.size, found.partial)
+    return found.image, FileFacts(path, len(data), mtime_ns, digest, *found.size, found.partial, ctime_ns)
 
 
 def decode_bytes(data: bytes, name: str, rules: DecodeRules) -> tuple[Image.Image, tuple[int, int]]:

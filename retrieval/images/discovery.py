@@ -10,8 +10,8 @@ from typing import overload
 
 from retrieval.errors import UsageError
 
-FileState = tuple[int, int]
-"""Size in bytes and mtime_ns; (-1, -1) if the file can't be reached."""
+FileState = tuple[int, int, int]
+"""Size in bytes, mtime_ns and ctime_ns; -1 where the file can't be reached, or its system tells no ctime."""
 
 
 IMAGE_SUFFIXES: frozenset[str] = frozenset(
@@ -79,7 +79,7 @@ def find_images(sources: Sequence[Path]) -> Listing:
     """
     walk = _Walk()
     for source in sources:
-        path = _absolute(source)
+        path = absolute_source(source)
         if not os.path.exists(path):
             raise UsageError(f"{source} does not exist: check the path and your rights to it")
         if not os.path.isdir(path):
@@ -162,7 +162,7 @@ def _order(path: str | Path) -> bytes:
     return os.fsencode(path).replace(os.fsencode(os.sep), b"\0")
 
 
-def _absolute(source: Path) -> Path:
+def absolute_source(source: Path) -> Path:
     """Make a path absolute; ".." is resolved unless a symlink before it changes its meaning."""
     flat = Path(os.path.abspath(source))
     try:
@@ -174,7 +174,11 @@ def _absolute(source: Path) -> Path:
 def state_of(path: str | Path) -> FileState:
     """Return the current state of a file."""
     try:
-        stat = os.stat(path)
+        return state_in(os.stat(path))
     except (OSError, ValueError):  # ValueError: a zero byte in the name
-        return -1, -1
-    return stat.st_size, stat.st_mtime_ns
+        return -1, -1, -1
+
+
+def state_in(status: os.stat_result) -> FileState:
+    """Return the part of a file's status that shows a change. Windows keeps the time of creation as ctime."""
+    return status.st_size, status.st_mtime_ns, -1 if os.name == "nt" else status.st_ctime_ns

@@ -6,13 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from retrieval.errors import ImageError
+from retrieval.images.discovery import FileState, state_in
 
 # A larger file is not read: no known format needs more bytes for an image of a sensible size.
 _MAX_FILE_BYTES = 2**32
 
+READ_ERROR = "can't be read: "  # begins the detail of a file that the system failed to read; it may be there later
 
-def read_bytes(path: Path, before: Callable[[int], None] | None = None) -> tuple[bytes, int]:
-    """Return the bytes of a regular file and its modification time in ns since 1970.
+
+def read_bytes(path: Path, before: Callable[[int], None] | None = None) -> tuple[bytes, FileState]:
+    """Return the bytes of a regular file and its state when it was opened.
 
     It never waits for a FIFO. ``before`` is called with the file's size in bytes before memory is taken for it.
 
@@ -36,14 +39,14 @@ def read_bytes(path: Path, before: Callable[[int], None] | None = None) -> tuple
                 raise ImageError("too_large", name, f"is a file of {status.st_size} bytes")
             if before is not None:
                 before(status.st_size)
-            return file.read(), status.st_mtime_ns
+            return file.read(), state_in(status)
     except PermissionError as error:
         raise ImageError("permission", name, "may not be read by this user") from error
     except FileNotFoundError as error:
         raise ImageError("vanished", name, "does not exist (any more)") from error
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         cause = getattr(error, "strerror", None) or error
-        raise ImageError("unreadable", name, f"can't be read: {cause}") from error
+        raise ImageError("unreadable", name, f"{READ_ERROR}{cause}") from error
 
 
 def _open_without_waiting(path: str, flags: int) -> int:

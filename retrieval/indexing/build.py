@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
 
-from index_store.catalog import uri_of
 from index_store.commit import commit
 from index_store.generation import Generation
 from index_store.layout import Layout
@@ -25,7 +24,7 @@ from retrieval.encoding.loaded_models import LoadModels, load_models
 from retrieval.encoding.recipe import new_recipe
 from retrieval.encoding.stored_tensors import coverage, with_projections
 from retrieval.encoding.timing import StageClock
-from retrieval.images.discovery import Listing
+from retrieval.images.discovery import Listing, Paths
 from retrieval.indexing import planning
 from retrieval.indexing.changes import find_sources
 from retrieval.indexing.committer import SegmentCommitter, clear_leftovers
@@ -35,6 +34,8 @@ from retrieval.indexing.pipeline import Pipeline
 from retrieval.indexing.planning import Plan, Prepared
 from retrieval.indexing.reports import BuildReport, OnBuildProgress
 from retrieval.indexing.segment_job import FinishedSegment, SegmentJob, segment_job
+from retrieval.indexing.sources.copies import ContentCopier
+from retrieval.indexing.sources.places import missing_elsewhere
 from retrieval.indexing.tally import ProgressTally
 from retrieval.indexing.training import open_trained
 from retrieval.progress import Cancellation, ignore_progress
@@ -74,23 +75,26 @@ def build_index(
         KeyboardInterrupt, CancelledError: the build was stopped; complete batches are committed.
     """
     started = time.monotonic()
-    paths, listing, root = find_sources(sources, index)
-    layout, run = Layout(root), run or BuildSettings()
+    run = run or BuildSettings()
+    paths, listing, root = find_sources(sources, index, run)
+    layout = Layout(root)
     fresh = None if was_committed(layout) else new_recipe(modes, choices, run)  # refuses bad settings before any write
     with writer_lock(layout), _removed_if_empty(layout):
         plan = planning.plan(root, paths, listing, modes, choices, run, fresh)
-        tally = ProgressTally(on_progress, StageClock(workers(run)), plan.images)
+        tally = ProgressTally(on_progress, StageClock(workers(run)), plan.images + len(plan.changes.copies))
         tally.tell("planned", plan.summary)
         tally.tell("model", plan.model)
         generation, pipeline = _load(plan, clear_leftovers(layout, plan.reader), run, load, tally)
-        searched = [uri_of(path.absolute()) for path in paths]
-        committer = SegmentCommitter(layout, generation, run, tally, cancel, searched)
+        committer = SegmentCommitter(layout, generation, run, tally, cancel, plan.sources)
         committer.apply_moves(plan.changes)
-        _add_new_images(plan, pipeline, committer)
+        _add_new_images(plan.changes.pending, plan, pipeline, committer)
+        pipeline = _copy_known_images(plan, pipeline, committer, load)
         filled = _fill_older_items(plan, pipeline, committer)
+        committer.note_sources()
         reader = open_trained(root, on_progress)
     report = _report(plan, listing, committer, filled, reader)
-    return replace(report, seconds=time.monotonic() - started)
+    gone = missing_elsewhere(reader, paths)
+    return replace(report, gone_elsewhere=gone, seconds=time.monotonic() - started)
 
 
 @contextmanager
@@ -118,7 +122,7 @@ def _load(
     prepared = planning.prepare(plan, run, load)
     if plan.images:
         planning.check_room(plan, prepared, tally)
-    generation = _add_modes_and_encoders(found or Generation(0, {}, {}, (), (), ()), plan, prepared)
+    generation = _add_modes_and_encoders(found or Generation(0, {}, {}, plan.sources, (), ()), plan, prepared)
     tally.tell("loaded")
     return generation, Pipeline.begin(prepared.models, prepared.run, tally.clock)
 
@@ -142,18 +146,31 @@ def _add_modes_and_encoders(generation: Generation, plan: Plan, prepared: Prepar
     return commit(layout, with_projections(layout, grown, prepared.models), CREATED_BY)
 
 
-def _add_new_images(plan: Plan, pipeline: Pipeline | None, committer: SegmentCommitter) -> None:
+def _add_new_images(files: Sequence[Path], plan: Plan, pipeline: Pipeline | None, committer: SegmentCommitter) -> None:
     """Encode new and changed files into segments, and commit each."""
     if pipeline is None:
         return
-    files = plan.changes.pending
 
     def write(name: str, part: slice) -> FinishedSegment:
-        first_id = committer.generation.next_id
-        job = SegmentJob(plan.root, name, files[part], first_id, plan.wanted, committer.run.commit_seconds)
+        first_id, seconds = committer.generation.next_id, committer.run.commit_seconds
+        job = SegmentJob(plan.root, name, files[part], first_id, plan.wanted, seconds, committer.sources)
         return segment_job(job, pipeline, committer.tally.of_job(), committer.cancel)
 
     committer.commit_all(len(files), pipeline.batch, write, plan.changes.replaced)
+
+
+def _copy_known_images(
+    plan: Plan, pipeline: Pipeline | None, committer: SegmentCommitter, load: LoadModels
+) -> Pipeline | None:
+    """Add files whose content is known; encode those whose content turned out unusable, with models if need be."""
+    before = committer.added
+    left = ContentCopier(Layout(plan.root), committer).run(plan.changes.copies, plan.changes.replaced)
+    committer.copied = committer.added - before
+    if left and pipeline is None:
+        prepared = planning.prepare(plan, committer.run, load)
+        pipeline = Pipeline.begin(prepared.models, prepared.run, committer.tally.clock)
+    _add_new_images(Paths([file.name for file in left]), plan, pipeline, committer)
+    return pipeline
 
 
 def _fill_older_items(plan: Plan, pipeline: Pipeline | None, committer: SegmentCommitter) -> Filled:
@@ -161,7 +178,9 @@ def _fill_older_items(plan: Plan, pipeline: Pipeline | None, committer: SegmentC
     if pipeline is None or not plan.missing:
         return Filled(0, plan.missing.unavailable)
     reader = IndexReader(plan.root)  # opened again: moves were committed, and files may have changed meanwhile
-    return Filler(pipeline, committer).run(reader, find_missing(reader, plan.wanted))
+    missing = find_missing(reader, plan.wanted)
+    committer.tally.total += len(missing) - len(plan.missing)  # a copy may miss the same as its original
+    return Filler(pipeline, committer).run(reader, missing)
 
 
 def _report(
@@ -174,7 +193,10 @@ def _report(
         items=len(reader),
         added=committer.added,
         replaced=committer.replaced,
-        moved=len(plan.changes.moved),
+        moved=len(plan.changes.moved) - len(plan.changes.revived),
+        copied=committer.copied,
+        revived=len(plan.changes.revived),
+        withheld=dict(plan.changes.withheld),
         removed=len(plan.changes.vanished),
         unchanged=plan.changes.unchanged,
         rejected=dict(Counter(reject.reason for reject in reader.rejects())),

@@ -1,9 +1,11 @@
 """Commit finished segments one by one: the driver's end of builds and fills."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from math import ceil
 
+from index_store.catalog_files.rows import GONE, UNKNOWN, Reject
+from index_store.catalog_files.sources import Source
 from index_store.commit import commit
 from index_store.garbage import clear_uncommitted, drop_expired
 from index_store.generation import Generation, SegmentRecord
@@ -43,14 +45,15 @@ class SegmentCommitter:
         run: BuildSettings,
         tally: ProgressTally,
         cancel: Cancellation | None = None,
-        sources: Sequence[str] = (),
+        sources: tuple[Source, ...] | None = None,
     ) -> None:
-        """Go on from ``generation``; every commit adds ``sources`` to the sources of the index."""
+        """Go on from ``generation``; every commit gives the index these ``sources``, or leaves it its own."""
         self.generation = generation
         self.run, self.tally, self.cancel = run, tally, cancel
-        self.added = self.replaced = 0  # items, and changed files among them
+        self.added = self.replaced = self.copied = 0  # items; changed files, and copies of others, among them
         self.partial: dict[str, str] = {}  # by path: what was used of an item whose file is cut
-        self._layout, self._sources = layout, sources
+        self.sources = generation.sources if sources is None else sources
+        self._layout = layout
 
     def commit_all(
         self, count: int, batch: int, write: WriteSegment, replaced: Mapping[str, int] | None = None
@@ -120,18 +123,25 @@ class SegmentCommitter:
         return tuple(sorted({*self.generation.tombstones, *ids}))
 
     def _store(self, generation: Generation) -> None:
-        sources = sorted({*generation.sources, *self._sources})
-        self.generation = commit(self._layout, replace(generation, sources=tuple(sources)), CREATED_BY)
+        self.generation = commit(self._layout, replace(generation, sources=self.sources), CREATED_BY)
 
     def apply_moves(self, changes: Changes) -> None:
-        """Commit renamed, touched and vanished files. Nothing is computed: vectors and tensors stay, or are dropped."""
-        if not changes.moved and not changes.vanished:
-            return
-        grown = replace(self.generation, tombstones=self._buried(changes.vanished))
-        if not changes.moved:
+        """Commit renamed, touched, revived and vanished files, and forget rejects whose files are gone.
+
+        Nothing is computed: vectors and tensors stay, or are dropped.
+        """
+        buried = set(self._buried(changes.vanished)) - changes.revived
+        grown = replace(self.generation, tombstones=tuple(sorted(buried)))
+        if changes.moved or changes.cleared:
+            writer = SegmentWriter(self._layout, self._next_name(), sources=self.sources)
+            writer.append([], [Reject(uri, UNKNOWN, UNKNOWN, GONE, "") for uri in changes.cleared], {}, {})
+            writer.move(changes.moved)
+            self._store(replace(grown, segments=(*grown.segments, writer.finish())))
+            self.tally.committed()
+        elif changes.vanished:
             self._store(grown)
-            return
-        writer = SegmentWriter(self._layout, self._next_name())
-        writer.move(changes.moved)
-        self._store(replace(grown, segments=(*grown.segments, writer.finish())))
-        self.tally.committed()
+
+    def note_sources(self) -> None:
+        """Commit the sources if no other commit has: they were moved or given for the first time."""
+        if self.generation.sources != self.sources:
+            self._store(self.generation)

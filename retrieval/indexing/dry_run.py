@@ -51,8 +51,8 @@ def plan_build(
     Raises:
         UsageError, IndexIncompatibleError, IndexCorruptError, ModelError, DependencyError: as the build would.
     """
-    paths, listing, root = find_sources(sources, index)
     run = run or BuildSettings()
+    paths, listing, root = find_sources(sources, index, run)
     plan = planning.plan(root, paths, listing, modes, choices, run)
     report = _counts(plan, listing)
     if not plan.images:
@@ -75,9 +75,12 @@ def _counts(plan: Plan, listing: Listing) -> BuildPlan:
         model=chosen.name,
         why=chosen.why,
         modes=tuple(plan.recipe.targets),
-        new=len(changes.pending) - len(changes.replaced),
+        new=len(changes.pending) + len(changes.copies) - len(changes.replaced),
         changed=len(changes.replaced),
-        moved=len(changes.moved),
+        moved=len(changes.moved) - len(changes.revived),
+        copied=len(changes.copies),
+        revived=len(changes.revived),
+        withheld=dict(changes.withheld),
         vanished=len(changes.vanished),
         unchanged=changes.unchanged,
         rejected_before=changes.rejected_before,

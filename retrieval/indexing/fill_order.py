@@ -47,7 +47,7 @@ def _in_order(reader: IndexReader, order: Sequence[str], models: LoadedModels) -
     if order[0] == PATH:
         uris = reader.uris()
         return np.array(sorted(range(len(uris)), key=uris.__getitem__), np.intp)
-    _, times = reader.file_states()
+    _, times, _ = reader.file_states()
     return np.argsort(times if order[0] == OLDEST else -times, kind="stable")
 
 

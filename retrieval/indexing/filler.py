@@ -56,20 +56,20 @@ class Filler:
 
         ``mode`` is the one under whose name the tensors are stored.
         """
-        ids, taken = _only_cached(reader, cache, mode, digest), list[CacheKey]()
+        rows, taken = _only_cached(reader, cache, mode, digest), dict[int, CacheKey]()
 
         def write(name: str, part: slice) -> FinishedSegment:
             writer = self._writer(reader.layout, name)
 
             def append(batch: NDArray[np.int64]) -> int:
-                keys = [CacheKey(mode, digest, number) for number in batch.tolist()]
-                taken.extend(key for key in keys if _fill_from(cache, key, writer))
+                keys = {item.id: CacheKey(mode, digest, item.sha256) for item in reader.items(batch)}
+                taken.update((number, key) for number, key in keys.items() if _fill_from(cache, number, key, writer))
                 return len(batch)
 
-            return self._write(writer, self._copy_batches(ids[part]), append)
+            return self._write(writer, self._copy_batches(rows[part]), append)
 
-        self._committer.commit_all(len(ids), COPIED_ROWS, write)
-        for key in taken:
+        self._committer.commit_all(len(rows), COPIED_ROWS, write)
+        for key in taken.values():
             cache.drop(key)
         return len(taken)
 
@@ -119,16 +119,16 @@ class Filler:
 
 
 def _only_cached(reader: IndexReader, cache: TensorCache, mode: str, digest: str) -> NDArray[np.int64]:
-    """Return the ids of items whose tensors are in the cache and not in the index."""
-    cached = np.array(sorted(cache.ids(mode, digest)), np.int64)
-    return cached[np.isin(cached, reader.ids[~reader.has_tensors(mode)])]
+    """Return the rows of items whose tensors are in the cache and not in the index."""
+    cached = np.array(reader.catalog.with_content(cache.images(mode, digest)), np.int64)
+    return cached[~reader.has_tensors(mode)[cached]]
 
 
-def _fill_from(cache: TensorCache, key: CacheKey, writer: SegmentWriter) -> bool:
-    """Append the cached tensors of one item; return whether there were any."""
+def _fill_from(cache: TensorCache, number: int, key: CacheKey, writer: SegmentWriter) -> bool:
+    """Append the cached tensors of the item ``number``; return whether there were any."""
     found = cache.get(key)
     if found is not None:
-        writer.fill([key.id], {}, {key.mode: {array: rows[None] for array, rows in found.items()}})
+        writer.fill([number], {}, {key.mode: {array: rows[None] for array, rows in found.items()}})
     return found is not None
 
 

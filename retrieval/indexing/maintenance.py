@@ -127,7 +127,7 @@ def _rewrite(
         rows = np.arange(start, min(start + COMPACT_ROWS, len(reader)))
         whole, parts = _split(reader, rows)
         name = f"{reader.generation.number + 1:06d}-{count:03d}"
-        writer = SegmentWriter(layout, segment_name(layout, name), reader.codec)
+        writer = SegmentWriter(layout, segment_name(layout, name), reader.codec, reader.sources.all)
         for some in batched(rows, at_a_time):
             if cancel is not None:
                 cancel.check()
@@ -201,7 +201,8 @@ def repair(index: str | Path) -> Repaired:
             raise IndexCorruptError(f"{index} has no readable generation left: build it anew")
         commit(layout, _mended(layout, generation, damages), CREATED_BY)
     before = sum(segment.rows for segment in generation.segments) - len(generation.tombstones)
-    repaired = Repaired(damages, before, len(IndexReader(layout.root)), generation.sources)
+    reader = IndexReader(layout.root)
+    repaired = Repaired(damages, before, len(reader), reader.sources.places)
     LOG.warning(
         "repaired %s: %d damages, %d images before, %d now", index, len(damages), repaired.items_before, repaired.items
     )

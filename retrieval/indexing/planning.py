@@ -9,6 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from index_store.catalog_files.sources import Source, Sources
 from index_store.layout import Layout
 from index_store.locate import was_committed
 from index_store.reader import IndexReader
@@ -22,6 +25,8 @@ from retrieval.indexing.changes import Changes, find_changes
 from retrieval.indexing.estimate import Workload, estimate_workload, find_problem
 from retrieval.indexing.missing import Missing, find_missing
 from retrieval.indexing.reports import Estimate
+from retrieval.indexing.sources.known import with_revived
+from retrieval.indexing.sources.places import sources_after, without_emptied
 from retrieval.indexing.tally import ProgressTally
 from retrieval.models.modes import Outputs
 from retrieval.models.registry import choose_modes, describe_extractor
@@ -40,6 +45,7 @@ class Plan:
     recipe: Recipe
     wanted: Outputs  # of every item; its modes are names that tensors are stored under
     changes: Changes = field(default_factory=Changes)
+    sources: tuple[Source, ...] = ()  # of the index after a build
     missing: Missing = field(default_factory=Missing)
 
     @property
@@ -49,9 +55,10 @@ class Plan:
 
     @property
     def summary(self) -> str:
-        """The number of images to index and to complete, in words."""
+        """The number of images to index, to copy and to complete, in words."""
         complete = f", {len(self.missing)} to complete" if self.missing else ""
-        return f"{counted(len(self.changes.pending), 'image')} to index{complete}"
+        copy = f", {len(self.changes.copies)} to copy" if self.changes.copies else ""
+        return f"{counted(len(self.changes.pending), 'image')} to index{copy}{complete}"
 
     @property
     def model(self) -> str:
@@ -98,13 +105,25 @@ def plan(
     """
     if not was_committed(Layout(root)):
         recipe = fresh or new_recipe(modes, choices, run)
-        return Plan(root, None, recipe, recipe.wanted, find_changes(listing, sources, None))
+        changes = find_changes(listing, sources, None, run)
+        return Plan(root, None, recipe, recipe.wanted, changes, sources_after((), sources, root))
     reader = IndexReader(root)
     recipe = continued_recipe(reader, root, modes, choices, run)
-    changes = find_changes(listing, sources, reader, run.retry_rejects)
+    changes = find_changes(listing, sources, reader, run)
+    if changes.revived:
+        reader = IndexReader(root, with_revived(reader.generation, changes.revived))
     gone = {*changes.vanished, *changes.replaced.values()}
     missing = find_missing(reader, recipe.wanted, without=gone, moved=changes.moved)
-    return Plan(root, reader, recipe, recipe.wanted, changes, missing)
+    return Plan(root, reader, recipe, recipe.wanted, changes, _sources(reader, sources, changes), missing)
+
+
+def _sources(reader: IndexReader, given: Sequence[Path], changes: Changes) -> tuple[Source, ...]:
+    """Return the sources of the index after a build that was given these; those that were emptied leave."""
+    after = sources_after(reader.sources.all, given, reader.layout.root)
+    places, leaving = Sources(after), {*changes.vanished, *(item.id for item in changes.moved)}
+    staying = ~np.isin(reader.ids, np.array(sorted(leaving), np.int64))
+    kept = {*reader.catalog.source_ids[staying].tolist(), *(places.split(item.uri)[0] for item in changes.moved)}
+    return without_emptied(after, kept)
 
 
 def plan_fill(root: Path, modes: Sequence[str] | None, weights: str | None, run: BuildSettings) -> Plan:

@@ -51,6 +51,9 @@ class BuildPlan:
     moved: int  # renamed or touched files
     vanished: int
     unchanged: int
+    copied: int  # files with the content of another one, whose vectors and tensors are copied
+    revived: int  # removed items whose picture is back
+    withheld: dict[str, int]  # by source: items that would be kept though their files are gone
     rejected_before: int  # rejected files that have not changed since
     passed_over: int  # files without the name of an image
     passed_over_endings: dict[str, int] = field(default_factory=dict)  # by ending, hidden files left out
@@ -103,6 +106,10 @@ class BuildReport:
     moved: int  # renamed or touched files: they keep their vectors and tensors
     removed: int  # items whose files are gone
     unchanged: int
+    copied: int = 0  # files with the content of another one, counted in "added" as well: nothing was computed
+    revived: int = 0  # removed items whose picture is back: nothing was computed
+    withheld: dict[str, int] = field(default_factory=dict)  # by source: items kept though their files are gone
+    gone_elsewhere: dict[str, int] = field(default_factory=dict)  # the same by source that the build was not given
     rejected: dict[str, int] = field(default_factory=dict)  # by reason, in the index now
     passed_over: int = 0  # files without the name of an image
     passed_over_endings: dict[str, int] = field(default_factory=dict)  # by ending, hidden files left out

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from index_store.catalog import Reject, uri_of
+from index_store.catalog_files.sources import Source
 from index_store.generation import SegmentRecord
 from index_store.layout import Layout
 from index_store.segment_writer import SegmentWriter
@@ -40,6 +41,7 @@ class SegmentJob:
     first_id: int  # items get this id and the following ones; jobs of one build have ranges apart
     outputs: Outputs
     commit_seconds: float = math.inf  # the job ends early when its first batch is this old
+    sources: tuple[Source, ...] = ()  # of the index: paths below one are kept relative to it
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def segment_job(
         NoSpaceError: the disk is full; the segment's files are removed.
     """
     limit = SegmentLimit(job.commit_seconds, cancel)
-    writer = SegmentWriter(Layout(job.root), job.name, pipeline.models.codec.name)
+    writer = SegmentWriter(Layout(job.root), job.name, pipeline.models.codec.name, job.sources)
     partial: dict[str, str] = {}
 
     def append(encoded: tuple[FileBatch, InFlightBatch]) -> int:

@@ -12,6 +12,8 @@ from retrieval.encoding.stored_tensors import coverage
 from retrieval.models.modes import Target
 from retrieval.models.registry import describe_extractor
 
+_BESIDE = "catalog and vectors"  # the kind of bytes beside the tensors
+
 
 def about_index(reader: IndexReader, recipe: Recipe) -> dict[str, Any]:
     """Return the part that stands in every result."""
@@ -43,14 +45,14 @@ def describe_index(reader: IndexReader, recipe: Recipe) -> dict[str, Any]:
             for mode, t in recipe.targets.items()
         },
         "encoders": list(generation.encoders),
-        "sources": list(generation.sources),
+        "sources": list(reader.sources.places),
         "segments": len(generation.segments),
         "removed": len(generation.tombstones),
         "rejected": dict(Counter(reject.reason for reject in rejects)),
         "rejects": [{"path": r.uri, "reason": r.reason, "detail": r.detail} for r in rejects],
         "attention": recipe.attention,
         "coverage": coverage(reader),
-        "bytes": bytes_on_disk(reader.layout, generation.stored_names),
+        **_sizes(reader),
         "cache": dict(zip(("tensors", "bytes"), cache_size(reader.layout), strict=True)),
         "fingerprint": dict(generation.fingerprint),
     }
@@ -61,3 +63,23 @@ def _noise(target: Target, last_step: int) -> dict[str, int | None]:
     if not target.timestep:
         return {"timestep": None, "denoising_step": None}
     return {"timestep": last_step - target.denoising_step, "denoising_step": target.denoising_step}
+
+
+def _sizes(reader: IndexReader) -> dict[str, Any]:
+    """Return the bytes on the disk by kind and in total, those of one image, and those that nothing uses any more."""
+    generation, held = reader.generation, coverage(reader)
+    on_disk = bytes_on_disk(reader.layout, generation.stored_names)
+    rows = {
+        mode: sum(s.data_rows for s in generation.segments if mode in s.attention) for mode in generation.stored_names
+    }
+    rows[_BESIDE], held[_BESIDE] = sum(segment.rows for segment in generation.segments), len(reader)
+    files = sum(file.size for segment in generation.segments for file in segment.files.values())
+    each: dict[str, float] = {mode: reader.row_bytes(mode) for mode in generation.stored_names}
+    each[_BESIDE] = files / max(1, rows[_BESIDE])
+    # Where every stored row is in use, the difference is overhead of the files.
+    unused = [on_disk[kind] - held[kind] * each[kind] for kind in each if generation.retired or rows[kind] > held[kind]]
+    return {
+        "bytes": {**on_disk, "total": sum(on_disk.values())},
+        "bytes_per_image": {kind: round(size) for kind, size in each.items()},
+        "unused_bytes": round(sum(max(0.0, size) for size in unused)),
+    }

@@ -69,11 +69,11 @@ class ScoringContext:
         return self._decoders[mode]
 
     def cache_key(self, mode: str, item: Item) -> CacheKey:
-        """Return an item's place in the index's cache on disk; modes that share stored tensors share it."""
+        """Return an image's place in the index's cache on disk; modes that share stored tensors share it."""
         name = self.reader.generation.stored_as(mode)
         if name not in self._digests:
             self._digests[name] = tensors_digest(self.models.fingerprint(), name)
-        return CacheKey(name, self._digests[name], item.id)
+        return CacheKey(name, self._digests[name], item.sha256)
 
 
 def load_context(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from index_store.catalog import Item
+from index_store.catalog_files.rows import UNKNOWN
 from index_store.commit import commit
 from index_store.layout import Layout
 from index_store.reader import IndexReader
@@ -47,7 +48,7 @@ def write(folder: Path, items: int) -> Path:
     generator = np.random.default_rng(0)
     while generation.next_id < items:
         count = min(SEGMENT_ROWS, items - generation.next_id)
-        writer = SegmentWriter(Layout(index), f"{generation.number + 1:06d}", reader.codec)
+        writer = SegmentWriter(Layout(index), f"{generation.number + 1:06d}", reader.codec, reader.sources.all)
         for start in range(0, count, BATCH):
             ids = range(generation.next_id + start, generation.next_id + min(start + BATCH, count))
             chosen = generator.integers(0, len(drawn), len(ids))
@@ -56,6 +57,7 @@ def write(folder: Path, items: int) -> Path:
             writer.append(rows, [], {encoder: near}, {MODE: _shuffled(tensors, chosen, generator)})
         grown = replace(generation, segments=(*generation.segments, writer.finish()))
         generation = commit(Layout(index), replace(grown, next_id=generation.next_id + count), "tests")
+    build_index(photos, index, run=CPU)  # notes the ctime of the drawn images, which have links now
     train_where_due(IndexReader(index).vector_reader)
     return index
 
@@ -81,7 +83,7 @@ def _linked(photos: Path, number: int, like: Item) -> Item:
     path = photos / f"{1 + number // 1000:06d}" / f"{number:09d}.jpg"
     path.parent.mkdir(exist_ok=True)
     os.link(like.uri, path)
-    return replace(like, id=number, uri=str(path))
+    return replace(like, id=number, uri=str(path), ctime_ns=UNKNOWN)  # each further link changes the file's ctime
 
 
 def _directions(generator: np.random.Generator, count: int, dim: int) -> NDArray[np.float32]:

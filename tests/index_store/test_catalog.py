@@ -3,13 +3,16 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index_store.catalog import ITEM_SCHEMA, REJECT_SCHEMA, Item, Reject, items_of, read_table, rejects_of, write_rows
+from index_store.catalog import Catalog
+from index_store.catalog_files.rows import GONE, ITEM_SCHEMA, REJECT_SCHEMA, Item, Reject, read_table, write_rows
+from index_store.catalog_files.sources import Source, Sources
 from index_store.commit import commit
 from index_store.errors import IndexCorruptError
 from index_store.generation import read_current
@@ -22,21 +25,52 @@ from tests.support.faults import flip_bit
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 INT64 = st.integers(-(2**63), 2**63 - 1)
 INT32 = st.integers(0, 2**31 - 1)
-ITEMS = st.lists(st.builds(Item, INT64, TEXT, INT64, INT64, TEXT, INT32, INT32), max_size=5)
-REJECTS = st.lists(st.builds(Reject, TEXT, INT64, INT64, TEXT, TEXT), max_size=5)
+PATH = st.builds("".join, st.lists(st.sampled_from(["/a", "/b", "/é", "/a b", "/c.png"]), min_size=1, max_size=4))
+FOLDERS = st.lists(st.sampled_from(["/", "/a", "/a/b", "/a b", "/é/a"]), max_size=3, unique=True)
+STATE = (INT64, INT64)
+ITEMS = st.lists(st.builds(Item, INT64, PATH, *STATE, TEXT, INT32, INT32, INT64), max_size=5)
+REASON = TEXT.filter(lambda reason: reason != GONE)
+REJECTS = st.lists(st.builds(Reject, PATH, *STATE, REASON, TEXT), max_size=5, unique_by=lambda reject: reject.uri)
 
 
 @settings(max_examples=50, deadline=None)
-@given(items=ITEMS, rejects=REJECTS)
-def test_catalogue_rows_survive(
-    tmp_path_factory: pytest.TempPathFactory, items: list[Item], rejects: list[Reject]
+@given(items=ITEMS, rejects=REJECTS, folders=FOLDERS)
+def test_catalogue_rows_survive_below_any_sources(
+    tmp_path_factory: pytest.TempPathFactory, items: list[Item], rejects: list[Reject], folders: list[str]
 ) -> None:
-    path = tmp_path_factory.getbasetemp() / "rows.parquet"
-    write_rows(path, items, ITEM_SCHEMA)
-    assert items_of(read_table(path, ITEM_SCHEMA)) == items
-    write_rows(path, rejects, REJECT_SCHEMA)
-    table = read_table(path, REJECT_SCHEMA)
-    assert rejects_of([table]) == list({reject.uri: reject for reject in rejects}.values())
+    path, sources = (
+        tmp_path_factory.getbasetemp() / "rows.parquet",
+        Sources(Source(*each) for each in enumerate(folders)),
+    )
+    for rows, schema in ((items, ITEM_SCHEMA), (rejects, REJECT_SCHEMA)):
+        write_rows(path, rows, schema, sources)
+        table = read_table(path, schema)
+        assert sources.absolute(table).to_pylist() == [row.uri for row in rows]
+        for name in set(schema.names) - {"source", "path"}:
+            assert table[name].to_pylist() == [getattr(row, name) for row in rows]
+        inside = [number >= 0 for number in table["source"].to_pylist()]
+        assert inside == [any(f"{row.uri}".startswith(folder.rstrip("/") + "/") for folder in folders) for row in rows]
+
+
+def test_a_generation_that_lost_its_sources_finds_them_in_the_files_of_its_segments(layout: Layout) -> None:
+    generation = read_current(layout)
+    told = replace(generation, sources=(Source(4, "/far"),))
+    writer = SegmentWriter(layout, "000004", sources=told.sources)
+    writer.append([replace(item(100), uri="/far/a/1.png")], [], {"e": np.eye(4)[:1]}, {})
+    record = writer.finish()
+    lost = replace(generation, segments=(*generation.segments, record), next_id=101)
+    assert Catalog(layout, lost).uris()[-1] == "/far/a/1.png"
+
+
+def test_a_reject_that_is_gone_is_none_until_it_is_one_again(layout: Layout) -> None:
+    generation = read_current(layout)
+    reject = Reject("/photos/broken1.png", 3, 4, "truncated", "ends early")
+    for name, row in (("000004", replace(reject, reason=GONE)), ("000005", reject)):
+        writer = SegmentWriter(layout, name)
+        writer.append([], [row], {}, {})
+        generation = commit(layout, replace(generation, segments=(*generation.segments, writer.finish())), "tests")
+        listed = {reject.uri for reject in IndexReader(layout.root).rejects()}
+        assert ("/photos/broken1.png" in listed) == (row.reason != GONE)
 
 
 def test_the_newest_word_on_a_reject_wins_and_items_are_no_rejects(layout: Layout) -> None:

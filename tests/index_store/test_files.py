@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from index_store import files
-from index_store.catalog import ITEM_SCHEMA, write_rows
+from index_store.catalog_files.rows import ITEM_SCHEMA, write_rows
 from index_store.errors import DiffSimError, NoSpaceError
 from index_store.files import ABANDONED_SECONDS, atomic_write, is_abandoned, is_temporary, replace_file
 from index_store.vectors.storage import write_vectors

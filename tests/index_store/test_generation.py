@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from index_store import commit as commit_module
 from index_store import generation as generation_module
+from index_store.catalog_files.sources import Source
 from index_store.commit import commit
 from index_store.errors import IndexCorruptError, IndexIncompatibleError
 from index_store.files import FileRecord
@@ -36,7 +37,7 @@ GENERATIONS = st.builds(
     number=st.integers(0, 10**7),
     fingerprint=st.dictionaries(TEXT, JSON, max_size=3),
     settings=st.dictionaries(TEXT, JSON, max_size=3),
-    sources=NAMES,
+    sources=st.lists(st.builds(Source, NATURAL, TEXT, TEXT, st.booleans(), TEXT, st.booleans()), max_size=3).map(tuple),
     encoders=NAMES,
     modes=NAMES,
     segments=st.lists(st.builds(SegmentRecord, TEXT, NATURAL, NATURAL, FILES, ATTENTION), max_size=3).map(tuple),
@@ -134,9 +135,9 @@ def test_reformatting_a_generation_changes_nothing(layout: Layout) -> None:
 
 
 def test_a_newer_format_asks_for_an_update(layout: Layout) -> None:
-    with mock.patch.object(commit_module, "FORMAT_VERSION", 3):
+    with mock.patch.object(commit_module, "FORMAT_VERSION", 4):
         commit(layout, read_current(layout), "a later version")
-    with pytest.raises(IndexIncompatibleError, match=r"format version 3.* up to 2: update"):
+    with pytest.raises(IndexIncompatibleError, match=r"format version 4.* up to 3: update"):
         IndexReader(layout.root)
 
 

@@ -42,7 +42,9 @@ class AnyHistory(RuleBasedStateMachine):
 
     def build(self, index: Path, rule: Any = None) -> None:
         with tiny_model():
-            build_index(self.folder, index, model="cells", modes=self.modes, run=replace(RUN, attention=rule))
+            build_index(
+                self.folder, index, model="cells", modes=self.modes, run=replace(RUN, attention=rule, gone=True)
+            )
 
     def write(self, name: str) -> None:
         self.seed += 1
@@ -60,6 +62,37 @@ class AnyHistory(RuleBasedStateMachine):
     @rule(name=names)
     def copy(self, name: str) -> None:
         shutil.copy(self.folder / "keep.png", self.folder / name)
+
+    @rule(one=names, two=names)
+    def swap(self, one: str, two: str) -> None:
+        if (self.folder / one).exists() and (self.folder / two).exists():
+            (self.folder / one).rename(self.root / "aside.png")
+            (self.folder / two).rename(self.folder / one)
+            (self.root / "aside.png").rename(self.folder / two)
+
+    @rule(together=st.booleans())
+    def move_the_photos(self, together: bool) -> None:
+        """With their index, which finds them; or alone, so that a build has to."""
+        self.seed += 1
+        if together:
+            self.root = self.root.rename(self.root.with_name(f"{self.root.name}-{self.seed}"))
+            self.folder, self.index = self.root / self.folder.name, self.root / "images.diffsim"
+        else:
+            self.folder = self.folder.rename(self.root / f"images-{self.seed}")
+            self.build(self.index)
+
+    @rule()
+    def keep_a_copy_of_the_index(self) -> None:
+        shutil.rmtree(self.root / "saved", ignore_errors=True)
+        shutil.copytree(self.index, self.root / "saved")
+        self.saved_modes = list(self.modes)
+
+    @rule()
+    def put_the_copy_over_the_index(self) -> None:
+        if (self.root / "saved").exists():
+            shutil.copytree(self.root / "saved", self.index, dirs_exist_ok=True)
+            self.modes = self.saved_modes
+            self.build(self.index)
 
     @rule(name=names)
     def delete(self, name: str) -> None:

@@ -186,6 +186,7 @@ def test_a_file_that_broke_is_no_item_any_more_and_comes_back_when_mended(photos
     assert reasons_of(index) == {"003.png": "not_an_image"}
     build(photos, index, on_progress=refuse_to_compute)
     paint(photos, [3])
-    assert build(photos, index).added == 1
-    assert ids_of(index)["003.png"] == 11
+    report = build(photos, index, on_progress=refuse_to_compute)
+    assert (report.added, report.revived) == (0, 1)
+    assert ids_of(index)["003.png"] == 3
     assert reasons_of(index) == {}

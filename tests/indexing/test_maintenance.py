@@ -12,6 +12,7 @@ import pytest
 from index_store import garbage
 from index_store.generation import read_current
 from index_store.layout import Layout
+from index_store.reader import IndexReader
 from retrieval.errors import UsageError
 from retrieval.indexing.maintenance import compact, export, remove_items
 from retrieval.search.engine import Engine
@@ -62,8 +63,7 @@ def test_only_what_lies_below_the_sources_can_vanish(built: tuple[Path, Path], t
     shutil.rmtree(folder / "b")
     assert build(folder / "a", index).removed == 0
     assert build(folder, index).removed == 4
-    sources = read_current(Layout(index)).sources
-    assert {str(folder), str(tmp_path / "other")} == set(sources)
+    assert {str(folder), str(tmp_path / "other")} == set(IndexReader(index).sources.places)
 
 
 def test_a_folder_is_not_below_one_whose_name_begins_its_own(built: tuple[Path, Path]) -> None:

@@ -36,7 +36,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_enlarged_index_is_real(tmp_path: Path) -> None:
     index = enlarged.write(tmp_path, ITEMS)
     reader = IndexReader(index)
-    assert [segment.rows for segment in reader.generation.segments] == [5, 60, 60, 25]
+    assert [segment.rows for segment in reader.generation.segments] == [5, 60, 60, 25, 0]
     assert all(Path(item.uri).stat().st_mtime_ns == item.mtime_ns for item in reader.items())
     tensors = reader.attention(enlarged.MODE, range(ITEMS))
     assert len({row.tobytes() for row in tensors["v"]}) == ITEMS

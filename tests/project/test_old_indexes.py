@@ -25,13 +25,13 @@ INDEXES = DATA / "indexes"
 TINY_SD15 = str(DATA / "tiny_sd15")
 RUN = BuildSettings(device="cpu", workers=1)
 HERE = EngineSettings(device="cpu", weights=TINY_SD15)
-ANSWER = [(0, 0.96947), (3, 0.88030), (1, 0.87744)]  # in both versions; another processor moves a score by up to 6e-5
+ANSWER = [(0, 0.96947), (3, 0.88030), (1, 0.87744)]  # in all versions; another processor moves a score by up to 6e-5
 SHARED_ANSWERS = {
     "style": [(0, 1.0), (2, 0.93494), (1, 0.91478)],
     "instance": [(0, 1.0), (2, 0.9164), (1, 0.86012)],
 }
-ANSWERING = ("format1", "format2")
-VERSIONS = {"format1": 1, "format1_mini": 1, "format2": 2, "format3": 3}
+ANSWERING = ("format1", "format2", "format3_sources")
+VERSIONS = {"format1": 1, "format1_mini": 1, "format2": 2, "format3": 3, "format3_sources": 3}
 NAMES = {"format1_mini": ["boat.png"], "format3": ["boat.png", "kite.png", "tabby.png"]}
 
 
@@ -110,7 +110,7 @@ def test_it_takes_new_images_and_becomes_one_of_today(name: str, tmp_path: Path)
     assert_same_ranking([result for result in again.results if result.id != 4], ANSWER, atol=1e-3, whole=True)
 
 
-@pytest.mark.parametrize("name", ANSWERING)
+@pytest.mark.parametrize("name", ["format1", "format2"])  # format3_sources was written with today's digest
 def test_a_digest_of_other_weights_is_refused(name: str, tmp_path: Path) -> None:
     engine = Engine.open(copy_of(name, tmp_path), HERE)
     with pytest.raises(IndexIncompatibleError, match=r"model\.weights: .* in the index"):

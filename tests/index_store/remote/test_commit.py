@@ -12,6 +12,7 @@ from unittest import mock
 
 import pytest
 
+from index_store.catalog_files.sources import Source
 from index_store.commit import commit
 from index_store.errors import IndexLockedError
 from index_store.generation import Generation, read_current
@@ -119,7 +120,9 @@ def test_of_two_writers_exactly_one_wins(begun: bool, url: str, tmp_path: Path) 
         base = read_current(layouts[0]) if begun else nothing
         barrier, outcomes[:] = threading.Barrier(2), []
         threads = [
-            threading.Thread(target=write, args=(layout, replace(base, sources=(f"{turn}-{number}",)), barrier))
+            threading.Thread(
+                target=write, args=(layout, replace(base, sources=(Source(0, f"/{turn}-{number}"),)), barrier)
+            )
             for number, layout in enumerate(layouts)
         ]
         for thread in threads:

@@ -26,7 +26,7 @@ def layout(tmp_path: Path) -> Layout:
 
 
 def key(number: int, mode: str = "style", digest: str = DIGEST) -> CacheKey:
-    return CacheKey(mode, digest, number)
+    return CacheKey(mode, digest, f"{number:064x}")
 
 
 def arrays(number: int) -> dict[str, NDArray[np.float16]]:
@@ -34,7 +34,7 @@ def arrays(number: int) -> dict[str, NDArray[np.float16]]:
 
 
 def path_of(layout: Layout, number: int) -> Path:
-    return layout.cache / "style" / DIGEST / f"{number % 1000:03d}" / str(number)
+    return layout.cache / "style" / DIGEST / "000" / key(number).sha256
 
 
 def holds(cache: TensorCache, number: int) -> bool:
@@ -57,12 +57,12 @@ def test_what_is_put_is_got_by_any_process_and_only_under_its_key(layout: Layout
     assert [holds(again, number) for number in (1, 2, 1001, 3)] == [True, True, True, False]
     assert again.get(key(1, mode="instance")) is None
     assert again.get(key(1, digest="0" * 16)) is None
-    assert cache.ids("style", DIGEST) == {1, 2, 1001}
-    assert cache.ids("style", "0" * 16) == set()
+    assert cache.images("style", DIGEST) == {key(number).sha256 for number in (1, 2, 1001)}
+    assert cache.images("style", "0" * 16) == set()
     assert cache_size(layout)[0] == 3
     cache.drop(key(2))
     cache.drop(key(2))
-    assert cache.ids("style", DIGEST) == {1, 1001}
+    assert cache.images("style", DIGEST) == {key(1).sha256, key(1001).sha256}
 
 
 @settings(max_examples=80, deadline=None)
@@ -134,7 +134,7 @@ def test_what_a_kill_left_unfinished_counts_and_goes_after_an_hour(layout: Layou
     assert cache_size(layout) == (2, FILE_BYTES + path_of(layout, 1).stat().st_size)
     assert not old.exists()
     assert new.exists()
-    assert cache.ids("style", DIGEST) == {1}
+    assert cache.images("style", DIGEST) == {key(1).sha256}
 
 
 def test_a_place_that_may_not_be_written_keeps_nothing_and_is_no_error(
