@@ -12,7 +12,8 @@ from cli.output import print_json, short_path
 from cli.parsing import parse_names
 from cli.process import HELP, Speaker, run, stopping, work_offline
 from cli.progress import BuildProgress, ProgressBar
-from cli.reports import plan_to_json, print_build, print_compact, print_damages, print_fill, print_info, print_plan
+from cli.repair_report import check_verify, print_damages, print_undone
+from cli.reports import plan_to_json, print_build, print_compact, print_fill, print_info, print_plan
 from index_store.locate import INDEX_VARIABLE, find_index, is_index, new_index_path
 from index_store.remote.object_store import is_url
 from retrieval.errors import NoSpaceError
@@ -190,7 +191,7 @@ def remove(
     what: options.Patterns, index: options.Index = None, as_json: options.AsJson = False, quiet: options.Quiet = False
 ) -> None:
     """Take images out of an index. Files stay, and the next build adds those that are still in a source."""
-    from retrieval.indexing.maintenance import remove_items
+    from retrieval.indexing.upkeep.removing import remove_items
 
     change = remove_items(_named(index), what)
     if as_json:
@@ -209,7 +210,7 @@ def compact(
     speech: Speech,
 ) -> None:
     """Merge the segments of an index into few, without the removed images."""
-    from retrieval.indexing.maintenance import compact as compact_index
+    from retrieval.indexing.upkeep.compacting import compact as compact_index
 
     speaker = speech.speaker()
     with ProgressBar(speaker) as bar:
@@ -221,28 +222,40 @@ def compact(
 
 
 @app.command()
-def verify(index: options.Index = None, repair: options.Repair = False, as_json: options.AsJson = False) -> None:
+def verify(
+    index: options.Index = None,
+    repair: options.Repair = False,
+    dry_run: options.DryRunOfRepair = False,
+    undo: options.Undo = False,
+    as_json: options.AsJson = False,
+) -> None:
     """Read every byte of an index and list the damage, file by file."""
-    from retrieval.indexing.maintenance import repair as repair_index
-    from retrieval.indexing.maintenance import verify as verify_index
+    from retrieval.indexing.upkeep.repairing import repair as repair_index
+    from retrieval.indexing.upkeep.repairing import undo_repair
+    from retrieval.indexing.upkeep.repairing import verify as verify_index
 
+    check_verify(repair, dry_run, undo)
     place = _named(index)
+    if undo:
+        change = undo_repair(place).to_dict()
+        print_json(change) if as_json else print_undone(change)
+        return
     with ProgressBar(Speaker(), "reading the whole index") as bar:
-        repaired = repair_index(place) if repair else None
+        repaired = repair_index(place, dry_run, bar.show) if repair else None
         damages = verify_index(place, bar.show) if repaired is None else repaired.damages
     if as_json:
-        found = {"repaired": repair, "damages": [damage.what for damage in damages]}
-        print_json({"schema": 1, "index": str(place), **found})
+        counts = {"damages": [damage.what for damage in damages]} if repaired is None else repaired.to_dict()
+        print_json({"schema": 1, "index": str(place), "repaired": repair and not dry_run, **counts})
     else:
-        print_damages(place, damages, repaired)
-    if damages and not repair:
+        print_damages(place, damages, repaired, dry_run)
+    if damages and (dry_run or not repair):
         raise typer.Exit(DAMAGED)
 
 
 @app.command()
 def export(folder: options.Folder, index: options.Index = None, as_json: options.AsJson = False) -> None:
     """Write the catalogue (Parquet) and the vectors (npy) of an index for other programs."""
-    from retrieval.indexing.maintenance import export as export_index
+    from retrieval.indexing.upkeep.exporting import export as export_index
 
     change = export_index(_named(index), folder)
     if as_json:

@@ -101,13 +101,13 @@ class Catalog:
         return pa.concat_tables([table, moved]).take(pa.array(chosen))
 
     def _read(self, segment: SegmentRecord, kind: str) -> pa.Table:
-        if segment.filled and kind != "moved":
-            return (ITEM_SCHEMA if kind == "items" else REJECT_SCHEMA).empty_table()
         path, schema, rows = {
             "items": (self._layout.items(segment.name), ITEM_SCHEMA, segment.rows),
             "rejects": (self._layout.rejects(segment.name), REJECT_SCHEMA, segment.rejects),
             "moved": (self._layout.moved(segment.name), ITEM_SCHEMA, segment.moved),
         }[kind]
+        if path.name not in segment.files:  # a filled segment, or a repair took the file out
+            return schema.empty_table()
         check_file(path, segment.files[path.name])
         table = read_table(path, schema)
         if len(table) != rows:
@@ -179,22 +179,23 @@ def write_rows(path: Path, rows: Sequence[Item] | Sequence[Reject], schema: pa.S
 
 
 def _write_table(path: Path, table: pa.Table) -> None:
-    with writing(path):
-        pq.write_table(table, path, write_page_checksum=True)
+    with writing(path), path.open("wb") as file:
+        pq.write_table(table, file, write_page_checksum=True)
 
 
 def read_table(path: Path, schema: pa.Schema) -> pa.Table:
     """Read one Parquet file of :func:`write_rows`; IndexCorruptError if it is damaged or has other columns."""
     with reading(path):
-        try:
-            # Not read_table, which looks for a data set of many files, and takes four times as long over one. Threads
-            # and read-ahead cost more than they bring for so few rows.
-            with pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True, memory_map=False) as file:
-                table = file.read(use_threads=False)
-        except FileNotFoundError:
-            raise
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise corrupt(path, f"is not a whole Parquet file ({str(error).splitlines()[0]})") from error
+        data = path.read_bytes()  # by Python: pyarrow reports a refusal like damage, and fails at names without UTF-8
+    try:
+        # Not read_table, which looks for a data set of many files, and takes four times as long over one. Threads
+        # and read-ahead cost more than they bring for so few rows.
+        with pq.ParquetFile(pa.BufferReader(data), pre_buffer=False, page_checksum_verification=True) as file:
+            table = file.read(use_threads=False)
+    except pa.ArrowMemoryError:
+        raise
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise corrupt(path, f"is not a whole Parquet file ({str(error).splitlines()[0]})") from error
     if not table.schema.equals(schema):
         raise corrupt(path, f"has other columns than expected: {table.schema.names}")
     return table

@@ -21,7 +21,8 @@ from index_store.layout import Layout
 from index_store.reader import IndexReader
 from retrieval.indexing.build import build_index
 from retrieval.indexing.fill import fill_index
-from retrieval.indexing.maintenance import compact, verify
+from retrieval.indexing.upkeep.compacting import compact
+from retrieval.indexing.upkeep.repairing import verify
 from retrieval.settings import BuildSettings
 from tests.support.kill.child import Child, Say
 from tests.support.kill.looks import REAL

@@ -17,8 +17,8 @@ from index_store.errors import IndexStoreError
 from index_store.locate import find_index, is_index
 from retrieval.drawing.fonts import drawable, own_font
 from retrieval.errors import UsageError
-from retrieval.indexing.maintenance import repair
 from retrieval.indexing.reports import BuildEvent, BuildReport
+from retrieval.indexing.upkeep.repairing import repair
 from retrieval.metrics.base import MetricSettings
 from retrieval.progress import Progress
 from retrieval.search.results import Result, Results

@@ -15,7 +15,8 @@ from index_store.reader import IndexReader
 from retrieval.encoding.loaded_models import LoadedModels, load_models
 from retrieval.errors import IndexCorruptError
 from retrieval.indexing.build import build_index
-from retrieval.indexing.maintenance import compact, repair, verify
+from retrieval.indexing.upkeep.compacting import compact
+from retrieval.indexing.upkeep.repairing import repair, verify
 from retrieval.search.engine import Engine
 from retrieval.search.results import Results
 from retrieval.settings import BuildSettings, EngineSettings

@@ -13,7 +13,9 @@ from index_store import garbage
 from index_store.generation import read_current
 from index_store.layout import Layout
 from retrieval.errors import UsageError
-from retrieval.indexing.maintenance import compact, export, remove_items
+from retrieval.indexing.upkeep.compacting import compact
+from retrieval.indexing.upkeep.exporting import export
+from retrieval.indexing.upkeep.removing import remove_items
 from retrieval.search.engine import Engine
 from tests.indexing.builds import build, ids_of
 from tests.support.ranking import assert_same_ranking

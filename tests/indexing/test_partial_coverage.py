@@ -11,8 +11,11 @@ import pytest
 from index_store.generation import read_current
 from index_store.layout import Layout
 from index_store.reader import IndexReader
-from retrieval.indexing.maintenance import compact, export, remove_items, repair, verify
 from retrieval.indexing.reports import BuildEvent
+from retrieval.indexing.upkeep.compacting import compact
+from retrieval.indexing.upkeep.exporting import export
+from retrieval.indexing.upkeep.removing import remove_items
+from retrieval.indexing.upkeep.repairing import repair, verify
 from retrieval.search.engine import Engine
 from tests.indexing.builds import BOTH, LAZY, answers, assert_same_scores, build_modes, coarse_scores, computed, fill
 from tests.support.faults import flip_bit

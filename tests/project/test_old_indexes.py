@@ -15,7 +15,8 @@ from index_store.generation import FORMAT_VERSION, read_current
 from index_store.layout import Layout
 from index_store.reader import IndexReader
 from retrieval import BuildSettings, Engine, EngineSettings, build_index
-from retrieval.indexing.maintenance import compact, verify
+from retrieval.indexing.upkeep.compacting import compact
+from retrieval.indexing.upkeep.repairing import verify
 from retrieval.models.registry import load_extractor
 from retrieval.settings import ModelSettings
 from tests.support.paths import DATA

@@ -10,7 +10,7 @@ from index_store.garbage import sweep_store
 from index_store.generation import read_current
 from index_store.layout import Layout
 from index_store.remote.pull import local_root
-from retrieval.indexing.maintenance import repair, verify
+from retrieval.indexing.upkeep.repairing import repair, verify
 from tests.index_store.remote.remote_index import build, store_of
 from tests.support.sample_index import Contents, paint
 
