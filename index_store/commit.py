@@ -116,6 +116,8 @@ def _settle(mirror: Mirror, generation: Generation, published: Version) -> None:
     """Record a published commit that the mirror's CURRENT shows by now; remove local tensors and old garbage."""
     # Only now: a mirror must never claim a version it does not show, else its next commit would drop segments.
     mirror.save(mirror.state.showing(generation, published))
+    with suppress(RemoteStoreError):  # a second copy, as in a folder
+        mirror.store.put(f"generations/{generation.number:06d}.spare", encode_generation(generation))
     for segment in generation.segments:
         for mode in segment.attention:
             shutil.rmtree(mirror.layout.attention(mode, segment.name), ignore_errors=True)

@@ -3,11 +3,12 @@
 Tensors in the cache and exported vectors carry ids. An id that is given twice would give one picture another's tensors.
 """
 
+from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
-from index_store.errors import IndexCorruptError
+from index_store.errors import IndexCorruptError, IndexUnreadableError
 from index_store.files import reading
 from index_store.generation import Generation, generation_files, next_number, read_generation
 from index_store.layout import Layout
@@ -21,9 +22,13 @@ def with_unused_ids(layout: Layout, generation: Generation) -> Generation:
     The segment of a killed writer does not count: nobody has ever seen its ids.
 
     Raises:
-        IndexUnreadableError: the system refused to read a file.
+        IndexUnreadableError: the system refused to read a later generation or a segment's record.
     """
-    found = [generation.next_id, *map(_next_id, generation_files(layout))]
+    found = [next_id_of_later(layout, generation)]
+    for path in generation_files(layout):
+        if int(path.stem) < generation.number:
+            with suppress(IndexUnreadableError):  # lower than ours, unless an old copy was put over this index
+                found.append(_next_id(path))
     named = {segment.name for segment in generation.segments}
     for name in segment_folders(layout):
         own = None if name in named else read_own_record(layout, name)
