@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from index_store.errors import IndexCorruptError, IndexUnreadableError
+from index_store.errors import IndexStoreError
 from index_store.files import FileRecord, check_file
 from index_store.layout import Layout
 from index_store.vectors.exact import Floats, with_spare
@@ -104,11 +104,7 @@ def open_ivf(
     try:
         check_file(path, FileRecord(record.size, record.crc32c))
         return record, IVFIndex(path, record, without)
-    except (
-        IndexCorruptError,
-        IndexUnreadableError,
-        RuntimeError,
-    ) as error:  # FAISS raises RuntimeError if the file vanishes meanwhile
+    except (IndexStoreError, RuntimeError) as error:  # FAISS raises RuntimeError if the file vanishes meanwhile
         LOG.warning("%s can't be used, so searches scan all vectors until the next build: %s", path, error)
         return None
 

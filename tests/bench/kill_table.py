@@ -1,8 +1,8 @@
 """Kill every kind of writer at random moments and print what was lost.
 
 ``python -m tests.bench.kill_table FOLDER [--kills 200]``, Linux only. Builds, updates (files changed, renamed, removed
-and new), compactions, fills and repairs of a small index are killed with SIGKILL. After every kill the index is opened and read
-whole; then the same command runs again, to its end.
+and new), compactions, fills and repairs of a small index are killed with SIGKILL. After every kill the index is opened
+and read whole; then the same command runs again, to its end.
 """
 
 import argparse

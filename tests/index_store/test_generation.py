@@ -134,9 +134,9 @@ def test_reformatting_a_generation_changes_nothing(layout: Layout) -> None:
 
 
 def test_a_newer_format_asks_for_an_update(layout: Layout) -> None:
-    with mock.patch.object(commit_module, "FORMAT_VERSION", 3):
+    with mock.patch.object(commit_module, "FORMAT_VERSION", 4):
         commit(layout, read_current(layout), "a later version")
-    with pytest.raises(IndexIncompatibleError, match=r"format version 3.* up to 2: update"):
+    with pytest.raises(IndexIncompatibleError, match=r"format version 4.* up to 3: update"):
         IndexReader(layout.root)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
+import pytest
 
 from index_store.errors import IndexStoreError, IndexUnreadableError
 from index_store.generation import Generation, read_current
@@ -88,7 +89,7 @@ def small_parts() -> Iterator[None]:
     with (
         tiny_model(),
         mock.patch("index_store.tensors.attention.SHARD_ROWS", 2),
-        mock.patch.object(os, "fsync", lambda descriptor: None),
+        mock.patch.object(os, "fsync", return_value=None),
     ):
         yield
 
@@ -271,18 +272,15 @@ def _refused(index: Path, victim: Path, content: bytes) -> None:
     """Repair where the system refuses to read a file: nothing may change. Then the file can be read again."""
     before = sorted(path for path in index.rglob("*") if path.name != "LOCK")
     try:
-        found = repair(index)
-        assert found.damages == [], f"{victim} can't be read, which is no damage"
+        answer = str([damage.what for damage in repair(index).damages])
     except IndexUnreadableError as error:
-        assert "nothing was taken out" in str(error)
+        answer = str(error)
+    assert answer == "[]" or "nothing was taken out" in answer, f"{victim} can't be read, which is no damage"
     assert sorted(path for path in index.rglob("*") if path.name != "LOCK") == before
     (index / victim).unlink()
     (index / victim).write_bytes(content)
 
 
 def _alike(found: Mapping[str, float | None], expected: Mapping[str, float | None]) -> bool:
-    if found.keys() != expected.keys():
-        return False
-    return all(
-        score == found[path] or abs((score or 0) - (found[path] or 0)) < 1e-6 for path, score in expected.items()
-    )
+    close = {path: None if score is None else pytest.approx(score, abs=1e-6) for path, score in expected.items()}
+    return dict(found) == close
