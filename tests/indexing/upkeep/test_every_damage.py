@@ -20,13 +20,13 @@ from tests.support.damage_matrix import (
 )
 from tests.support.paths import ROOT
 
-ARRAY = "attention/style/N.zarr/{}/c/N/N/N/N/N"
+SHARD = "attention/style/N.zarr/k/c/N/N/N/N/N"
 CASES = {
     "fresh": [("current.json", "one bit"), ("projections/N.npz", "zeroed"), ("items/N/items.parquet", "deleted")],
     "compacted": [("items/N-N/rejects.parquet", "truncated"), ("items/N-N/vectors/descriptor.npy", "one bit")],
     "filled": [
         ("items/N/filled.npy", "swapped"),
-        (ARRAY.format("k"), "one bit"),
+        (SHARD, "one bit"),
         ("items/N/shards.json", "unreadable"),
     ],
     "lazy with cache": [("items/N/moved.parquet", "swapped"), ("CURRENT", "deleted")],

@@ -12,8 +12,10 @@ from index_store.generation import generation_files, is_complete, read_current
 from index_store.layout import Layout
 from index_store.reader import IndexReader
 from retrieval.indexing.upkeep.repairing import repair, verify
+from tests.indexing.builds import LAZY, build, exact_scores, fill
 from tests.indexing.test_any_history import AnyHistory
 from tests.support.faults import flip_bit
+from tests.support.sample_index import paint
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -71,6 +73,39 @@ class GoingBack(AnyHistory):
         assert found.items == found.items_before, "every file that lists images has a second copy"
         assert before in (None, len(IndexReader(self.index)))
         self.continue_as_found()
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_new_pictures_are_not_scored_with_the_tensors_of_those_before(photos: Path, index: Path, lost: bool) -> None:
+    """A search caches tensors by id; then somebody goes back, by hand or because the newest generation is lost."""
+    build(photos, index, LAZY)
+    paint(photos, ["b0.png", "b1.png"])
+    build(photos, index)
+    exact_scores(index, photos / "000.png", "style")
+    given = IndexReader(index).ids.tolist()
+    layout = Layout(index)
+    if lost:
+        number = read_current(layout).number
+        for path in (layout.generation(number), layout.spare_generation(number)):
+            flip_bit(path, 999)
+        repair(index)
+    else:
+        layout.current.write_text(layout.generation(read_current(layout).number - 1).name)
+    for name in ("b0.png", "b1.png"):
+        (photos / name).unlink()
+    paint(photos, ["c0.png", "c1.png"])
+    build(photos, index)
+    build(photos, index.with_name("fresh.diffsim"))
+    assert not set(given[-2:]) & set(IndexReader(index).ids.tolist())
+    found, fresh = (by_path(place, photos / "000.png") for place in (index, index.with_name("fresh.diffsim")))
+    assert found == pytest.approx(fresh, abs=1e-6)
+    fill(index)
+    assert by_path(index, photos / "000.png") == pytest.approx(fresh, abs=1e-6)
+
+
+def by_path(index: Path, query: Path) -> dict[str, float]:
+    scores = exact_scores(index, query, "style")
+    return {item.uri: scores[item.id] for item in IndexReader(index).items()}
 
 
 TestGoingBack = GoingBack.TestCase
