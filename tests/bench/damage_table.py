@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.support.damage_matrix import DAMAGES, STATES, Start, examine, prepare, small_parts, victims
+from tests.indexing.upkeep.damage_matrix import DAMAGES, STATES, Start, examine, prepare, small_parts, victims
 
 HARM = ("images_lost", "parts_lost", "wrong", "damage_left", "other_answers")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.damage_matrix import (
+from tests.indexing.upkeep.damage_matrix import (
     DAMAGES,
     REFUSING,
     STATES,
