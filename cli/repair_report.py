@@ -45,11 +45,12 @@ def print_damages(place: str | Path, damages: "Sequence[Damage]", taken_out: "Re
 
 def _describe_loss(taken_out: "Repaired") -> str:
     """Return what a repair takes out, and what it restores, as one clause."""
-    parts = [f"{taken_out.items_before - taken_out.items} of {counted(taken_out.items_before, 'image')}"]
+    lost = taken_out.items_before - taken_out.items
+    parts = [f"{lost} of {counted(taken_out.items_before, 'image')}"] if lost else []
     parts += [f"{name} of {counted(count, 'image')}" for name, count in taken_out.incomplete.items()]
     parts += [f"the projection of {mode}" for mode in taken_out.projections]
     copies = f"; {counted(taken_out.restored, 'file')} restored from second copies" if taken_out.restored else ""
-    return ", ".join(parts) + copies
+    return (", ".join(parts) or "nothing") + copies
 
 
 def print_undone(change: dict[str, Any]) -> None:

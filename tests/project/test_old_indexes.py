@@ -51,9 +51,9 @@ def with_todays_digest(index: Path) -> Path:
     return index
 
 
-def test_every_format_version_has_an_index() -> None:
+def test_every_format_version_before_todays_has_an_index() -> None:
     assert {path.name for path in INDEXES.iterdir() if (path / "CURRENT").exists()} == set(VERSIONS)
-    assert set(VERSIONS.values()) == set(range(1, FORMAT_VERSION + 1))
+    assert set(VERSIONS.values()) == set(range(1, FORMAT_VERSION))
 
 
 @pytest.mark.parametrize(("name", "version"), VERSIONS.items())
