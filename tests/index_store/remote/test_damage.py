@@ -26,11 +26,8 @@ def test_damage_in_the_store_is_found_named_and_taken_out(url: str, tmp_path: Pa
     found = store.get(shard)
     assert found is not None
     store.put(shard, bytes([found.data[0] ^ 1]) + found.data[1:])
-    catalog = next(
-        entry.key
-        for entry in reversed(list(store.list("items")))
-        if entry.key.endswith("items.parquet") and "spare" not in entry.key
-    )
+    keys = [entry.key for entry in store.list("items") if "/spare/" not in entry.key]
+    catalog = next(key for key in reversed(keys) if key.endswith("items.parquet"))
     store.delete([catalog])
     with pytest.raises(IndexCorruptError, match=f"{url}/{shard} holds a row whose checksum"):
         Contents.of(local_root(url))
