@@ -13,7 +13,8 @@ from cli.parsing import parse_names
 from cli.printing import show, show_json
 from cli.process import HELP, Speaker, run, stopping, work_offline
 from cli.progress import BuildProgress, ProgressBar
-from cli.reports import plan_to_json, print_build, print_compact, print_damages, print_fill, print_info, print_plan
+from cli.repair_report import check_verify, print_damages, print_undone
+from cli.reports import plan_to_json, print_build, print_compact, print_fill, print_info, print_plan
 from index_store.locate import INDEX_VARIABLE, is_index, new_index_path, place_of_build
 from index_store.remote.object_store import is_url
 from retrieval.errors import NoSpaceError
@@ -211,7 +212,7 @@ def compact(
     speech: Speech,
 ) -> None:
     """Merge the segments of an index into few, without the removed images."""
-    from retrieval.indexing.maintenance import compact as compact_index
+    from retrieval.indexing.upkeep.compacting import compact as compact_index
 
     speaker = speech.speaker()
     with ProgressBar(speaker) as bar:
@@ -228,23 +229,31 @@ def verify(
     *,
     index: options.Index = None,
     repair: options.Repair = False,
+    dry_run: options.DryRunOfRepair = False,
+    undo: options.Undo = False,
     as_json: options.AsJson = False,
     speech: Speech,
 ) -> None:
     """Read every byte of an index and list the damage, file by file."""
-    from retrieval.indexing.maintenance import repair as repair_index
-    from retrieval.indexing.maintenance import verify as verify_index
+    from retrieval.indexing.upkeep.repairing import repair as repair_index
+    from retrieval.indexing.upkeep.repairing import undo_repair
+    from retrieval.indexing.upkeep.repairing import verify as verify_index
 
+    check_verify(repair, dry_run, undo)
     place, speaker = meant_index(index), speech.speaker()
+    if undo:
+        change = undo_repair(place).to_dict()
+        show_json(change) if as_json else print_undone(change, speaker)
+        return
     with ProgressBar(speaker, "reading the whole index") as bar:
-        repaired = repair_index(place) if repair else None
+        repaired = repair_index(place, dry_run, bar.show) if repair else None
         damages = verify_index(place, bar.show) if repaired is None else repaired.damages
     if as_json:
-        found = {"repaired": repair, "damages": [damage.what for damage in damages]}
-        show_json({"schema": 1, "index": str(place), **found})
+        counts = {"damages": [damage.what for damage in damages]} if repaired is None else repaired.to_dict()
+        show_json({"schema": 1, "index": str(place), "repaired": repair and not dry_run, **counts})
     else:
-        print_damages(place, damages, repaired, speaker)
-    if damages and not repair:
+        print_damages(place, damages, repaired, dry_run, speaker)
+    if damages and (dry_run or not repair):
         raise typer.Exit(DAMAGED)
 
 
@@ -255,7 +264,7 @@ def export(
 ) -> None:
     """Write the catalogue (Parquet) and the vectors (npy) of an index for other programs."""
     speaker = speech.speaker()
-    from retrieval.indexing.maintenance import export as export_index
+    from retrieval.indexing.upkeep.exporting import export as export_index
 
     change = export_index(meant_index(index), folder)
     if as_json:

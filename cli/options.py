@@ -180,7 +180,9 @@ Place = Annotated[str | None, typer.Argument(metavar="INDEX", help="Folder of th
 OldPlace = Annotated[Path, typer.Argument(metavar="OLD", help="A source, or a folder that holds sources.")]
 NewPlace = Annotated[Path, typer.Argument(metavar="NEW", help="The folder where its images lie now.")]
 Now = Annotated[bool, typer.Option("--now", help="Delete the old segments at once; no search may be running.")]
-Repair = Annotated[bool, typer.Option("--repair", help="Take damaged images out; the next build computes them again.")]
+Repair = Annotated[bool, typer.Option("--repair", help="Restore or take out damage; the next build completes it.")]
+DryRunOfRepair = Annotated[bool, typer.Option("--dry-run", help="Say what --repair would take out; write nothing.")]
+Undo = Annotated[bool, typer.Option("--undo", help="Bring back what the last repair took out, within a day.")]
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="An empty or new folder.")]
 Rejects = Annotated[bool, typer.Option("--rejects", help="List the rejected images and the reasons.")]
 

@@ -1,7 +1,6 @@
 """Print the outcome of a diffsim-index command: the result on stdout, everything else for people on stderr."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +13,6 @@ from cli.progress import describe_speeds
 from retrieval.text import counted, human_bytes
 
 if TYPE_CHECKING:
-    from index_store.verify import Damage
-    from retrieval.indexing.maintenance import Repaired
     from retrieval.indexing.reports import BuildPlan
 
 SHOWN_ENDINGS = 6
@@ -180,24 +177,6 @@ def print_compact(change: dict[str, Any], now: bool, speaker: Speaker) -> None:
     if not now and change["bytes_after"]:
         drop = naming("diffsim-index compact --now", change["index"])
         speaker.say(f"the old segments stay for a day, for searches that opened them; delete them with: {drop}")
-
-
-def print_damages(
-    place: str | Path, damages: "Sequence[Damage]", taken_out: "Repaired | None", speaker: Speaker
-) -> None:
-    """Print every damage of an index or its repair, and the next command."""
-    for damage in damages:
-        show(damage.what)
-    show(f"{place}: {counted(len(damages), 'damage')}" if damages else f"{place}: no damage")
-    if not damages:
-        return
-    if taken_out is None:
-        speaker.say(f"take the damage out with: {naming('diffsim-index verify --repair', place)}")
-        return
-    count = taken_out.items_before - taken_out.items
-    sources = " ".join(quote(source) for source in taken_out.sources)
-    build = naming(f"diffsim-index build {sources}", place, always=True)
-    speaker.say(f"took out {count} of {counted(taken_out.items_before, 'image')}; compute them again with: {build}")
 
 
 def print_plan(plan: "BuildPlan", chosen_here: bool) -> None:

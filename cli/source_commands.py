@@ -15,8 +15,8 @@ def remove(
     quiet: options.Quiet = False,
 ) -> None:
     """Take images or a whole source out of an index. Files stay, and a build of their folder adds them again."""
-    from retrieval.indexing.maintenance import remove_items
     from retrieval.indexing.sources.upkeep import drop_source
+    from retrieval.indexing.upkeep.removing import remove_items
 
     if bool(what) == (source is not None):
         raise UsageError("name either images or --source FOLDER")

@@ -57,13 +57,13 @@ class Catalog:
         self._whole = [bool(mask.all()) for mask in live]
 
     def _read(self, segment: SegmentRecord, kind: str) -> pa.Table:
-        if segment.filled and kind != "moved":
-            return (ITEM_SCHEMA if kind == "items" else REJECT_SCHEMA).empty_table()
         path, schema, rows = {
             "items": (self._layout.items(segment.name), ITEM_SCHEMA, segment.rows),
             "rejects": (self._layout.rejects(segment.name), REJECT_SCHEMA, segment.rejects),
             "moved": (self._layout.moved(segment.name), ITEM_SCHEMA, segment.moved),
         }[kind]
+        if path.name not in segment.files:  # a filled segment, or a repair took the file out
+            return schema.empty_table()
         table = read_table(path, schema, segment.files[path.name], rows)
         if kind == "items" and not _is_ascending(table["id"].to_numpy()):
             raise corrupt(path, "holds ids that are negative or not ascending")

@@ -6,11 +6,13 @@ import shutil
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
-from index_store.errors import IndexLockedError, RemoteStoreError
+from index_store.errors import DiffSimError, IndexLockedError, RemoteStoreError
 from index_store.files import atomic_write, fsync_folder, writing
 from index_store.garbage import drop_old_generations, sweep_store
-from index_store.generation import FORMAT_VERSION, Generation, encode_current, encode_generation
+from index_store.generation import FORMAT_VERSION, Generation, encode_current, encode_generation, next_number
+from index_store.ids import next_id_of_later
 from index_store.layout import Layout
 from index_store.remote.mirror import CURRENT, Mirror, find_mirror
 from index_store.remote.object_store import Version
@@ -18,11 +20,19 @@ from index_store.remote.object_store import Version
 LOG = logging.getLogger(__name__)
 
 
-def commit(layout: Layout, generation: Generation, created_by: str) -> Generation:
+def commit(layout: Layout, generation: Generation, created_by: str, repair_of: int = 0) -> Generation:
     """Make ``generation`` the current one under the next number, durably and atomically; return it as stored.
 
     The caller holds the writer's lock and has flushed every file that the generation names. A mirror publishes to its
     object store first, so that the folder never shows a generation that the store does not have.
+
+    Neither its number nor its next id was ever given by a generation on the disk: somebody may have gone back from one.
+
+    Args:
+        layout: of the index.
+        generation: the content to commit; its number is that of the generation it grew from.
+        created_by: this software's name and version.
+        repair_of: the number of the generation that a repair made this one from.
 
     Raises:
         IndexLockedError: another writer has committed to the object store since the mirror was brought up to date. The
@@ -33,7 +43,9 @@ def commit(layout: Layout, generation: Generation, created_by: str) -> Generatio
     mirror = find_mirror(layout)
     stored = replace(
         generation,
-        number=mirror.next_number(generation.number) if mirror else generation.number + 1,
+        number=(mirror.next_number if mirror else partial(next_number, layout))(generation.number),
+        next_id=next_id_of_later(layout, generation),
+        repair_of=repair_of,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         created_by=created_by,
         format_version=FORMAT_VERSION,
@@ -45,6 +57,8 @@ def commit(layout: Layout, generation: Generation, created_by: str) -> Generatio
     _replace_locally(layout, stored, text, current)
     if mirror and published:
         _settle(mirror, stored, published)
+    with suppress(DiffSimError, OSError):  # the commit is done; the next writer makes up for a missing copy
+        atomic_write(layout.spare_generation(stored.number), text)
     drop_old_generations(layout, stored.number)
     LOG.info("%s: committed generation %d of %d segments", layout.root, stored.number, len(stored.segments))
     return stored
@@ -102,6 +116,8 @@ def _settle(mirror: Mirror, generation: Generation, published: Version) -> None:
     """Record a published commit that the mirror's CURRENT shows by now; remove local tensors and old garbage."""
     # Only now: a mirror must never claim a version it does not show, else its next commit would drop segments.
     mirror.save(mirror.state.showing(generation, published))
+    with suppress(RemoteStoreError):  # a second copy, as in a folder
+        mirror.store.put(f"generations/{generation.number:06d}.spare", encode_generation(generation))
     for segment in generation.segments:
         for mode in segment.attention:
             shutil.rmtree(mirror.layout.attention(mode, segment.name), ignore_errors=True)

@@ -5,6 +5,7 @@
     ├── IndexStoreError             3   there is no usable index
     │   ├── IndexNotFoundError      3   nothing there, or several to choose from
     │   ├── IndexCorruptError       3   a file of the index is damaged or missing
+    │   ├── IndexUnreadableError    3   a file could not be read; its bytes may be whole
     │   └── IndexIncompatibleError  3   made by other settings, another model or a newer version
     ├── IndexLockedError            1   another process is writing to the index, or has written to it meanwhile
     ├── RemoteStoreError            1   an object store can't be reached, or refuses
@@ -56,6 +57,12 @@ class IndexCorruptError(IndexStoreError):
     """A file of the index is damaged, truncated or missing; the message names the file."""
 
     kind = "index_corrupt"
+
+
+class IndexUnreadableError(IndexStoreError):
+    """The system refused to read a file of the index: no right, too many open files, a failing disk."""
+
+    kind = "index_unreadable"
 
 
 class IndexIncompatibleError(IndexStoreError):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 import google_crc32c
 
 from index_store.checks.links import link_error
-from index_store.errors import DiffSimError, IndexCorruptError, NoSpaceError
+from index_store.errors import DiffSimError, IndexCorruptError, IndexUnreadableError, NoSpaceError
 from index_store.layout import SUFFIX
 
 if TYPE_CHECKING:
@@ -104,17 +104,24 @@ def corrupt(path: Path | str, problem: str) -> IndexCorruptError:
 
 @contextmanager
 def reading(path: Path | str) -> Iterator[None]:
-    """Turn a missing or unreadable file of the index into an error that names it."""
+    """Turn a missing or unreadable file of the index into an error that names it.
+
+    Raises:
+        IndexCorruptError: the file is missing, or a folder has its name.
+        IndexUnreadableError: the system refused. That says nothing about the bytes, so it is never taken for damage.
+    """
     try:
         yield
     except DiffSimError:
         raise
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise corrupt(path, "is missing") from error
+    except IsADirectoryError as error:
+        raise corrupt(path, "is a folder instead of a file") from error
     except PermissionError as error:
-        raise IndexCorruptError(f"this user may not read {path}; change its permissions") from error
+        raise IndexUnreadableError(f"this user may not read {path}; change its permissions") from error
     except OSError as error:
-        raise corrupt(path, f"can't be read ({error.strerror or error})") from error
+        raise IndexUnreadableError(f"{path} can't be read ({error.strerror or error}); it may be whole") from error
 
 
 @contextmanager

@@ -9,8 +9,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from index_store.checks.links import refuse_links, remove_tree
-from index_store.files import is_abandoned
-from index_store.generation import KEPT_GENERATIONS, Generation
+from index_store.errors import DiffSimError, IndexCorruptError
+from index_store.files import atomic_write, is_abandoned
+from index_store.generation import KEPT_GENERATIONS, Generation, generation_files, read_generation
+from index_store.ids import with_unused_ids
 from index_store.layout import Layout
 from index_store.remote.mirror import CURRENT
 from index_store.remote.object_store import ObjectStore
@@ -19,6 +21,48 @@ LOG = logging.getLogger(__name__)
 
 READER_GRACE = timedelta(hours=24)  # how long a running search may still need a segment that was retired
 UPLOAD_GRACE = timedelta(hours=24)  # younger objects may belong to another writer's upload, or to a running search
+
+
+def prepare_to_write(layout: Layout, generation: Generation) -> Generation:
+    """Clear the disk for a writer that goes on from ``generation``, and return the generation to grow.
+
+    Segments that were retired a day ago go, and so do the files of killed writers. Segments of a generation that
+    somebody went back from are retired: they stay for another day. The caller holds the writer's lock.
+    """
+    _drop_uncommitted(layout, generation)
+    _complete_copies(layout, generation)
+    grown = with_unused_ids(layout, drop_expired(layout, generation))
+    grown = retire(grown, _given_up(layout, grown))
+    clear_uncommitted(layout, grown)
+    return grown
+
+
+def _drop_uncommitted(layout: Layout, generation: Generation) -> None:
+    """Remove generations whose writer was killed before it replaced CURRENT: no copy was made, and CURRENT is older."""
+    for path in generation_files(layout):
+        if int(path.stem) > generation.number and not path.with_suffix(".spare").exists():
+            with suppress(OSError):
+                if path.stat().st_mtime_ns >= layout.current.stat().st_mtime_ns:
+                    path.unlink()
+
+
+def _complete_copies(layout: Layout, generation: Generation) -> None:
+    """Make the current generation's second copy, if its writer was killed before it did."""
+    path, spare = layout.generation(generation.number), layout.spare_generation(generation.number)
+    if path.exists() and not spare.exists():
+        with suppress(DiffSimError, OSError):  # a full disk may still hold what the writer goes on to do
+            atomic_write(spare, path.read_bytes())
+
+
+def _given_up(layout: Layout, generation: Generation) -> list[str]:
+    """Return the segments on the disk that only later generations name: somebody went back from these."""
+    here = {segment.name for segment in generation.segments} | set(generation.retired)
+    named: set[str] = set()
+    for path in generation_files(layout):
+        if int(path.stem) > generation.number:
+            with suppress(IndexCorruptError):
+                named |= {segment.name for segment in read_generation(path).segments}
+    return sorted(name for name in named - here if layout.segment(name).is_dir())
 
 
 def clear_uncommitted(layout: Layout, generation: Generation | None) -> None:
@@ -31,8 +75,9 @@ def clear_uncommitted(layout: Layout, generation: Generation | None) -> None:
         shutil.rmtree(layout.derived, ignore_errors=True)  # made from another index, whose ids meant other images
     _clear_segments(layout, generation)
     projections = {layout.projection(digest) for digest in generation.projections.values()} if generation else set()
+    retired = generation.retired if generation else {}
     for path in (layout.root / "projections").glob("*"):
-        if path not in projections:
+        if path not in projections and path.stem not in retired:
             path.unlink(missing_ok=True)
     _clear_abandoned(layout)
 
@@ -59,7 +104,10 @@ def _clear_segments(layout: Layout, generation: Generation | None) -> None:
 
 
 def retire(generation: Generation, names: Iterable[str]) -> Generation:
-    """Return ``generation`` with the segments ``names`` marked as retired now: kept on disk for running searches."""
+    """Return ``generation`` with ``names`` marked as retired now: kept on disk for running searches, and for an undo.
+
+    ``names`` are of segments, or of projection files without their ending.
+    """
     stamp = datetime.now(UTC).isoformat(timespec="seconds")
     return replace(generation, retired={**generation.retired, **dict.fromkeys(names, stamp)})
 
@@ -68,7 +116,10 @@ def drop_expired(layout: Layout, generation: Generation, grace: timedelta = READ
     """Remove segments that were retired longer than ``grace`` ago; a clock that went backwards removes nothing."""
     now = datetime.now(UTC)
     expired = [name for name, since in generation.retired.items() if now - datetime.fromisoformat(since) >= grace]
+    live = {segment.name for segment in generation.segments}
     for name in expired:
+        if name in live:  # only parts of it were retired
+            continue
         LOG.info("%s: removing segment %s, retired since %s", layout.root, name, generation.retired[name])
         remove_segment(layout, name)
     kept = {name: since for name, since in generation.retired.items() if name not in expired}
@@ -83,13 +134,13 @@ def remove_segment(layout: Layout, name: str) -> None:
 
 
 def drop_old_generations(layout: Layout, number: int) -> None:
-    """Remove generation files that are much older than ``number``, and later ones that a writer gave up.
+    """Remove generation files, and their copies, that are much older than ``number``.
 
     Best effort: the commit is done already.
     """
-    for path in layout.generations.glob("[0-9]*.json"):
-        if not _is_kept(path.stem, number):
-            with suppress(OSError):
+    with suppress(OSError):
+        for path in layout.generations.glob("[0-9]*"):
+            if not _is_kept(path.stem, number):
                 path.unlink()
 
 

@@ -8,6 +8,7 @@ new files count, after it all of them do.
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,13 +23,13 @@ from index_store.checks.links import refuse_links
 from index_store.checks.names import generation_name
 from index_store.codecs import DEFAULT_CODEC
 from index_store.errors import IndexCorruptError, IndexIncompatibleError
-from index_store.files import FileRecord, corrupt, decode_or_corrupt
+from index_store.files import FileRecord, corrupt, decode_or_corrupt, reading
 from index_store.layout import Layout
 from index_store.locate import require_index
 
 MOST_CURRENT = 1024  # bytes
 KEPT_GENERATIONS = 8  # a commit removes older files; readers hold the generation they opened in memory
-FORMAT_VERSION = 3  # in 1 and 2 paths are absolute and no modes share tensors; 1 has no filled segments; all are read
+FORMAT_VERSION = 3  # 1 and 2 have absolute paths and no second copies; 1 has no filled segments; all are read
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class SegmentRecord:
     attention: Mapping[str, AttentionRecord]  # by the name that modes share, see Generation.tensors
     moved: int = 0  # rows of moved.parquet: new catalogue rows of older items
     filled: int = 0  # rows of filled.npy
+    lost: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # by mode: rows that a repair took out
 
     @property
     def data_rows(self) -> int:
@@ -78,6 +80,7 @@ class Generation:
     projections: Mapping[str, str] = field(default_factory=dict)  # by mode: SHA-256, where the codec needs them
     tensors: Mapping[str, str] = field(default_factory=dict)  # by mode: the mode under whose name its tensors are
     retired: Mapping[str, str] = field(default_factory=dict)  # segments no longer used, and since when (ISO 8601, UTC)
+    repair_of: int = 0  # the generation that a repair made this one from; 0: it was no repair
     created: str = ""
     created_by: str = ""
     format_version: int = field(default=FORMAT_VERSION)
@@ -103,24 +106,47 @@ def read_current(layout: Layout) -> Generation:
     require_index(layout.root)
     refuse_links(layout.root)
     try:
-        name = decode_or_corrupt(layout.current, decode_current, MOST_CURRENT)
-        if name not in _names(layout):
-            raise corrupt(layout.current, f"does not name a generation ('{name[:40]}')")
+        name = read_current_name(layout)
     except IndexCorruptError as error:
-        names = [name for name in _names(layout) if _is_whole(layout, name)]
+        names = [path.name for path in generation_files(layout) if is_complete(layout, path)]
         hint = f"; to go back to a whole generation, write its name into it: {', '.join(names[-3:])}" if names else ""
         raise IndexCorruptError(f"{error}{hint}", advice=error.advice, **error.facts) from error
     return read_generation(layout.generations / name)
 
 
-def _names(layout: Layout) -> list[str]:
-    return sorted(path.name for path in layout.generations.glob("[0-9]*.json"))
+def read_current_name(layout: Layout) -> str:
+    """Return the name of the file that CURRENT names; IndexCorruptError if there is no such file and no copy of it."""
+    name = decode_or_corrupt(layout.current, decode_current, MOST_CURRENT)
+    known = {path.with_suffix(".json").name for path in generation_files(layout, spares=True)}
+    if name not in known:
+        raise corrupt(layout.current, f"does not name a generation ('{name[:40]}')")
+    return name
 
 
-def _is_whole(layout: Layout, name: str) -> bool:
+def generation_files(layout: Layout, spares: bool = False) -> list[Path]:
+    """Return the generations' files, oldest first; with ``spares`` their second copies as well.
+
+    Raises:
+        IndexUnreadableError: this user may not list them.
+    """
+    endings = (".json", ".spare") if spares else (".json",)
+    try:
+        with reading(layout.generations):
+            paths = [layout.generations / name for name in os.listdir(layout.generations)]
+    except IndexCorruptError:  # there is no folder
+        return []
+    return sorted(path for path in paths if path.suffix in endings and path.stem.isdecimal())
+
+
+def next_number(layout: Layout, number: int) -> int:
+    """Return a number above ``number`` and above every generation on the disk, also those that were given up."""
+    return 1 + max([number, *(int(path.stem) for path in generation_files(layout, spares=True))])
+
+
+def is_complete(layout: Layout, path: Path) -> bool:
     """Say whether a generation is readable and not empty, and every file and group that it names still exists."""
     try:
-        generation = read_generation(layout.generations / name)
+        generation = read_generation(path)
     except (IndexCorruptError, IndexIncompatibleError):
         return False
     paths = [layout.projection(digest) for digest in generation.projections.values()]
@@ -161,7 +187,7 @@ def read_generation(path: Path) -> Generation:
         check_generation(body)
         if path != path.with_stem(f"{body['number']:06d}"):
             raise ValueError(f"it is generation {body['number']}")
-        return _from_json(body)
+        return generation_from_json(body)
 
     return decode_or_corrupt(path, decode)
 
@@ -179,9 +205,10 @@ def digest_of(body: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _from_json(body: Mapping[str, Any]) -> Generation:
+def generation_from_json(body: Mapping[str, Any]) -> Generation:
+    """Return the generation whose ``dataclasses.asdict`` this is, as JSON gives it back."""
     values = dict(body)
-    values["segments"] = tuple(_segment(record) for record in values["segments"])
+    values["segments"] = tuple(segment_from_json(record) for record in values["segments"])
     values["sources"] = tuple(Source.from_json(value, number) for number, value in enumerate(values["sources"]))
     for name in ("encoders", "modes", "tombstones"):
         values[name] = tuple(values[name])
@@ -193,7 +220,8 @@ def _attention(record: Mapping[str, Any]) -> AttentionRecord:
     return AttentionRecord(shapes, record["shard_rows"], record["codec"])
 
 
-def _segment(record: Mapping[str, Any]) -> SegmentRecord:
+def segment_from_json(record: Mapping[str, Any]) -> SegmentRecord:
+    """Return the record whose ``dataclasses.asdict`` this is, as JSON gives it back."""
     return SegmentRecord(
         name=record["name"],
         rows=record["rows"],
@@ -202,4 +230,5 @@ def _segment(record: Mapping[str, Any]) -> SegmentRecord:
         attention={mode: _attention(values) for mode, values in record["attention"].items()},
         moved=record["moved"],
         filled=record.get("filled", 0),
+        lost={mode: tuple(rows) for mode, rows in record.get("lost", {}).items()},
     )

@@ -4,12 +4,15 @@ coco.diffsim/
   CURRENT                              name of the current generation: the only file that is ever replaced
   LOCK                                 held by the one writer
   generations/000012.json              a snapshot: every file that the index consists of
+  generations/000012.spare             a second copy of it
   items/<segment>/items.parquet        one row an image
   items/<segment>/rejects.parquet      one row an image that could not be used, with the reason
   items/<segment>/moved.parquet        new catalogue rows of older items: renamed, touched or revived files
   items/<segment>/filled.npy           ids: the segment's vectors and tensors belong to these older items
   items/<segment>/shards.json          checksum of the first row of each shard of tensors
   items/<segment>/vectors/<encoder>.npy
+  items/<segment>/segment.json         the segment's record, and the generation that it was written for
+  items/<segment>/spare/...            a second copy of each of these files, except the vectors
   attention/<name>/<segment>.zarr      tensors: q, k, v, or the arrays that the codec names; modes may share a name
   projections/<digest>.npz             weights that turn a stored layer input into q, k, v
   derived/<encoder>.json, *.faiss      IVF index over the vectors: deletable at any time
@@ -22,6 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SUFFIX = ".diffsim"
+SEGMENT_FILE = "segment.json"
+SPARE = "spare"
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,10 @@ class Layout:
         """Return the file of generation ``number``."""
         return self.generations / f"{number:06d}.json"
 
+    def spare_generation(self, number: int) -> Path:
+        """Return the second copy of the file of generation ``number``."""
+        return self.generation(number).with_suffix(".spare")
+
     def segment(self, segment: str) -> Path:
         """Return the folder of a segment's catalogue and vectors."""
         return self.root / "items" / segment
@@ -77,6 +86,10 @@ class Layout:
     def shards(self, segment: str) -> Path:
         """Return the checksums of the first rows of a segment's shards of tensors."""
         return self.segment(segment) / "shards.json"
+
+    def own_record(self, segment: str) -> Path:
+        """Return the file by which a segment describes itself; see :mod:`index_store.segment_file`."""
+        return self.segment(segment) / SEGMENT_FILE
 
     def vectors(self, segment: str, encoder: str) -> Path:
         """Return a segment's vectors of one encoder."""
@@ -107,6 +120,12 @@ class Layout:
     def ivf_index(self, encoder: str, number: int) -> Path:
         """Return the IVF index over one encoder's vectors that generation ``number`` trained."""
         return self.derived / f"{file_name(encoder)}-{number:06d}.faiss"
+
+
+def twin_of(file: str) -> str:
+    """Return the path of a segment's file's other copy; both are relative to the segment's folder."""
+    folder, separator, rest = file.partition("/")
+    return rest if separator and folder == SPARE else f"{SPARE}/{file}"
 
 
 def vectors_file(encoder: str) -> str:

@@ -49,17 +49,20 @@ class RowLocator:
 
     def tensors(self, name: str) -> RowLocations:
         """Return where the tensors that are stored under ``name`` are."""
-        return self._locate(f"mode {name}", lambda segment: name in segment.attention)
+        lost = [segment.lost.get(name, ()) for segment in self._generation.segments]
+        return self._locate(f"mode {name}", lambda segment: name in segment.attention, lost)
 
     def vectors(self, encoder: str) -> RowLocations:
         """Return where the vectors of ``encoder`` are."""
         return self._locate(f"encoder {encoder}", lambda segment: vectors_file(encoder) in segment.files)
 
-    def _locate(self, key: str, holds: Callable[[SegmentRecord], bool]) -> RowLocations:
+    def _locate(
+        self, key: str, holds: Callable[[SegmentRecord], bool], lost: Sequence[Sequence[int]] = ()
+    ) -> RowLocations:
         if key not in self._found:
             segments = self._generation.segments
             held = [holds(segment) for segment in segments]
-            self._found[key] = locate_rows(self._own, self._ids, segments, held, self._filled_ids)
+            self._found[key] = locate_rows(self._own, self._ids, segments, held, self._filled_ids, lost)
         return self._found[key]
 
     def _filled_ids(self, number: int) -> Ids:
@@ -69,7 +72,12 @@ class RowLocator:
 
 
 def locate_rows(
-    own: RowLocations, ids: Ids, segments: Sequence[SegmentRecord], held: Sequence[bool], filled: Callable[[int], Ids]
+    own: RowLocations,
+    ids: Ids,
+    segments: Sequence[SegmentRecord],
+    held: Sequence[bool],
+    filled: Callable[[int], Ids],
+    lost: Sequence[Sequence[int]] = (),
 ) -> RowLocations:
     """Find the live items' data of one kind.
 
@@ -79,16 +87,22 @@ def locate_rows(
         segments: the generation's.
         held: whether each segment holds data of this kind.
         filled: reads the ids of a filled segment, by its number.
+        lost: by segment, rows whose data of this kind a repair took out; by default none.
     """
     if not len(ids):
         return own
     in_own_segment = np.array(held, bool)[own.segment]
+    for number, gone in enumerate(lost):
+        if gone:
+            in_own_segment &= (own.segment != number) | ~np.isin(own.row, gone)
     found = RowLocations(np.where(in_own_segment, own.segment, NOWHERE), np.where(in_own_segment, own.row, 0))
     for number, segment in enumerate(segments):
         if segment.filled and held[number]:
             wanted = filled(number)
             rows = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
             live = ids[rows] == wanted  # the others were removed since
+            if lost and lost[number]:
+                live[list(lost[number])] = False
             found.segment[rows[live]], found.row[rows[live]] = number, np.flatnonzero(live)
     return found
 

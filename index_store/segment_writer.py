@@ -2,15 +2,17 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from index_store.catalog_files.rows import ITEM_SCHEMA, REJECT_SCHEMA, Item, Reject, write_rows
 from index_store.catalog_files.sources import Source, Sources
 from index_store.codecs import DEFAULT_CODEC
 from index_store.files import FileRecord, fsync_folder, fsync_tree, writing
 from index_store.garbage import remove_segment
-from index_store.generation import SegmentRecord
-from index_store.layout import Layout
+from index_store.generation import AttentionRecord, SegmentRecord
+from index_store.layout import SEGMENT_FILE, SPARE, Layout, twin_of
 from index_store.row_locations import write_ids
+from index_store.segment_file import describe_segment, encode_segment
 from index_store.tensors.attention import AttentionWriter, Tensors
 from index_store.tensors.background_writer import BackgroundWriter
 from index_store.vectors.storage import Vectors, write_vectors
@@ -19,9 +21,24 @@ from index_store.vectors.storage import Vectors, write_vectors
 class SegmentWriter:
     """Collect batches, then :meth:`finish`. Files have their final names, but count only once a commit names them."""
 
-    def __init__(self, layout: Layout, name: str, codec: str = DEFAULT_CODEC, sources: Iterable[Source] = ()) -> None:
-        """Begin the segment ``name``; paths below one of the index's ``sources`` are kept relative to it."""
-        self._layout, self._name, self._codec = layout, name, codec
+    def __init__(
+        self,
+        layout: Layout,
+        name: str,
+        codec: str = DEFAULT_CODEC,
+        sources: Iterable[Source] = (),
+        merges: int | None = None,
+    ) -> None:
+        """Create the segment's folder.
+
+        Args:
+            layout: of the index.
+            name: of the segment; no other has it.
+            codec: of its tensors.
+            sources: of the index; paths below one of them are kept relative to it.
+            merges: the number of items that a compaction writes into this and other segments together.
+        """
+        self._layout, self._name, self._codec, self._merges = layout, name, codec, merges
         self._sources = Sources(sources, layout.root)
         self._items: list[Item] = []
         self._rejects: list[Reject] = []
@@ -132,22 +149,42 @@ class SegmentWriter:
             firsts = {mode: writer.firsts for mode, writer in self._attention.items()}
             with writing(layout.shards(name)):
                 layout.shards(name).write_text(json.dumps(firsts))
-        folder = layout.segment(name)
+        record, folder = self._describe(attention), layout.segment(name)
         with writing(folder):
             for tree in (folder, *(layout.attention(mode, name) for mode in attention)):
                 fsync_tree(tree)
                 for parent in tree.relative_to(layout.root).parents[:-1]:  # the commit flushes the root
                     fsync_folder(layout.root / parent)
-        paths = sorted(path for path in folder.rglob("*") if path.is_file())
-        files = {path.relative_to(folder).as_posix(): FileRecord.of(path) for path in paths}
-        counts = len(self._items), len(self._rejects)
-        return SegmentRecord(name, *counts, files, attention, len(self._moved), len(self._filled))
+        return record
 
-    def discard(self) -> None:
+    def _describe(self, attention: Mapping[str, AttentionRecord]) -> SegmentRecord:
+        """Write the second copies and ``segment.json``, and return the record of all files."""
+        layout, name, folder = self._layout, self._name, self._layout.segment(self._name)
+        small = (layout.items, layout.rejects, layout.moved, layout.filled, layout.shards)
+        copied = [path for path in (of(name) for of in small) if path.exists()]
+        vectors = [layout.vectors(name, encoder) for encoder in self._vectors]
+        files = {path.relative_to(folder).as_posix(): FileRecord.of(path) for path in (*copied, *vectors)}
+        files |= {twin_of(path.name): files[path.name] for path in copied}
+        counts = len(self._items), len(self._rejects)
+        record = SegmentRecord(name, *counts, files, attention, len(self._moved), len(self._filled))
+        next_id = 1 + max((item.id for item in self._items), default=-1)
+        own = encode_segment(describe_segment(layout, record, next_id, self._merges))
+        spare = folder / SPARE
+        with writing(spare):
+            spare.mkdir(exist_ok=True)
+            for path in copied:
+                (spare / path.name).write_bytes(path.read_bytes())
+            for path in (layout.own_record(name), spare / SEGMENT_FILE):
+                path.write_bytes(own)
+        described = FileRecord.of(layout.own_record(name))
+        files |= {SEGMENT_FILE: described, twin_of(SEGMENT_FILE): described}
+        return replace(record, files=dict(sorted(files.items())))
+
+    def discard(self, even_finished: bool = False) -> None:
         """Remove the segment's files, best effort: the next writer clears the rest.
 
-        A finished segment stays, because a generation may name it.
+        A finished segment stays, because a generation may name it, unless ``even_finished`` says that none does.
         """
-        if self._record is None:
+        if self._record is None or even_finished:
             self._files.drop()
             remove_segment(self._layout, self._name)

@@ -46,6 +46,7 @@ def check_generation(body: Any) -> None:
     for mode, digest in mapping(body.get("projections", {}), "projections").items():
         component(mode, "a mode")
         sha256(digest)
+    whole_number(body.get("repair_of", 0), "repair_of", 0, MOST_ID)
     retired = check_retired(body.get("retired", {}))
     segments = [check_segment(record) for record in sequence(body["segments"], "segments")]
     check_unique([*(record["name"] for record in segments), *retired], "segments")
@@ -91,14 +92,34 @@ def check_segment(record: Any) -> Mapping[str, Any]:
         segment_file(name)
         whole_number(mapping(file, name)["size"], "a file's size", 0, MOST_BYTES)
         whole_number(file["crc32c"], "a checksum", 0, MOST_CRC)
-    needed = {"filled.npy"} if rows["filled"] else {"items.parquet", "rejects.parquet"}
-    missing = (needed | ({"moved.parquet"} if rows["moved"] else set())) - files.keys()
+    needed = {"filled.npy"} if rows["filled"] else {"items.parquet"}
+    needed |= {f"{name}.parquet" for name in ("rejects", "moved") if rows[name]}
+    missing = needed - files.keys()
     if missing:
         raise ValueError(f"segment {record['name']} has no record of {', '.join(sorted(missing))}")
     for mode, attention in mapping(record["attention"], "attention").items():
         component(mode, "a mode")
         _check_attention(attention)
+    for mode, lost in mapping(record.get("lost", {}), "lost").items():
+        component(mode, "a mode")
+        for row in sequence(lost, "lost rows"):
+            whole_number(row, "a lost row", 0, (rows["filled"] or rows["rows"]) - 1)
     return mapping(record, "a segment")
+
+
+def check_segment_file(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the content of ``segment.json`` if it can be used without harm."""
+    check_segment(body["record"])
+    whole_number(body["number"], "its number", 0, MOST_ID)
+    whole_number(body["next_id"], "next_id", 0, MOST_ID + 1)
+    if body["base"] is not None:
+        check_generation(body["base"])
+    check_unique([component(name, "a segment") for name in sequence(body["names"], "names")], "segments")
+    if not isinstance(body["knows_removed"], bool):
+        raise ValueError("knows_removed is neither true nor false")
+    if body["merges"] is not None:
+        whole_number(body["merges"], "merges", 0, MOST_ROWS)
+    return body
 
 
 def _check_attention(record: Any) -> None:

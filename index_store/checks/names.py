@@ -7,7 +7,7 @@ from typing import Any
 _COMPONENT = re.compile(r"[0-9A-Za-z_][0-9A-Za-z_.+@=-]{0,119}")
 _GENERATION = re.compile(r"[0-9]{6,18}\.json")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_VECTORS = "vectors/"
+_FOLDERS = re.compile(r"(spare/|vectors/)?")
 
 
 def component(value: Any, kind: str) -> str:
@@ -18,10 +18,12 @@ def component(value: Any, kind: str) -> str:
 
 
 def segment_file(value: Any) -> str:
-    """Return the path of a file in a segment's folder: one name, or one name below ``vectors/``; else ValueError."""
+    """Return the path of a segment's file: one name, or one below ``vectors/`` or ``spare/``; else ValueError."""
     if not isinstance(value, str):
         raise ValueError(f"{shown(value)} can't be the name of a file")
-    return value[: len(_VECTORS) * value.startswith(_VECTORS)] + component(value.removeprefix(_VECTORS), "a file")
+    folder = _FOLDERS.match(value)
+    assert folder is not None  # an empty match at least
+    return folder[0] + component(value[folder.end() :], "a file")
 
 
 def generation_name(value: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import google_crc32c
 
-from index_store.errors import IndexLockedError, IndexNotFoundError
+from index_store.errors import IndexCorruptError, IndexLockedError, IndexNotFoundError
 from index_store.files import FileRecord, atomic_write, corrupt, writing
 from index_store.garbage import clear_uncommitted
 from index_store.generation import Generation, decode_current, read_generation
@@ -116,7 +116,7 @@ def _update(mirror: Mirror, found: StoredObject | None, fresh: bool) -> None:
         return
     if fresh:
         shutil.rmtree(layout.root / "attention", ignore_errors=True)
-    generation = _fetch_generation(mirror, found)
+    generation = _fetch_generation(mirror, found, fresh)
     LOG.info("%s: bringing the mirror %s up to generation %d", store.url, layout.root, generation.number)
     state = replace(mirror.state.showing(generation, found.version), swept=False)
     if not mirror.state.segments.items() & state.segments.items():
@@ -139,21 +139,32 @@ def _forget(mirror: Mirror) -> None:
     mirror.save(MirrorState(mirror.state.url, mirror.state.endpoint))
 
 
-def _fetch_generation(mirror: Mirror, found: StoredObject) -> Generation:
+def _fetch_generation(mirror: Mirror, found: StoredObject, fresh: bool) -> Generation:
+    """Fetch the generation that CURRENT names; if ``fresh``, as it is, and return its second copy if it is damaged."""
     layout, store = mirror.layout, mirror.store
     try:
         name = decode_current(found.data)
     except ValueError as error:
         raise corrupt(store.where(CURRENT), f"makes no sense ({error})") from error
     key = f"generations/{name}"
-    body = store.get(key)
-    if body is None:
-        raise corrupt(store.where(key), "is missing")
+    path = layout.root / key
+    spare = path.with_suffix(".spare")
     with writing(layout.generations):
         layout.generations.mkdir(parents=True, exist_ok=True)
-    path = layout.root / key
-    atomic_write(path, body.data)
-    return read_generation(path)
+    for copy in (path, spare) if fresh else (path,):
+        body = store.get(f"generations/{copy.name}")
+        if body is not None:
+            atomic_write(copy, body.data)
+        else:
+            copy.unlink(missing_ok=True)
+    if not path.exists() and not fresh:
+        raise corrupt(store.where(key), "is missing")
+    try:
+        return read_generation(path)
+    except IndexCorruptError:
+        if not fresh or not spare.exists():
+            raise
+        return read_generation(spare)
 
 
 def _small_files(layout: Layout, generation: Generation) -> list[_Wanted]:

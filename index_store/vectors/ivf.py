@@ -18,7 +18,7 @@ from index_store.checks.arrays import read_header
 from index_store.checks.ivf_file import MOST_LISTS, read_ivf_file
 from index_store.checks.json_values import MOST_BYTES, MOST_CRC, MOST_ROWS, mapping, parse_json, share, whole_number
 from index_store.checks.names import component
-from index_store.errors import IndexCorruptError
+from index_store.errors import IndexCorruptError, IndexStoreError
 from index_store.files import FileRecord, check_file, open_regular
 from index_store.layout import Layout, file_name
 from index_store.row_locations import is_among
@@ -130,7 +130,7 @@ def open_ivf(
                 if read_header(vectors)[0][1:] != (found.dim,):
                     raise ValueError(f"its vectors have {found.dim} numbers, those of segment {segment} do not")
         return IVFIndex(path, record, found.ids, ids_of(record.segments))
-    except (IndexCorruptError, OSError, ValueError, RuntimeError) as error:
+    except (IndexStoreError, OSError, ValueError, RuntimeError) as error:
         # FAISS raises RuntimeError if the file vanishes meanwhile.
         LOG.warning("%s can't be used, so searches scan all vectors until the next build: %s", path, error)
         return None

@@ -7,11 +7,11 @@ from math import ceil
 from index_store.catalog_files.rows import GONE, UNKNOWN, Reject
 from index_store.catalog_files.sources import Source
 from index_store.commit import commit
-from index_store.garbage import clear_uncommitted, drop_expired
+from index_store.garbage import clear_uncommitted, prepare_to_write
 from index_store.generation import Generation, SegmentRecord
+from index_store.ids import new_segment_name
 from index_store.layout import Layout
 from index_store.reader import IndexReader
-from index_store.remote.mirror import segment_name
 from index_store.segment_writer import SegmentWriter
 from retrieval.encoding.timing import WRITE
 from retrieval.indexing.changes import Changes
@@ -26,13 +26,14 @@ WriteSegment = Callable[[str, slice], FinishedSegment]
 
 
 def clear_leftovers(layout: Layout, reader: IndexReader | None) -> Generation | None:
-    """Remove the files of killed writers and of expired segments; return the current generation without the latter.
+    """Clear the disk for a writer, see :func:`index_store.garbage.prepare_to_write`; return the generation to grow.
 
-    The caller holds the writer's lock.
+    Without a ``reader`` there is no index yet: everything goes, and there is no generation.
     """
-    generation = None if reader is None else drop_expired(layout, reader.generation)
-    clear_uncommitted(layout, generation)
-    return generation
+    if reader is not None:
+        return prepare_to_write(layout, reader.generation)
+    clear_uncommitted(layout, None)
+    return None
 
 
 class SegmentCommitter:
@@ -78,7 +79,7 @@ class SegmentCommitter:
             start += segment.images
 
     def _next_name(self) -> str:
-        return segment_name(self._layout, f"{self.generation.number + 1:06d}")
+        return new_segment_name(self._layout, self.generation.number)
 
     def commit(self, segment: FinishedSegment, replaced: Mapping[str, int]) -> None:
         """Commit a finished segment, even if Ctrl-C interrupts that. Segments must come in the order of their ids.

@@ -1,8 +1,8 @@
 """Kill every kind of writer at random moments and print what was lost.
 
 ``python -m tests.bench.kill_table FOLDER [--kills 200]``, Linux only. Builds, updates (files changed, renamed, removed
-and new), compactions and fills of a small index are killed with SIGKILL. After every kill the index is opened and read
-whole; then the same command runs again, to its end.
+and new), compactions, fills and repairs of a small index are killed with SIGKILL. After every kill the index is opened
+and read whole; then the same command runs again, to its end.
 """
 
 import argparse
@@ -12,17 +12,22 @@ import random
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from index_store.layout import Layout
+from index_store.errors import IndexCorruptError
+from index_store.generation import read_current
+from index_store.layout import Layout, twin_of
 from index_store.reader import IndexReader
 from retrieval.indexing.build import build_index
 from retrieval.indexing.fill import fill_index
-from retrieval.indexing.maintenance import compact, verify
+from retrieval.indexing.upkeep.compacting import compact
+from retrieval.indexing.upkeep.repairing import repair, verify
 from retrieval.settings import BuildSettings
+from tests.support.faults import flip_bit
 from tests.support.kill.child import Child, Say
 from tests.support.kill.looks import REAL
 from tests.support.sample_index import paint
@@ -42,13 +47,13 @@ class Tally:
     at_work: int = 0  # kills that came before its end
     lost: int = 0  # committed items, or tensors of theirs, that belong to the end as well and were gone
     wrong: int = 0  # items with other tensors than before and at the end
-    damaged: int = 0  # findings of verify
+    damaged: int = 0  # findings of verify that were not there at the start
     unfinished: int = 0  # run again, it did not end like one that was never killed
     reopened: int = 0
 
 
 def held_by(index: Path) -> Held:
-    """Read an index whole, every checksum verified."""
+    """Read an index whole, every checksum verified; a damaged row counts as one without tensors."""
     if not Layout(index).current.exists():
         return {}
     reader = IndexReader(index)
@@ -57,7 +62,9 @@ def held_by(index: Path) -> Held:
         known = mode in reader.generation.modes
         has = reader.has_tensors(mode) if known else np.zeros(len(reader), bool)
         for row, found in enumerate(digests):
-            arrays = reader.attention(mode, [row]) if has[row] else {}
+            arrays = {}
+            with suppress(IndexCorruptError):
+                arrays = reader.attention(mode, [row]) if has[row] else {}
             found.append(hashlib.sha256(b"".join(a.tobytes() for a in arrays.values())).hexdigest() if arrays else None)
     return {item.uri: (item.sha256, tuple(d)) for item, d in zip(reader.items(), digests, strict=True)}
 
@@ -74,6 +81,12 @@ def prepare(folder: Path) -> None:
     build(folder / "photos", folder / "whole.diffsim")
     build(folder / "moving", folder / "old.diffsim")
     build(folder / "photos", folder / "lazy.diffsim", BuildSettings(device="cpu", segment_rows=8, attention="lazy"))
+    shutil.copytree(folder / "whole.diffsim", folder / "hurt.diffsim")
+    layout = Layout(folder / "hurt.diffsim")
+    first, second = (segment.name for segment in read_current(layout).segments[:2])
+    flip_bit(layout.attention("style", first) / "q/c/0/0/0/0/0", 100)
+    flip_bit(layout.vectors(second, "descriptor"), 2000)
+    flip_bit(layout.segment(second) / twin_of("items.parquet"), 2000)
     for number in range(4):
         (folder / "moving" / f"{number:03d}.png").unlink()
         (folder / "moving" / f"{number + 4:03d}.png").rename(folder / "moving" / f"renamed{number}.png")
@@ -88,7 +101,13 @@ def writers(folder: Path) -> dict[str, tuple[str | None, Callable[[Path], object
         "update": ("old", lambda index: build_index(folder / "moving", index, run=REAL)),
         "compact": ("whole", lambda index: compact(index)),
         "fill": ("lazy", lambda index: fill_index(index, run=REAL)),
+        "repair": ("hurt", lambda index: repair(index)),
     }
+
+
+def findings(index: Path) -> set[str]:
+    """Return what verify finds; nothing where no index is yet."""
+    return {damage.what for damage in verify(index)} if Layout(index).current.exists() else set()
 
 
 def in_child(work: Callable[[], object], result: Path) -> None:
@@ -125,8 +144,9 @@ def kill_writer(folder: Path, kind: str, kills: int, seed: int) -> Tally:
             shutil.copytree(folder / f"{start}.diffsim", scratch)
 
     begin()
-    in_child(lambda: held_by(scratch), result)
-    before: Held = pickle.loads(result.read_bytes())
+    in_child(lambda: (held_by(scratch), findings(scratch)), result)
+    before: Held
+    before, known = pickle.loads(result.read_bytes())
     (end, duration), tally = run_and_look(command, scratch, result), Tally()
     while tally.kills < kills:
         begin()
@@ -135,10 +155,10 @@ def kill_writer(folder: Path, kind: str, kills: int, seed: int) -> Tally:
         child.kill()
         tally.at_work += child.wait()[1]
         tally.kills += 1
-        in_child(lambda: (held_by(scratch), verify(scratch) if Layout(scratch).current.exists() else []), result)
+        in_child(lambda: (held_by(scratch), findings(scratch)), result)
         held, damages = pickle.loads(result.read_bytes())
         tally.reopened += 1
-        tally.damaged += len(damages)
+        tally.damaged += len(damages - known)
         count_differences(tally, before, held, end)
         tally.unfinished += run_and_look(command, scratch, result)[0] != end
     return tally

@@ -12,13 +12,14 @@ from cli import progress as module
 from cli.output import naming
 from cli.process import Speaker
 from cli.progress import BuildProgress, ProgressBar
-from cli.reports import print_build, print_damages
+from cli.repair_report import print_damages
+from cli.reports import print_build
 from index_store.errors import IndexStoreError
 from index_store.locate import find_index, is_index
 from retrieval.drawing.fonts import drawable, own_font
 from retrieval.errors import UsageError
-from retrieval.indexing.maintenance import repair
 from retrieval.indexing.reports import BuildEvent, BuildReport
+from retrieval.indexing.upkeep.repairing import repair
 from retrieval.metrics.base import MetricSettings
 from retrieval.progress import Progress
 from retrieval.search.results import Result, Results
@@ -147,15 +148,19 @@ def test_a_repair_says_what_it_took_out_and_what_is_next(tmp_path: Path, capsys:
     paint(photos, range(6))
     with tiny_model():
         build_index(photos, index, model="cells", modes=["style"], run=RUN)
-    flip_bit(index / "items/000002/items.parquet", 800)
+    flip_bit(index / "items/000002/vectors/descriptor.npy", 2000)
+    planned = repair(index, dry_run=True)
+    print_damages(index, planned.damages, planned, True, Speaker())
+    assert capsys.readouterr().err == "would take out descriptor of 4 images\nnothing was changed\n"
     repaired = repair(index)
-    print_damages(index, repaired.damages, repaired, Speaker())
+    print_damages(index, repaired.damages, repaired, False, Speaker())
     shown = capsys.readouterr()
-    assert "items.parquet has changed" in shown.out
+    assert "descriptor.npy has changed" in shown.out
     assert "restore" not in shown.out
-    assert shown.err == (
-        f"took out 4 of 6 images; compute them again with: diffsim-index build {photos} --index {index}\n"
-    )
+    taken_out, advice = shown.err.splitlines()
+    assert taken_out == "took out descriptor of 4 images"
+    assert advice.startswith(f"compute it again with: diffsim-index build {photos} --index {index}; or bring it back")
+    assert "diffsim-index verify --undo" in advice
 
 
 def results(*scores: float, coarse: bool = False) -> Results:

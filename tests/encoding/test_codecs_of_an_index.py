@@ -17,7 +17,8 @@ from index_store.generation import read_current
 from index_store.layout import Layout
 from index_store.reader import IndexReader
 from retrieval import Engine, build_index
-from retrieval.indexing.maintenance import compact, verify
+from retrieval.indexing.upkeep.compacting import compact
+from retrieval.indexing.upkeep.repairing import verify
 from tests.indexing.builds import exact_scores
 from tests.models.test_sd15 import TINY
 from tests.support import stub_models as tiny

@@ -17,7 +17,8 @@ from index_store.reader import IndexReader
 from retrieval.encoding.sharing import stored_names
 from retrieval.indexing.build import build_index
 from retrieval.indexing.fill import fill_index
-from retrieval.indexing.maintenance import compact, verify
+from retrieval.indexing.upkeep.compacting import compact
+from retrieval.indexing.upkeep.repairing import verify
 from retrieval.models.modes import CELLS_MODES, SD15_MODES
 from retrieval.search.engine import Engine
 from tests.indexing.builds import computed

@@ -20,7 +20,7 @@ from index_store.reader import IndexReader
 from index_store.tensors.projections import read_projection, write_projection
 from retrieval import build_index
 from retrieval.encoding.stored_tensors import load_projection
-from retrieval.indexing.maintenance import repair, verify
+from retrieval.indexing.upkeep.repairing import repair, verify
 from retrieval.models.modes import CELLS_MODES, at_step
 from retrieval.models.protocols import HiddenExtractor
 from retrieval.models.registry import load_extractor

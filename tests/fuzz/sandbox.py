@@ -25,7 +25,7 @@ import numpy as np
 from index_store.errors import DiffSimError
 from retrieval import Engine, EngineSettings
 from retrieval.indexing.build import build_index
-from retrieval.indexing.maintenance import repair, verify
+from retrieval.indexing.upkeep.repairing import repair, verify
 from retrieval.search.results import Results
 from tests.fuzz.mutations import Mutated, mutate
 from tests.support.sample_index import RUN

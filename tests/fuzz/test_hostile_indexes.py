@@ -9,7 +9,7 @@ import pytest
 
 from index_store.vectors import training
 from retrieval import Engine, EngineSettings, build_index
-from retrieval.indexing.maintenance import remove_items
+from retrieval.indexing.upkeep.removing import remove_items
 from tests.fuzz.sandbox import Base, answers_of, run_all
 from tests.support.sample_index import RUN, paint
 from tests.support.stub_models import tiny_model

@@ -1,5 +1,6 @@
 """Commits: which generations stay, and what a commit survives."""
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from unittest import mock
@@ -20,16 +21,16 @@ def test_only_the_last_eight_generations_are_kept(layout: Layout) -> None:
         generation = commit(layout, generation, "tests")
     assert generation.number == 12
     names = sorted(path.name for path in layout.generations.iterdir())
-    assert names == [f"{number:06d}.json" for number in range(5, 13)]
+    assert names == [f"{number:06d}.{ending}" for number in range(5, 13) for ending in ("json", "spare")]
     assert read_generation(layout.generation(5)).segments == generation.segments
 
 
-def test_generations_that_were_given_up_are_dropped(layout: Layout) -> None:
-    """Their segments are cleared by the next writer, so they must not be offered any more."""
+def test_numbers_and_ids_are_above_those_of_generations_that_were_given_up(layout: Layout) -> None:
+    given = read_current(layout).next_id
     layout.current.write_text("000001.json")
     generation = commit(layout, read_current(layout), "tests")
-    assert generation.number == 2
-    assert sorted(path.name for path in layout.generations.iterdir()) == ["000001.json", "000002.json"]
+    assert (generation.number, generation.next_id) == (4, given)
+    assert sorted(path.name for path in layout.generations.glob("*.json")) == [f"00000{n}.json" for n in (1, 2, 3, 4)]
 
 
 def test_an_old_generation_that_cannot_be_removed_does_not_undo_a_commit(
@@ -45,11 +46,12 @@ def test_an_old_generation_that_cannot_be_removed_does_not_undo_a_commit(
 def test_an_operator_reads_in_the_log_what_happened(layout: Layout, caplog: pytest.LogCaptureFixture) -> None:
     SegmentWriter(layout, "000009").finish()
     with caplog.at_level("INFO", logger="index_store"):
-        generation = commit(layout, retire(read_current(layout), ["000002"]), "tests")
+        kept = replace(read_current(layout), segments=read_current(layout).segments[1:])
+        generation = commit(layout, retire(kept, ["000002"]), "tests")
         garbage.clear_uncommitted(layout, generation)
         garbage.drop_expired(layout, generation, timedelta(0))
     assert [record.getMessage().removeprefix(f"{layout.root}: ").split(",")[0] for record in caplog.records] == [
-        "committed generation 4 of 2 segments",
+        "committed generation 4 of 1 segments",
         "removing segment 000009",
         "removing segment 000002",
     ]

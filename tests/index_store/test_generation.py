@@ -105,7 +105,7 @@ def test_any_damage_to_a_generation_is_found(layout: Layout) -> None:
             read_current(layout)
         assert str(victim) in str(caught.value)
     victim.unlink()
-    assert_corrupt(layout.root, layout.current)
+    assert_corrupt(layout.root, victim)
 
 
 @pytest.mark.parametrize(

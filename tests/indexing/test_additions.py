@@ -9,8 +9,8 @@ from index_store.generation import read_current
 from index_store.layout import Layout
 from index_store.reader import IndexReader
 from retrieval.errors import IndexIncompatibleError, UsageError
-from retrieval.indexing.maintenance import verify
 from retrieval.indexing.reports import BuildEvent
+from retrieval.indexing.upkeep.repairing import verify
 from retrieval.search.engine import Engine
 from tests.indexing.builds import (
     BOTH,

@@ -13,8 +13,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from retrieval.indexing.build import build_index
 from retrieval.indexing.fill import fill_index
-from retrieval.indexing.maintenance import compact, remove_items, verify
 from retrieval.indexing.reports import BuildEvent
+from retrieval.indexing.upkeep.compacting import compact
+from retrieval.indexing.upkeep.removing import remove_items
+from retrieval.indexing.upkeep.repairing import verify
 from retrieval.search.engine import Engine
 from tests.indexing.builds import assert_same_scores, ids_of
 from tests.support.sample_index import RUN, paint

@@ -20,8 +20,8 @@ from index_store.reader import IndexReader
 from retrieval.errors import NoSpaceError
 from retrieval.indexing.build import build_index
 from retrieval.indexing.estimate import CATALOGUE_BYTES
-from retrieval.indexing.maintenance import verify as find_damages
 from retrieval.indexing.reports import BuildEvent, BuildReport
+from retrieval.indexing.upkeep.repairing import verify as find_damages
 from tests.support.faults import Operations, path_of
 from tests.support.sample_index import RUN, Contents, paint
 from tests.support.stub_models import TinyExtractor, load_tiny

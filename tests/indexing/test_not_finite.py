@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from index_store.reader import IndexReader
 from retrieval import Engine, EngineSettings, build_index
 from retrieval.errors import ModelError
-from retrieval.indexing.maintenance import verify
+from retrieval.indexing.upkeep.repairing import verify
 from retrieval.models.protocols import Pixels
 from retrieval.scoring.aas import QKV
 from tests.support.sample_index import RUN, paint

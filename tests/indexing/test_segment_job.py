@@ -20,11 +20,12 @@ from retrieval.encoding.timing import StageClock
 from retrieval.errors import CancelledError
 from retrieval.images.discovery import find_images
 from retrieval.indexing.committer import SegmentCommitter
-from retrieval.indexing.maintenance import compact, verify
 from retrieval.indexing.pipeline import Pipeline
 from retrieval.indexing.reports import BuildEvent
 from retrieval.indexing.segment_job import FinishedSegment, SegmentJob, segment_job
 from retrieval.indexing.tally import ProgressTally
+from retrieval.indexing.upkeep.compacting import compact
+from retrieval.indexing.upkeep.repairing import verify
 from retrieval.progress import Cancellation, Progress, ignore_progress
 from tests.indexing.builds import BOTH, LAZY, build, build_modes, fill, reasons_of
 from tests.support.sample_index import RUN, Contents

@@ -15,7 +15,8 @@ from index_store.generation import FORMAT_VERSION, read_current
 from index_store.layout import Layout
 from index_store.reader import IndexReader
 from retrieval import BuildSettings, Engine, EngineSettings, build_index
-from retrieval.indexing.maintenance import compact, verify
+from retrieval.indexing.upkeep.compacting import compact
+from retrieval.indexing.upkeep.repairing import verify
 from retrieval.models.registry import load_extractor
 from retrieval.settings import ModelSettings
 from tests.support.paths import DATA
@@ -55,9 +56,9 @@ def with_todays_digest(index: Path) -> Path:
     return index
 
 
-def test_every_format_version_has_an_index() -> None:
+def test_every_format_version_before_todays_has_an_index() -> None:
     assert {path.name for path in INDEXES.iterdir() if (path / "CURRENT").exists()} == set(VERSIONS)
-    assert set(VERSIONS.values()) == set(range(1, FORMAT_VERSION + 1))
+    assert set(VERSIONS.values()) == set(range(1, FORMAT_VERSION))
 
 
 @pytest.mark.parametrize(("name", "version"), VERSIONS.items())

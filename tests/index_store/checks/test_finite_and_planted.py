@@ -16,9 +16,9 @@ from index_store.layout import Layout, vectors_file
 from index_store.reader import IndexReader
 from index_store.remote.mirror import find_mirror
 from index_store.remote.object_store import configured_endpoint, parse_url, without_secrets
+from index_store.repair.damage import find_damage
 from index_store.tensors.cache import CacheKey, TensorCache
 from index_store.vectors.storage import write_vectors
-from index_store.verify import find_damage
 
 
 def with_vectors(layout: Layout, vectors: np.ndarray) -> None:

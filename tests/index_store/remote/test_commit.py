@@ -20,8 +20,8 @@ from index_store.layout import Layout
 from index_store.remote.mirror import Mirror
 from index_store.remote.object_store import ObjectStore
 from index_store.remote.pull import MIRRORS_VARIABLE, local_root
-from retrieval.indexing.maintenance import verify
 from retrieval.indexing.reports import BuildEvent
+from retrieval.indexing.upkeep.repairing import verify
 from tests.index_store.remote.remote_index import build, folder_of, names_in
 from tests.support.paths import ROOT
 from tests.support.sample_index import Contents, paint

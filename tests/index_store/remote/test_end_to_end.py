@@ -16,7 +16,8 @@ from index_store.remote.pull import MIRRORS_VARIABLE, existing_root, local_root
 from retrieval.indexing.build import build_index
 from retrieval.indexing.dry_run import plan_build
 from retrieval.indexing.fill import fill_index
-from retrieval.indexing.maintenance import compact, remove_items
+from retrieval.indexing.upkeep.compacting import compact
+from retrieval.indexing.upkeep.removing import remove_items
 from retrieval.search.engine import Engine
 from tests.cli.test_cli import failed, run
 from tests.index_store.remote.remote_index import build

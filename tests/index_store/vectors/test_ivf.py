@@ -18,7 +18,7 @@ from index_store.vectors.flat import FlatIndex
 from index_store.vectors.ivf_and_rest import IVFAndRestIndex
 from index_store.vectors.training import train_where_due
 from retrieval import Engine, build_index
-from retrieval.indexing.maintenance import compact
+from retrieval.indexing.upkeep.compacting import compact
 from tests.support.faults import flip_bit
 from tests.support.synthetic_index import ENCODER, add_segments
 

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from index_store.catalog import Item
 from index_store.reader import IndexReader
-from retrieval.indexing.maintenance import compact, remove_items, verify
 from retrieval.indexing.sources.hashing import HashedFile
 from retrieval.indexing.sources.matching import match
+from retrieval.indexing.upkeep.compacting import compact
+from retrieval.indexing.upkeep.removing import remove_items
+from retrieval.indexing.upkeep.repairing import verify
 from tests.indexing.builds import LAZY, build, computed, fill, ids_of
 from tests.support.faults import flip_bit
 from tests.support.sample_index import RUN

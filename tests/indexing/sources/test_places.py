@@ -10,8 +10,8 @@ import pytest
 from index_store.catalog_files.sources import Source
 from index_store.reader import IndexReader
 from retrieval.errors import UsageError
-from retrieval.indexing.maintenance import compact
 from retrieval.indexing.sources.upkeep import drop_source, list_sources, relocate_sources
+from retrieval.indexing.upkeep.compacting import compact
 from retrieval.search.engine import Engine
 from tests.indexing.builds import build, computed, ids_of
 from tests.support.sample_index import RUN, paint

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from index_store.layout import Layout
-from retrieval.indexing.maintenance import verify
+from retrieval.indexing.upkeep.repairing import verify
 from retrieval.search.engine import Engine
 from tests.indexing.builds import LAZY, assert_same_scores, build, fill
 from tests.support.sample_index import paint

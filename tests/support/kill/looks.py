@@ -13,7 +13,7 @@ import numpy as np
 from index_store.layout import Layout
 from index_store.reader import IndexReader
 from retrieval.encoding.loaded_models import LoadedModels
-from retrieval.indexing.maintenance import verify
+from retrieval.indexing.upkeep.repairing import verify
 from retrieval.settings import BuildSettings
 from tests.support.kill.child import Say
 from tests.support.sample_index import Contents

@@ -1,7 +1,9 @@
 """Update, remove, compact, verify, repair and export, on the tiny model."""
 
+import errno
 import os
 import shutil
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,10 +15,13 @@ from index_store import garbage
 from index_store.generation import read_current
 from index_store.layout import Layout
 from index_store.reader import IndexReader
-from retrieval.errors import UsageError
-from retrieval.indexing.maintenance import compact, export, remove_items
+from retrieval.errors import NoSpaceError, UsageError
+from retrieval.indexing.upkeep.compacting import compact
+from retrieval.indexing.upkeep.exporting import export
+from retrieval.indexing.upkeep.removing import remove_items
 from retrieval.search.engine import Engine
 from tests.indexing.builds import build, ids_of
+from tests.support.faults import Operations
 from tests.support.ranking import assert_same_ranking
 from tests.support.sample_index import Contents, paint
 
@@ -125,6 +130,32 @@ def test_compaction_changes_nothing_but_the_segments(built: tuple[Path, Path]) -
     assert compact(index, now=True).segments == 1
     assert len(list((index / "items").iterdir())) == 1
     assert Contents.of(index).differences(before) == []
+
+
+def test_a_compaction_that_meets_a_full_disk_removes_what_it_wrote(built: tuple[Path, Path]) -> None:
+    """At any write: of the first segment, of the second, or of the generation."""
+    _, index = built
+    copy = index.with_name("copy.diffsim")
+
+    def run_out() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    shutil.copytree(index, copy)
+    with Operations(copy, 0, run_out).watched() as undisturbed:
+        compact(copy)
+    stopped = 0
+    for number in range(1, undisturbed.count + 1, 17):
+        shutil.rmtree(copy)
+        shutil.copytree(index, copy)
+        before = {path.relative_to(copy) for path in copy.rglob("*") if path.name != "LOCK"}
+        with suppress(NoSpaceError), Operations(copy, number, run_out).watched():
+            compact(copy)
+            continue
+        stopped += 1
+        left = {path.relative_to(copy) for path in copy.rglob("*") if path.name != "LOCK"} - before
+        assert {path for path in left if path.parts[0] != "generations"} == set(), f"stopped at operation {number}"
+        assert Contents.of(copy).differences(Contents.of(index)) == []
+    assert stopped > 2
 
 
 def test_retired_segments_go_after_a_day_and_never_when_the_clock_went_back(

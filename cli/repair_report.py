@@ -1,0 +1,62 @@
+"""Print what ``diffsim-index verify`` found, and what a repair did or would do."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Any
+
+from cli.output import naming
+from cli.printing import show
+from cli.process import Speaker
+from retrieval.errors import UsageError
+from retrieval.text import counted
+
+if TYPE_CHECKING:
+    from index_store.repair.damage import Damage
+    from retrieval.indexing.upkeep.repairing import Repaired
+
+
+def check_verify(repair: bool, dry_run: bool, undo: bool) -> None:
+    """Raise a UsageError for options of ``verify`` that exclude each other."""
+    if dry_run and not repair:
+        raise UsageError("--dry-run says what a repair would do: give --repair as well")
+    if undo and repair:
+        raise UsageError("give --repair or --undo, not both")
+
+
+def print_damages(
+    place: str | Path, damages: "Sequence[Damage]", taken_out: "Repaired | None", dry_run: bool, speaker: Speaker
+) -> None:
+    """Print every damage of an index or its repair, and the next command."""
+    for damage in damages:
+        show(damage.what)
+    show(f"{place}: {counted(len(damages), 'damage')}" if damages else f"{place}: no damage")
+    if not damages:
+        return
+    if taken_out is None:
+        speaker.say(f"take the damage out with: {naming('diffsim-index verify --repair', place)}")
+        return
+    speaker.say(f"{'would take out' if dry_run else 'took out'} {_describe_loss(taken_out)}")
+    if dry_run:
+        speaker.say("nothing was changed")
+    elif not taken_out.is_whole:
+        sources = " ".join(quote(source) for source in taken_out.sources)
+        build = naming(f"diffsim-index build {sources}", place, always=True)
+        undo = naming("diffsim-index verify --undo", place)
+        speaker.say(f"compute it again with: {build}; or bring it back as it was, for a day, with: {undo}")
+
+
+def _describe_loss(taken_out: "Repaired") -> str:
+    """Return what a repair takes out, and what it restores, as one clause."""
+    lost = taken_out.items_before - taken_out.items
+    parts = [f"{lost} of {counted(taken_out.items_before, 'image')}"] if lost else []
+    parts += [f"{name} of {counted(count, 'image')}" for name, count in taken_out.incomplete.items()]
+    parts += [f"the projection of {mode}" for mode in taken_out.projections]
+    copies = f"; {counted(taken_out.restored, 'file')} restored from second copies" if taken_out.restored else ""
+    return (", ".join(parts) or "nothing") + copies
+
+
+def print_undone(change: dict[str, Any], speaker: Speaker) -> None:
+    """Print the outcome of an undone repair."""
+    show(f"{change['index']}: the last repair is undone, {counted(change['items'], 'image')}")
+    speaker.say(f"read every byte back with: {naming('diffsim-index verify', change['index'])}")

@@ -1,0 +1,1 @@
+"""Tests of verify, repair, compaction and going back."""
