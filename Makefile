@@ -21,10 +21,10 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[$(EXTRAS)]'
 	touch $@
 
-# Draw a gallery with code, index it with the embedded model, and search it three ways.
+# Draw a gallery with code, index it with the embedded model, and search it in every mode.
 demo: setup
 	$(BIN)/python -m retrieval.sample_images draw $(DEMO)/gallery
-	$(BIN)/diffsim-index build $(DEMO)/gallery --index $(DEMO)/gallery.diffsim --model cells
+	$(BIN)/diffsim-index build $(DEMO)/gallery --index $(DEMO)/gallery.diffsim --model mini
 	$(BIN)/diffsim-search $(DEMO)/gallery/oil/cat.png --index $(DEMO)/gallery.diffsim --mode style -k 5 --exclude-query
 	$(BIN)/python -m retrieval.sample_images search $(DEMO)/gallery $(DEMO)/gallery.diffsim $(DEMO)/demo.png
 

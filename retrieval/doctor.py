@@ -14,6 +14,7 @@ from retrieval.errors import DiffSimError
 from retrieval.files import check_writable
 from retrieval.models.descriptions import Description
 from retrieval.models.encoders import EMBEDDERS
+from retrieval.models.mini.weights import PACKAGE, VERSION, why_unusable
 from retrieval.models.registry import EXTRACTORS
 from retrieval.text import human_bytes
 from retrieval.version import CREATED_BY
@@ -46,6 +47,7 @@ def examine(folder: Path) -> list[Finding]:
         _faiss(),
         _obstore(),
         _torchvision(),
+        _mini(),
         *(_weights(name, description) for name, description in known.items()),
         _disk(folder),
     ]
@@ -75,7 +77,7 @@ def _devices() -> Finding:
         return Finding("device", "ok", "mps: Apple GPU")
     threads = torch.get_num_threads()
     faster = ", a third of that in bfloat16" if has_fast_bfloat16() else ""
-    detail = f"cpu only, {threads} threads: cells is fast, sd15 takes half a minute per image{faster}"
+    detail = f"cpu only, {threads} threads: mini is fast, sd15 takes half a minute per image{faster}"
     return Finding("device", "note", detail)
 
 
@@ -108,6 +110,13 @@ def _torchvision() -> Finding:
     except Exception as error:  # a build for another torch fails in many ways
         return Finding("torchvision", "problem", f"{found} does not fit this torch ({error}); uninstall it")
     return Finding("torchvision", "ok", found)
+
+
+def _mini() -> Finding:
+    problem, what = why_unusable(), f"package of mini, {PACKAGE}"
+    if problem is None:
+        return Finding(what, "ok", f"{VERSION}, its file has the expected SHA-256")
+    return Finding(what, "problem", f"{problem}; until then auto takes cells")
 
 
 def _weights(name: str, description: Description) -> Finding:

@@ -15,7 +15,8 @@ from index_store.codecs import CODECS, DEFAULT_CODEC, Codec, find_codec
 from retrieval.devices.memory import raising_memory_full
 from retrieval.devices.selection import choose_device
 from retrieval.devices.transfer import DeviceClock, Fetched, fetch
-from retrieval.errors import DiffSimError, UsageError
+from retrieval.encoding.encoded_batches import EncodedImages, InFlightBatch, StoredBatch
+from retrieval.errors import UsageError
 from retrieval.images.decoding import DecodeRules
 from retrieval.models.modes import Outputs, Target
 from retrieval.models.protocols import (
@@ -23,6 +24,7 @@ from retrieval.models.protocols import (
     Embedder,
     HiddenExtractor,
     Pixels,
+    PoolingEmbedder,
     TensorEmbedder,
     readout_of,
 )
@@ -35,77 +37,6 @@ ATTENTION = "attention"  # key of the extractor's pixels in ModelInputs; the oth
 
 ModelInputs = Mapping[str, Pixels]
 """One image, resized for every model: the extractor's pixels and those of each encoder."""
-
-
-@dataclass(frozen=True)
-class EncodedImages:
-    """An encoded batch: float32 vectors ``[images, dim]`` by encoder, and Q/K/V by mode on the models' device."""
-
-    vectors: Mapping[str, NDArray[np.float32]]
-    tensors: Mapping[str, QKV]
-
-
-@dataclass(frozen=True)
-class StoredBatch:
-    """A batch as the index stores it: float32 vectors ``[images, dim]`` by encoder, and the codec's arrays by mode."""
-
-    vectors: Mapping[str, NDArray[np.float32]]
-    tensors: Mapping[str, Mapping[str, NDArray[Any]]]
-    unusable: tuple[int, ...] = ()  # positions in the batch of images with an infinite number or NaN: they are left out
-
-
-@dataclass(frozen=True)
-class InFlightBatch:
-    """A batch that the device is computing, while earlier results are copied to main memory."""
-
-    vectors: Mapping[str, Fetched]
-    arrays: Mapping[str, Mapping[str, Fetched]]  # by mode: the codec's input
-    codec: Codec
-    clock: DeviceClock
-
-    def wait(self) -> float:
-        """Wait until every result is in main memory; return the seconds that the device computed."""
-        for fetched in (*self.vectors.values(), *(each for mode in self.arrays.values() for each in mode.values())):
-            fetched()
-        return self.clock.seconds()
-
-    def stored(self) -> StoredBatch:
-        """Wait for the batch, and return it as the index stores it: without images whose numbers can't be stored."""
-        # Modes with the same target share one mapping.
-        shared = {id(fetched): fetched for fetched in self.arrays.values()}
-        floats = {key: {name: wait() for name, wait in fetched.items()} for key, fetched in shared.items()}
-        vectors = {name: wait() for name, wait in self.vectors.items()}
-        wrong: tuple[int, ...] = ()
-        encoded = _encoded(self.codec, floats, vectors)
-        if encoded is None:
-            count = max((len(array) for each in (vectors, *floats.values()) for array in each.values()), default=0)
-            picked = [(_rows(floats, [n]), {name: array[[n]] for name, array in vectors.items()}) for n in range(count)]
-            wrong = tuple(n for n, (some, own) in enumerate(picked) if _encoded(self.codec, some, own) is None)
-            right = [n for n in range(count) if n not in wrong]
-            vectors = {name: array[right] for name, array in vectors.items()}
-            encoded = _encoded(self.codec, _rows(floats, right), vectors) if right else None
-        if encoded is None:
-            return StoredBatch({}, {}, wrong)
-        return StoredBatch(vectors, {mode: encoded[id(fetched)] for mode, fetched in self.arrays.items()}, wrong)
-
-
-_Floats = Mapping[int, Mapping[str, NDArray[Any]]]
-
-
-def _encoded(
-    codec: Codec, floats: _Floats, vectors: Mapping[str, NDArray[Any]]
-) -> dict[int, Mapping[str, NDArray[Any]]] | None:
-    """Return what the codec makes of each mapping of arrays; None if a number is infinite, NaN, or does not fit."""
-    if not all(np.isfinite(array).all() for array in vectors.values()):
-        return None
-    try:
-        return {key: codec.encode(each) for key, each in floats.items()}
-    except DiffSimError:
-        return None
-
-
-def _rows(floats: _Floats, rows: Sequence[int]) -> dict[int, dict[str, NDArray[Any]]]:
-    return {key: {name: array[list(rows)] for name, array in each.items()} for key, each in floats.items()}
 
 
 @dataclass(frozen=True)
@@ -130,9 +61,12 @@ class LoadedModels:
     def prepare(self, image: Image.Image, outputs: Outputs | None = None) -> ModelInputs:
         """Resize one RGB image for every model of ``outputs`` (all by default); safe to call from many threads."""
         outputs = self.everything() if outputs is None else outputs
-        prepared = {name: self.embedders[name].prepare(image) for name in outputs.encoders}
-        return {**prepared, ATTENTION: self.extractor.prepare(image)} if outputs.modes else prepared
+        pooling = self._pooling(outputs.encoders)
+        apart = [name for name in outputs.encoders if name not in pooling]
+        prepared = {name: self.embedders[name].prepare(image) for name in apart}
+        return {**prepared, ATTENTION: self.extractor.prepare(image)} if outputs.modes or pooling else prepared
 
+    @torch.inference_mode()
     def encode(self, batch: Sequence[ModelInputs], role: Role, outputs: Outputs | None = None) -> EncodedImages:
         """Encode a batch for ``outputs`` (all by default). Modes with the same target are computed once.
 
@@ -141,8 +75,10 @@ class LoadedModels:
         """
         outputs = self.everything() if outputs is None else outputs
         with raising_memory_full(len(batch), self.device):
-            tensors = self._extract(batch, outputs.modes, role)
-            return EncodedImages(self.embed(batch, outputs.encoders), tensors)
+            hidden = self._one_pass(batch, outputs, role)
+            tensors = self._extract(batch, outputs.modes, role, hidden)
+            vectors = {name: self._begin_vectors(batch, name, hidden)() for name in outputs.encoders}
+            return EncodedImages(vectors, tensors)
 
     def encode_in_batches(
         self, images: Sequence[ModelInputs], role: Role, outputs: Outputs, size: int
@@ -171,44 +107,66 @@ class LoadedModels:
         outputs = self.everything() if outputs is None else outputs
         clock = DeviceClock(self.device)
         with raising_memory_full(len(batch), self.device):
-            arrays = self._begin_arrays(batch, outputs.modes) if batch else {}
-            vectors = {name: self._begin_vectors(batch, name) for name in outputs.encoders} if batch else {}
+            hidden = self._one_pass(batch, outputs, "gallery") if batch else {}
+            arrays = self._begin_arrays(batch, outputs.modes, hidden) if batch else {}
+            vectors = {name: self._begin_vectors(batch, name, hidden) for name in outputs.encoders} if batch else {}
         clock.stop()
         return InFlightBatch(vectors, arrays, self.codec, clock)
 
-    def _begin_arrays(self, batch: Sequence[ModelInputs], modes: Sequence[str]) -> dict[str, Mapping[str, Fetched]]:
+    def _pooling(self, encoders: Sequence[str]) -> dict[str, PoolingEmbedder]:
+        """Return by name those of ``encoders`` that pool the extractor's own tensors."""
+        found = {name: self.embedders[name] for name in encoders}
+        return {
+            name: embedder
+            for name, embedder in found.items()
+            if isinstance(embedder, PoolingEmbedder) and embedder.reads(self.extractor)
+        }
+
+    @torch.inference_mode()
+    def _one_pass(self, batch: Sequence[ModelInputs], outputs: Outputs, role: Role) -> dict[Target, Tensor]:
+        """Return h for all ``outputs`` if an encoder pools it; nothing otherwise, so that models run on their own."""
+        pooled = [embedder.target for embedder in self._pooling(outputs.encoders).values()]
+        targets = list(dict.fromkeys([*self._targets(outputs.modes), *pooled]))
+        return self.hidden_extractor().hidden(_pixels(batch), targets, role) if pooled else {}
+
+    def _begin_arrays(
+        self, batch: Sequence[ModelInputs], modes: Sequence[str], hidden: Mapping[Target, Tensor]
+    ) -> dict[str, Mapping[str, Fetched]]:
         """Return the codec's input by mode; modes with the same target share one mapping."""
         targets = self._targets(modes)
         by_target: dict[Target, Mapping[str, Fetched]] = {}
         if targets and self.codec.hidden:
-            hidden = self.hidden_extractor().hidden(_pixels(batch), targets, "gallery")
-            by_target = {target: {"h": fetch(_as_numpy_can(h))} for target, h in hidden.items()}
+            hidden = hidden or self.hidden_extractor().hidden(_pixels(batch), targets, "gallery")
+            by_target = {target: {"h": fetch(_as_numpy_can(hidden[target]))} for target in targets}
         elif targets:
-            found = self.extractor.extract(_pixels(batch), targets, "gallery")
-            by_target = {target: _fetch_halves(qkv) for target, qkv in found.items()}
+            found = self._extract(batch, modes, "gallery", hidden)
+            by_target = {self.targets[mode]: _fetch_halves(qkv) for mode, qkv in found.items()}
         return {mode: by_target[self.targets[mode]] for mode in modes}
 
-    def _begin_vectors(self, batch: Sequence[ModelInputs], name: str) -> Fetched:
-        embedder, pixels = self.embedders[name], _pixels(batch, name)
+    def _begin_vectors(self, batch: Sequence[ModelInputs], name: str, hidden: Mapping[Target, Tensor]) -> Fetched:
+        embedder = self.embedders[name]
+        if isinstance(embedder, PoolingEmbedder) and embedder.target in hidden:
+            return fetch(embedder.pool(hidden[embedder.target]))
+        pixels = _pixels(batch, name)
         if isinstance(embedder, TensorEmbedder):
             return fetch(embedder.vectors(pixels))
         vectors = embedder.embed(pixels)
         return lambda: vectors
 
-    def _extract(self, batch: Sequence[ModelInputs], modes: Sequence[str], role: Role) -> dict[str, QKV]:
+    @torch.inference_mode()
+    def _extract(
+        self, batch: Sequence[ModelInputs], modes: Sequence[str], role: Role, hidden: Mapping[Target, Tensor]
+    ) -> dict[str, QKV]:
+        """Return Q/K/V by mode: from ``hidden`` where it is given, else from the extractor."""
         targets = self._targets(modes)
-        found = self.extractor.extract(_pixels(batch), targets, role) if targets else {}
+        if hidden:
+            found = {target: self.hidden_extractor().projection(target)(hidden[target]) for target in targets}
+        else:
+            found = self.extractor.extract(_pixels(batch), targets, role) if targets else {}
         return {mode: found[self.targets[mode]] for mode in modes}
 
     def _targets(self, modes: Sequence[str]) -> list[Target]:
         return list(dict.fromkeys(self.targets[mode] for mode in modes))
-
-    def embed(
-        self, batch: Sequence[ModelInputs], encoders: Sequence[str] | None = None
-    ) -> dict[str, NDArray[np.float32]]:
-        """Return float32 vectors ``[images, dim]`` by encoder, for ``encoders`` (all by default)."""
-        names = self.embedders if encoders is None else encoders
-        return {name: self.embedders[name].embed(_pixels(batch, name)) for name in names}
 
     def hidden_extractor(self) -> HiddenExtractor:
         """Return the extractor as one that gives layer inputs.

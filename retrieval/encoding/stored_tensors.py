@@ -16,6 +16,7 @@ from index_store.reader import IndexReader
 from index_store.tensors.projections import write_projection
 from retrieval.encoding.loaded_models import LoadedModels
 from retrieval.models.cells.projection import CellProjection
+from retrieval.models.mini.projection import mini_projection
 from retrieval.models.modes import CellValues
 from retrieval.models.projection import LinearProjection
 from retrieval.models.protocols import Projection
@@ -85,12 +86,15 @@ def stored_qkv(arrays: Mapping[str, Tensor]) -> QKV:
     return QKV(arrays["q"], arrays["k"], arrays["v"])
 
 
-def load_projection(arrays: Mapping[str, NDArray[Any]]) -> LinearProjection | CellProjection:
+def load_projection(arrays: Mapping[str, NDArray[Any]]) -> Projection:
     """Return the projection whose ``arrays()`` these are, on the CPU.
 
     Raises:
         KeyError, TypeError, ValueError: this version knows no projection with these arrays.
     """
+    of_mini = mini_projection(arrays)
+    if of_mini is not None:
+        return of_mini
     if "q" not in arrays:
         return CellProjection(CellValues(**{name: float(value) for name, value in arrays.items()}))
     _check_projection(arrays)

@@ -26,6 +26,7 @@ from retrieval.encoding.stored_tensors import projections_of
 from retrieval.errors import NoSpaceError
 from retrieval.indexing.missing import Missing
 from retrieval.indexing.reports import Estimate
+from retrieval.models.modes import Outputs
 from retrieval.models.protocols import HiddenExtractor
 from retrieval.settings import BuildSettings, ModelSettings
 from retrieval.text import human_bytes
@@ -91,7 +92,8 @@ def measure_bytes_per_image(models: LoadedModels) -> BytesPerImage:
     """
     projections_of(models)
     blank = models.prepare(Image.new("RGB", (64, 64)))
-    vectors = {name: 2 * vector.size for name, vector in models.embed([blank]).items()}  # stored as float16
+    found = models.encode([blank], "gallery", Outputs((), tuple(models.embedders))).vectors
+    vectors = {name: 2 * vector.size for name, vector in found.items()}  # stored as float16
     names = {name: stored_names(models.targets, codec) for name, codec in CODECS.items()}
     extractor = models.extractor
     if not isinstance(extractor, HiddenExtractor):

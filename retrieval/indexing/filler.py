@@ -15,7 +15,8 @@ from index_store.row_locations import batched
 from index_store.segment_writer import SegmentWriter
 from index_store.tensors.cache import CacheKey, TensorCache
 from retrieval.encoding.batches import Failure, FileBatch
-from retrieval.encoding.loaded_models import InFlightBatch, ModelInputs
+from retrieval.encoding.encoded_batches import InFlightBatch
+from retrieval.encoding.loaded_models import ModelInputs
 from retrieval.encoding.timing import WRITE
 from retrieval.images.discovery import Paths
 from retrieval.indexing.committer import SegmentCommitter

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from retrieval.encoding.batches import FileBatch, read_batches, workers
-from retrieval.encoding.loaded_models import InFlightBatch, LoadedModels, ModelInputs
+from retrieval.encoding.encoded_batches import InFlightBatch
+from retrieval.encoding.loaded_models import LoadedModels, ModelInputs
 from retrieval.encoding.timing import COMPUTE, StageClock
 from retrieval.models.modes import Outputs
 from retrieval.settings import BuildSettings

@@ -18,7 +18,8 @@ from index_store.generation import SegmentRecord
 from index_store.layout import Layout
 from index_store.segment_writer import SegmentWriter
 from retrieval.encoding.batches import Failure, FileBatch
-from retrieval.encoding.loaded_models import InFlightBatch, ModelInputs
+from retrieval.encoding.encoded_batches import InFlightBatch
+from retrieval.encoding.loaded_models import ModelInputs
 from retrieval.encoding.timing import WRITE, StageClock
 from retrieval.errors import NoSpaceError
 from retrieval.images.decoding import FileFacts

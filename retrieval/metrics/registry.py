@@ -81,9 +81,13 @@ def _reading(
 
 _ENTRIES = (
     _reading("sd15", "style", "diffsim-s", published_as="DiffSim-S SD1.5"),
-    _reading("cells", "style", "cells", "the built-in model in mode style"),
-    _reading("cells", "instance", "cells-instance", "the built-in model in mode instance"),
-    _reading("cells", "semantic", "cells-semantic", "the built-in model in mode semantic"),
+    _reading("mini", "style", "mini", "the embedded network in mode style"),
+    _reading("mini", "instance", "mini-instance", "the embedded network in mode instance"),
+    _reading("mini", "semantic", "mini-semantic", "the embedded network in mode semantic"),
+    _reading("mini", "lowlevel", "mini-lowlevel", "the embedded network in mode lowlevel"),
+    _reading("cells", "style", "cells", "colour and texture of cells in mode style"),
+    _reading("cells", "instance", "cells-instance", "colour and texture of cells in mode instance"),
+    _reading("cells", "semantic", "cells-semantic", "colour and texture of cells in mode semantic"),
     _reading("clip-aas", "semantic", "clip-aas", published_as="CLIP AAS"),
     _reading("dinov2-aas", "semantic", "dinov2-aas", published_as="DINOv2 AAS"),
     _pooled("clip", "CLIP"),

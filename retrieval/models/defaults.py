@@ -8,6 +8,7 @@ from pathlib import Path
 from retrieval.devices.selection import choose_device, choose_dtype, dtype_name
 from retrieval.errors import UsageError
 from retrieval.models.descriptions import Description
+from retrieval.models.mini.weights import why_unusable
 from retrieval.models.modes import Mode
 from retrieval.models.registry import EXTRACTORS, default_encoders, describe_embedder, describe_extractor
 from retrieval.models.weights import hub
@@ -26,7 +27,7 @@ class ChosenModel:
 
 
 def choose_model(settings: ModelSettings, device: str, offline: bool) -> ChosenModel:
-    """Choose the model: the named one; else sd15, given a GPU and its weights; else the built-in cells.
+    """Choose the model: the named one; else sd15, given a GPU and its weights; else mini; else cells.
 
     Raises:
         UsageError: an unknown model.
@@ -37,13 +38,19 @@ def choose_model(settings: ModelSettings, device: str, offline: bool) -> ChosenM
     if settings.weights is not None:
         return ChosenModel("sd15", "weights were given")
     if choose_device(device).type == "cpu":
-        return ChosenModel("cells", "there is no GPU in use, and sd15 takes half a minute an image on a CPU")
+        return _built_in("there is no GPU in use, and sd15 takes half a minute an image on a CPU")
     if are_cached([EXTRACTORS["sd15"], *_hub_encoders(settings)]):
         return ChosenModel("sd15", "there is a GPU, and the weights are cached")
     if offline or is_offline() or not _hub_answers():
-        return ChosenModel("cells", "the weights of sd15 are not cached and can't be downloaded")
+        return _built_in("the weights of sd15 are not cached and can't be downloaded")
     size = EXTRACTORS["sd15"].download_mb / 1000
     return ChosenModel("sd15", f"there is a GPU; the weights, {size:.1f} GB, are downloaded once")
+
+
+def _built_in(why: str) -> ChosenModel:
+    """Return mini; where its package is missing or damaged, cells, which needs no weights."""
+    problem = why_unusable()
+    return ChosenModel("mini", why) if problem is None else ChosenModel("cells", f"{why}; {problem}")
 
 
 def _hub_encoders(settings: ModelSettings) -> list[Description]:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from retrieval.models import repositories
 from retrieval.models.descriptions import OF_DIFFUSION, Description, ExtractorDescription
-from retrieval.models.modes import Mode, Target
+from retrieval.models.modes import MINI_MODES, Mode, Target
 from retrieval.models.references import MAIN, Reference
 from retrieval.models.repositories import Repository
 
@@ -60,6 +60,16 @@ _ENTRIES = (
         download_mb=1220,
         loader="retrieval.models.vit.csd:load",
         source=repositories.CSD,
+    ),
+    *(
+        Description(
+            name=f"mini-{mode}",
+            title=f"the mean of mini's values in mode {mode}",
+            licence="Apache-2.0",
+            download_mb=0,
+            loader="retrieval.models.mini.pooled:load",
+        )
+        for mode in MINI_MODES
     ),
     Description(
         name="descriptor",

@@ -30,12 +30,20 @@ class CellValues:
 
 
 @dataclass(frozen=True)
+class MapValues:
+    """How the tokens of a network's map become queries, keys and values; see :mod:`retrieval.models.mini.values`."""
+
+    sharpness: float  # logits of the attention among tokens are sharpness x cosine
+    meaning: bool = False  # weigh directions as the network's classifier does, without those that tell drawings apart
+
+
+@dataclass(frozen=True)
 class Target:
     """One layer at one timestep and how it is read: everything that a mode's tensors and scores depend on."""
 
     layer: str
     timestep: int
-    values: CellValues | None = None  # None: the layer's own values
+    values: CellValues | MapValues | None = None  # None: the layer's own values
     readout: Readout = LINEAR
 
     def to_json(self) -> dict[str, Any]:
@@ -50,11 +58,11 @@ class Target:
         Raises:
             KeyError, TypeError: another version wrote them.
         """
-        cells, readout = values.get("values"), values.get("readout")
+        described, readout = values.get("values"), values.get("readout")
         return cls(
             values["layer"],
             values["timestep"],
-            None if cells is None else CellValues(**cells),
+            None if described is None else _described(described),
             LINEAR if readout is None else Readout(**readout),
         )
 
@@ -79,6 +87,10 @@ class Outputs:
 
     modes: tuple[str, ...] = ()
     encoders: tuple[str, ...] = ()
+
+
+def _described(values: Mapping[str, Any]) -> CellValues | MapValues:
+    return CellValues(**values) if "patterns" in values else MapValues(**values)
 
 
 def _plain(field: str) -> Any:
@@ -120,5 +132,12 @@ CELLS_MODES = _table(
     Mode("style", Target(CELLS, 0, CellValues(patterns=1.5, sharpness=40.0), _ROOT), ("descriptor",)),
     Mode("instance", Target(CELLS, 0, CellValues(0.6, sharpness=3.0, contrast=1.2), _ROOT), ("subject",)),
     Mode("semantic", Target(CELLS, 0, CellValues(1.0, sharpness=1.0, contrast=0.5), _ROOT), ("descriptor",)),
+)
+OBJECT, SURFACE = "object", "surface"  # the layers of the model mini
+MINI_MODES = _table(
+    Mode("style", Target(SURFACE, 0, MapValues(sharpness=5.0)), ("mini-style",)),
+    Mode("instance", Target(OBJECT, 0, MapValues(sharpness=15.0)), ("mini-instance",)),
+    Mode("semantic", Target(OBJECT, 0, MapValues(sharpness=5.0, meaning=True)), ("mini-semantic",)),
+    Mode("lowlevel", Target(SURFACE, 0, CellValues(1.0, sharpness=1.0, contrast=0.5), _ROOT), ("mini-lowlevel",)),
 )
 DEFAULT_MODES = ("style", "instance", "semantic")

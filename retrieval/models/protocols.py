@@ -103,3 +103,17 @@ class TensorEmbedder(Embedder, Protocol):
 
     def vectors(self, pixels: Pixels) -> Tensor:
         """Return the vectors of :meth:`embed` as a tensor on the model's device."""
+
+
+@runtime_checkable
+class PoolingEmbedder(TensorEmbedder, Protocol):
+    """An Embedder that pools the tensors of an extractor, so that one pass of a network gives both."""
+
+    target: Target
+    """The target whose layer it pools."""
+
+    def reads(self, extractor: AttentionExtractor) -> bool:
+        """Say whether it pools the tensors of this very extractor; then both take the same pixels."""
+
+    def pool(self, hidden: Tensor) -> Tensor:
+        """Return the vectors of :meth:`embed` from the extractor's h of :attr:`target`, on its device."""

@@ -21,6 +21,7 @@ from retrieval.models.modes import (
     DIFFSIM_C_MODES,
     DINOV2_MODES,
     DIT_MODES,
+    MINI_MODES,
     SD15_MODES,
     SDXL_LAST_STEP,
     SDXL_MODES,
@@ -107,6 +108,22 @@ def _dit(side: int, revision: str) -> ExtractorDescription:
 
 EXTRACTORS: dict[str, ExtractorDescription] = {
     "sd15": _SD15,
+    "mini": ExtractorDescription(
+        name="mini",
+        title="EfficientNet-Lite0, aligned by attention; with colour and texture of cells",
+        licence="Apache-2.0",
+        download_mb=0,
+        loader="retrieval.models.mini.attention:load",
+        modes=MINI_MODES,
+        image_size=224,
+        noise="shared",
+        default_modes=tuple(MINI_MODES),
+        codec="hidden-float16",  # two maps serve four modes
+        draft=True,
+        batch_sizes=(4, 64),
+        working_mb=24,
+        unused=OF_DIFFUSION,
+    ),
     "cells": ExtractorDescription(
         name="cells",
         title="colour and texture of 6 x 6 cells, aligned by attention; no weights",

@@ -12,8 +12,9 @@ from index_store.reader import IndexReader
 from index_store.tensors.cache import CacheKey, TensorCache
 from retrieval.devices.selection import choose_device
 from retrieval.encoding.batches import batch_size, workers
+from retrieval.encoding.encoded_batches import EncodedImages, StoredBatch
 from retrieval.encoding.fingerprint import check_fingerprint, tensors_digest
-from retrieval.encoding.loaded_models import EncodedImages, LoadedModels, LoadModels, ModelInputs, StoredBatch
+from retrieval.encoding.loaded_models import LoadedModels, LoadModels, ModelInputs
 from retrieval.encoding.recipe import Recipe
 from retrieval.encoding.stored_tensors import DecodeQKV, qkv_decoder
 from retrieval.errors import ModelError

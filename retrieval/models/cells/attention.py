@@ -104,6 +104,6 @@ def _values_of(target: Target) -> CellValues:
     """Return how the target describes cells; another layer, or a target without cell values, is a UsageError."""
     if target.layer != CELLS:
         raise UsageError(f"unknown layer '{target.layer}' of cells; known: {CELLS}")
-    if target.values is None:
+    if not isinstance(target.values, CellValues):
         raise UsageError(f"layer '{CELLS}' of cells is read by its modes only, not at a denoising step")
     return target.values
