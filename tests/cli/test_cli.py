@@ -143,7 +143,7 @@ def test_bad_requests_end_in_one_sentence(desk: Path, gallery: Path, index: Path
     assert "style, instance, semantic" in failed(
         run_here(*build, gallery, "--modes", "stile", "-i", "n.diffsim", cwd=tmp_path), 2
     )
-    assert "auto, sd15, cells" in failed(
+    assert "auto, sd15, mini, cells" in failed(
         run_here(*build, gallery, "--model", "sd3", "-i", "n.diffsim", cwd=tmp_path), 2
     )
     assert "unknown mode 'stile'" in failed(run_here("diffsim-search", query, "-m", "stile", cwd=desk), 2)

@@ -81,7 +81,7 @@ def test_a_benchmark_of_the_paper_takes_its_data_by_option(evaluate, tmp_path: P
 
 
 def test_wrong_requests_end_in_one_sentence(evaluate, gallery: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    assert "known: diffsim-s, cells" in evaluate("score", "a", "b", "-m", "diffsim").failure(2)
+    assert "known: diffsim-s, mini" in evaluate("score", "a", "b", "-m", "diffsim").failure(2)
     assert "unknown benchmark 'cifar'" in evaluate("bench", "cifar", gallery, "-m", "cells").failure(2)
     assert "a.png: no such file" in evaluate("score", "a.png", "b.png", "-m", "cells").failure(1)
     assert "x does not exist: one folder for each group is expected there" in evaluate(

@@ -16,6 +16,7 @@ SENTENCES_OF = {
     "retrieval/README.md": 25,
     "retrieval/models/README.md": 25,
     "retrieval/models/cells/MODEL_CARD.md": 25,
+    "retrieval/models/mini/MODEL_CARD.md": 25,
     "retrieval/evaluation/README.md": 25,
 }
 DOCUMENTS = sorted(SENTENCES_OF)
