@@ -105,7 +105,7 @@ def test_every_metric_states_title_and_licence_before_a_download() -> None:
         assert entry.loader.startswith("retrieval.metrics.")
         assert entry.repo or not entry.download_mb or entry.members or entry.needs or name == "gram"
         assert set(entry.members) <= set(METRICS)
-    with pytest.raises(UsageError, match="unknown metric 'diffsim'; known: diffsim-s, cells"):
+    with pytest.raises(UsageError, match="unknown metric 'diffsim'; known: diffsim-s, mini"):
         describe_metric("diffsim")
     with pytest.raises(UsageError, match="unknown parity"):
         MetricSettings(parity="true")  # type: ignore[arg-type]

@@ -134,7 +134,7 @@ def test_auto_asks_the_mirror_whether_it_answers(hub: Hub, monkeypatch: pytest.M
     settings = ModelSettings(model="auto")
     assert choose_model(settings, "auto", offline=False).name == "sd15"
     point_to("http://127.0.0.1:9", monkeypatch)
-    assert choose_model(settings, "auto", offline=False).name == "cells"
+    assert choose_model(settings, "auto", offline=False).name == "mini"
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])

@@ -216,12 +216,12 @@ def test_auto_takes_sd15_only_if_every_file_of_it_and_its_encoders_is_cached(
 
     names = ("sd15", "clip", "dinov2")
     for name in names:
-        assert chosen() == "cells"
+        assert chosen() == "mini"
         [snapshot] = fill_cache(hub, name)
     assert chosen() == "sd15"
     (snapshot / "model.safetensors").unlink()
     assert chosen() == "sd15", "the pickle of the encoder will do"
     (snapshot / "pytorch_model.bin").unlink()
-    assert chosen() == "cells"
+    assert chosen() == "mini"
     assert chosen({"clip": None}) == "sd15", "the absent encoder is not asked for"
     assert chosen({"clip": None, "dinov2": "a local folder"}) == "sd15"
