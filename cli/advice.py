@@ -51,6 +51,7 @@ ADVICE: Mapping[str, str] = {
     "smaller-search": "end other programs, search with fewer queries at once, or choose --device cpu",
     "update-the-index": "bring it up to date with: diffsim-index build SOURCE",
     "use-cpu": "use --device cpu, or auto",
+    "write-comparison": "write one with: diffsim-eval compare BENCH DATA --out FILE.json",
     "write-report": "write one with: diffsim-eval bench BENCH DATA --out FILE.json",
 }
 """A clause for people by the library's word, in alphabetical order; the facts of the error fill its braces.

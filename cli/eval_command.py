@@ -8,6 +8,7 @@ from cli import options
 from cli.eval import options as opt
 from cli.eval.bench import benches
 from cli.eval.candidate_recall import recalls
+from cli.eval.compare import comparisons
 from cli.eval.loading import chosen_metrics, load_all, weights_by_metric
 from cli.eval.pictures import pictures
 from cli.eval.tune import tuning
@@ -25,6 +26,7 @@ app = typer.Typer(
     context_settings=HELP,
 )
 app.add_typer(benches)
+app.add_typer(comparisons)
 app.add_typer(pictures)
 app.add_typer(recalls)
 app.add_typer(tuning)

@@ -20,6 +20,7 @@ LINE_SECONDS = 15.0  # the longest silence without a terminal
 
 
 STAGES = {
+    "comparing": ("comparing", STEPS),
     "compute": ("computing candidates", IMAGES),
     "copy": ("copying", IMAGES),
     "download": ("downloading", BYTES),

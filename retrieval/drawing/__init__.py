@@ -1,1 +1,1 @@
-"""Draw contact sheets and heat maps."""
+"""Draw contact sheets, heat maps, and quality over cost."""

@@ -90,7 +90,15 @@ def run_bench(bench: str, source: Path, run: Run) -> Iterator[Measurement]:
 
 
 def run_all(folder: Path, run: Run) -> Iterator[Measurement]:
-    """Run every set in ``folder``: a set with votes.csv or levels.csv by its own protocol, any other as groups.
+    """Run every set in ``folder``; see :func:`sets_below`."""
+    for kind, home in sets_below(folder):
+        yield from _run_one(kind, home.name, home, run)
+
+
+def sets_below(folder: Path) -> list[tuple[str, Path]]:
+    """Return the benchmark and the folder of every set in ``folder``.
+
+    A set with votes.csv or levels.csv has its own protocol; any other is one of groups.
 
     Raises:
         UsageError: a folder without sets.
@@ -99,9 +107,8 @@ def run_all(folder: Path, run: Run) -> Iterator[Measurement]:
     sets = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not sets:
         raise UsageError(f"{folder} holds no folders: one folder for each set is expected")
-    for home in sets:
-        kinds = [kind for kind in ("votes", "levels") if (home / f"{kind}.csv").is_file()]
-        yield from _run_one(kinds[0] if kinds else "groups", home.name, home, run)
+    own = [[kind for kind in ("votes", "levels") if (home / f"{kind}.csv").is_file()] for home in sets]
+    return [(kinds[0] if kinds else "groups", home) for kinds, home in zip(own, sets, strict=True)]
 
 
 def _run_one(kind: str, title: str, source: Path, run: Run) -> Iterator[Measurement]:
