@@ -14,7 +14,7 @@ from retrieval.errors import UsageError
 from retrieval.files import check_writable, write_bytes
 
 _WIDTH, _HEIGHT = 460, 380  # px of a panel
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 18, 52, 58  # px between a panel's edge and its axes
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 18, 62, 58  # px between a panel's edge and its axes
 _HEAD = 44  # px above the panels
 _INK, _GRID, _FRONT, _WHITE = (26, 29, 38), (226, 226, 230), (150, 150, 160), (255, 255, 255)
 _COLOURS = ((24, 78, 119), (214, 58, 84), (42, 140, 95), (226, 138, 28), (118, 76, 159), (96, 108, 118))
@@ -154,7 +154,7 @@ def _draw_panel(
     pencil: ImageDraw.ImageDraw, panel: TradeOffPanel, axes: _Axes, names: Sequence[str], labels: tuple[str, str]
 ) -> None:
     _draw_grid(pencil, axes, labels)
-    pencil.text((axes.left, axes.top - 30), panel.title, font=own_font(16), fill=_INK)
+    pencil.text((axes.left - 40, axes.top - 46), panel.title, font=own_font(16), fill=_INK)
     front = sorted((mark.cost, mark.quality) for mark in panel.marks if mark.on_front)
     for (cost, quality), (more, higher) in pairwise(front):
         corner = (axes.x(more), axes.y(quality))
@@ -175,7 +175,7 @@ def _draw_grid(pencil: ImageDraw.ImageDraw, axes: _Axes, labels: tuple[str, str]
         pencil.text((x, bottom + 8), _short(tick), font=small, fill=_INK, anchor="mt")
     pencil.rectangle((axes.left, axes.top, right, bottom), outline=_INK)
     pencil.text((axes.left + axes.width / 2, bottom + 38), labels[0], font=small, fill=_INK, anchor="mm")
-    pencil.text((axes.left - 40, axes.top - 10), labels[1], font=small, fill=_INK, anchor="lm")
+    pencil.text((axes.left - 40, axes.top - 14), labels[1], font=small, fill=_INK, anchor="lm")
 
 
 def _draw_mark(pencil: ImageDraw.ImageDraw, mark: TradeOff, axes: _Axes, colour: tuple[int, int, int]) -> None:

@@ -14,17 +14,19 @@ from numpy.typing import NDArray
 from retrieval.errors import UsageError
 from retrieval.evaluation.benchmarks.paper import BenchOptions
 from retrieval.evaluation.benchmarks.table import BENCHES, describe_bench
-from retrieval.evaluation.comparison.judging import average_precision, preference
+from retrieval.evaluation.pairs import average_precision
 from retrieval.evaluation.runner import ALL, sets_below
 from retrieval.evaluation.triplets import Triplet, images_of, read_groups
 
 OF_GROUPS = ("groups", "sref", "instantstyle")  # benchmarks whose folders are groups
 MAP, ACCURACY = "mAP", "accuracy"
 
+NOT_FOUND = -1e9  # below every score and every negative rank; finite, because equal scores are told by differences
+
 T = TypeVar("T")
 
 Scores = NDArray[np.float64]
-"""One query's scores of all images of a set, float64 ``[images]``; higher is closer, ``-inf`` is not found."""
+"""One query's scores of all images of a set, float64 ``[images]``; higher is closer, :data:`NOT_FOUND` is lowest."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,11 @@ class LabelledSet:
             "settings": settings,
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def preference(nearer: float, farther: float) -> float:
+    """Return 1 if the nearer image of a triplet scores higher, 0 if it scores lower, and 1/2 for a tie."""
+    return 0.5 if nearer == farther else float(nearer > farther)
 
 
 def load_sets(bench: str, source: Path, options: BenchOptions, queries: int | None = None) -> list[LabelledSet]:

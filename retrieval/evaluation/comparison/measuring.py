@@ -18,7 +18,7 @@ from retrieval.encoding.loaded_models import LoadedModels, load_models
 from retrieval.errors import UsageError
 from retrieval.evaluation.comparison.bootstrap import total_by_group
 from retrieval.evaluation.comparison.costs import PeakMemory, median_ms
-from retrieval.evaluation.comparison.labelled_sets import LabelledSet, Scores
+from retrieval.evaluation.comparison.labelled_sets import NOT_FOUND, LabelledSet, Scores
 from retrieval.evaluation.comparison.results import JudgedMode, MeasuredCost, SetResult
 from retrieval.images.decoding import DecodeRules, read_image
 from retrieval.indexing.build import build_index
@@ -86,9 +86,11 @@ def compare(sets: Sequence[LabelledSet], how: Comparison, known: Sequence[SetRes
         known: results of an earlier run. One whose files, labels and settings are the same is not measured again.
 
     Raises:
-        UsageError: an unknown model or mode, or an image that can't be used: a set without it would be another set.
+        UsageError: no model, an unknown model or mode, or an image that can't be used.
         CancelledError: the work was asked to stop.
     """
+    if not how.models:
+        raise UsageError("a comparison needs at least one model")
     done = {(result.key, result.identity) for result in known}
     todo = [
         _Measurement(model, given, grey, how.identity(given, model, grey))
@@ -189,16 +191,15 @@ class _Measurement:
 
     def _judge(self, engine: Engine, mode: str, files: Sequence[Path], how: Comparison, steps: _Steps) -> JudgedMode:
         row = {str(path): number for number, path in enumerate(files)}
-        place = {number: row[path] for number, path in enumerate(engine.paths())}
         groups: list[str] = []
         values: list[tuple[float, float]] = []
         whole = len(files)
         searches = engine.search_many(self.given.queries, mode, cancel=how.cancel, k=whole, candidates=whole)
         for number, (query, results) in enumerate(searches):
-            exact, coarse = np.full(whole, -np.inf), np.full(whole, -np.inf)
+            exact, coarse = np.full(whole, NOT_FOUND), np.full(whole, NOT_FOUND)
             for result in results:
-                exact[place[result.id]] = -np.inf if result.score is None else result.score
-                coarse[place[result.id]] = -np.inf if result.coarse_rank is None else -result.coarse_rank
+                exact[row[result.path]] = NOT_FOUND if result.score is None else result.score
+                coarse[row[result.path]] = NOT_FOUND if result.coarse_rank is None else -result.coarse_rank
             for group, pair in _both(self.given, query, exact, coarse):
                 groups.append(group)
                 values.append(pair)

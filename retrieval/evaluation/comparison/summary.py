@@ -6,7 +6,6 @@ from types import MappingProxyType
 
 from retrieval.errors import UsageError
 from retrieval.evaluation.comparison.bootstrap import BoundedMean, differences, mean_of_sets
-from retrieval.evaluation.comparison.judging import undominated
 from retrieval.evaluation.comparison.results import JudgedMode, MeasuredCost, SetResult
 
 
@@ -124,6 +123,13 @@ def _rows_of(mode: str, names: Sequence[str], results: Sequence[SetResult]) -> I
             mean_of_sets(grey) if len(grey) == len(plain) else None,
             largest.cost,
         )
+
+
+def undominated(points: Sequence[tuple[float, float]]) -> list[bool]:
+    """Return, for each (quality, cost), whether no other point is at least as good in both and better in one."""
+    return [
+        not any(q >= quality and c <= cost and (q > quality or c < cost) for q, c in points) for quality, cost in points
+    ]
 
 
 def _with_front(rows: Sequence[ModeRow], cost: str) -> list[ModeRow]:
