@@ -14,7 +14,7 @@ from retrieval.settings import PUBLISHED_SEED, SearchSettings
 
 if TYPE_CHECKING:
     from retrieval.evaluation.comparison.labelled_sets import LabelledSet
-    from retrieval.evaluation.comparison.measuring import Comparison
+    from retrieval.evaluation.comparison.measuring import ModelComparison
     from retrieval.evaluation.comparison.results import SetResult
 
 Kind = Annotated[
@@ -90,12 +90,12 @@ class ComparedModels(Place):
     grey: Grey = False
     candidates: TimedCandidates = SearchSettings.candidates
 
-    def comparison(self, **others: Any) -> "Comparison":
+    def comparison(self, **others: Any) -> "ModelComparison":
         """Return the library's settings, checked; ``others`` are values that are no options."""
-        from retrieval.evaluation.comparison.measuring import Comparison, models_at_hand
+        from retrieval.evaluation.comparison.measuring import ModelComparison, models_at_hand
 
         folders = self._folders()
-        return Comparison(
+        return ModelComparison(
             models=parse_names(self.model) if self.model else list(dict.fromkeys([*models_at_hand(), *folders])),
             modes=parse_names(self.modes) if self.modes else None,
             weights=folders,

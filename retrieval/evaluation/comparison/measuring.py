@@ -35,7 +35,7 @@ TIMED = 9  # warm searches of which the median is taken; one more comes before t
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class ModelComparison:
     """The models to compare and how they are run."""
 
     models: Sequence[str]
@@ -77,7 +77,7 @@ def models_at_hand() -> list[str]:
     return [name for name, needed in needs.items() if are_cached(needed)]
 
 
-def compare(sets: Sequence[LabelledSet], how: Comparison, known: Sequence[SetResult] = ()) -> Iterator[SetResult]:
+def compare(sets: Sequence[LabelledSet], how: ModelComparison, known: Sequence[SetResult] = ()) -> Iterator[SetResult]:
     """Measure every model on every set, and yield each result as it is complete.
 
     Args:
@@ -108,7 +108,7 @@ def compare(sets: Sequence[LabelledSet], how: Comparison, known: Sequence[SetRes
 class _Steps:
     """The progress of the whole comparison: an encoded image is a step, and so is a query in one mode."""
 
-    def __init__(self, how: Comparison, total: int) -> None:
+    def __init__(self, how: ModelComparison, total: int) -> None:
         self._how, self._total, self._before, self._now = how, total, 0, 0
 
     def show(self, now: int) -> None:
@@ -152,10 +152,10 @@ class _Measurement:
     grey: bool
     identity: str
 
-    def steps(self, how: Comparison) -> int:
+    def steps(self, how: ModelComparison) -> int:
         return len(self.given.images) + len(self.given.queries) * len(how.modes_of(self.model))
 
-    def run(self, how: Comparison, loader: _Loader, steps: _Steps) -> SetResult:
+    def run(self, how: ModelComparison, loader: _Loader, steps: _Steps) -> SetResult:
         with tempfile.TemporaryDirectory(prefix="diffsim-compare-") as folder, PeakMemory() as peak:
             files = _grey_copies(self.given.images, Path(folder)) if self.grey else self.given.images
             engine, images_per_s = self._build(files, Path(folder) / "compared.diffsim", how, loader, steps)
@@ -166,7 +166,7 @@ class _Measurement:
         return SetResult(self.model, given.name, self.grey, given.measure, *sizes, judged, cost, self.identity)
 
     def _build(
-        self, files: Sequence[Path], index: Path, how: Comparison, loader: _Loader, steps: _Steps
+        self, files: Sequence[Path], index: Path, how: ModelComparison, loader: _Loader, steps: _Steps
     ) -> tuple[Engine, float]:
         """Return the index's engine and the images a second of its build, without the loading of models."""
         choices: ModelChoices = {"model": self.model, "weights": how.weights.get(self.model)}
@@ -189,7 +189,9 @@ class _Measurement:
         engine = Engine.open(index, EngineSettings(device=how.device, offline=how.offline), loader)
         return engine, len(files) / seconds
 
-    def _judge(self, engine: Engine, mode: str, files: Sequence[Path], how: Comparison, steps: _Steps) -> JudgedMode:
+    def _judge(
+        self, engine: Engine, mode: str, files: Sequence[Path], how: ModelComparison, steps: _Steps
+    ) -> JudgedMode:
         row = {str(path): number for number, path in enumerate(files)}
         groups: list[str] = []
         values: list[tuple[float, float]] = []
@@ -208,7 +210,7 @@ class _Measurement:
         of_exact, of_coarse = (total_by_group(groups, list(each)) for each in zip(*values, strict=True))
         return JudgedMode(of_exact.counts, of_exact.sums, of_coarse.sums)
 
-    def _cost(self, engine: Engine, images_per_s: float, how: Comparison, peak: PeakMemory) -> MeasuredCost:
+    def _cost(self, engine: Engine, images_per_s: float, how: ModelComparison, peak: PeakMemory) -> MeasuredCost:
         candidates = min(how.candidates, len(engine))
         queries = [self.given.queries[row * len(self.given.queries) // (TIMED + 1)] for row in range(TIMED + 1)]
         search_ms = {

@@ -12,7 +12,7 @@ from retrieval.errors import CancelledError, UsageError
 from retrieval.evaluation.benchmarks.paper import BenchOptions
 from retrieval.evaluation.comparison.costs import PeakMemory, median_ms
 from retrieval.evaluation.comparison.labelled_sets import LabelledSet, load_sets
-from retrieval.evaluation.comparison.measuring import Comparison, compare, models_at_hand
+from retrieval.evaluation.comparison.measuring import ModelComparison, compare, models_at_hand
 from retrieval.evaluation.comparison.results import SetResult
 from retrieval.evaluation.comparison.summary import quality_of
 from retrieval.evaluation.feature_store import FeatureStore
@@ -23,7 +23,7 @@ from retrieval.metrics.registry import load_metric
 from retrieval.models.registry import load_embedder
 from retrieval.progress import Cancellation, Progress
 
-HOW = Comparison(models=["cells"], modes=["style"], offline=True, device="cpu")
+HOW = ModelComparison(models=["cells"], modes=["style"], offline=True, device="cpu")
 RULES = DecodeRules()
 
 
