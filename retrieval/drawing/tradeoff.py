@@ -187,4 +187,5 @@ def _draw_mark(pencil: ImageDraw.ImageDraw, mark: TradeOff, axes: _Axes, colour:
     text, font = drawable(mark.name, own_font(14))
     is_right = x > axes.left + axes.width / 2
     place = (x - _DOT - 5, y) if is_right else (x + _DOT + 5, y)
-    pencil.text(place, text, font=font, fill=colour, anchor="rm" if is_right else "lm")
+    anchor = "rm" if is_right else "lm"
+    pencil.text(place, text, font=font, fill=colour, anchor=anchor, stroke_width=3, stroke_fill=_WHITE)
