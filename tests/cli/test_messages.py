@@ -101,7 +101,7 @@ def test_an_option_that_changes_nothing_is_noted(run: Run, photos: Path) -> None
 
 def test_the_choice_of_a_model_is_noted_once(run: Run, photos: Path) -> None:
     first, again = (run("index", "build", "photos", "--modes", "style", "--device", "cpu")[2] for _ in range(2))
-    assert first.startswith("note: model cells")
+    assert first.startswith("note: model mini, ")
     assert "no GPU" in first
     assert first.endswith("; choose another with --model\n")
     assert again == ""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pytest
 import typer
@@ -50,7 +50,7 @@ def names(kind: type) -> set[str]:
     ("settings", "group", "elsewhere"),
     [
         (ModelSettings, ModelOptions, set()),
-        (BuildSettings, RunOptions, {"attention", "retry_rejects"}),  # of `build` alone
+        (BuildSettings, RunOptions, {"attention", "retry_rejects", "rehash", "gone"}),  # of `build` alone
         (EngineSettings, EngineOptions, {"memory"}),  # follows from the number of queries
         (SearchSettings, SearchOptions, {"rerank"}),  # --no-rerank
         (MetricSettings, MetricOptions, {"denoising_step", "directions"}),  # --step; no option chooses directions
@@ -77,11 +77,14 @@ def test_groups_hand_every_choice_on() -> None:
         "seed": 3,
         "codec": "hidden-int8",
     }
-    run = RunOptions(device="cpu", offline=True, batch_size=2, workers=3, segment_rows=4, commit_seconds=5.0)
-    assert run.settings(attention="lazy") == BuildSettings("cpu", 2, 3, 4, 5.0, offline=True, attention="lazy")
-    engine = EngineOptions(weights=Path("w"), encoders="clip=c", max_cache="2MB")
+    chosen: dict[str, Any] = {"device": "cpu", "offline": True, "batch_size": 2, "workers": 3, "max_pixels": 9}
+    chosen |= {"segment_rows": 4, "commit_seconds": 5.0}
+    alone: dict[str, Any] = {"attention": "lazy", "retry_rejects": True, "rehash": True, "gone": True}
+    assert chosen.keys() | alone.keys() == names(BuildSettings)
+    assert RunOptions(**chosen).settings(**alone) == BuildSettings(**chosen, **alone)
+    engine = EngineOptions(weights=Path("w"), encoders="clip=c", max_cache="2MB", max_pixels=9)
     assert engine.settings(queries=1) == EngineSettings(
-        weights="w", encoders={"clip": "c"}, max_cache=2_000_000, memory=0
+        weights="w", encoders={"clip": "c"}, max_cache=2_000_000, memory=0, max_pixels=9
     )
     assert SearchOptions(no_rerank=True, k=3).choices()["rerank"] is False
     metric = MetricOptions(step=900, masks=Path("m"), weights=["x"], similarity="mse")
