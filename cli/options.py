@@ -99,7 +99,8 @@ Modes = Annotated[
     typer.Option(
         "--modes",
         metavar="NAMES",
-        help="Build these modes, or add them to the index. (default: style,instance,semantic where the model has them)",
+        help="Build these modes, or add them to the index. "
+        "(default: all of mini, else style,instance,semantic where the model has them)",
     ),
 ]
 Model = Annotated[
