@@ -138,7 +138,7 @@ EXTRACTORS: dict[str, ExtractorDescription] = {
         batch_sizes=(16, 64),
         working_mb=4,
         unused=OF_DIFFUSION,
-        warnings={"semantic": "cells matches colour, texture and layout, not meaning; the models mini and sd15 match meaning"},
+        warnings={"semantic": "cells matches colour, texture and layout, not meaning; mini and sd15 match meaning"},
     ),
     "clip-aas": _vision_transformer("clip-aas", "AAS on CLIP ViT-B/32", CLIP, CLIP_MODES),
     "dinov2-aas": _vision_transformer("dinov2-aas", "AAS on DINOv2 ViT-S/14", DINOV2, DINOV2_MODES),
