@@ -54,5 +54,5 @@ for other in ("oil/cat.png", "oil/house.png", "pixel/cat.png"):
 
 # %% [markdown]
 # **Conclusion, 2026-11-27.** For all three queries, all seven neighbours have the style of the query. The encoder's
-# order is almost the exact one. An oil house scores 0.75 with the oil cat, and a cat in another style (pixel) 0.01: the mode
-# `style` follows the rendering and not the thing.
+# order is almost the exact one. An oil house scores 0.75 with the oil cat, and a pixel cat 0.01: the mode `style`
+# follows the rendering and not the thing.

@@ -37,7 +37,7 @@ if not gallery.exists():
     draw_gallery(gallery, size=256)
 if not characters.exists():
     layouts.draw_characters(characters)
-build_index(characters, BUILD / "ip.diffsim", model="mini")
+build_index(characters, BUILD / "ip.diffsim", model="cells")
 engine = Engine.open(BUILD / "ip.diffsim")
 query = characters / "original" / "pixel-flower.png"
 found = [(query, engine.search(query, mode, k=7, exclude_query=True)) for mode in engine.modes]
@@ -65,7 +65,7 @@ lookups(a, b, [(cell, weights[cell]) for cell in (8, 15, 31)])
 by_style = {style: [gallery / style / f"{motif}.png" for motif in MOTIFS] for style in STYLES}
 by_motif = {motif: [gallery / style / f"{motif}.png" for style in STYLES] for motif in MOTIFS}
 of_character = {name: paths for name, paths in read_groups(characters).items() if name != "original"}
-names = {"style": "mini", "instance": "mini-instance", "semantic": "mini-semantic"}
+names = {"style": "cells", "instance": "cells-instance", "semantic": "cells-semantic"}
 run = Run({mode: load_metric(name) for mode, name in names.items()})
 
 

@@ -29,7 +29,7 @@ def test_an_index_is_built_searched_and_described(gallery: Path, tmp_path: Path)
     (note,) = [line for line in built.stderr.decode().splitlines() if not line.startswith(slow)]
     assert note.startswith("note: model mini, ")
     assert note.endswith("; choose another with --model")
-    again = run("diffsim-index", "build", "pictures", "--json", cwd=tmp_path)
+    again = run_here("diffsim-index", "build", "pictures", "--json", cwd=tmp_path)
     assert json.loads(again.stdout)["unchanged"] == 40
     assert json.loads(again.stdout)["added"] == 0
 
@@ -40,7 +40,7 @@ def test_an_index_is_built_searched_and_described(gallery: Path, tmp_path: Path)
     assert lines[1].split()[2] == f"pictures/{STYLES[0]}/{MOTIFS[0]}.png"
     assert len(lines) == 4
 
-    about = run("diffsim-index", "info", cwd=tmp_path).stdout.decode()
+    about = run_here("diffsim-index", "info", cwd=tmp_path).stdout.decode()
     assert "40 images, model mini" in about
     assert "kB per image" in about
 
