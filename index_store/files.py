@@ -71,10 +71,15 @@ def _changed(path: Path, size: int, record: FileRecord) -> IndexCorruptError:
     return corrupt(path, f"{problem} ({size} bytes, {record.size} expected)")
 
 
+class NotRegularError(OSError):
+    """A folder, a pipe or a device has the name of a file."""
+
+
 def open_regular(path: Path | str) -> BinaryIO:
-    """Open a file of the index for reading, and never wait: a pipe, a device and a symbolic link are OSErrors.
+    """Open a file of the index for reading, and never wait for a pipe or a device.
 
     Raises:
+        NotRegularError: it is a folder, a pipe or a device.
         OSError: it can't be opened.
         IndexCorruptError: it is a link.
     """
@@ -92,7 +97,7 @@ def open_descriptor(path: Path | str) -> int:
         raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
+        raise NotRegularError(errno.EINVAL, "it is not a regular file", os.fspath(path))
     return descriptor
 
 
@@ -107,7 +112,7 @@ def reading(path: Path | str) -> Iterator[None]:
     """Turn a missing or unreadable file of the index into an error that names it.
 
     Raises:
-        IndexCorruptError: the file is missing, or a folder has its name.
+        IndexCorruptError: the file is missing, or a folder, a pipe or a device has its name.
         IndexUnreadableError: the system refused. That says nothing about the bytes, so it is never taken for damage.
     """
     try:
@@ -116,8 +121,8 @@ def reading(path: Path | str) -> Iterator[None]:
         raise
     except (FileNotFoundError, NotADirectoryError) as error:
         raise corrupt(path, "is missing") from error
-    except IsADirectoryError as error:
-        raise corrupt(path, "is a folder instead of a file") from error
+    except (NotRegularError, IsADirectoryError) as error:
+        raise corrupt(path, "is not a regular file") from error
     except PermissionError as error:
         raise IndexUnreadableError(f"this user may not read {path}; change its permissions") from error
     except OSError as error:

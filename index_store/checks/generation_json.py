@@ -46,10 +46,13 @@ def check_generation(body: Any) -> None:
     for mode, digest in mapping(body.get("projections", {}), "projections").items():
         component(mode, "a mode")
         sha256(digest)
+    for mode, name in mapping(body.get("tensors", {}), "tensors").items():
+        component(mode, "a mode")
+        component(name, "stored tensors")
     whole_number(body.get("repair_of", 0), "repair_of", 0, MOST_ID)
-    retired = check_retired(body.get("retired", {}))
+    check_retired(body.get("retired", {}))  # may name a segment of ``segments``: a repair retires parts of one
     segments = [check_segment(record) for record in sequence(body["segments"], "segments")]
-    check_unique([*(record["name"] for record in segments), *retired], "segments")
+    check_unique([record["name"] for record in segments], "segments")
     _check_alike(segments)
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+from index_store.commit import commit
 from index_store.files import ABANDONED_SECONDS
 from index_store.garbage import clear_uncommitted, drop_expired, retire
 from index_store.generation import read_current
@@ -52,6 +53,15 @@ def test_retired_segments_stay_for_the_searches_that_opened_them(layout: Layout)
     assert not layout.segment("000002").exists()
     assert not layout.attention("style", "000002").exists()
     assert layout.items("000003").exists()
+
+
+def test_a_segment_that_is_retired_in_part_stays_as_long_as_it_is_in_use(layout: Layout) -> None:
+    """A repair retires the segment whose parts it takes out; an index from elsewhere may say the same of any."""
+    before, parts = read_all(layout.root), retire(read_current(layout), ["000002"])
+    commit(layout, parts, "tests")
+    clear_uncommitted(layout, read_current(layout))
+    assert drop_expired(layout, read_current(layout), timedelta(0)).retired == {}
+    assert read_all(layout.root) == before
 
 
 def test_without_a_generation_everything_goes(layout: Layout) -> None:

@@ -23,26 +23,38 @@ from tests.support.faults import flip_bit
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 NATURAL = st.integers(0, 2**53)
-FILES = st.dictionaries(TEXT, st.builds(FileRecord, NATURAL, NATURAL), max_size=3)
-SHAPES = st.dictionaries(TEXT, st.lists(NATURAL, max_size=4).map(tuple), max_size=3)
-ATTENTION = st.dictionaries(TEXT, st.builds(AttentionRecord, SHAPES, NATURAL, TEXT), max_size=2)
+IDS = st.integers(0, 2**31 - 1)
+NAME = st.from_regex(r"[0-9A-Za-z_][0-9A-Za-z_.+@=-]{0,9}", fullmatch=True)
+FILE = st.builds(FileRecord, st.integers(0, 2**40), st.integers(0, 2**32 - 1))
+LISTS = st.fixed_dictionaries({f"{name}.parquet": FILE for name in ("items", "rejects")})
+FILES = st.builds(dict.__or__, st.dictionaries(NAME, FILE, max_size=2), LISTS)
+SHAPES = st.fixed_dictionaries({"h": st.lists(st.integers(1, 64), min_size=3, max_size=3).map(tuple)})
+ATTENTION = st.builds(AttentionRecord, SHAPES, st.integers(1, 256), st.just("hidden-float16"))
+SEGMENT = st.builds(SegmentRecord, NAME, st.integers(0, 10**6), st.integers(0, 10**6), FILES, st.just({}))
+SEGMENTS = st.builds(
+    lambda segments, attention: tuple(replace(segment, attention=attention) for segment in segments),
+    st.lists(SEGMENT, max_size=3, unique_by=lambda segment: segment.name),
+    st.dictionaries(NAME, ATTENTION, max_size=2),  # the same in all segments
+)
+SOURCE = st.builds(Source, IDS, TEXT, TEXT, st.booleans(), TEXT, st.booleans())
 JSON = st.recursive(
-    st.none() | st.booleans() | NATURAL | st.floats(allow_nan=False) | TEXT,
+    st.none() | st.booleans() | NATURAL | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=6,
 )
-NAMES = st.lists(TEXT, max_size=3).map(tuple)
+NAMES = st.lists(NAME, max_size=3, unique=True).map(tuple)
 GENERATIONS = st.builds(
     Generation,
     number=st.integers(0, 10**7),
     fingerprint=st.dictionaries(TEXT, JSON, max_size=3),
     settings=st.dictionaries(TEXT, JSON, max_size=3),
-    sources=st.lists(st.builds(Source, NATURAL, TEXT, TEXT, st.booleans(), TEXT, st.booleans()), max_size=3).map(tuple),
+    sources=st.lists(SOURCE, max_size=3, unique_by=lambda source: source.id).map(tuple),
     encoders=NAMES,
     modes=NAMES,
-    segments=st.lists(st.builds(SegmentRecord, TEXT, NATURAL, NATURAL, FILES, ATTENTION), max_size=3).map(tuple),
-    tombstones=st.lists(NATURAL, max_size=3).map(tuple),
-    next_id=NATURAL,
+    segments=SEGMENTS,
+    tombstones=st.lists(IDS, max_size=3).map(tuple),
+    next_id=st.integers(2**31, 2**53),
+    tensors=st.dictionaries(NAME, NAME, max_size=2),
 )
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from index_store.catalog import ITEM_SCHEMA, read_table, write_rows
+from index_store.catalog_files.rows import ITEM_SCHEMA, read_table, write_rows
 from index_store.checks import tables
 from index_store.checks.arrays import decode_array, decode_arrays
 from index_store.checks.ivf_file import read_ivf_file

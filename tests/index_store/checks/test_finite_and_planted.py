@@ -63,9 +63,9 @@ def test_a_pipe_is_an_error_at_once(layout: Layout) -> None:
 
 @pytest.mark.parametrize("level", [1, 2, 3])
 def test_the_cache_follows_no_link(layout: Layout, tmp_path: Path, level: int) -> None:
-    outside, key = tmp_path / "outside", CacheKey("style", "abc", 7)
+    outside, key = tmp_path / "outside", CacheKey("style", "abc", f"{7:064x}")
     outside.mkdir()
-    folder = layout.cache.joinpath(*("style", "abc", "007")[:level])
+    folder = layout.cache.joinpath(*("style", "abc", "000")[:level])
     folder.parent.mkdir(parents=True)
     folder.symlink_to(outside)
     cache = TensorCache(layout, 10_000)

@@ -17,7 +17,7 @@ from tests.index_store.small_index import grow
 
 Body = dict[str, Any]
 OLD = "2000-01-01T00:00:00+00:00"
-KEYS = (1, 2, 3, 4, 8)  # places whose name is a key
+KEYS = (1, 2, 3, 4, 8, 10)  # places whose name is a key
 BAD_NAMES = ("../../precious", "..", ".", "", "a/b", "a\\b", "a\0b", "/precious", "*", "x" * 300, 5, None)
 
 
@@ -41,11 +41,13 @@ def names_of(name: Any) -> list[Callable[[Body], object]]:
         lambda body: body.update(encoders=[name]),
         lambda body: body["projections"].update({"style": name}),
         lambda body: body["projections"].update({name: "0" * 64}),
+        lambda body: body["tensors"].update({"style": name}),
+        lambda body: body["tensors"].update({name: "style"}),
     ]
 
 
 @pytest.mark.parametrize("name", BAD_NAMES, ids=lambda name: repr(name)[:12])
-@pytest.mark.parametrize("place", range(9))
+@pytest.mark.parametrize("place", range(11))
 def test_a_name_that_leads_elsewhere_is_refused(layout: Layout, name: Any, place: int) -> None:
     if not isinstance(name, str) and place in KEYS:
         pytest.skip("a key of JSON is a text")
@@ -70,7 +72,6 @@ NUMBERS: dict[str, Callable[[Body], object]] = {
     "a tombstone that was never given": lambda body: body.update(tombstones=[99]),
     "a negative tombstone": lambda body: body.update(tombstones=[-1]),
     "a segment twice": lambda body: body.update(segments=[body["segments"][0]] * 2),
-    "a retired segment in use": lambda body: body["retired"].update({body["segments"][0]["name"]: OLD}),
     "a time without a zone": lambda body: body["retired"].update(x="2000-01-01"),
     "no segments": lambda body: body.pop("segments"),
     "segments that are a text": lambda body: body.update(segments="none"),

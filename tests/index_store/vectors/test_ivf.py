@@ -189,6 +189,17 @@ def test_a_trained_index_of_other_segments_is_passed_over(root: Path) -> None:
     assert_like_a_scan(root, FlatIndex)
 
 
+@pytest.mark.parametrize("still_removed", [[], [4], [4, 171, 599]])
+def test_items_that_are_back_are_found_although_training_left_them_out(root: Path, still_removed: list[int]) -> None:
+    generation = IndexReader(root).generation
+    commit(Layout(root), replace(generation, tombstones=(4, 171, 599)), "tests")
+    train_where_due(IndexReader(root).vector_reader)
+    commit(Layout(root), replace(read_current(Layout(root)), tombstones=tuple(still_removed)), "tests")
+    reader = IndexReader(root)
+    assert set(reader.ids) == set(range(600)) - set(still_removed)
+    assert_like_a_scan(root, IVFAndRestIndex)
+
+
 def test_builds_and_compaction_train(gallery: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "IVF_FROM_ROWS", 10)
     events: list[str] = []
