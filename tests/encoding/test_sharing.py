@@ -85,8 +85,8 @@ def test_scores_are_the_bits_of_separate_tensors_at_a_part_of_the_bytes(
     about = Engine.open(index).info()
     assert {mode: about["modes"][mode]["stored_as"] for mode in modes} == dict.fromkeys(modes, "style")
     assert about["coverage"] == dict.fromkeys(modes, IMAGES)
-    layout = Layout(index)
-    assert about["bytes"] == bytes_on_disk(layout, ["style"])
+    on_disk = bytes_on_disk(Layout(index), ["style"])
+    assert about["bytes"] == {**on_disk, "total": sum(on_disk.values())}
     before = [scores(index, photos / "001.png", mode) for mode in modes]
     compact(index, now=True)
     assert verify(index) == []

@@ -21,6 +21,7 @@ from index_store.tensors.projections import read_projection, write_projection
 from retrieval import build_index
 from retrieval.encoding.stored_tensors import load_projection
 from retrieval.indexing.upkeep.repairing import repair, verify
+from retrieval.models.defaults import resolve
 from retrieval.models.modes import CELLS_MODES, at_step
 from retrieval.models.protocols import HiddenExtractor
 from retrieval.models.registry import load_extractor
@@ -54,7 +55,14 @@ def test_an_unknown_codec_is_told_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="unknown codec 'zip'"):
         build_index(tmp_path / "photos", tmp_path / "x.diffsim", model="cells", codec="zip")
     assert not (tmp_path / "x.diffsim").exists()
-    assert ModelSettings().codec == DEFAULT_CODEC
+
+
+@pytest.mark.parametrize(
+    ("model", "codec"), [("sd15", DEFAULT_CODEC), ("cells", "hidden-float16"), ("mini", "hidden-float16")]
+)
+def test_the_codec_is_the_models_own_unless_one_is_named(model: str, codec: str) -> None:
+    for asked, expected in ((None, codec), *((name, name) for name in CODECS)):
+        assert resolve(ModelSettings(model=model, codec=asked), [], "cpu").codec == expected
 
 
 CHANNEL = st.tuples(st.integers(-130, 18), st.integers(0, 2**32 - 1))  # size of a channel as a power of two, and a seed

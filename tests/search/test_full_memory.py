@@ -59,12 +59,12 @@ def test_a_search_is_tried_once_more_without_cached_candidates(
         return engine.search(query, exhaustive=False)
 
     plain = search()
-    held = engine._memory_cache.nbytes
+    held = engine._answerer._memory_cache.nbytes
     assert held
     failures = scarce(monkeypatch, part, shortage, times=1)
     assert_same_ranking(search(), plain, whole=True)
     assert len(failures) == 1
-    assert engine._memory_cache.limit == held // 2
+    assert engine._answerer._memory_cache.limit == held // 2
     failures = scarce(monkeypatch, part, shortage, times=2)
     with pytest.raises(MemoryFullError) as caught:
         search()
