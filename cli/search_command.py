@@ -70,9 +70,7 @@ def search(
         raise typer.Exit(1)
 
 
-def _check_files(
-    sheets: "Sequence[Path]", explain: Path | None, queries: "Sequence[str]", how: SearchOptions
-) -> None:
+def _check_files(sheets: "Sequence[Path]", explain: Path | None, queries: "Sequence[str]", how: SearchOptions) -> None:
     """Raise the errors of files that can't be drawn before the search."""
     from retrieval.drawing.sheet_file import check_picture, check_sheet
 

@@ -82,14 +82,14 @@ class _Pairs:
 
     def _legend(self, values_are: str, links_are: str) -> None:
         left, width, top = self.lefts[1], 2 * SIDE + BETWEEN, MARGIN
-        for x in range(width):
-            self.pencil.line((left + x, top, left + x, top + 13), fill=tuple(colours(np.array(x / (width - 1))).tolist()))
+        bar = Image.fromarray(colours(np.linspace(0, 1, width)[None]))
+        self.image.paste(bar.resize((width, 14)), (left, top))
         self.pencil.text((left - 10, top + 6), values_are, font=self.small, fill=INK, anchor="rm")
         self.pencil.text((left + width + 10, top + 6), links_are, font=self.small, fill=INK, anchor="lm")
         for share, anchor in ((0.0, "la"), (0.25, "ma"), (0.5, "ma"), (0.75, "ma"), (1.0, "ra")):
             value = self.low + share * (self.high - self.low)
-            x = left + share * (width - 1)
-            self.pencil.text((x, top + 18), f"{value:.4f}", font=self.small, fill=GREY, anchor=anchor)
+            place = (left + share * (width - 1), top + 18)
+            self.pencil.text(place, f"{value:.4f}", font=self.small, fill=GREY, anchor=anchor)
 
     def _row(self, row: PairRow, top: int) -> None:
         right_end = self.image.width - MARGIN

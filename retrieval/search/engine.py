@@ -173,7 +173,7 @@ class Engine:
         return bounded(float(aligned_attention_scores(query, candidate, how)[0]))
 
     def explain(self, query: QueryInput, candidate: CandidateInput, mode: str | None = None) -> ImageExplanation:
-        """Explain the score that a search gives ``candidate``: which cells of the pictures agree; see :meth:`explain_all`."""
+        """Explain the score that a search gives ``candidate``; see :meth:`explain_all`."""
         return next(self.explain_all(query, [candidate], mode))
 
     def explain_all(
