@@ -204,4 +204,6 @@ def test_other_keys_have_parts_and_no_places_and_other_tokens_no_map(
     assert (found.attention, tuple(found.correspondences)) == (None, ())
     with pytest.raises(UsageError, match="keys of this model are no cells"):
         found.where(0.5, 0.5)
-    draw_explanations(tmp_path / "drawn.png", [found])
+    draw_explanations(str(tmp_path / "drawn.png"), [found])
+    with pytest.raises(UsageError, match="no explanation"):
+        draw_explanations(tmp_path / "none.png", [])

@@ -9,7 +9,7 @@ from retrieval.errors import UsageError
 from retrieval.search.explaining.explanation import ExplainedImage, ImageExplanation
 
 
-def draw_explanations(path: Path, explanations: Sequence[ImageExplanation]) -> None:
+def draw_explanations(path: str | Path, explanations: Sequence[ImageExplanation]) -> None:
     """Draw each explained pair in a row: pictures, heat maps of the parts, and lines between cells that correspond.
 
     Args:
@@ -23,7 +23,7 @@ def draw_explanations(path: Path, explanations: Sequence[ImageExplanation]) -> N
     if not explanations:
         raise UsageError("no explanation was given to draw")
     rows = [_row(number, each) for number, each in enumerate(explanations, start=1)]
-    write_picture(path, draw_pairs(rows, "part of the score by cell", "lines: the strongest pairs of cells"))
+    write_picture(Path(path), draw_pairs(rows, "part of the score by cell", "lines: the strongest pairs of cells"))
 
 
 def _row(number: int, explanation: ImageExplanation) -> PairRow:
