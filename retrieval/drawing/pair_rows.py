@@ -37,7 +37,7 @@ class HeatedPicture:
 
 @dataclass(frozen=True)
 class PairRow:
-    """Two pictures under a title; ``links`` are a cell of the left, a cell of the right, and a weight."""
+    """Two pictures under a title; ``links`` are a cell of the left, a cell of the right, and a weight above 0."""
 
     title: str
     left: HeatedPicture
@@ -140,10 +140,10 @@ class _Pairs:
         size = (self.lefts[2] + SIDE - left, SIDE)
         over = Image.new("RGBA", (size[0] * SMOOTH, size[1] * SMOOTH))
         pencil = ImageDraw.Draw(over)
-        strongest = max((weight for _, _, weight in ends), default=1.0) or 1.0
+        strongest = max((weight for _, _, weight in ends), default=1.0)
         placed = [([((x - left) * SMOOTH, (y - top) * SMOOTH) for x, y in pair], weight) for *pair, weight in ends]
         for points, weight in reversed(placed):
-            width = round(SMOOTH * (1 + 2.5 * max(0.0, weight / strongest) ** 2))
+            width = round(SMOOTH * (1 + 2.5 * (weight / strongest) ** 2))
             pencil.line(points, fill=(*WHITE, 255), width=width + 2 * SMOOTH)
             pencil.line(points, fill=(*INK, 255), width=width)
         for x, y in dict.fromkeys(point for points, _ in placed for point in points):

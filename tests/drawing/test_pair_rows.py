@@ -80,7 +80,7 @@ def test_cells_cover_the_region_that_the_model_sees(size: tuple[int, int], regio
 
 def test_a_missing_picture_and_equal_or_negative_values_are_drawn(tmp_path: Path) -> None:
     missing = heated([[-0.5, -0.5]], image=tmp_path / "gone.png")
-    picture = drawn(PairRow("日本\x1b" * 200, missing, missing, [((0, 0), (0, 1), -0.5)]))
+    picture = drawn(PairRow("日本\x1b" * 200, missing, missing, [((0, 0), (0, 1), 1e-9)]))
     assert picture.shape[0] == MARGIN + 3 * BELOW + ABOVE + SIDE + BELOW
 
 

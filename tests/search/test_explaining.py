@@ -32,6 +32,7 @@ TINY = DATA / "tiny_sd15"
 PICTURES = sorted((DATA / "golden_images").glob("*.png"))
 MODELS: dict[str, dict[str, Any]] = {
     "cells": {"modes": ["style", "instance", "semantic"]},
+    "mini": {"modes": ["style", "instance", "semantic", "lowlevel"]},
     "sd15": {"weights": str(TINY), "image_size": 128, "encoders": {}, "modes": ["style"]},
     "clip-aas": {"weights": "clip", "encoders": {}, "modes": ["semantic"]},
     "dinov2-aas": {"weights": "dinov2", "encoders": {}, "modes": ["semantic"]},
@@ -66,6 +67,7 @@ def check(found: ImageExplanation, result: Result) -> None:
     assert (attended > 1 - 1e-5).all() == (not found.query.grid.before)  # the rest goes to class tokens
     weights = [pair.weight for pair in found.correspondences]
     assert weights == sorted(weights, reverse=True)
+    assert all(weight > 0 for weight in weights)
     assert json.loads(json.dumps(found.to_dict()))["score"] == found.score
 
 

@@ -125,7 +125,7 @@ def shown_picture(picture: Picture) -> Image.Image | Path:
 
 
 def strongest(found: Explanation, grids: tuple[TokenGrid, TokenGrid], count: int) -> Sequence[Correspondence]:
-    """Return the pairs of cells that make the largest parts of the score; none if keys are other tokens."""
+    """Return the pairs of cells that make the largest parts of the score, above 0; none if keys are other tokens."""
     there, back = found.query_attention, found.candidate_attention
     if there is None or back is None:
         return ()
@@ -135,6 +135,7 @@ def strongest(found: Explanation, grids: tuple[TokenGrid, TokenGrid], count: int
     return tuple(
         Correspondence(_cell(place // weights.shape[1], grids[0]), _cell(place % weights.shape[1], grids[1]), weight)
         for weight, place in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        if weight > 0
     )
 
 

@@ -64,7 +64,7 @@ class ImageExplanation:
     score: float  # as a search gives it
     query: ExplainedImage
     candidate: ExplainedImage
-    correspondences: Sequence[Correspondence]  # the strongest first; empty if ``attention`` is None
+    correspondences: Sequence[Correspondence]  # weights above 0, the strongest first; empty if ``attention`` is None
     # float32 [query rows, query columns, candidate rows, candidate columns]: where each cell of the query attends; sums
     # over the last two axes are 1 less the attention to class tokens. None: the model's keys are other tokens
     attention: NDArray[np.float32] | None
