@@ -234,6 +234,15 @@ Sheets = Annotated[
     list[Path] | None,
     typer.Option("--sheet", metavar="FILE", help="Also draw the results as FILE.png or FILE.html (repeatable)."),
 ]
+Explain = Annotated[
+    Path | None,
+    typer.Option(
+        "--explain",
+        metavar="FILE",
+        help="Also draw as FILE.png which parts of the pictures make the score, for the first 10 results; "
+        "--json and --jsonl then have the numbers.",
+    ),
+]
 AsJsonl = Annotated[bool, typer.Option("--jsonl", help="Print one JSON object per result.")]
 Paths = Annotated[bool, typer.Option("--paths", help="Print one path per line.")]
 Null = Annotated[bool, typer.Option("-0", "--null", help="Print paths that end with a zero byte, for xargs -0.")]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     Answer = tuple[Any, Results | DiffSimError]
     """A query, and its results or the error that it met."""
 
+NOTHING: Mapping[int, Mapping[str, Any]] = {}
 Form = Literal["table", "json", "jsonl", "paths", "null"]
 
 
@@ -35,7 +36,9 @@ def choose_form(*, as_json: bool, as_jsonl: bool, paths: bool, null: bool) -> Fo
     return chosen[0] if chosen else "table"
 
 
-def print_results(answers: "Sequence[Answer]", form: Form, is_list: bool = False) -> None:
+def print_results(
+    answers: "Sequence[Answer]", form: Form, is_list: bool = False, explained: Mapping[int, Mapping[str, Any]] = NOTHING
+) -> None:
     """Print the results of searches.
 
     The table shortens paths below the working directory; all other forms print absolute paths.
@@ -45,16 +48,17 @@ def print_results(answers: "Sequence[Answer]", form: Form, is_list: bool = False
         form: the form of the output.
         is_list: whether several queries were asked. JSON is then a list, in which failed queries have an ``error``,
             a JSON line names its query, and each path is printed once.
+        explained: explanations by the result's id; JSON then has them as ``explanation``.
     """
     found = [given for _, given in answers if not isinstance(given, DiffSimError)]
     if form == "json":
-        each = [_as_json(query, given, is_list) for query, given in answers]
+        each = [_as_json(query, given, is_list, explained) for query, given in answers]
         show_json(each if is_list else each[0])
     elif form == "jsonl":
         for results in found:
             whole = results.to_dict()
             asked = {"query": results.query["path"]} if is_list else {}
-            for record in whole["results"]:
+            for record in _with_explanations(whole["results"], explained):
                 show_json({"schema": whole["schema"], **asked, "mode": results.mode, **record}, indent=None)
     elif form in ("paths", "null"):
         paths = dict.fromkeys(result.path for results in found for result in results)
@@ -68,12 +72,25 @@ def print_results(answers: "Sequence[Answer]", form: Form, is_list: bool = False
             _print_table(results)
 
 
-def _as_json(query: Any, given: "Results | DiffSimError", is_list: bool) -> dict[str, Any]:
+def _as_json(
+    query: Any, given: "Results | DiffSimError", is_list: bool, explained: Mapping[int, Mapping[str, Any]]
+) -> dict[str, Any]:
     if isinstance(given, DiffSimError):
         return {"schema": 1, "query": {"path": str(query)}, "error": sentence_of(given), "kind": given.kind}
     # Queries are searched in groups, and each gets an equal share of the group's time.
     shared = {"timing_ms_is": "mean of queries searched together"} if is_list else {}
-    return {**given.to_dict(), "notes": note_sentences(given), **shared}
+    whole = given.to_dict()
+    results = _with_explanations(whole["results"], explained)
+    return {**whole, "notes": note_sentences(given), "results": results, **shared}
+
+
+def _with_explanations(
+    results: Sequence[Mapping[str, Any]], explained: Mapping[int, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    return [
+        {**result, **({"explanation": explained[result["id"]]} if result["id"] in explained else {})}
+        for result in results
+    ]
 
 
 def note_sentences(results: "Results") -> list[str]:

@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 
     from cli.output import Answer
     from retrieval.search.engine import Engine
+    from retrieval.search.explaining.explanation import ImageExplanation
     from retrieval.search.queries.picture import ImageInput
     from retrieval.search.results import Results
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 STDIN = "-"
+MOST_EXPLAINED = 10  # results of one picture: a row each
 
 
 @app.command(context_settings=HELP)
@@ -38,6 +40,7 @@ def search(
     mode: options.Mode = None,
     how: SearchOptions,
     sheet: options.Sheets = None,
+    explain: options.Explain = None,
     forms: FormOptions,
     engine_options: EngineOptions,
     speech: Speech,
@@ -49,10 +52,7 @@ def search(
         raise UsageError(f"{STDIN} (stdin) may be given once")
     work_offline(engine_options.offline)
     place = find_index(index, os.environ, Path.cwd())
-    for file in sheet or []:
-        from retrieval.drawing.sheet_file import check_sheet
-
-        check_sheet(file)
+    _check_files(sheet or [], explain, queries, how)
     from retrieval.search.engine import Engine
 
     engine = Engine.open(place, engine_options.settings(len(queries)))
@@ -60,12 +60,29 @@ def search(
     try:
         answers.locate(engine)
         _search(engine, answers, mode, how, speaker)
+        if explain is not None:
+            _explain(engine, answers, explain, speaker)
     finally:  # also when searches were stopped
         answers.print(form, speaker)
     for file in (sheet or []) if answers.found else ():
         _draw(file, answers.found, speaker)
     if answers.are_several and len(answers.found) < len(queries):
         raise typer.Exit(1)
+
+
+def _check_files(sheets: "Sequence[Path]", explain: Path | None, queries: "Sequence[str]", how: SearchOptions) -> None:
+    """Raise the errors of files that can't be drawn before the search."""
+    from retrieval.drawing.sheet_file import check_picture, check_sheet
+
+    for file in sheets:
+        check_sheet(file)
+    if explain is None:
+        return
+    check_picture(explain)
+    if len(queries) > 1:
+        raise UsageError("--explain takes one query")
+    if how.no_rerank or how.similarity != "cosine":
+        raise UsageError("--explain splits exact cosine scores: leave out --no-rerank and --similarity")
 
 
 def _search(engine: "Engine", answers: "_Answers", mode: str | None, how: SearchOptions, speaker: Speaker) -> None:
@@ -94,6 +111,7 @@ class _Answers:
         self.are_several = len(queries) > 1
         self.images: list[ImageInput] = []
         self.given: dict[int, Answer] = {}  # by the query's position
+        self.explanations: dict[int, ImageExplanation] = {}  # by the result's id
         self._positions: dict[int, int] = {}  # by the image's identity: a file may be asked for twice
 
     def locate(self, engine: "Engine") -> None:
@@ -138,7 +156,25 @@ class _Answers:
             speaker.detail(
                 f"{results.mode}: " + ", ".join(f"{stage} {ms:.1f} ms" for stage, ms in results.timing_ms.items())
             )
-        print_results([self.given[position] for position in sorted(self.given)], form, self.are_several)
+        explained = {number: found.to_dict() for number, found in self.explanations.items()}
+        print_results([self.given[position] for position in sorted(self.given)], form, self.are_several, explained)
+
+
+def _explain(engine: "Engine", answers: "_Answers", file: Path, speaker: Speaker) -> None:
+    from retrieval.search.explaining.explanation_sheet import draw_explanations
+
+    ((image, results),) = answers.found
+    explained = results[:MOST_EXPLAINED]
+    bar = ProgressBar(speaker, "explaining")
+    with stopping(answers.kept), bar:
+        for number, found in enumerate(engine.explain_all(image, explained, results.mode)):
+            answers.explanations[explained[number].id] = found
+            bar.show(Progress("explain", number + 1, len(explained)))
+    if not explained:
+        speaker.say(f"drew no {file}: there are no results to explain")
+        return
+    draw_explanations(file, list(answers.explanations.values()))
+    speaker.say(f"drew {file}" + (f", of the first {MOST_EXPLAINED} results" if len(results) > MOST_EXPLAINED else ""))
 
 
 def _draw(sheet: Path, found: "Sequence[tuple[ImageInput, Results]]", speaker: Speaker) -> None:

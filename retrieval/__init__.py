@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from retrieval.indexing.reports import BuildEvent, BuildPlan, BuildReport, FillReport
     from retrieval.progress import Cancellation, Progress
     from retrieval.search.engine import Engine
+    from retrieval.search.explaining.explanation import ImageExplanation
+    from retrieval.search.explaining.explanation_sheet import draw_explanations
     from retrieval.search.queries.picture import Picture
     from retrieval.search.queries.query import Query
     from retrieval.search.results import Note, Result, Results
@@ -34,6 +36,7 @@ __all__ = [
     "Engine",
     "EngineSettings",
     "FillReport",
+    "ImageExplanation",
     "Note",
     "Picture",
     "Progress",
@@ -42,6 +45,7 @@ __all__ = [
     "Results",
     "SearchSettings",
     "build_index",
+    "draw_explanations",
     "draw_results",
     "fill_index",
     "plan_build",
@@ -57,6 +61,7 @@ _HOMES = {
     "Engine": "search.engine",
     "EngineSettings": "settings",
     "FillReport": "indexing.reports",
+    "ImageExplanation": "search.explaining.explanation",
     "Note": "search.results",
     "Picture": "search.queries.picture",
     "Progress": "progress",
@@ -65,6 +70,7 @@ _HOMES = {
     "Results": "search.results",
     "SearchSettings": "settings",
     "build_index": "indexing.build",
+    "draw_explanations": "search.explaining.explanation_sheet",
     "draw_results": "search.results_sheet",
     "fill_index": "indexing.fill",
     "plan_build": "indexing.dry_run",

@@ -27,6 +27,7 @@ PUBLISHED_PROMPT = "High quality image"
 MOST_WORKERS = 256
 OLDEST_CODEC = "qkv-float16"  # of indexes from before there were several
 MAX_PIXELS = 2**28  # of one decoded image: a phone's 200 megapixels, and 1 GiB as Pillow holds them
+CORRESPONDENCES = 12  # pairs of cells that an explanation names: as many lines as a picture of two images holds
 NEWEST = "newest"  # the default order of a fill
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw
 
 from retrieval.drawing.cells import SheetCell, SheetRow, Thumbnails
-from retrieval.drawing.fonts import Font, drawable, own_font
+from retrieval.drawing.fonts import Font, drawable, own_font, shortened
 from retrieval.errors import UsageError
 from retrieval.text import printable
 
@@ -96,7 +96,7 @@ class _Sheet:
     ) -> int:
         # Returns the width of the text, which is shortened to fit; every script must be drawn without an error.
         text, font = drawable(text, font)
-        text = _shortened(text, font, width)
+        text = shortened(text, font, width)
         taken = font.getlength(text)
         self.pencil.text((x + (width - taken if right else 0), y), text, font=font, fill=fill)
         return round(taken)
@@ -108,21 +108,3 @@ def _columns(counts: Sequence[int]) -> int:
     if most <= _MOST_COLUMNS:
         return max(most, 1)
     return min((10, 9, 8), key=lambda columns: sum(-count % columns for count in counts))
-
-
-def _shortened(text: str, font: Font, width: float) -> str:
-    """Leave out the middle of ``text``, just enough to fit into ``width`` pixels."""
-    text = text if len(text) <= 512 else f"{text[:256]}{text[-256:]}"
-    if font.getlength(text) <= width:
-        return text
-    low, high = 0, len(text)  # ``low`` characters fit, and ``high`` do not
-    while high - low > 1:
-        keep = (low + high) // 2
-        fits = font.getlength(_without_middle(text, keep)) <= width
-        low, high = (keep, high) if fits else (low, keep)
-    return _without_middle(text, low) if low else ""
-
-
-def _without_middle(text: str, keep: int) -> str:
-    head = keep // 2
-    return f"{text[:head]}…{text[len(text) - (keep - head) :]}"

@@ -76,3 +76,21 @@ def _named(name: str, size: int) -> ImageFont.FreeTypeFont | None:
 def _has(font: ImageFont.FreeTypeFont, text: str) -> bool:
     missing = bytes(font.getmask(_NO_LETTER))
     return all(bytes(font.getmask(letter)) != missing for letter in set(text) if letter > "~")
+
+
+def shortened(text: str, font: Font, width: float) -> str:
+    """Leave out the middle of ``text``, just enough to fit into ``width`` pixels."""
+    text = text if len(text) <= 512 else f"{text[:256]}{text[-256:]}"
+    if font.getlength(text) <= width:
+        return text
+    low, high = 0, len(text)  # ``low`` characters fit, and ``high`` do not
+    while high - low > 1:
+        keep = (low + high) // 2
+        fits = font.getlength(_without_middle(text, keep)) <= width
+        low, high = (keep, high) if fits else (low, keep)
+    return _without_middle(text, low) if low else ""
+
+
+def _without_middle(text: str, keep: int) -> str:
+    head = keep // 2
+    return f"{text[:head]}…{text[len(text) - (keep - head) :]}"

@@ -14,6 +14,7 @@ from retrieval.files import check_writable, write_bytes
 # The format by suffix, and its longest possible side in pixels.
 _PICTURES = {".png": ("PNG", 2**31), ".jpg": ("JPEG", 65535), ".jpeg": ("JPEG", 65535), ".webp": ("WEBP", 16383)}
 _PAGES = (".html", ".htm")
+_NAMES = ", ".join(_PICTURES)
 _ACCEPTED = ", ".join((*_PICTURES, *_PAGES))
 
 
@@ -43,11 +44,24 @@ def check_sheet(path: Path) -> None:
     check_writable(path)
 
 
+def write_picture(path: Path, picture: Image.Image) -> None:
+    """Write a picture as ``path`` (.png, .jpg, .jpeg or .webp); errors as in :func:`write_sheet`."""
+    check_picture(path)
+    write_bytes(path, _encoded(picture, path))
+
+
+def check_picture(path: Path) -> None:
+    """Raise the errors of :func:`write_picture` before the work that fills the picture."""
+    if path.suffix.lower() not in _PICTURES:
+        raise UsageError(f"no picture can be written as {path.name!r}: its name must end in one of {_NAMES}")
+    check_writable(path)
+
+
 def _encoded(sheet: Image.Image, path: Path) -> bytes:
     kind, longest = _PICTURES[path.suffix.lower()]
     if max(sheet.size) > longest:
         size = f"{sheet.width} x {sheet.height}"
-        raise UsageError(f"{path.name}: a sheet of {size} pixels is too large for {kind}; write a .png or .html")
+        raise UsageError(f"{path.name}: a picture of {size} pixels is too large for {kind}; write a .png")
     buffer = io.BytesIO()
     sheet.save(buffer, kind, quality=90)
     return buffer.getvalue()

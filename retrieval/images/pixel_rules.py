@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from retrieval.errors import ModelError
-from retrieval.images.preprocessing import json_values, resize_then_crop
+from retrieval.images.preprocessing import Region, crop_region, json_values, resize_then_crop, with_short_side
 
 Triple = tuple[float, float, float]
 Size = tuple[int, int]  # (height, width), pixels
@@ -49,13 +49,17 @@ class PixelRules:
 
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
         """Return uint8 ``[height, width, 3]`` of the RGB image."""
-        width, height = image.size
+        return resize_then_crop(image, self._resized(*image.size), self.output[::-1], self.resample)
+
+    def region(self, width: int, height: int) -> Region:
+        """Return the part of a picture of ``width`` x ``height`` pixels that the model sees."""
+        return crop_region(self._resized(width, height), self.output[::-1])
+
+    def _resized(self, width: int, height: int) -> tuple[int, int]:
+        """Return (width, height) before the crop."""
         if isinstance(self.resize, int):
-            stretched = int(self.resize * max(width, height) / min(width, height))
-            width, height = (self.resize, stretched) if width <= height else (stretched, self.resize)
-        elif self.resize is not None:
-            height, width = self.resize
-        return resize_then_crop(image, (width, height), self.output[::-1], self.resample)
+            return with_short_side((width, height), self.resize)
+        return (width, height) if self.resize is None else self.resize[::-1]
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the rules as JSON values."""

@@ -11,6 +11,11 @@ from PIL import Image
 
 from retrieval.errors import ModelError, UsageError
 
+Region = tuple[float, float, float, float]
+"""(left, top, right, bottom) in fractions of a picture's width and height; padding reaches below 0 or above 1."""
+
+WHOLE: Region = (0.0, 0.0, 1.0, 1.0)
+
 # A strip that would have more pixels than this (200 MB) is cut before it is resized, not after.
 _MAX_RESIZED_PIXELS = 2**26
 
@@ -37,10 +42,20 @@ def resize_and_crop(image: Image.Image, shortest: int, crop: int) -> NDArray[np.
     Raises:
         UsageError: the image is not RGB, or a size is below 1.
     """
-    width, height = image.size
+    return resize_then_crop(image, with_short_side(image.size, shortest), (crop, crop), Image.Resampling.BICUBIC)
+
+
+def with_short_side(size: tuple[int, int], shortest: int) -> tuple[int, int]:
+    """Return (width, height) after a resize of the short side to ``shortest`` px, rounded as transformers does."""
+    width, height = size
     stretched = int(shortest * max(width, height) / min(width, height))
-    size = (shortest, stretched) if width <= height else (stretched, shortest)
-    return resize_then_crop(image, size, (crop, crop), Image.Resampling.BICUBIC)
+    return (shortest, stretched) if width <= height else (stretched, shortest)
+
+
+def crop_region(size: tuple[int, int], crop: tuple[int, int]) -> Region:
+    """Return the part of a picture that a centre crop leaves; both sizes are (width, height) in pixels."""
+    left, top = ((have - want) // 2 for have, want in zip(size, crop, strict=True))
+    return left / size[0], top / size[1], (left + crop[0]) / size[0], (top + crop[1]) / size[1]
 
 
 def resize_then_crop(
@@ -97,6 +112,10 @@ class Preprocessing:
     def output(self) -> tuple[int, int]:
         """(height, width) of the pixels."""
         return self.crop, self.crop
+
+    def region(self, width: int, height: int) -> Region:
+        """Return the part of a picture of ``width`` x ``height`` pixels that the model sees."""
+        return crop_region(with_short_side((width, height), self.shortest), (self.crop, self.crop))
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the rules as JSON values."""

@@ -6,14 +6,16 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from index_store.reader import IndexReader
 from retrieval.progress import Cancellation, OnProgress, ignore_progress
 from retrieval.scoring.aas import QKV, Comparison
+from retrieval.search.chunks import Buffers
 from retrieval.search.memory_cache import ModeCache
-from retrieval.search.reranking import QueryTensors, rerank
+from retrieval.search.reranking import QueryTensors, TensorSource, rerank
 from retrieval.search.scoring_context import ScoringContext
 from retrieval.search.tensor_sources import CachedTensors, ComputedTensors, MemoryTensors, StoredTensors
 from retrieval.types import Directions
@@ -108,6 +110,17 @@ class CandidateTensors:
         if self.computed.unkept:
             logger.warning("the cache could not keep the tensors of %d candidates", len(self.computed.unkept))
         return [self._of_query(query.rows, scores, share) for query, scores in zip(asked, found.scores, strict=True)]
+
+    def load(self) -> dict[int, QKV]:
+        """Return by row the tensors that :meth:`score` would compare, one item each, float32; use it in its place."""
+        sources: tuple[TensorSource, ...] = (self.memory, self.stored, self.cached, self.computed)
+        device = self.stored.device
+        return {
+            row: chunk.load(slice(place, place + 1), Buffers(1, torch.float32, device))[0]
+            for source in sources
+            for chunk in source.chunks()
+            for place, row in enumerate(chunk.rows)
+        }
 
     def _of_query(
         self, rows: Sequence[int], scores: Mapping[int, float], timing_ms: Mapping[str, float]

@@ -12,8 +12,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Unpack
 
-from PIL import Image
-
 from index_store.lookup import locate_image
 from index_store.reader import IndexReader
 from index_store.remote.pull import existing_root
@@ -27,12 +25,15 @@ from retrieval.models.registry import describe_extractor, unknown_mode
 from retrieval.progress import Cancellation, OnProgress, ignore_progress
 from retrieval.scoring.aas import Comparison, aligned_attention_scores, bounded
 from retrieval.search.answering import Answerer, Request
+from retrieval.search.explaining.explainer import CandidateInput, Explainer
+from retrieval.search.explaining.explanation import ImageExplanation
 from retrieval.search.index_info import describe_index
 from retrieval.search.memory_cache import default_budget
+from retrieval.search.queries.picture import Picture
 from retrieval.search.queries.query import Query, QueryInput, as_query
 from retrieval.search.results import Results
 from retrieval.search.scoring_context import ScoringContext, load_context
-from retrieval.settings import EngineSettings, SearchChoices, SearchSettings
+from retrieval.settings import CORRESPONDENCES, EngineSettings, SearchChoices, SearchSettings
 from retrieval.types import Role
 
 logger = logging.getLogger(__name__)
@@ -165,11 +166,38 @@ class Engine:
         chosen, context = self._mode(mode), self._context
         pair: tuple[tuple[QueryInput, Role], ...] = ((first, "query"), (second, "gallery"))
         query, candidate = (
-            context.tensors([context.models.prepare(self._picture(image), Outputs((chosen,)))], role, chosen)
+            context.tensors([context.models.prepare(self._picture(image).image, Outputs((chosen,)))], role, chosen)
             for image, role in pair
         )
         how = Comparison(readout=context.models.readout(chosen))
         return bounded(float(aligned_attention_scores(query, candidate, how)[0]))
+
+    def explain(self, query: QueryInput, candidate: CandidateInput, mode: str | None = None) -> ImageExplanation:
+        """Explain the score that a search gives ``candidate``; see :meth:`explain_all`."""
+        return next(self.explain_all(query, [candidate], mode))
+
+    def explain_all(
+        self,
+        query: QueryInput,
+        candidates: Iterable[CandidateInput],
+        mode: str | None = None,
+        correspondences: int = CORRESPONDENCES,
+    ) -> Iterator[ImageExplanation]:
+        """Yield an explanation of every candidate's cosine score; the query's tensors are computed once.
+
+        Args:
+            query: of one image; explain the images of a board one by one.
+            candidates: results, ids, indexed paths, or other images, which take the gallery's role.
+            mode: one of :attr:`modes`; the first of them by default.
+            correspondences: how many pairs of cells to name, the strongest.
+
+        Raises:
+            UsageError: a query of several images, an unknown mode or candidate, or a candidate whose tensors are not in
+                the index and whose file has changed.
+            ImageError: an image can't be used.
+        """
+        explainer = Explainer(self._context, self._mode(mode), self._picture(query))
+        return (explainer.explain(candidate, correspondences) for candidate in candidates)
 
     def locate(self, text: str) -> Path | str:
         """Return the image that ``text`` means: a file's path, ``id:N``, or the end of one indexed item's path.
@@ -204,11 +232,11 @@ class Engine:
             raise unknown_mode(name, "this index", self.modes)
         raise lacks_modes(self._reader, [name])
 
-    def _picture(self, given: QueryInput) -> Image.Image:
+    def _picture(self, given: QueryInput) -> Picture:
         query = self.read_query(given)
         if not query.is_plain:
-            raise UsageError("a pair has one image on each side: search with a question of several")
-        return query.pictures[0].image
+            raise UsageError("a pair has one image on each side: ask for each image of a board by itself")
+        return query.pictures[0]
 
     def _read(
         self, queries: Sequence[QueryInput], on_unusable: OnUnusable | None

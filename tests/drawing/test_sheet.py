@@ -15,7 +15,7 @@ from retrieval.drawing import contact_sheet as module
 from retrieval.drawing import sheet_file
 from retrieval.drawing.cells import SheetCell, SheetRow, Thumbnails
 from retrieval.drawing.contact_sheet import contact_sheet
-from retrieval.drawing.fonts import own_font
+from retrieval.drawing.fonts import own_font, shortened
 from retrieval.drawing.html_page import html_page
 from retrieval.drawing.sheet_file import write_sheet
 from retrieval.errors import DiffSimError, NoSpaceError, UsageError
@@ -143,13 +143,13 @@ def test_any_text_can_be_drawn(text: str) -> None:
 
 def test_names_are_shortened_in_the_middle() -> None:
     font = own_font(12)
-    short = module._shortened("a_very_long_folder_name/and_a_file.png", font, 120)
+    short = shortened("a_very_long_folder_name/and_a_file.png", font, 120)
     assert font.getlength(short) <= 120
     assert short.startswith("a_very")
     assert short.endswith("file.png")
     assert "…" in short
-    assert module._shortened("cat.png", font, 120) == "cat.png"
-    assert module._shortened("cat.png", font, 1) == ""
+    assert shortened("cat.png", font, 120) == "cat.png"
+    assert shortened("cat.png", font, 1) == ""
 
 
 def test_control_characters_are_replaced() -> None:

@@ -15,7 +15,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from retrieval.errors import ModelError, UsageError
-from retrieval.images.pixel_rules import PatchRules
+from retrieval.images.pixel_rules import PatchRules, PixelRules
+from retrieval.images.preprocessing import Preprocessing
 from retrieval.models.capture import LinearExtractor, capture_inputs
 from retrieval.models.descriptions import ExtractorDescription
 from retrieval.models.modes import LAST, Target
@@ -23,6 +24,7 @@ from retrieval.models.projection import LinearProjection
 from retrieval.models.protocols import Pixels
 from retrieval.models.references import parse_reference
 from retrieval.models.registry import load_embedder
+from retrieval.models.token_grid import TokenGrid
 from retrieval.models.vit.any import load_found, model_type
 from retrieval.models.vit.architectures import ARCHITECTURES, AttentionPlace, find_architecture
 from retrieval.models.vit.pooled import ViTEmbedder
@@ -91,9 +93,13 @@ def _extractor(embedder: ViTEmbedder, name: str, place: AttentionPlace, settings
 
 
 def _size(embedder: ViTEmbedder) -> tuple[int, int]:
+    return _pixel_rules(embedder).output
+
+
+def _pixel_rules(embedder: ViTEmbedder) -> Preprocessing | PixelRules:
     rules = embedder.preprocessing
     assert not isinstance(rules, PatchRules)  # no model of patches has an AttentionPlace
-    return rules.output
+    return rules
 
 
 def _folder(settings: ModelSettings) -> Path | None:
@@ -161,9 +167,16 @@ class VisionTransformer(LinearExtractor):
 
     def hidden_shape(self, target: Target) -> tuple[int, int, int]:
         """See :class:`retrieval.models.protocols.HiddenExtractor`."""
+        return 1, self._grid().tokens, self._embedder.model.config.hidden_size
+
+    def token_grid(self, width: int, height: int) -> TokenGrid:
+        """See :class:`retrieval.models.token_grid.PlacedTokens`."""
+        return replace(self._grid(), region=_pixel_rules(self._embedder).region(width, height))
+
+    def _grid(self) -> TokenGrid:
         config = self._embedder.model.config
         rows, columns = (side // config.patch_size for side in _size(self._embedder))
-        return 1, rows * columns + self._place.prefix(config), config.hidden_size
+        return TokenGrid(rows, columns, before=self._place.prefix(config))
 
     def fingerprint(self) -> dict[str, Any]:
         """See :class:`retrieval.models.protocols.AttentionExtractor`."""

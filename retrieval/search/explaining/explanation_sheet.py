@@ -1,0 +1,44 @@
+"""Draw explanations as one picture, a row a pair."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from retrieval.drawing.pair_rows import HeatedPicture, PairRow, draw_pairs
+from retrieval.drawing.sheet_file import write_picture
+from retrieval.errors import UsageError
+from retrieval.search.explaining.explanation import ExplainedImage, ImageExplanation
+
+
+def draw_explanations(path: str | Path, explanations: Sequence[ImageExplanation]) -> None:
+    """Draw each explained pair in a row: pictures, heat maps of the parts, and lines between cells that correspond.
+
+    Args:
+        path: a .png, .jpg, .jpeg or .webp.
+        explanations: one at least.
+
+    Raises:
+        UsageError: nothing to draw, or another suffix.
+        DiffSimError: the file can't be written.
+    """
+    if not explanations:
+        raise UsageError("no explanation was given to draw")
+    rows = [_row(number, each) for number, each in enumerate(explanations, start=1)]
+    write_picture(Path(path), draw_pairs(rows, "part of the score by cell", "lines: the strongest pairs of cells"))
+
+
+def _row(number: int, explanation: ImageExplanation) -> PairRow:
+    query, candidate = explanation.query, explanation.candidate
+    shares = f"query's cells {query.parts.sum():.4f} + candidate's cells {candidate.parts.sum():.4f}"
+    other = query.other + candidate.other
+    if query.grid.before:
+        shares += f" + class and register tokens {other:.4f}"
+    title = f"{number}   {explanation.mode} {explanation.score:.4f} = {shares}"
+    if explanation.attention is None:
+        title += "; no lines: the keys of this model are no cells"
+    links = [(pair.query, pair.candidate, pair.weight) for pair in explanation.correspondences]
+    return PairRow(title, _heated(query, "query"), _heated(candidate, ""), links)
+
+
+def _heated(image: ExplainedImage, otherwise: str) -> HeatedPicture:
+    name = otherwise if image.path is None else "/".join(Path(image.path).parts[-2:])
+    return HeatedPicture(image.picture, image.parts, image.grid.region, name)
