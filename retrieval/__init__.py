@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from retrieval.search.engine import Engine
     from retrieval.search.queries.picture import Picture
     from retrieval.search.queries.query import Query
+    from retrieval.search.queries.region import Box, Mask
     from retrieval.search.results import Note, Result, Results
     from retrieval.search.results_sheet import draw_results
     from retrieval.settings import BuildSettings, EngineSettings, SearchSettings
 
 __all__ = [
+    "Box",
     "BuildEvent",
     "BuildPlan",
     "BuildReport",
@@ -34,6 +36,7 @@ __all__ = [
     "Engine",
     "EngineSettings",
     "FillReport",
+    "Mask",
     "Note",
     "Picture",
     "Progress",
@@ -48,6 +51,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Box": "search.queries.region",
     "BuildEvent": "indexing.reports",
     "BuildPlan": "indexing.reports",
     "BuildReport": "indexing.reports",
@@ -57,6 +61,7 @@ _HOMES = {
     "Engine": "search.engine",
     "EngineSettings": "settings",
     "FillReport": "indexing.reports",
+    "Mask": "search.queries.region",
     "Note": "search.results",
     "Picture": "search.queries.picture",
     "Progress": "progress",

@@ -27,6 +27,8 @@ PUBLISHED_PROMPT = "High quality image"
 MOST_WORKERS = 256
 OLDEST_CODEC = "qkv-float16"  # of indexes from before there were several
 MAX_PIXELS = 2**28  # of one decoded image: a phone's 200 megapixels, and 1 GiB as Pillow holds them
+CANDIDATES = 200  # of the first stage, by default
+REGION_CANDIDATES = 400  # the same for a region: vectors of whole images may miss a small subject
 NEWEST = "newest"  # the default order of a fill
 
 
@@ -127,7 +129,7 @@ class SearchSettings:
     """How a search is run."""
 
     k: int = 10
-    candidates: int = 200  # images that the encoders choose for exact scoring
+    candidates: int | None = None  # images that the encoders choose for exact scoring; None: CANDIDATES, or more
     exhaustive: bool = False  # score every image of the index instead
     rerank: bool = True  # False: return the encoders' ranking, without exact scores
     similarity: Similarity = "cosine"
@@ -148,7 +150,7 @@ class SearchChoices(TypedDict, total=False):
     """The fields of :class:`SearchSettings` that a caller chose."""
 
     k: int
-    candidates: int
+    candidates: int | None
     exhaustive: bool
     rerank: bool
     similarity: Similarity

@@ -107,7 +107,7 @@ class Engine:
             **choices: fields of :class:`retrieval.settings.SearchSettings`.
 
         Raises:
-            UsageError: an unknown mode, or choices that contradict each other.
+            UsageError: an unknown mode, choices that contradict each other, or a region outside its image.
             IndexIncompatibleError: the index was not built for this mode, or the models found here are not its own.
             ImageError: the query can't be used as an image.
             CancelledError: ``cancel`` was requested; tensors computed until then are kept.
@@ -206,8 +206,8 @@ class Engine:
 
     def _picture(self, given: QueryInput) -> Image.Image:
         query = self.read_query(given)
-        if not query.is_plain:
-            raise UsageError("a pair has one image on each side: search with a question of several")
+        if not (query.is_plain and query.is_whole):
+            raise UsageError("a pair has one image on each side: search with a question of several, or of a region")
         return query.pictures[0].image
 
     def _read(
