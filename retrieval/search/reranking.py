@@ -133,11 +133,12 @@ class ChunkScorer:
         ]
 
     def _check_shapes(self, candidates: QKV) -> None:
-        """Raise IndexCorruptError unless the candidates' tensors have the shapes of the queries' own."""
+        """Raise IndexCorruptError unless a query is one item of the candidates' shapes, or a union of such items."""
         mine, theirs = (
-            [tensor.shape[1:] for tensor in (each.q, each.k, each.v)] for each in (self._shaped, candidates)
+            [list(tensor.shape[1:]) for tensor in (each.q, each.k, each.v)] for each in (self._shaped, candidates)
         )
-        if mine != theirs:
+        images = mine[0][2] // theirs[0][2]
+        if mine != [[branches, heads, images * tokens, width] for branches, heads, tokens, width in theirs]:
             raise IndexCorruptError(f"the index is damaged: its tensors have the shapes {theirs} instead of {mine}")
 
     def _output(self, images: QKV) -> Tensor:
