@@ -50,9 +50,9 @@ def token_weights(prepare: Prepare, mask: Image.Image, tokens: int) -> Tensor:
         tokens: of that picture.
     """
     pixels = prepare(mask.convert("RGB"))[..., 0]
-    cells = _cell_means(pixels.astype(np.float32) / 255, *grid_of(*pixels.shape, tokens))
+    cells = _cell_means(pixels.astype(np.float64) / 255, *grid_of(pixels.shape[0], pixels.shape[1], tokens))
     weights = torch.ones(tokens)
-    weights[tokens - cells.size :] = torch.from_numpy(cells.reshape(-1))
+    weights[tokens - cells.size :] = torch.from_numpy(cells.reshape(-1)).float()
     return weights
 
 
@@ -100,11 +100,11 @@ def _spread(places: NDArray[np.float64]) -> tuple[float, float]:
     return float(first), float(step * len(places))
 
 
-def _cell_means(values: NDArray[np.float32], rows: int, columns: int) -> NDArray[np.float32]:
+def _cell_means(values: NDArray[np.float64], rows: int, columns: int) -> NDArray[np.float64]:
     """Return the means ``[rows, columns]`` over cells of ``values [height, width]``."""
     means = values
     for axis, count in enumerate((rows, columns)):
         edges = np.linspace(0, values.shape[axis], count + 1).round().astype(int)
         sums = np.add.reduceat(means, edges[:-1], axis=axis)
         means = sums / np.diff(edges).reshape((-1, 1) if axis == 0 else (1, -1))
-    return means.astype(np.float32)
+    return means

@@ -34,7 +34,8 @@ def candidate_shares(query: QKV, candidates: QKV, query_mask: Tensor | None = No
         own = own * weights[:, None]
     q, k, v = part.q.float(), candidates.k.float(), candidates.v.float()
     attention = (q @ k.transpose(3, 4) / q.shape[4] ** 0.5).softmax(dim=-1)
-    return (attention * (own @ v.transpose(3, 4))).sum(dim=(1, 2, 3))
+    shares: Tensor = (attention * (own @ v.transpose(3, 4))).sum(dim=(1, 2, 3))
+    return shares
 
 
 def fullest_box(shares: Tensor) -> Fractions | None:

@@ -50,16 +50,16 @@ def _read(file: Path, side: int) -> Image.Image:
 
 def overlap(one: Fractions, other: Fractions) -> float:
     """Return the intersection over the union of two boxes."""
-    sides = [
-        max(0.0, min(one[n] + one[n + 2], other[n] + other[n + 2]) - max(one[n], other[n])) for n in range(2)
-    ]
+    sides = [max(0.0, min(one[n] + one[n + 2], other[n] + other[n + 2]) - max(one[n], other[n])) for n in range(2)]
     both = sides[0] * sides[1]
     return both / (one[2] * one[3] + other[2] * other[3] - both)
 
 
 def share_first(asked: Sequence[str], found: Sequence[Results]) -> str:
     """Return the share of queries whose first result shows the same subject."""
-    right = [Path(results[0].path).parent.name == Path(path).parent.name for path, results in zip(asked, found, strict=True)]
+    right = [
+        Path(results[0].path).parent.name == Path(path).parent.name for path, results in zip(asked, found, strict=True)
+    ]
     return f"{100 * np.mean(right):.1f} %"
 
 
@@ -87,7 +87,10 @@ def measure(index: Path, boxes: Boxes, mode: str) -> list[tuple[str, str]]:
         ("of it, finding ten boxes", f"{median(each.timing_ms['locate'] for each in region):.0f} ms"),
     ]
     for count in FIRST_STAGES:
-        near = [len({r.path for r in found[:TOP]} & set(names[:count])) / TOP for found, names in zip(exact, coarse, strict=True)]
+        near = [
+            len({r.path for r in found[:TOP]} & set(names[:count])) / TOP
+            for found, names in zip(exact, coarse, strict=True)
+        ]
         rows.append((f"box, exact top {TOP} among {count} candidates", f"{100 * np.mean(near):.1f} %"))
     whole_box = Query(wholes[:1], regions=[Box(0, 0, SIDE, SIDE)])
     same = [(r.path, r.score) for r in ask([whole_box])[0]] == [(r.path, r.score) for r in whole[0]]
@@ -100,11 +103,14 @@ def located(index: Path, boxes: Boxes, mode: str) -> list[tuple[str, str]]:
     overlaps = []
     for path, box in list(boxes.items())[::2]:
         query = Query([path], regions=[Box(*box)])
-        for result in engine.search(query, mode, exhaustive=True, exclude_query=True, k=len(engine)):
-            if Path(result.path).parent.name == Path(path).parent.name and result.found_box is not None:
-                overlaps.append(overlap(result.found_box, boxes[result.path]))
+        found = engine.search(query, mode, exhaustive=True, exclude_query=True, k=len(engine))
+        same = [result for result in found if Path(result.path).parent.name == Path(path).parent.name]
+        overlaps += [overlap(each.found_box, boxes[each.path]) for each in same if each.found_box is not None]
     return [
-        (f"found boxes with an overlap of 0.3, of {len(overlaps)}", f"{100 * np.mean(np.array(overlaps) >= 0.3):.1f} %"),
+        (
+            f"found boxes with an overlap of 0.3, of {len(overlaps)}",
+            f"{100 * np.mean(np.array(overlaps) >= 0.3):.1f} %",
+        ),
         ("found boxes, mean overlap", f"{np.mean(overlaps):.2f}"),
     ]
 

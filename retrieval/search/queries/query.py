@@ -45,7 +45,9 @@ class Query:
         _check_weights(self.weights, len(self.images))
         _check_weights(self.minus_weights, len(self.minus))
         if self.regions is not None and len(self.regions) != len(self.images):
-            raise UsageError(f"{len(self.regions)} regions were given for {len(self.images)} images: give None for whole")
+            raise UsageError(
+                f"{len(self.regions)} regions were given for {len(self.images)} images: give None for whole"
+            )
         if self.combine == "max" and len(set(self.image_weights)) > 1:
             raise UsageError("the closest of several images takes no weights: combine by mean or union instead")
 
