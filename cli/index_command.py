@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from cli import options, source_commands, weights_command
+from cli import options, source_commands, verify_command, weights_command
 from cli.option_groups import ModelOptions, RunOptions, Speech, expand_groups, text_of
 from cli.output import meant_index, short_path
 from cli.parsing import parse_names
 from cli.printing import show, show_json
 from cli.process import HELP, Speaker, run, stopping, work_offline
 from cli.progress import BuildProgress, ProgressBar
-from cli.repair_report import check_verify, print_damages, print_undone
 from cli.reports import plan_to_json, print_build, print_compact, print_fill, print_info, print_plan
 from index_store.locate import INDEX_VARIABLE, is_index, new_index_path, place_of_build
 from index_store.remote.object_store import is_url
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from retrieval.indexing.reports import BuildReport
 
 REJECTED = 4  # the exit code of --strict
-DAMAGED = 3
 
 app = typer.Typer(
     help="Make, update and inspect image indexes for diffsim-search.",
@@ -223,38 +221,7 @@ def compact(
         print_compact(change.to_dict(), now, speaker)
 
 
-@app.command()
-@expand_groups
-def verify(
-    *,
-    index: options.Index = None,
-    repair: options.Repair = False,
-    dry_run: options.DryRunOfRepair = False,
-    undo: options.Undo = False,
-    as_json: options.AsJson = False,
-    speech: Speech,
-) -> None:
-    """Read every byte of an index and list the damage, file by file."""
-    from retrieval.indexing.upkeep.repairing import repair as repair_index
-    from retrieval.indexing.upkeep.repairing import undo_repair
-    from retrieval.indexing.upkeep.repairing import verify as verify_index
-
-    check_verify(repair, dry_run, undo)
-    place, speaker = meant_index(index), speech.speaker()
-    if undo:
-        change = undo_repair(place).to_dict()
-        show_json(change) if as_json else print_undone(change, speaker)
-        return
-    with ProgressBar(speaker, "reading the whole index") as bar:
-        repaired = repair_index(place, dry_run, bar.show) if repair else None
-        damages = verify_index(place, bar.show) if repaired is None else repaired.damages
-    if as_json:
-        counts = {"damages": [damage.what for damage in damages]} if repaired is None else repaired.to_dict()
-        show_json({"schema": 1, "index": str(place), "repaired": repair and not dry_run, **counts})
-    else:
-        print_damages(place, damages, repaired, dry_run, speaker)
-    if damages and (dry_run or not repair):
-        raise typer.Exit(DAMAGED)
+app.command()(verify_command.verify)
 
 
 @app.command()

@@ -163,6 +163,21 @@ class EngineOptions(Place):
 
 
 @dataclass(frozen=True, kw_only=True)
+class QuestionOptions:
+    """How the images of a search become questions."""
+
+    combine: options.CombineImages = None
+    away: options.Away = None
+    box: options.BoxOf = None
+    mask: options.MaskOf = None
+
+    @property
+    def has_region(self) -> bool:
+        """Whether a part of the image asks."""
+        return self.box is not None or self.mask is not None
+
+
+@dataclass(frozen=True, kw_only=True)
 class SearchOptions:
     """How a search is run."""
 

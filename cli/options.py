@@ -7,8 +7,9 @@ import typer
 
 from cli.process import print_version
 from retrieval.models.registry import EXTRACTORS
-from retrieval.settings import EngineSettings, ModelSettings
+from retrieval.settings import CANDIDATES, REGION_CANDIDATES, EngineSettings, ModelSettings
 from retrieval.types import AlphaRule, AttentionRule, Branches, ColourRule, DeviceName, DtypeName, NoiseRule
+from retrieval.types import Combine as CombineRule
 from retrieval.types import Parity as ParityName
 from retrieval.types import Similarity as SimilarityName
 
@@ -192,6 +193,28 @@ Queries = Annotated[
     list[str],
     typer.Argument(metavar="QUERY", help="Images: paths, - for stdin, id:N, or the end of an indexed path."),
 ]
+CombineImages = Annotated[
+    CombineRule | None,
+    typer.Option(
+        "--combine",
+        help="Ask one question with all images: the mean of their scores, the closest of them (max), or one attention "
+        "over all (union). Weights are written 2:a.jpg.",
+    ),
+]
+Away = Annotated[
+    list[str] | None,
+    typer.Option("--not", metavar="IMAGE", help="Move away from this image, twice as far with 2:IMAGE (repeatable)."),
+]
+BoxOf = Annotated[
+    str | None,
+    typer.Option(
+        "--box", metavar="X,Y,W,H", help="Search with this part of the one image: pixels, or fractions if all are <= 1."
+    ),
+]
+MaskOf = Annotated[
+    Path | None,
+    typer.Option("--mask", metavar="FILE", help="Search with the part of the one image that is white in this picture."),
+]
 Mode = Annotated[
     str | None,
     typer.Option(
@@ -203,7 +226,12 @@ Mode = Annotated[
 ]
 Top = Annotated[int, typer.Option("-k", "--top", help="Return this many results.")]
 Candidates = Annotated[
-    int, typer.Option("--candidates", help="Let the encoders choose this many images for exact scoring; at least -k.")
+    int | None,
+    typer.Option(
+        "--candidates",
+        help="Let the encoders choose this many images for exact scoring; at least -k. "
+        f"(default: {CANDIDATES}, with --box or --mask {REGION_CANDIDATES})",
+    ),
 ]
 Exhaustive = Annotated[bool, typer.Option("--exhaustive", help="Score every image of the index exactly.")]
 NoRerank = Annotated[

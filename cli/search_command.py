@@ -8,11 +8,12 @@ import typer
 
 from cli import options
 from cli.advice import sentence_of
-from cli.option_groups import EngineOptions, FormOptions, SearchOptions, Speech, expand_groups
+from cli.option_groups import EngineOptions, FormOptions, QuestionOptions, SearchOptions, Speech, expand_groups
 from cli.output import Form, note_sentences, print_results
-from cli.printing import read_stdin, say
+from cli.printing import say
 from cli.process import HELP, Speaker, run, stopping, work_offline
 from cli.progress import ProgressBar
+from cli.questions import questions_of
 from index_store.locate import find_index
 from retrieval.errors import DiffSimError, UsageError
 from retrieval.progress import Progress
@@ -21,13 +22,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cli.output import Answer
+    from cli.questions import Question
     from retrieval.search.engine import Engine
     from retrieval.search.explaining.explanation import ImageExplanation
-    from retrieval.search.queries.picture import ImageInput
+    from retrieval.search.queries.query import QueryInput
     from retrieval.search.results import Results
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
-STDIN = "-"
 MOST_EXPLAINED = 10  # results of one picture: a row each
 
 
@@ -38,6 +39,7 @@ def search(
     *,
     index: options.Index = None,
     mode: options.Mode = None,
+    asked: QuestionOptions,
     how: SearchOptions,
     sheet: options.Sheets = None,
     explain: options.Explain = None,
@@ -48,15 +50,14 @@ def search(
 ) -> None:
     """Find the images that are most like the query: in style, by the same subject, or in meaning."""
     form, speaker = forms.form(), speech.speaker()
-    if queries.count(STDIN) > 1:
-        raise UsageError(f"{STDIN} (stdin) may be given once")
+    questions = questions_of(queries, asked)
     work_offline(engine_options.offline)
     place = find_index(index, os.environ, Path.cwd())
     _check_files(sheet or [], explain, queries, how)
     from retrieval.search.engine import Engine
 
-    engine = Engine.open(place, engine_options.settings(len(queries)))
-    answers = _Answers(queries)
+    engine = Engine.open(place, engine_options.settings(len(questions)))
+    answers = _Answers(questions)
     try:
         answers.locate(engine)
         _search(engine, answers, mode, how, speaker)
@@ -66,7 +67,7 @@ def search(
         answers.print(form, speaker)
     for file in (sheet or []) if answers.found else ():
         _draw(file, answers.found, speaker)
-    if answers.are_several and len(answers.found) < len(queries):
+    if answers.are_several and len(answers.found) < len(questions):
         raise typer.Exit(1)
 
 
@@ -86,19 +87,19 @@ def _check_files(sheets: "Sequence[Path]", explain: Path | None, queries: "Seque
 
 
 def _search(engine: "Engine", answers: "_Answers", mode: str | None, how: SearchOptions, speaker: Speaker) -> None:
-    count = len(answers.queries)
+    count = len(answers.questions)
     state = f"searching with {count} queries" if answers.are_several else "searching"
     bar = ProgressBar(speaker, state)
     with stopping(answers.kept), bar:
         searches = engine.search_many(
-            answers.images,
+            answers.asked,
             mode,
             on_progress=bar.show,
             on_unusable=answers.pass_over if answers.are_several else None,
             **how.choices(),
         )
-        for image, results in searches:
-            answers.take(image, results)
+        for query, results in searches:
+            answers.take(query, results)
             if answers.are_several:
                 bar.show(Progress("search", len(answers.given), count))
 
@@ -106,45 +107,45 @@ def _search(engine: "Engine", answers: "_Answers", mode: str | None, how: Search
 class _Answers:
     """The queries in the order in which they were asked, each with its results or its error."""
 
-    def __init__(self, queries: "Sequence[str]") -> None:
-        self.queries = queries
-        self.are_several = len(queries) > 1
-        self.images: list[ImageInput] = []
+    def __init__(self, questions: "Sequence[Question]") -> None:
+        self.questions = questions
+        self.are_several = len(questions) > 1
+        self.asked: list[QueryInput] = []
         self.given: dict[int, Answer] = {}  # by the query's position
         self.explanations: dict[int, ImageExplanation] = {}  # by the result's id
-        self._positions: dict[int, int] = {}  # by the image's identity: a file may be asked for twice
+        self._positions: dict[int, int] = {}  # by the query's identity: a file may be asked for twice
 
     def locate(self, engine: "Engine") -> None:
-        """Find the image of each query. With several queries, one without an image gets an error."""
-        for position, query in enumerate(self.queries):
+        """Find the images of each query. With several queries, one without an image gets an error."""
+        for position, question in enumerate(self.questions):
             try:
-                image = read_stdin() if query == STDIN else Path(engine.locate(query))
+                query = question.find(engine)
             except UsageError as error:
                 if not self.are_several:
                     raise
                 self._fail(position, error)
             else:
-                self._positions[id(image)] = position
-                self.images.append(image)
+                self._positions[id(query)] = position
+                self.asked.append(query)
 
-    def pass_over(self, image: "ImageInput", error: DiffSimError) -> None:
-        self._fail(self._positions[id(image)], error)
+    def pass_over(self, query: "QueryInput", error: DiffSimError) -> None:
+        self._fail(self._positions[id(query)], error)
 
     def _fail(self, position: int, error: DiffSimError) -> None:
-        self.given[position] = (self.queries[position], error)
+        self.given[position] = (self.questions[position].name, error)
         say(f"error: {sentence_of(error)}")
 
-    def take(self, image: "ImageInput", results: "Results") -> None:
-        self.given[self._positions[id(image)]] = (image, results)
+    def take(self, query: "QueryInput", results: "Results") -> None:
+        self.given[self._positions[id(query)]] = (query, results)
 
     @property
-    def found(self) -> "list[tuple[ImageInput, Results]]":
+    def found(self) -> "list[tuple[QueryInput, Results]]":
         """Queries with their results, without those that failed."""
         in_order = (self.given[position] for position in sorted(self.given))
-        return [(image, given) for image, given in in_order if not isinstance(given, DiffSimError)]
+        return [(query, given) for query, given in in_order if not isinstance(given, DiffSimError)]
 
     def kept(self) -> str:
-        return f"{len(self.given)} of {len(self.queries)} queries are answered" if self.are_several else ""
+        return f"{len(self.given)} of {len(self.questions)} queries are answered" if self.are_several else ""
 
     def print(self, form: Form, speaker: Speaker) -> None:
         """Print the notes and results so far."""
@@ -177,7 +178,7 @@ def _explain(engine: "Engine", answers: "_Answers", file: Path, speaker: Speaker
     speaker.say(f"drew {file}" + (f", of the first {MOST_EXPLAINED} results" if len(results) > MOST_EXPLAINED else ""))
 
 
-def _draw(sheet: Path, found: "Sequence[tuple[ImageInput, Results]]", speaker: Speaker) -> None:
+def _draw(sheet: Path, found: "Sequence[tuple[QueryInput, Results]]", speaker: Speaker) -> None:
     from retrieval.search.results_sheet import draw_results
 
     left_out = draw_results(sheet, found)

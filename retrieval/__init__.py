@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from retrieval.search.explaining.explanation_sheet import draw_explanations
     from retrieval.search.queries.picture import Picture
     from retrieval.search.queries.query import Query
+    from retrieval.search.queries.region import Box, Mask
     from retrieval.search.results import Note, Result, Results
     from retrieval.search.results_sheet import draw_results
     from retrieval.settings import BuildSettings, EngineSettings, SearchSettings
 
 __all__ = [
+    "Box",
     "BuildEvent",
     "BuildPlan",
     "BuildReport",
@@ -37,6 +39,7 @@ __all__ = [
     "EngineSettings",
     "FillReport",
     "ImageExplanation",
+    "Mask",
     "Note",
     "Picture",
     "Progress",
@@ -52,6 +55,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Box": "search.queries.region",
     "BuildEvent": "indexing.reports",
     "BuildPlan": "indexing.reports",
     "BuildReport": "indexing.reports",
@@ -62,6 +66,7 @@ _HOMES = {
     "EngineSettings": "settings",
     "FillReport": "indexing.reports",
     "ImageExplanation": "search.explaining.explanation",
+    "Mask": "search.queries.region",
     "Note": "search.results",
     "Picture": "search.queries.picture",
     "Progress": "progress",

@@ -28,6 +28,8 @@ MOST_WORKERS = 256
 OLDEST_CODEC = "qkv-float16"  # of indexes from before there were several
 MAX_PIXELS = 2**28  # of one decoded image: a phone's 200 megapixels, and 1 GiB as Pillow holds them
 CORRESPONDENCES = 12  # pairs of cells that an explanation names: as many lines as a picture of two images holds
+CANDIDATES = 200  # of the first stage, by default
+REGION_CANDIDATES = 400  # the same for a region: vectors of whole images may miss a small subject
 NEWEST = "newest"  # the default order of a fill
 
 
@@ -128,7 +130,7 @@ class SearchSettings:
     """How a search is run."""
 
     k: int = 10
-    candidates: int = 200  # images that the encoders choose for exact scoring
+    candidates: int | None = None  # images that the encoders choose for exact scoring; None: CANDIDATES, or more
     exhaustive: bool = False  # score every image of the index instead
     rerank: bool = True  # False: return the encoders' ranking, without exact scores
     similarity: Similarity = "cosine"
@@ -149,7 +151,7 @@ class SearchChoices(TypedDict, total=False):
     """The fields of :class:`SearchSettings` that a caller chose."""
 
     k: int
-    candidates: int
+    candidates: int | None
     exhaustive: bool
     rerank: bool
     similarity: Similarity

@@ -30,6 +30,9 @@ Combine = Literal["mean", "max", "union"]
 """How several images become one score: the weighted ``mean`` of their scores, the closest of them (``max``), or one
 attention over the tokens of all (``union``)."""
 
+Fractions = tuple[float, float, float, float]
+"""A box in a picture: x and y of its left top corner, width and height, as fractions of the picture's sides."""
+
 AttentionRule = Literal["eager", "lazy"]
 """``eager``: a build computes the tensors of every image. ``lazy``: a build computes vectors only, which is far faster,
 and a search computes the missing tensors of its candidates."""

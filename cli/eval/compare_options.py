@@ -10,7 +10,7 @@ from cli.eval import options as opt
 from cli.option_groups import Place
 from cli.parsing import parse_names
 from retrieval.errors import UsageError
-from retrieval.settings import PUBLISHED_SEED, SearchSettings
+from retrieval.settings import CANDIDATES, PUBLISHED_SEED
 
 if TYPE_CHECKING:
     from retrieval.evaluation.comparison.labelled_sets import LabelledSet
@@ -88,7 +88,7 @@ class ComparedModels(Place):
     modes: ComparedModes = None
     weights: ModelWeights = None
     grey: Grey = False
-    candidates: TimedCandidates = SearchSettings.candidates
+    candidates: TimedCandidates = CANDIDATES
 
     def comparison(self, **others: Any) -> "ModelComparison":
         """Return the library's settings, checked; ``others`` are values that are no options."""

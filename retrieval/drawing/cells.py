@@ -4,10 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 from retrieval.errors import ImageError
 from retrieval.images.decoding import DecodeRules, read_image, to_rgb
+from retrieval.types import Fractions
+
+BOX = (255, 60, 100)  # the colour of rectangles, on a white line that parts them from dark pictures
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,7 @@ class SheetCell:
     image: Image.Image | Path | None
     caption: str
     note: str = ""
+    box: Fractions | None = None  # drawn as a rectangle over the image
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,16 @@ class SheetRow:
     neighbours: Sequence[SheetCell]
 
 
+def outlined(image: Image.Image, box: Fractions) -> Image.Image:
+    """Return a copy of an RGB image with a rectangle around the box."""
+    drawn, (width, height) = image.copy(), (image.width - 1, image.height - 1)
+    x, y, right, bottom = box[0] * width, box[1] * height, (box[0] + box[2]) * width, (box[1] + box[3]) * height
+    pencil, line = ImageDraw.Draw(drawn), max(2, max(image.size) // 80)
+    pencil.rectangle((x, y, right, bottom), outline="white", width=line + 1)
+    pencil.rectangle((x, y, right, bottom), outline=BOX, width=line)
+    return drawn
+
+
 class Thumbnails:
     """Pictures that fit into a square of ``side`` pixels; each is read once for a sheet."""
 
@@ -38,8 +52,13 @@ class Thumbnails:
         self.side = side
         self._made: dict[Path | int, Image.Image | None] = {}
 
-    def of(self, source: Image.Image | Path | None) -> Image.Image | None:
-        """Return ``source`` upright, RGB on white, with ``side`` as its longer side; None if it can't be read."""
+    def of(self, cell: SheetCell) -> Image.Image | None:
+        """Return a cell's image with its box, ``side`` as the longer side; None if it can't be read."""
+        picture = self._whole(cell.image)
+        return picture if picture is None or cell.box is None else outlined(picture, cell.box)
+
+    def _whole(self, source: Image.Image | Path | None) -> Image.Image | None:
+        """Return ``source`` upright and RGB on white."""
         key = source if isinstance(source, Path) else id(source)
         if key not in self._made:
             self._made[key] = self._make(source)

@@ -1,6 +1,7 @@
 """Draw a contact sheet of search results as one picture."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from PIL import Image, ImageDraw
 
@@ -75,12 +76,12 @@ class _Sheet:
         self.pencil.rounded_rectangle(
             (_MARGIN - 7, y - 7, _MARGIN + self.cell + 6, y + self.cell + 6), 6, outline=_ACCENT, width=4
         )
-        extra = query if query.caption != "query" else SheetCell(query.image, "", query.note)
+        extra = query if query.caption != "query" else replace(query, caption="")
         self._cell(extra, _MARGIN, y, "query", _ACCENT)
 
     def _cell(self, cell: SheetCell, x: int, y: int, label: str, colour: tuple[int, int, int] = _GREY) -> None:
         side = self.cell
-        picture = self.thumbnails.of(cell.image)
+        picture = self.thumbnails.of(cell)
         self.pencil.rectangle((x, y, x + side - 1, y + side - 1), fill=_MAT if picture else _LINE)
         if picture is None:
             self.pencil.text((x + side / 2, y + side / 2), "not found", font=self.text, fill=_GREY, anchor="mm")

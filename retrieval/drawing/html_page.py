@@ -36,7 +36,7 @@ def _section(row: SheetRow, thumbnails: Thumbnails) -> str:
 def _figure(cell: SheetCell, thumbnails: Thumbnails, label: str) -> str:
     caption = _text(cell.caption) if cell.caption != label else ""
     described = ", ".join(part for part in (label, _text(cell.note), caption) if part)
-    picture = thumbnails.of(cell.image)
+    picture = thumbnails.of(cell)
     if picture is None:
         inner = f'<span role="img" aria-label="{described}: not found">not found</span>'
     else:

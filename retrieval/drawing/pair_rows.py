@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
 
-from retrieval.drawing.cells import Thumbnails
+from retrieval.drawing.cells import SheetCell, Thumbnails
 from retrieval.drawing.fonts import drawable, own_font, shortened
 from retrieval.text import printable
 
@@ -106,7 +106,7 @@ class _Pairs:
 
     def _pair(self, picture: HeatedPicture, plain_left: int, heated_left: int, top: int) -> Box:
         """Draw a picture and its heat map, and return where the map's picture lies."""
-        found = self.thumbnails.of(picture.image)
+        found = self.thumbnails.of(SheetCell(picture.image, ""))
         for left in (plain_left, heated_left):
             self.pencil.rectangle((left, top, left + SIDE - 1, top + SIDE - 1), fill=MAT)
         shown = found or Image.new("RGB", (SIDE, SIDE), RULE)

@@ -40,6 +40,17 @@ class ProjectedOutput(Protocol):
 
 
 @runtime_checkable
+class SeveralSquares(Protocol):
+    """An extractor whose prepared pixels hold several pictures of the same image, for different layers."""
+
+    def prepare(self, image: Image.Image) -> Pixels:
+        """See :class:`AttentionExtractor`."""
+
+    def square_of(self, pixels: Pixels, target: Target) -> Pixels:
+        """Return the part of one image's prepared pixels that the tokens of ``target`` lie on."""
+
+
+@runtime_checkable
 class Prompted(Protocol):
     """An AttentionExtractor that a text prompt conditions."""
 

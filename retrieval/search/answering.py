@@ -1,7 +1,7 @@
 """Answer questions: encode their images, choose candidates, score these exactly, and make results of them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -17,17 +17,18 @@ from retrieval.models.modes import Outputs
 from retrieval.models.registry import describe_extractor
 from retrieval.progress import Cancellation, OnProgress
 from retrieval.scoring.aas import Comparison
-from retrieval.search.candidate_tensors import CandidateScores, CandidateTensors
+from retrieval.search.candidate_tensors import CandidateScores, CandidateTensors, Scored
 from retrieval.search.candidates import CandidateGenerator, Candidates
+from retrieval.search.found_boxes import as_scored, find_boxes
 from retrieval.search.index_info import about_index
 from retrieval.search.memory_cache import MemoryCache, ModeCache, cache_dtype
 from retrieval.search.notes import search_notes
 from retrieval.search.queries.combining import coarse_vectors, combine_scores, scored_parts
 from retrieval.search.queries.query import Query
 from retrieval.search.ranking import rank_candidates
-from retrieval.search.results import Note, Results
+from retrieval.search.results import Note, Result, Results
 from retrieval.search.scoring_context import ScoringContext
-from retrieval.settings import SearchSettings
+from retrieval.settings import REGION_CANDIDATES, SearchSettings
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,14 @@ class Request:
     settings: SearchSettings
     on_progress: OnProgress
     cancel: Cancellation | None
+
+
+@dataclass(frozen=True)
+class _Exact:
+    """One question's exact scores, and its first region as it was scored."""
+
+    scores: CandidateScores
+    region: Scored | None
 
 
 class Answerer:
@@ -72,19 +81,34 @@ class Answerer:
                 self._candidates(question, {name: every[place] for name, every in vectors.items()}, request)
                 for question, place in zip(questions, places, strict=True)
             ]
-        scored: Sequence[CandidateScores | None] = [None] * len(questions)
+        scored: Sequence[_Exact | None] = [None] * len(questions)
         if request.settings.rerank:
             scored = self._rerank(context, questions, inputs, [each.rows for each in found], request, timing)
-        answers = zip(questions, found, scored, strict=True)
-        return [self._results(question, each, scores, request, timing.ms) for question, each, scores in answers]
+        answers = list(zip(questions, found, scored, strict=True))
+        ranked = [
+            rank_candidates(self._reader, each, None if exact is None else exact.scores, request.settings)
+            for _, each, exact in answers
+        ]
+        if any(exact is not None and exact.region is not None for exact in scored):
+            with timing.of("locate"):
+                ranked = [
+                    self._located(context, results, each, exact, request)
+                    for results, (_, each, exact) in zip(ranked, answers, strict=True)
+                ]
+        return [
+            self._results(question, results, exact, request, timing.ms)
+            for results, (question, _, exact) in zip(ranked, answers, strict=True)
+        ]
 
     def _candidates(self, question: Query, vectors: Mapping[str, NDArray[np.float32]], request: Request) -> Candidates:
         digests = {picture.sha256 for picture in question.pictures if picture.sha256}
         excluded: set[int] = set()
         if request.settings.exclude_query:
             excluded = {row for digest in digests for row in self._reader.find("sha256", digest)}
-        asking = coarse_vectors(question, vectors)
-        return self._generator.generate(asking, request.mode, request.settings, sorted(excluded))
+        asking, settings = coarse_vectors(question, vectors), request.settings
+        if settings.candidates is None and not question.is_whole:
+            settings = replace(settings, candidates=REGION_CANDIDATES)
+        return self._generator.generate(asking, request.mode, settings, sorted(excluded))
 
     def _rerank(
         self,
@@ -94,7 +118,7 @@ class Answerer:
         rows: Sequence[NDArray[np.int64]],
         request: Request,
         timing: SharedTiming,
-    ) -> list[CandidateScores]:
+    ) -> list["_Exact"]:
         """Score each question's rows exactly; they are read while the questions' tensors are computed."""
         mode = request.mode
         begun = CandidateTensors.begin(
@@ -103,16 +127,37 @@ class Answerer:
         with timing.of("embed"):
             tensors = context.tensors(inputs, "query", mode)
         how = Comparison(request.settings.similarity, context.models.readout(mode))
-        parts = [
-            scored_parts(question, [tensors[n : n + 1] for n in range(place.start, place.stop)])
+        images = [
+            [
+                as_scored(context, mode, picture, tensors[n : n + 1])
+                for n, picture in enumerate(question.pictures, start=place.start)
+            ]
             for question, place in zip(questions, _places(questions), strict=True)
         ]
+        parts = [scored_parts(question, own) for question, own in zip(questions, images, strict=True)]
         asked = [(part, own) for mine, own in zip(parts, rows, strict=True) for part in mine]
         found = iter(begun.score([part for part, _ in asked], [own for _, own in asked], how))
         return [
-            combine_scores(question, [next(found) for _ in mine], how.similarity)
-            for question, mine in zip(questions, parts, strict=True)
+            _Exact(combine_scores(question, [next(found) for _ in mine], how.similarity), _first_region(own))
+            for question, mine, own in zip(questions, parts, images, strict=True)
         ]
+
+    def _located(
+        self,
+        context: ScoringContext,
+        results: tuple[Result, ...],
+        candidates: Candidates,
+        exact: "_Exact | None",
+        request: Request,
+    ) -> tuple[Result, ...]:
+        """Return the results with the boxes where they have the question's region."""
+        if exact is None or exact.region is None or not results:
+            return results
+        row_of = dict(zip(self._reader.ids[candidates.rows].tolist(), candidates.rows.tolist(), strict=True))
+        rows = [row_of[result.id] for result in results]
+        cache, mode = self._mode_cache(request), request.mode
+        boxes = find_boxes(context, mode, exact.region, rows, cache, request.on_progress, request.cancel)
+        return tuple(replace(result, found_box=boxes.get(row)) for result, row in zip(results, rows, strict=True))
 
     def _mode_cache(self, request: Request) -> ModeCache | None:
         """Return the candidates in memory; None for an exhaustive search, which would drive out those in use."""
@@ -126,16 +171,17 @@ class Answerer:
     def _results(
         self,
         question: Query,
-        candidates: Candidates,
-        scored: CandidateScores | None,
+        results: tuple[Result, ...],
+        exact: "_Exact | None",
         request: Request,
         timing_ms: Mapping[str, float],
     ) -> Results:
+        scored = None if exact is None else exact.scores
         warning, without_vector = self._model.warnings.get(request.mode), self._generator.without_vector(request.mode)
         notes = search_notes(self._reader.layout.root, request.mode, scored, without_vector)
         partial = [note for picture in question.pictures for note in picture.notes()]
         return Results(
-            results=rank_candidates(self._reader, candidates, scored, request.settings),
+            results=results,
             query=question.about(),
             mode=request.mode,
             index=about_index(self._reader, self._recipe),
@@ -143,6 +189,10 @@ class Answerer:
             notes=(*([Note("model", warning)] if warning else []), *partial, *notes),
             **({} if scored is None else scored.counts),
         )
+
+
+def _first_region(images: Sequence[Scored]) -> Scored | None:
+    return next((image for image in images if image.directions is not None), None)
 
 
 def _places(questions: Sequence[Query]) -> list[slice]:

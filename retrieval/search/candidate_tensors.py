@@ -95,6 +95,11 @@ class CandidateTensors:
         stored.begin()
         return cls(MemoryTensors(in_memory), stored, cached, computed)
 
+    @property
+    def sources(self) -> tuple[TensorSource, ...]:
+        """The sources in the order in which they are used."""
+        return self.memory, self.stored, self.cached, self.computed
+
     def score(
         self, queries: Sequence[Scored], rows: Sequence[NDArray[np.int64]], how: Comparison
     ) -> list[CandidateScores]:
@@ -103,7 +108,7 @@ class CandidateTensors:
             QueryTensors(query.qkv, own.tolist(), query.directions, query.mask)
             for query, own in zip(queries, rows, strict=True)
         ]
-        found = rerank(asked, (self.memory, self.stored, self.cached, self.computed), how)
+        found = rerank(asked, self.sources, how)
         share = {part: spent / len(queries) for part, spent in found.timing_ms.items()}
         if self.computed.computed:
             logger.info("computed the tensors of %d candidates", len(self.computed.computed))

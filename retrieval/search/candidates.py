@@ -13,7 +13,7 @@ from index_store.reader import IndexReader
 from retrieval.errors import UsageError
 from retrieval.models.modes import Mode
 from retrieval.search.gpu_index import VectorIndex, open_vector_index
-from retrieval.settings import SearchSettings
+from retrieval.settings import CANDIDATES, SearchSettings
 
 RRF_CONSTANT = 60  # Cormack, Clarke and Büttcher, 2009: damps the first ranks so that no encoder decides alone
 
@@ -60,7 +60,7 @@ class CandidateGenerator:
         if wanted.exhaustive:
             rows = self._all_rows(excluded)
         else:
-            count = max(wanted.candidates, wanted.k)
+            count = max(wanted.candidates or CANDIDATES, wanted.k)
             rankings = [_nearest(index, vector, count, excluded) for index, own in asked for vector in own]
             rows = fuse_rankings(rankings, count)
         cosines = np.stack(

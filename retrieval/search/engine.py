@@ -108,7 +108,7 @@ class Engine:
             **choices: fields of :class:`retrieval.settings.SearchSettings`.
 
         Raises:
-            UsageError: an unknown mode, or choices that contradict each other.
+            UsageError: an unknown mode, choices that contradict each other, or a region outside its image.
             IndexIncompatibleError: the index was not built for this mode, or the models found here are not its own.
             ImageError: the query can't be used as an image.
             CancelledError: ``cancel`` was requested; tensors computed until then are kept.
@@ -234,8 +234,8 @@ class Engine:
 
     def _picture(self, given: QueryInput) -> Picture:
         query = self.read_query(given)
-        if not query.is_plain:
-            raise UsageError("a pair has one image on each side: ask for each image of a board by itself")
+        if not (query.is_plain and query.is_whole):
+            raise UsageError("a pair has one whole image on each side: ask for each image of a board by itself")
         return query.pictures[0]
 
     def _read(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from retrieval.errors import DependencyError
 from retrieval.text import printable
+from retrieval.types import Fractions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +26,8 @@ class Result:
     coarse_score: float | None  # mean cosine over the mode's encoders; None: the image has no vector
     coarse_rank: int | None  # place among the first stage's candidates, from 1; None when every image was scored
     sha256: str = field(repr=False, default="")
+    # Where it has the region of the question (of its first region), as fractions; None: no region, or no exact score.
+    found_box: Fractions | None = None
 
     @property
     def shown_score(self) -> float:

@@ -12,6 +12,7 @@ from retrieval.images.decoding import DecodeRules
 from retrieval.search.queries.picture import Picture
 from retrieval.search.queries.query import Query, QueryInput, as_query
 from retrieval.search.results import Result, Results
+from retrieval.types import Fractions
 
 MOST_NEIGHBOURS = 1000  # on one sheet, which is drawn in memory; every query shows at least one
 
@@ -47,9 +48,9 @@ def sheet_rows(
         most: neighbours in a row.
         digits: of each score; None: as few of 3 and 4 as tell the scores of each row apart.
     """
-    picture = _picture(query)
+    picture, box = _picture(query), _box(query)
     digits = _digits([results[:most] for results in searches]) if digits is None else digits
-    cell = SheetCell(picture, "query", _end_of(picture) if isinstance(picture, Path) else "")
+    cell = SheetCell(picture, "query", _end_of(picture) if isinstance(picture, Path) else "", box)
     return [
         SheetRow(
             title=results.mode + (", coarse ranking: scores of the coarse stage" if results.is_coarse else ""),
@@ -61,7 +62,10 @@ def sheet_rows(
 
 
 def _neighbours(shown: Sequence[Result], digits: int) -> list[SheetCell]:
-    return [SheetCell(Path(result.path), f"{result.shown_score:.{digits}f}", _end_of(result.path)) for result in shown]
+    return [
+        SheetCell(Path(result.path), f"{result.shown_score:.{digits}f}", _end_of(result.path), result.found_box)
+        for result in shown
+    ]
 
 
 def _digits(rows: Sequence[Sequence[Result]]) -> int:
@@ -93,8 +97,19 @@ def _picture(given: QueryInput) -> Image.Image | Path:
     return Picture.read(image, DecodeRules()).image
 
 
+def _box(given: QueryInput) -> Fractions | None:
+    """Return the box of the one region that a question has; a board draws its regions itself."""
+    query = as_query(given)
+    image = query.images[0]
+    if not query.is_plain or not (query.regions or isinstance(image, Picture)):
+        return None
+    region = query.read(DecodeRules()).pictures[0].region
+    is_cut_out = isinstance(image, Picture) and image.path is None  # then the sheet shows the region alone
+    return None if region is None or is_cut_out else region.box
+
+
 def board(query: Query) -> Image.Image:
-    """Draw a question of several images as a square grid; those to move away from are crossed out."""
+    """Draw a question that was read as a square grid: regions alone, images to move away from crossed out."""
     side = math.ceil(math.sqrt(len(query.pictures)))
     cell = BOARD_PX // side
     drawn = Image.new("RGB", (BOARD_PX, BOARD_PX), "white")

@@ -12,8 +12,8 @@ from cli import progress as module
 from cli.output import naming
 from cli.process import Speaker
 from cli.progress import BuildProgress, ProgressBar
-from cli.repair_report import print_damages
 from cli.reports import print_build
+from cli.verify_command import print_damages
 from index_store.errors import IndexStoreError
 from index_store.locate import find_index, is_index
 from retrieval.drawing.fonts import drawable, own_font

@@ -103,7 +103,7 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     picture(BLUE, (80, 20)).save(tmp_path / "turned.jpg", exif=exif)
-    made = Thumbnails(64).of(tmp_path / "turned.jpg")
+    made = Thumbnails(64).of(SheetCell(tmp_path / "turned.jpg", ""))
     assert made is not None
     assert made.size == (16, 64)
 

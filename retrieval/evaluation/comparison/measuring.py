@@ -28,7 +28,7 @@ from retrieval.models.registry import EXTRACTORS, default_encoders, describe_ext
 from retrieval.models.weights.finding import are_cached
 from retrieval.progress import Cancellation, OnProgress, Progress, ignore_progress
 from retrieval.search.engine import Engine
-from retrieval.settings import BuildSettings, EngineSettings, ModelChoices, ModelSettings, SearchSettings
+from retrieval.settings import CANDIDATES, BuildSettings, EngineSettings, ModelChoices, ModelSettings
 from retrieval.types import DeviceName
 
 TIMED = 9  # warm searches of which the median is taken; one more comes before them
@@ -44,7 +44,7 @@ class ModelComparison:
     device: DeviceName = "auto"
     offline: bool = False
     grey: bool = False  # measure greyscale copies of the images to find as well
-    candidates: int = SearchSettings.candidates  # of the timed searches
+    candidates: int = CANDIDATES  # of the timed searches
     on_progress: OnProgress = ignore_progress
     cancel: Cancellation | None = None
 

@@ -78,6 +78,12 @@ class MiniExtractor:
         both[: self.image_size, : self.image_size], both[self.image_size :, :CELLS_SIDE] = squares
         return both
 
+    def square_of(self, pixels: Pixels, target: Target) -> Pixels:
+        """See :class:`retrieval.models.protocols.SeveralSquares`."""
+        if target.layer == SURFACE:
+            return pixels[self.image_size :, :CELLS_SIDE]
+        return pixels[: self.image_size, : self.image_size]
+
     @torch.inference_mode()
     def extract(self, pixels: Pixels, targets: Sequence[Target], role: Role) -> dict[Target, QKV]:
         """See :class:`retrieval.models.protocols.AttentionExtractor`."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from retrieval.scoring.aas import QKV, higher_is_closer
 from retrieval.search.candidate_tensors import CandidateScores, Scored
@@ -15,21 +16,35 @@ from retrieval.types import Similarity
 AWAY = 0.5  # share of the score that an image to move away from takes off: half, so that likeness still leads
 
 
-def scored_parts(query: Query, tensors: Sequence[QKV]) -> list[Scored]:
+def scored_parts(query: Query, images: Sequence[Scored]) -> list[Scored]:
     """Return what is scored against the candidates: every image on its own, or the union as one.
+
+    A union with a region looks for itself, as a region does.
 
     Args:
         query: a question that was read.
-        tensors: of its images and of those to move away from, one item each.
+        images: its images and those to move away from, as each would be scored alone.
     """
     count = len(query.images)
     if query.combine != "union" or count == 1:
-        return [Scored(each) for each in tensors]
-    mask = None
-    if len(set(query.image_weights)) > 1:
-        tokens = tensors[0].q.shape[3]
-        mask = torch.tensor(query.image_weights).repeat_interleave(tokens)
-    return [Scored(QKV.union(tensors[:count]), mask), *(Scored(each) for each in tensors[count:])]
+        return list(images)
+    parts = images[:count]
+    directions = next((part.directions for part in parts if part.directions is not None), None)
+    union = Scored(QKV.union([part.qkv for part in parts]), _union_mask(query, parts), directions)
+    return [union, *images[count:]]
+
+
+def _union_mask(query: Query, parts: Sequence[Scored]) -> Tensor | None:
+    """Return how much each token of a union counts: by the weight of its image, and by that image's mask."""
+    if len(set(query.image_weights)) == 1 and all(part.mask is None for part in parts):
+        return None
+    weighed = zip(query.image_weights, parts, strict=True)
+    return torch.cat(
+        [
+            weight * (torch.ones(part.qkv.q.shape[3]) if part.mask is None else part.mask / part.mask.mean())
+            for weight, part in weighed
+        ]
+    )
 
 
 def combine_scores(query: Query, found: Sequence[CandidateScores], similarity: Similarity) -> CandidateScores:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from retrieval.errors import ImageError, UsageError
 from retrieval.images.decoding import DecodeRules, FileFacts, decode_bytes, from_array, read_image, to_rgb
+from retrieval.search.queries.region import Region
 from retrieval.search.results import Note
 
 ImageInput = str | Path | bytes | Image.Image | NDArray[Any]
@@ -28,12 +29,13 @@ class Picture:
         UsageError: the picture is not RGB, or a size is not positive.
     """
 
-    image: Image.Image  # RGB and upright
-    width: int  # px of the whole image, upright; ``image`` may be a smaller decoding of it
+    image: Image.Image  # RGB and upright: what is encoded, so the cut-out of a region
+    width: int  # px of the whole image, upright; ``image`` may be a smaller decoding or a part of it
     height: int
     path: str | None = None  # absolute; None: the image did not come from a file
     sha256: str | None = None  # hex digits of the file's bytes; None: there are no such bytes
     partial: str = ""  # says which part of a cut file was used, as a clause; empty: the file is whole
+    region: Region | None = None  # the part of the whole image that ``image`` is; None: all of it
 
     def __post_init__(self) -> None:
         if self.image.mode != "RGB":
@@ -69,7 +71,9 @@ class Picture:
     def about(self) -> dict[str, Any]:
         """Return what results say about the query, as JSON values."""
         about: dict[str, Any] = {"path": self.path, "width": self.width, "height": self.height}
-        return about if self.sha256 is None else {**about, "sha256": self.sha256}
+        if self.sha256 is not None:
+            about["sha256"] = self.sha256
+        return about if self.region is None else {**about, "region": self.region.about()}
 
 
 _DETAILS = {  # by the reason of an ImageError

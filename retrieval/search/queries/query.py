@@ -1,13 +1,15 @@
-"""One question to an index: an image, or a board of several with weights, and images to move away from."""
+"""One question to an index: an image or its region, or a board of several, and images to move away from."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast, get_args
 
 from retrieval.errors import UsageError
 from retrieval.images.decoding import DecodeRules
+from retrieval.search.queries.cutting import read_region
 from retrieval.search.queries.picture import ImageInput, Picture
+from retrieval.search.queries.region import RegionInput
 from retrieval.types import Combine
 
 MOST_IMAGES = 64  # of one question: each is encoded, and scored against all candidates
@@ -18,11 +20,12 @@ class Query:
     """One question, of one image or several.
 
     The score of a candidate is ``combined - 0.5 mean_j(w_j s_j)``: ``combined`` joins the images as ``combine`` says,
-    and ``s_j`` are the scores of the images to move away from.
+    and ``s_j`` are the scores of the images to move away from. A region looks for itself in the whole candidate: its
+    score is that of one direction, from the region to the candidate.
 
     Raises:
-        UsageError: no image, more than 64, another number of weights than of images, or a weight that is not a
-            finite number above 0.
+        UsageError: no image, more than 64, another number of weights or regions than of images, or a weight that is
+            not a finite number above 0.
     """
 
     images: Sequence[ImageInput | Picture]
@@ -30,6 +33,7 @@ class Query:
     minus: Sequence[ImageInput | Picture] = ()  # images to move away from
     minus_weights: Sequence[float] | None = None  # of ``minus``; None: 1 each. Twice the weight pushes twice as far
     combine: Combine = "mean"
+    regions: Sequence[RegionInput] | None = None  # of ``images``; None: all whole. A question that was read has None
 
     def __post_init__(self) -> None:
         if not self.images:
@@ -40,6 +44,10 @@ class Query:
             raise UsageError(f"unknown way to combine '{self.combine}'; known: {', '.join(get_args(Combine))}")
         _check_weights(self.weights, len(self.images))
         _check_weights(self.minus_weights, len(self.minus))
+        if self.regions is not None and len(self.regions) != len(self.images):
+            raise UsageError(
+                f"{len(self.regions)} regions were given for {len(self.images)} images: give None for whole"
+            )
         if self.combine == "max" and len(set(self.image_weights)) > 1:
             raise UsageError("the closest of several images takes no weights: combine by mean or union instead")
 
@@ -63,13 +71,21 @@ class Query:
         """The pictures of a question that was read: its images, then those to move away from."""
         return tuple(cast("Picture", image) for image in (*self.images, *self.minus))
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether a question that was read has no region."""
+        return all(picture.region is None for picture in self.pictures)
+
     def read(self, rules: DecodeRules) -> "Query":
-        """Decode all images by the rules of the index that is searched; pictures stay as they are.
+        """Decode all images by the rules of the index that is searched, and cut out regions; pictures stay as they are.
 
         Raises:
             ImageError: an image can't be used; the message says why.
+            UsageError: a region does not lie inside its image, or a mask has nothing white.
         """
-        return replace(self, images=tuple(_read(self.images, rules)), minus=tuple(_read(self.minus, rules)))
+        regions = self.regions or (None,) * len(self.images)
+        images = tuple(_read(image, region, rules) for image, region in zip(self.images, regions, strict=True))
+        return replace(self, images=images, minus=tuple(_read(each, None, rules) for each in self.minus), regions=None)
 
     def about(self) -> dict[str, Any]:
         """Return what results say about a question that was read, as JSON values."""
@@ -93,8 +109,10 @@ def as_query(given: QueryInput) -> Query:
     return given if isinstance(given, Query) else Query((given,))
 
 
-def _read(images: Sequence[ImageInput | Picture], rules: DecodeRules) -> Iterator[Picture]:
-    return (image if isinstance(image, Picture) else Picture.read(image, rules) for image in images)
+def _read(image: ImageInput | Picture, region: RegionInput, rules: DecodeRules) -> Picture:
+    if region is not None:
+        return read_region(image, region, rules)
+    return image if isinstance(image, Picture) else Picture.read(image, rules)
 
 
 def _about(pictures: Sequence[Picture], weights: Sequence[float]) -> list[dict[str, Any]]:

@@ -1,19 +1,59 @@
-"""Print what ``diffsim-index verify`` found, and what a repair did or would do."""
+"""``diffsim-index verify``: read an index whole, and print what was found and what a repair did or would do."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from cli.output import naming
-from cli.printing import show
+import typer
+
+from cli import options
+from cli.option_groups import Speech, expand_groups
+from cli.output import meant_index, naming
+from cli.printing import show, show_json
 from cli.process import Speaker
+from cli.progress import ProgressBar
 from retrieval.errors import UsageError
 from retrieval.text import counted
 
 if TYPE_CHECKING:
     from index_store.repair.damage import Damage
     from retrieval.indexing.upkeep.repairing import Repaired
+
+DAMAGED = 3  # exit code
+
+
+@expand_groups
+def verify(
+    *,
+    index: options.Index = None,
+    repair: options.Repair = False,
+    dry_run: options.DryRunOfRepair = False,
+    undo: options.Undo = False,
+    as_json: options.AsJson = False,
+    speech: Speech,
+) -> None:
+    """Read every byte of an index and list the damage, file by file."""
+    from retrieval.indexing.upkeep.repairing import repair as repair_index
+    from retrieval.indexing.upkeep.repairing import undo_repair
+    from retrieval.indexing.upkeep.repairing import verify as verify_index
+
+    check_verify(repair, dry_run, undo)
+    place, speaker = meant_index(index), speech.speaker()
+    if undo:
+        change = undo_repair(place).to_dict()
+        show_json(change) if as_json else print_undone(change, speaker)
+        return
+    with ProgressBar(speaker, "reading the whole index") as bar:
+        repaired = repair_index(place, dry_run, bar.show) if repair else None
+        damages = verify_index(place, bar.show) if repaired is None else repaired.damages
+    if as_json:
+        counts = {"damages": [damage.what for damage in damages]} if repaired is None else repaired.to_dict()
+        show_json({"schema": 1, "index": str(place), "repaired": repair and not dry_run, **counts})
+    else:
+        print_damages(place, damages, repaired, dry_run, speaker)
+    if damages and (dry_run or not repair):
+        raise typer.Exit(DAMAGED)
 
 
 def check_verify(repair: bool, dry_run: bool, undo: bool) -> None:
