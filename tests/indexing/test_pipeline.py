@@ -20,7 +20,6 @@ from retrieval.indexing.build import build_index
 from retrieval.indexing.fill import fill_index
 from retrieval.indexing.reports import BuildEvent
 from retrieval.models.modes import SD15_MODES, Outputs, Target
-from retrieval.scoring.aas import QKV
 from retrieval.settings import BuildSettings, ModelSettings
 from tests.support.paths import DATA
 from tests.support.sample_index import RUN, paint
@@ -74,22 +73,22 @@ def test_memory_that_runs_out_names_the_option_and_keeps_what_was_committed(
 ) -> None:
     photos, index = tmp_path / "photos", tmp_path / "x.diffsim"
     paint(photos, range(12))
-    extract, calls = TinyExtractor.extract, []
+    hidden, calls = TinyExtractor.hidden, []
 
-    def greedy(self: TinyExtractor, pixels: Any, *rest: Any) -> dict[Any, QKV]:
+    def greedy(self: TinyExtractor, pixels: Any, *rest: Any) -> dict[Target, torch.Tensor]:
         calls.append(len(pixels))
         if len(calls) > 4:
             torch.empty(1 << 60, dtype=torch.uint8)
-        return extract(self, pixels, *rest)
+        return hidden(self, pixels, *rest)
 
-    monkeypatch.setattr(TinyExtractor, "extract", greedy)
+    monkeypatch.setattr(TinyExtractor, "hidden", greedy)
     with tiny_model():
         with pytest.raises(MemoryFullError, match="of cpu does not hold 2 images") as caught:
             build_index(photos, index, model="cells", modes=["style"], encoders={}, run=RUN)
         assert caught.value.exit_code == 5
         assert "fewer than 2 with --batch-size" in sentence_of(caught.value)
         assert len(IndexReader(index)) == 8, "the four batches that were computed"
-        monkeypatch.setattr(TinyExtractor, "extract", fail)
+        monkeypatch.setattr(TinyExtractor, "hidden", fail)
         with pytest.raises(RuntimeError, match="nobody's memory"):
             build_index(photos, index, model="cells", modes=["style"], encoders={}, run=RUN)
 
