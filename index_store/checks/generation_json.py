@@ -20,7 +20,7 @@ from index_store.checks.json_values import (
     text,
     whole_number,
 )
-from index_store.checks.names import component, segment_file, sha256, shown
+from index_store.checks.names import component, encoder, segment_file, sha256, shown
 from index_store.codecs import CODECS
 
 MOST_SHARD_ROWS = 1 << 16
@@ -36,8 +36,8 @@ def check_generation(body: Any) -> None:
     next_id = whole_number(body["next_id"], "next_id", 0, MOST_ID + 1)
     for number in sequence(body.get("tombstones", []), "tombstones"):
         whole_number(number, "a removed id", 0, next_id - 1)
-    for name in ("encoders", "modes"):
-        check_unique([component(each, name) for each in sequence(body[name], name)], name)
+    check_unique([encoder(each) for each in sequence(body["encoders"], "encoders")], "encoders")
+    check_unique([component(each, "a mode") for each in sequence(body["modes"], "modes")], "modes")
     check_sources(body["sources"])
     for name in ("created", "created_by"):
         text(body.get(name, ""), name)

@@ -3,8 +3,11 @@
 import re
 from typing import Any
 
+from index_store.layout import file_name
+
 # Neither separators nor control characters, not "." or "..", and none of the characters that a glob gives a meaning.
-_COMPONENT = re.compile(r"[0-9A-Za-z_][0-9A-Za-z_.+@=-]{0,119}")
+# An encoder from a repository has up to 150 characters.
+_COMPONENT = re.compile(r"[0-9A-Za-z_][0-9A-Za-z_.+@=-]{0,199}")
 _GENERATION = re.compile(r"[0-9]{6,18}\.json")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FOLDERS = re.compile(r"(spare/|vectors/)?")
@@ -14,6 +17,13 @@ def component(value: Any, kind: str) -> str:
     """Return ``value`` if it can be one folder's or file's name; ValueError, which calls it a ``kind``, if not."""
     if not isinstance(value, str) or not _COMPONENT.fullmatch(value):
         raise ValueError(f"{shown(value)} can't be the name of {kind}")
+    return value
+
+
+def encoder(value: Any) -> str:
+    """Return an encoder's name, such as ``hf:owner/name``, if its file's name can be one; else ValueError."""
+    if not isinstance(value, str) or not _COMPONENT.fullmatch(file_name(value)):
+        raise ValueError(f"{shown(value)} can't be the name of an encoder")
     return value
 
 

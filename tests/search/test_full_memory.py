@@ -22,7 +22,7 @@ SHORTAGES: list[Shortage] = [
     lambda: RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
     MemoryError,
 ]
-PARTS = [(reranking, "aligned_attention_scores"), (reranking, "attention_output"), (TinyExtractor, "extract")]
+PARTS = [(reranking, "aligned_attention_scores"), (reranking, "own_output"), (TinyExtractor, "extract")]
 
 
 @pytest.fixture

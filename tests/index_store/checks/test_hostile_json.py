@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from index_store.checks.names import encoder
 from index_store.commit import commit
 from index_store.errors import IndexCorruptError
 from index_store.garbage import clear_uncommitted
@@ -86,6 +87,17 @@ def test_a_value_that_makes_no_sense_is_refused(layout: Layout, change: Callable
     edit(layout, change)
     with pytest.raises(IndexCorruptError, match="the index is damaged"):
         IndexReader(layout.root)
+
+
+@pytest.mark.parametrize("name", ["hf:owner/name@" + "a" * 40, f"hf:{'o' * 48}/{'n' * 47}@{'a' * 40}", "mini-style"])
+def test_an_encoder_may_come_from_a_repository(name: str) -> None:
+    assert encoder(name) == name
+
+
+@pytest.mark.parametrize("name", ["..", "../x", "/etc", "", "a" * 201, 5, None, ["clip"], "\u00e9", "-x"])
+def test_an_encoder_whose_file_would_lie_elsewhere_is_refused(name: object) -> None:
+    with pytest.raises(ValueError, match="can't be the name of an encoder"):
+        encoder(name)
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "NaN", "5", "[]", '{"generation": []}', '{"generation": {}}', ""])

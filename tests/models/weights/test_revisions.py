@@ -10,7 +10,7 @@ from cli.advice import sentence_of
 from retrieval.errors import ModelError
 from retrieval.models.pinning import pinned_choices
 from retrieval.models.registry import describe_embedder, load_embedder
-from retrieval.models.weights.check import check_weights
+from retrieval.models.weights.check import check_weights, needed_by
 from retrieval.models.weights.finding import fetch, plan_download
 from retrieval.settings import ModelSettings
 from tests.support.hub.cache import Hub, online_hub, write_cache
@@ -51,7 +51,7 @@ def test_exactly_the_files_that_are_loaded_are_downloaded_once(hub: Hub) -> None
     for offline in (False, True):
         assert load_embedder(f"hf:{REPO}", None, CPU, offline).fingerprint() == loaded.fingerprint()
     assert hub.requests == [], "what the cache has needs no network"
-    assert all(file.state == "ok" for file in check_weights(f"hf:{REPO}"))
+    assert all(file.state == "ok" for file in check_weights(needed_by(f"hf:{REPO}")))
 
 
 def test_a_branch_that_moves_changes_no_name_that_is_kept(hub: Hub) -> None:
@@ -110,7 +110,7 @@ def test_offline_without_a_commit_and_half_a_download_are_errors(
     with pytest.raises(ModelError, match=missing) as caught:
         load_embedder(pinned(f"hf:{REPO}", offline=True), None, CPU, offline=True)
     assert f"diffsim-index fetch hf:{REPO}@{OLD}" in sentence_of(caught.value)
-    assert {file.state for file in check_weights(f"hf:{REPO}")} == {"ok", "missing"}
+    assert {file.state for file in check_weights(needed_by(f"hf:{REPO}"))} == {"ok", "missing"}
     load_embedder(f"hf:{REPO}", None, CPU, offline=False)
     assert hub.downloaded() == ["model.safetensors"], "the rest was there"
 
