@@ -36,7 +36,8 @@ SEGMENTS = st.builds(
     st.lists(SEGMENT, max_size=3, unique_by=lambda segment: segment.name),
     st.dictionaries(NAME, ATTENTION, max_size=2),  # the same in all segments
 )
-SOURCE = st.builds(Source, IDS, TEXT, TEXT, st.booleans(), TEXT, st.booleans())
+PATH = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
+SOURCE = st.builds(Source, IDS, PATH, PATH, st.booleans(), PATH, st.booleans())
 JSON = st.recursive(
     st.none() | st.booleans() | NATURAL | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
