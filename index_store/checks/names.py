@@ -6,8 +6,9 @@ from typing import Any
 from index_store.layout import file_name
 
 # Neither separators nor control characters, not "." or "..", and none of the characters that a glob gives a meaning.
-# An encoder from a repository has up to 150 characters.
+# The file of an encoder from a repository has a name of up to 150 characters.
 _COMPONENT = re.compile(r"[0-9A-Za-z_][0-9A-Za-z_.+@=-]{0,199}")
+_REPOSITORY = re.compile(r"[a-z]+:[0-9A-Za-z_][\w.@=-]*(/[0-9A-Za-z_][\w.@=-]*)?", re.ASCII)  # of an encoder
 _GENERATION = re.compile(r"[0-9]{6,18}\.json")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FOLDERS = re.compile(r"(spare/|vectors/)?")
@@ -21,10 +22,10 @@ def component(value: Any, kind: str) -> str:
 
 
 def encoder(value: Any) -> str:
-    """Return an encoder's name, such as ``hf:owner/name``, if its file's name can be one; else ValueError."""
-    if not isinstance(value, str) or not _COMPONENT.fullmatch(file_name(value)):
-        raise ValueError(f"{shown(value)} can't be the name of an encoder")
-    return value
+    """Return an encoder's name, or a repository's such as ``hf:owner/name``, if a file can be called so."""
+    if isinstance(value, str) and _REPOSITORY.fullmatch(value) and _COMPONENT.fullmatch(file_name(value)):
+        return value
+    return component(value, "an encoder")
 
 
 def segment_file(value: Any) -> str:

@@ -94,7 +94,10 @@ def test_an_encoder_may_come_from_a_repository(name: str) -> None:
     assert encoder(name) == name
 
 
-@pytest.mark.parametrize("name", ["..", "../x", "/etc", "", "a" * 201, 5, None, ["clip"], "\u00e9", "-x"])
+@pytest.mark.parametrize(
+    "name",
+    ["..", "../x", "/etc", "", "a" * 201, "a/b", "hf:../x", "hf:a/../b", "hf:a\\b", 5, None, ["clip"], "\u00e9", "-x"],
+)
 def test_an_encoder_whose_file_would_lie_elsewhere_is_refused(name: object) -> None:
     with pytest.raises(ValueError, match="can't be the name of an encoder"):
         encoder(name)
