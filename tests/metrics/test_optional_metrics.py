@@ -155,9 +155,12 @@ def test_ffa_takes_masks_that_are_given(tmp_path: Path) -> None:
         metric.encode([picture], "query")
     with pytest.raises(UsageError, match="masks are expected there"):
         load_metric("ffa", MetricSettings(weights=str(tmp_path / "dinov2"), masks=str(tmp_path / "none")))
-    before = metric.fingerprint()
-    (masks / "a.png").unlink()
-    assert metric.fingerprint() != before
+    one, two, before = Path("one/a.jpg"), Path("two/a.jpg"), metric.fingerprint()
+    key = metric.file_key(one)
+    assert key not in ("", metric.file_key(two)), "stored features depend on the mask of the image"
+    half.point(lambda value: 255 - value).save(masks / "a.png")
+    assert metric.file_key(one) not in (key, metric.file_key(two))
+    assert metric.fingerprint() == before, "one mask that changes leaves the features of other images valid"
 
 
 def test_random_weights_come_from_the_seed_and_are_named_random() -> None:
