@@ -89,7 +89,7 @@ def test_a_file_that_is_being_copied_while_it_is_read_is_tried_again(
 def test_what_the_system_refused_to_read_is_tried_again_though_nothing_shows_a_change(
     photos: Path, index: Path, monkeypatch: pytest.MonkeyPatch, reason: RejectReason, detail: str
 ) -> None:
-    def refusing(path: Path, rules: DecodeRules) -> tuple[Image.Image, FileFacts]:
+    def refusing(path: Path, rules: DecodeRules, room: Room) -> tuple[Image.Image, FileFacts]:
         raise ImageError(reason, str(path), detail)
 
     with monkeypatch.context() as context:

@@ -136,14 +136,14 @@ def test_a_mode_that_the_index_lacks_is_refused_by_a_search(photos: Path, index:
 def test_choices_that_are_left_out_are_the_indexs_own(photos: Path, tmp_path: Path) -> None:
     own = {"seed": 7, "image_size": 64, "alpha": "drop", "modes": ["semantic"], "noise": "pairwise"}
     real_build(photos, tmp_path / "whole.diffsim", **own)
-    some = paint(tmp_path / "some", [0, 1])  # elsewhere, so that only tensors can be compared
+    some = paint(tmp_path / "some", [0, 1])  # elsewhere, so that these two are twice in the grown index
     index = tmp_path / "grown.diffsim"
     build_index(some, index, model="cells", codec="qkv-float16", run=REAL, **own)
     build_index(photos, index, run=REAL)
     whole, grown = Contents.of(tmp_path / "whole.diffsim"), Contents.of(index)
     assert list(grown.tensors) == list(whole.tensors) == ["semantic/q", "semantic/k", "semantic/v"]
     for name, rows in whole.tensors.items():
-        assert grown.tensors[name][2:] == rows
+        assert set(grown.tensors[name]) == set(rows)
     other = tmp_path / "other.diffsim"
     real_build(photos, other, **{**own, "image_size": 80})
     assert Contents.of(other).tensors != whole.tensors, "the size means something"
