@@ -36,7 +36,11 @@ def test_a_mode_added_later_gives_the_index_that_had_it_from_the_start(
     photos: Path, index: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build_modes(photos, index, ["style"])
-    held = {path: path.stat().st_mtime_ns for path in index.rglob("*") if path.is_file() and path.parent.name != "generations"}
+    held = {
+        path: path.stat().st_mtime_ns
+        for path in index.rglob("*")
+        if path.is_file() and path.parent.name != "generations"
+    }
     paint(photos, [10])
     build_modes(photos, whole)
     batches = computed(monkeypatch)

@@ -44,8 +44,11 @@ def whole(photos: Path) -> Contents:
 
 
 def build(photos: Path, index: Path, on_progress: Callable[[BuildEvent], None] = lambda event: None) -> BuildReport:
-    run = replace(RUN, segment_rows=2)
-    return build_index(photos, index, model="cells", modes=["style"], run=run, on_progress=on_progress, load=load_tiny)
+    """Store Q, K and V: three arrays a mode are more writes to stop at."""
+    run, codec = replace(RUN, segment_rows=2), "qkv-float16"
+    return build_index(
+        photos, index, model="cells", modes=["style"], codec=codec, run=run, on_progress=on_progress, load=load_tiny
+    )
 
 
 def add(photos: Path, index: Path) -> BuildReport:

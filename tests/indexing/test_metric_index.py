@@ -86,7 +86,8 @@ def test_info_shows_the_timestep_that_the_network_is_told(tmp_path: Path, monkey
         )  # type: ignore[arg-type]
         shown = Engine.open(tmp_path / model).info()["modes"]["style"]
         assert {told.pop() for _ in told[:]} == {shown["timestep"]}
-        assert shown == {"layer": "U_0", "timestep": 100 if weights == "sdxl" else 101, "denoising_step": 900}
+        timestep = 100 if weights == "sdxl" else 101
+        assert shown == {"layer": "U_0", "timestep": timestep, "denoising_step": 900, "stored_as": "style"}
 
 
 def test_a_search_with_dit_gives_the_metrics_scores(tmp_path: Path) -> None:
@@ -109,7 +110,7 @@ def test_names_of_metrics_that_can_be_indexed() -> None:
     assert chosen_model(None, "diffsim-s") == "sd15"
     assert chosen_model("cells", None) == "cells"
     assert chosen_model(None, None) is None
-    with pytest.raises(UsageError, match=r"'ssim' can't be indexed.* these can: diffsim-s, cells"):
+    with pytest.raises(UsageError, match=r"'ssim' can't be indexed.* these can: diffsim-s, mini"):
         indexed_by("ssim")
     with pytest.raises(UsageError, match="a model and a metric both name the model of an index"):
         chosen_model("cells", "clip-aas")
