@@ -57,7 +57,7 @@ def test_fetch_without_a_hub_names_the_command_and_exits_with_1(tmp_path: Path) 
     assert run("fetch", "cells", home=tmp_path).stdout == "cells needs no download\n"
     unknown = run("fetch", "sd16", home=tmp_path)
     assert unknown.returncode == 2
-    assert "unknown model 'sd16'; known: sd15, cells" in unknown.stderr
+    assert "unknown model 'sd16'; known: sd15, mini, cells" in unknown.stderr
 
 
 @pytest.mark.parametrize("name", ["diffsim-c", "dit-256"])

@@ -56,7 +56,7 @@ def empty_index(index: Path, recipe: Recipe) -> SegmentCommitter:
 def test_segments_made_by_other_processes_are_the_index_that_one_build_makes(photos: Path, tmp_path: Path) -> None:
     """Two processes, ids with gaps between their ranges, and a reject; committed in the order of their ids."""
     (photos / "004.png").write_bytes(b"no image")
-    index, recipe = tmp_path / "jobs.diffsim", new_recipe(MODES, {"model": "cells"}, RUN)
+    index, recipe = tmp_path / "jobs.diffsim", new_recipe(MODES, {"model": "cells", "codec": "qkv-float16"}, RUN)
     committer, files = empty_index(index, recipe), find_images([photos]).files
     jobs = [SegmentJob(index, f"job-{n}", files[n : n + 6], 100 * n, recipe.wanted) for n in (0, 6)]
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as processes:
@@ -78,7 +78,7 @@ def test_segments_made_by_other_processes_are_the_index_that_one_build_makes(pho
 
 def test_a_job_tells_what_its_commit_needs(photos: Path, tmp_path: Path) -> None:
     (photos / "001.png").write_bytes(b"no image")
-    recipe, events = new_recipe(MODES, {"model": "cells"}, RUN), list[BuildEvent]()
+    recipe, events = new_recipe(MODES, {"model": "cells", "codec": "qkv-float16"}, RUN), list[BuildEvent]()
     job = SegmentJob(tmp_path / "x", "one", find_images([photos]).files[:5], 7, recipe.wanted)
     segment = segment_job(pickle.loads(pickle.dumps(job)), pipeline_of(recipe), events.append)
     assert segment.record is not None
@@ -96,7 +96,7 @@ def test_a_job_tells_what_its_commit_needs(photos: Path, tmp_path: Path) -> None
 def test_a_job_that_fails_hands_over_its_complete_batches(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe, index = new_recipe(MODES, {"model": "cells"}, RUN), tmp_path / "x.diffsim"
+    recipe, index = new_recipe(MODES, {"model": "cells", "codec": "qkv-float16"}, RUN), tmp_path / "x.diffsim"
     extract, calls = TinyExtractor.extract, list[int]()
 
     def fail_at_last(self: TinyExtractor, *arguments: Any) -> Any:

@@ -39,7 +39,7 @@ def test_an_enlarged_index_is_real(tmp_path: Path) -> None:
     assert [segment.rows for segment in reader.generation.segments] == [5, 60, 60, 25, 0]
     assert all(Path(item.uri).stat().st_mtime_ns == item.mtime_ns for item in reader.items())
     tensors = reader.attention(enlarged.MODE, range(ITEMS))
-    assert len({row.tobytes() for row in tensors["v"]}) == ITEMS
+    assert len({row.tobytes() for row in tensors["h"]}) == ITEMS
     query = tmp_path / "photos" / "000000" / "000003.jpg"
     results = Engine.open(index, EngineSettings(device="cpu")).search(query, exhaustive=True, k=ITEMS).results
     assert_same_ranking(results[:1], [(3, 1.0)])  # rounding decides which of the best comes first
@@ -56,7 +56,7 @@ def test_every_figure_of_an_index_is_measured(tmp_path: Path) -> None:
     figures = {what.strip(): float(figure.split()[0]) for what, figure, _ in rows if figure != reads.NOT_MEASURED}
     assert all(value >= 0 for value in figures.values())
     read = figures["bytes read by a search"] * 1e6
-    assert read == pytest.approx(ITEMS * 3 * 2 * 36 * 214, rel=0.3)  # 150 candidates: q, k and v in float16
+    assert read == pytest.approx(ITEMS * 2 * 36 * 214, rel=0.3)  # 150 candidates: the layer's input in float16
     assert list(tmp_path.iterdir()) == []
 
 

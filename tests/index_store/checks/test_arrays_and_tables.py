@@ -83,7 +83,8 @@ def parquet(columns: dict[str, pa.Array], **options: object) -> bytes:
 def columns(rows: int, uri: str = "/a.png") -> dict[str, pa.Array]:
     numbers = pa.array(range(rows))
     small = pa.array([1] * rows, pa.int32())
-    values = [numbers, pa.array([uri] * rows), numbers, numbers, pa.array(["0" * 64] * rows), small, small]
+    paths, digests = pa.array([uri] * rows), pa.array(["0" * 64] * rows)
+    values = [numbers, small, paths, numbers, numbers, numbers, digests, small, small]
     return dict(zip(ITEM_SCHEMA.names, values, strict=True))
 
 
@@ -93,23 +94,23 @@ def test_a_table_that_repeats_a_long_text_is_refused(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(tables, "PLAIN_BYTES", 1 << 26)
     assert len(data) < 1 << 18
     with pytest.raises(ValueError, match="repeats so long texts"):
-        decode_table(data, ITEM_SCHEMA, 4000)
+        decode_table(data, [ITEM_SCHEMA], 4000)
 
 
 def test_a_repeated_text_of_usual_length_is_read_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
     data = parquet(columns(50))
-    plain = decode_table(data, ITEM_SCHEMA, 50)
+    plain = decode_table(data, [ITEM_SCHEMA], 50)
     monkeypatch.setattr(tables, "PLAIN_BYTES", 1)
-    assert decode_table(data, ITEM_SCHEMA, 50).equals(plain)
+    assert decode_table(data, [ITEM_SCHEMA], 50).equals(plain)
 
 
 def test_other_packing_nulls_and_other_rows_are_refused() -> None:
     with pytest.raises(ValueError, match="packed in another way"):
-        decode_table(parquet(columns(50), compression="zstd"), ITEM_SCHEMA)
+        decode_table(parquet(columns(50), compression="zstd"), [ITEM_SCHEMA])
     with pytest.raises(ValueError, match="without a value"):
-        decode_table(parquet({**columns(2), "uri": pa.array(["a", None])}), ITEM_SCHEMA)
+        decode_table(parquet({**columns(2), "path": pa.array(["a", None])}), [ITEM_SCHEMA])
     with pytest.raises(ValueError, match="50 rows instead of 49"):
-        decode_table(parquet(columns(50)), ITEM_SCHEMA, 49)
+        decode_table(parquet(columns(50)), [ITEM_SCHEMA], 49)
 
 
 def test_changed_bytes_of_a_table_are_errors_or_a_table(tmp_path: Path) -> None:

@@ -38,6 +38,8 @@ Parts = dict[tuple[str, int], bytes]
 
 
 def _build(photos: Path, index: Path, run: object = RUN, **choices: object) -> None:
+    if not index.exists():
+        choices = {"codec": "qkv-float16", **choices}  # three files of tensors a mode
     build_index(photos, index, model="cells", modes=MODES, run=run, **choices)  # type: ignore[arg-type]
 
 

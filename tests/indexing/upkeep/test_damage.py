@@ -170,6 +170,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
         model="cells",
         modes=["style"],
         image_size=64,
+        codec="qkv-float16",
         run=run,
         load=load_models,
     )

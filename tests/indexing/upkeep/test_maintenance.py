@@ -108,7 +108,7 @@ def test_removal_by_path_end_glob_and_id(built: tuple[Path, Path], monkeypatch: 
     for pattern in ("a/000.png", "*.jpg", "id:99"):
         with pytest.raises(UsageError, match="no item of"):
             remove_items(index, [pattern])
-    assert build(folder, index).added == 6  # the files are still there
+    assert build(folder, index).revived == 6  # the files are still there
 
 
 def test_compaction_changes_nothing_but_the_segments(built: tuple[Path, Path]) -> None:
