@@ -113,6 +113,10 @@ class LoadedModels:
         clock.stop()
         return InFlightBatch(vectors, arrays, self.codec, clock)
 
+    def pools(self, outputs: Outputs) -> bool:
+        """Say whether one pass gives tensors of ``outputs`` and vectors that are pooled from them."""
+        return bool(outputs.modes and self._pooling(outputs.encoders))
+
     def _pooling(self, encoders: Sequence[str]) -> dict[str, PoolingEmbedder]:
         """Return by name those of ``encoders`` that pool the extractor's own tensors."""
         found = {name: self.embedders[name] for name in encoders}

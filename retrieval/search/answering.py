@@ -16,7 +16,7 @@ from retrieval.encoding.timing import SharedTiming
 from retrieval.models.modes import Outputs
 from retrieval.models.registry import describe_extractor
 from retrieval.progress import Cancellation, OnProgress
-from retrieval.scoring.aas import Comparison
+from retrieval.scoring.aas import QKV, Comparison
 from retrieval.search.candidate_tensors import CandidateScores, CandidateTensors, Scored
 from retrieval.search.candidates import CandidateGenerator, Candidates
 from retrieval.search.found_boxes import as_scored, find_boxes
@@ -75,15 +75,18 @@ class Answerer:
             outputs = Outputs((mode,) if request.settings.rerank else (), tuple(context.models.embedders))
             pictures = [picture for question in questions for picture in question.pictures]
             inputs = [context.models.prepare(picture.image, outputs) for picture in pictures]
-            vectors = context.encode(inputs, "query", Outputs(encoders=outputs.encoders)).vectors
+            at_once = context.models.pools(outputs)  # else tensors are computed while candidates are read
+            first = outputs if at_once else Outputs(encoders=outputs.encoders)
+            encoded = context.encode(inputs, "query", first)
         with timing.of("coarse"):
             found = [
-                self._candidates(question, {name: every[place] for name, every in vectors.items()}, request)
+                self._candidates(question, {name: every[place] for name, every in encoded.vectors.items()}, request)
                 for question, place in zip(questions, places, strict=True)
             ]
         scored: Sequence[_Exact | None] = [None] * len(questions)
         if request.settings.rerank:
-            scored = self._rerank(context, questions, inputs, [each.rows for each in found], request, timing)
+            own = encoded.tensors[mode].to(context.device) if at_once else inputs
+            scored = self._rerank(context, questions, own, [each.rows for each in found], request, timing)
         answers = list(zip(questions, found, scored, strict=True))
         ranked = [
             rank_candidates(self._reader, each, None if exact is None else exact.scores, request.settings)
@@ -114,18 +117,21 @@ class Answerer:
         self,
         context: ScoringContext,
         questions: Sequence[Query],
-        inputs: Sequence[ModelInputs],
+        own: QKV | Sequence[ModelInputs],
         rows: Sequence[NDArray[np.int64]],
         request: Request,
         timing: SharedTiming,
     ) -> list["_Exact"]:
-        """Score each question's rows exactly; they are read while the questions' tensors are computed."""
+        """Score each question's rows exactly; they are read while tensors of the questions' images are computed.
+
+        ``own`` are these tensors, or the images where they are still to be computed.
+        """
         mode = request.mode
         begun = CandidateTensors.begin(
             context, mode, rows, self._mode_cache(request), request.on_progress, request.cancel
         )
         with timing.of("embed"):
-            tensors = context.tensors(inputs, "query", mode)
+            tensors = own if isinstance(own, QKV) else context.tensors(own, "query", mode)
         how = Comparison(request.settings.similarity, context.models.readout(mode))
         images = [
             [

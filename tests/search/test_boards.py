@@ -101,7 +101,7 @@ def test_wrong_questions_are_refused(wrong: dict[str, object], message: str) -> 
 
 
 def test_a_pair_is_not_a_board(engine: Engine, files: list[Path]) -> None:
-    with pytest.raises(UsageError, match="a pair has one image on each side"):
+    with pytest.raises(UsageError, match="a pair has one whole image on each side"):
         engine.score(Query(files[:2]), files[2])
 
 

@@ -14,6 +14,7 @@ from retrieval.drawing.cells import SheetCell
 from retrieval.encoding.loaded_models import LoadedModels
 from retrieval.errors import ImageError, UsageError
 from retrieval.images.decoding import DecodeRules
+from retrieval.models.mini.network import Lite0
 from retrieval.models.modes import Target
 from retrieval.search.queries.picture import Picture
 from retrieval.search.queries.query import QueryInput
@@ -102,3 +103,13 @@ def test_an_engine_loads_models_once_by_the_function_it_is_given(tmp_path: Path)
     for mode in engine.modes:
         assert engine.search(query, mode)[0].path == str(path)
     assert loads == ["cells"]
+
+
+def test_a_query_passes_mini_once_for_its_vectors_and_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = paint(tmp_path / "photos", range(2))[1]
+    build_index(tmp_path / "photos", tmp_path / "m.diffsim", model="mini", modes=["style", "semantic"], run=RUN)
+    engine, passes, stages = Engine.open(tmp_path / "m.diffsim"), list[int](), Lite0.stages
+    monkeypatch.setattr(Lite0, "stages", lambda network, pixels: passes.append(len(pixels)) or stages(network, pixels))
+    for rerank in (True, False):
+        assert engine.search(path, "style", rerank=rerank)[0].path == str(path)
+    assert passes == [1, 1]

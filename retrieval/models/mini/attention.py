@@ -95,11 +95,18 @@ class MiniExtractor:
         for target in targets:
             self.projection(target)  # raises for an unknown target
         side = self.image_size
-        stages = self._network.stages(self._upload(pixels[:, :side, :side]))
+        stages = self._stages(self._upload(pixels[:, :side, :side]))
         maps = {OBJECT: stages[6].flatten(2).transpose(1, 2)[:, None]}
         if any(target.layer == SURFACE for target in targets):
             maps[SURFACE] = self._surface(stages, pixels[:, side:, :CELLS_SIDE])
         return {target: maps[target.layer] for target in targets}
+
+    def _stages(self, squares: Tensor) -> list[Tensor]:
+        """Return the network's maps; a CPU takes an image at a time, because the maps of one fit in its caches."""
+        if squares.device.type != "cpu":
+            return self._network.stages(squares)
+        each = [self._network.stages(image) for image in squares[:, None]]
+        return [torch.cat(maps) for maps in zip(*each, strict=True)]
 
     def _surface(self, stages: Sequence[Tensor], squares: Pixels) -> Tensor:
         pooled = [_pool(stage, GRID).flatten(2).transpose(1, 2) for stage in (stages[5], stages[3])]
