@@ -26,6 +26,7 @@ from retrieval.search.notes import search_notes
 from retrieval.search.queries.combining import coarse_vectors, combine_scores, scored_parts
 from retrieval.search.queries.query import Query
 from retrieval.search.ranking import rank_candidates
+from retrieval.search.reranking import QueryTensors, rerank
 from retrieval.search.results import Note, Result, Results
 from retrieval.search.scoring_context import ScoringContext
 from retrieval.settings import REGION_CANDIDATES, SearchSettings
@@ -141,8 +142,12 @@ class Answerer:
             for question, place in zip(questions, _places(questions), strict=True)
         ]
         parts = [scored_parts(question, own) for question, own in zip(questions, images, strict=True)]
-        asked = [(part, own) for mine, own in zip(parts, rows, strict=True) for part in mine]
-        found = iter(begun.score([part for part, _ in asked], [own for _, own in asked], how))
+        asked = [
+            QueryTensors(part.qkv, own.tolist(), part.directions, part.mask)
+            for mine, own in zip(parts, rows, strict=True)
+            for part in mine
+        ]
+        found = iter(begun.scores(asked, rerank(asked, begun.sources, how)))
         return [
             _Exact(combine_scores(question, [next(found) for _ in mine], how.similarity), _first_region(own))
             for question, mine, own in zip(questions, parts, images, strict=True)

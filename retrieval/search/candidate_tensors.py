@@ -12,10 +12,10 @@ from torch import Tensor
 
 from index_store.reader import IndexReader
 from retrieval.progress import Cancellation, OnProgress, ignore_progress
-from retrieval.scoring.aas import QKV, Comparison
+from retrieval.scoring.aas import QKV
 from retrieval.search.chunks import Buffers
 from retrieval.search.memory_cache import ModeCache
-from retrieval.search.reranking import QueryTensors, TensorSource, rerank
+from retrieval.search.reranking import QueryTensors, Reranked, TensorSource
 from retrieval.search.scoring_context import ScoringContext
 from retrieval.search.tensor_sources import CachedTensors, ComputedTensors, MemoryTensors, StoredTensors
 from retrieval.types import Directions
@@ -56,7 +56,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class CandidateTensors:
-    """The sources of one search's candidates, of all its queries together; for one :meth:`score`."""
+    """The sources of one search's candidates, of all its queries together; for one re-ranking."""
 
     memory: MemoryTensors
     stored: StoredTensors
@@ -100,29 +100,21 @@ class CandidateTensors:
         """The sources in the order in which they are used."""
         return self.memory, self.stored, self.cached, self.computed
 
-    def score(
-        self, queries: Sequence[Scored], rows: Sequence[NDArray[np.int64]], how: Comparison
-    ) -> list[CandidateScores]:
-        """Score every query against its candidates ``rows``, which are among those of :meth:`begin`."""
-        asked = [
-            QueryTensors(query.qkv, own.tolist(), query.directions, query.mask)
-            for query, own in zip(queries, rows, strict=True)
-        ]
-        found = rerank(asked, self.sources, how)
+    def scores(self, queries: Sequence[QueryTensors], found: Reranked) -> list[CandidateScores]:
+        """Return the scores that the re-ranker ``found`` from :attr:`sources`, by query."""
         share = {part: spent / len(queries) for part, spent in found.timing_ms.items()}
         if self.computed.computed:
             logger.info("computed the tensors of %d candidates", len(self.computed.computed))
         if self.computed.unkept:
             logger.warning("the cache could not keep the tensors of %d candidates", len(self.computed.unkept))
-        return [self._of_query(query.rows, scores, share) for query, scores in zip(asked, found.scores, strict=True)]
+        return [self._of_query(query.rows, scores, share) for query, scores in zip(queries, found.scores, strict=True)]
 
     def load(self) -> dict[int, QKV]:
-        """Return by row the tensors that :meth:`score` would compare, one item each, float32; use it in its place."""
-        sources: tuple[TensorSource, ...] = (self.memory, self.stored, self.cached, self.computed)
+        """Return by row the tensors that a re-ranking would compare, one item each, float32; use it in its place."""
         device = self.stored.device
         return {
             row: chunk.load(slice(place, place + 1), Buffers(1, torch.float32, device))[0]
-            for source in sources
+            for source in self.sources
             for chunk in source.chunks()
             for place, row in enumerate(chunk.rows)
         }
