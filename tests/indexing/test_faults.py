@@ -188,7 +188,7 @@ def test_a_build_that_cannot_fit_stops_before_anything_is_stored(
     paint(tmp_path / "photos", range(6))
     if first_is_broken:
         for name in ("000.png", "001.png"):
-            (tmp_path / "photos" / name).write_bytes(b"a whole batch of rejects")
+            (tmp_path / "photos" / name).write_bytes(f"a whole batch of rejects: {name}".encode())
     index = tmp_path / "x.diffsim"
     needed = (3 * 2 * 192 + 2 * 48 + CATALOGUE_BYTES) * 6
     usage = shutil.disk_usage(tmp_path)

@@ -205,5 +205,5 @@ def test_regions_that_make_no_sense_are_refused(scene: Path, region: object, mes
 def test_a_region_is_given_for_every_image_and_pairs_have_none(engine: Engine, files: list[Path]) -> None:
     with pytest.raises(UsageError, match="1 regions were given for 2 images"):
         Query(files[:2], regions=[None])
-    with pytest.raises(UsageError, match="one image on each side"):
+    with pytest.raises(UsageError, match="one whole image on each side"):
         engine.score(Query([files[0]], regions=[Box(0, 0, 0.5, 0.5)]), files[1])
