@@ -19,7 +19,7 @@ from retrieval.errors import UsageError
 from retrieval.evaluation.comparison.bootstrap import total_by_group
 from retrieval.evaluation.comparison.costs import PeakMemory, median_ms
 from retrieval.evaluation.comparison.labelled_sets import NOT_FOUND, LabelledSet, Scores
-from retrieval.evaluation.comparison.results import JudgedMode, MeasuredCost, SetResult
+from retrieval.evaluation.comparison.results import JudgedMode, MeasuredCost, SetResult, rounded
 from retrieval.images.decoding import DecodeRules, read_image
 from retrieval.indexing.build import build_index
 from retrieval.indexing.reports import BuildReport
@@ -218,7 +218,8 @@ class _Measurement:
             for mode in engine.modes
         }
         size = sum(engine.info()["bytes"].values()) / len(engine)
-        return MeasuredCost(images_per_s, size, candidates, search_ms, peak.bytes / 1e6)
+        # Rounded at once, so that a table is the same before and after it went through a file.
+        return MeasuredCost(*rounded([images_per_s, size, candidates, search_ms, peak.bytes / 1e6]))
 
 
 def _both(given: LabelledSet, query: Path, exact: Scores, coarse: Scores) -> Iterator[tuple[str, tuple[float, float]]]:

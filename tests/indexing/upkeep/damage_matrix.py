@@ -1,5 +1,6 @@
 """Every kind of file of an index, damaged in every way, in every state of an index; and what a repair leaves of it."""
 
+import errno
 import os
 import re
 import shutil
@@ -7,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -31,7 +33,6 @@ from tests.support.stub_models import tiny_model
 
 MODES = ["style", "instance"]
 LAZY = replace(RUN, attention="lazy")
-REFUSING = Path("/proc/self/mem")  # Linux: opens, and every read of its beginning is an I/O error, even for root
 
 Parts = dict[tuple[str, int], bytes]
 """The bytes of an image's tensors or vector, by mode or encoder and id."""
@@ -191,9 +192,8 @@ def _likes(path: Path) -> list[Path]:
     return same + [other for other in others if other.stat().st_size == path.stat().st_size]
 
 
-def _refuse(path: Path) -> None:
-    path.unlink()
-    path.symlink_to(REFUSING)
+def _leave(path: Path) -> None:
+    """Keep the file as it is: the system refuses to read it, see :func:`_refused`."""
 
 
 DAMAGES: Mapping[str, Callable[[Path], None]] = {
@@ -202,7 +202,7 @@ DAMAGES: Mapping[str, Callable[[Path], None]] = {
     "zeroed": _zero,
     "deleted": Path.unlink,
     "swapped": _swap,
-    "unreadable": _refuse,
+    "unreadable": _leave,
 }
 
 
@@ -245,11 +245,10 @@ def examine(start: Start, victim: Path, damage: str, scratch: Path) -> Outcome:
     shutil.copytree(start.index, scratch, symlinks=True)
     generation = read_current(Layout(scratch))
     ids = {segment.name: segment_ids(Layout(scratch), segment, ()) or [] for segment in generation.segments}
-    content = (scratch / victim).read_bytes()
     DAMAGES[damage](scratch / victim)
     if damage == "unreadable":
         whole = set(start.parts)
-        _refused(scratch, victim, content)
+        _refused(scratch, victim)
     else:
         whole = readable_parts(start, scratch, generation, ids)
         repair(scratch)
@@ -270,17 +269,23 @@ def examine(start: Start, victim: Path, damage: str, scratch: Path) -> Outcome:
     )
 
 
-def _refused(index: Path, victim: Path, content: bytes) -> None:
-    """Repair where the system refuses to read a file: nothing may change. Then the file can be read again."""
+def _refused(index: Path, victim: Path) -> None:
+    """Repair while the system refuses to read a file: nothing may change."""
     before = sorted(path for path in index.rglob("*") if path.name != "LOCK")
-    try:
-        answer = str([damage.what for damage in repair(index).damages])
-    except IndexUnreadableError as error:
-        answer = str(error)
+    own_open = os.open
+
+    def refusing(path: Any, *arguments: Any, **options: Any) -> int:
+        if os.fspath(path) == str(index / victim):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), os.fspath(path))
+        return own_open(path, *arguments, **options)
+
+    with mock.patch.object(os, "open", refusing):
+        try:
+            answer = str([damage.what for damage in repair(index).damages])
+        except IndexUnreadableError as error:
+            answer = str(error)
     assert answer == "[]" or "nothing was taken out" in answer, f"{victim} can't be read, which is no damage"
     assert sorted(path for path in index.rglob("*") if path.name != "LOCK") == before
-    (index / victim).unlink()
-    (index / victim).write_bytes(content)
 
 
 def _alike(found: Mapping[str, float | None], expected: Mapping[str, float | None]) -> bool:

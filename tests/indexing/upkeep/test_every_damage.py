@@ -9,7 +9,6 @@ import pytest
 
 from tests.indexing.upkeep.damage_matrix import (
     DAMAGES,
-    REFUSING,
     STATES,
     Outcome,
     Start,
@@ -43,8 +42,6 @@ def test_a_repair_keeps_every_image_and_all_that_is_whole(start: tuple[str, Star
     state, whole = start
     found = victims(whole.index)
     for kind, damage in CASES[state]:
-        if damage == "unreadable" and not REFUSING.exists():
-            continue  # only Linux has such a file
         outcome = examine(whole, found[kind], damage, tmp_path / "x.diffsim")
         assert outcome == Outcome(len(whole.paths), 0, 0, 0, 0, 0), f"{state}: {kind} {damage}"
 
