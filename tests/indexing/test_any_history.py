@@ -178,6 +178,7 @@ class AnyHistory(RuleBasedStateMachine):
 TestAnyHistory = AnyHistory.TestCase
 TestAnyHistory.settings = settings(
     max_examples=6,
+    derandomize=True,  # the slow test of going back draws other histories every time
     stateful_step_count=16,
     deadline=None,
     suppress_health_check=list(HealthCheck),

@@ -26,10 +26,14 @@ class GoingBack(AnyHistory):
     @initialize(lazy=st.booleans())
     def start(self, lazy: bool) -> None:
         super().start(lazy)
-        self.copy_of_index = self.root / "copy"
         self.given: dict[int, str] = {}  # by id the SHA-256 of the picture that first had it
         self.given_in_copy: dict[int, str] = {}
         self.keep_a_copy()
+
+    @property
+    def copy_of_index(self) -> Path:
+        """Beside the photos, with which it moves."""
+        return self.root / "copy"
 
     @invariant()
     def ids_are_never_given_twice(self) -> None:
@@ -111,6 +115,7 @@ def by_path(index: Path, query: Path) -> dict[str, float]:
 TestGoingBack = GoingBack.TestCase
 TestGoingBack.settings = settings(
     max_examples=4,
+    derandomize=True,  # the slow test draws other histories every time
     stateful_step_count=16,
     deadline=None,
     suppress_health_check=list(HealthCheck),
@@ -123,4 +128,4 @@ class ManyHistories(GoingBack):
 
 
 TestManyHistories = pytest.mark.slow(ManyHistories.TestCase)
-TestManyHistories.settings = settings(TestGoingBack.settings, max_examples=200)
+TestManyHistories.settings = settings(TestGoingBack.settings, max_examples=200, derandomize=False)
