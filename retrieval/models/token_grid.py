@@ -4,9 +4,12 @@ import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from torch import Tensor
+
 from retrieval.errors import UsageError
 from retrieval.images.preprocessing import WHOLE, Region
 from retrieval.models.protocols import AttentionExtractor
+from retrieval.types import Fractions
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,18 @@ class TokenGrid:
     def tokens(self) -> int:
         """How many tokens there are."""
         return self.before + self.rows * self.columns
+
+    def cells(self, values: Tensor) -> Tensor:
+        """Return ``values [tokens]`` of one picture as ``[rows, columns]``, without those of the tokens before."""
+        return values[self.before :].reshape(self.rows, self.columns)
+
+    def in_picture(self, box: Fractions) -> Fractions:
+        """Return a box of the grid (x, y, width, height in fractions) as one of the picture, cut at its edges."""
+        left, top, right, bottom = self.region
+        across, down = right - left, bottom - top
+        x, end = (min(max(left + edge * across, 0.0), 1.0) for edge in (box[0], box[0] + box[2]))
+        y, foot = (min(max(top + edge * down, 0.0), 1.0) for edge in (box[1], box[1] + box[3]))
+        return x, y, end - x, foot - y
 
     def cell_at(self, x: float, y: float) -> tuple[int, int] | None:
         """Return (row, column) of the cell at a point, in fractions of the picture from its upper left corner.

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from retrieval.errors import UsageError
-from retrieval.models.mask_tokens import Prepare, as_grid, covered_part, in_picture, prepare_of, token_weights
+from retrieval.models.mask_tokens import prepare_of, token_weights
+from retrieval.models.token_grid import TokenGrid, grid_of
 from retrieval.progress import Cancellation, OnProgress
 from retrieval.scoring.aas import QKV
 from retrieval.scoring.location import candidate_shares, fullest_box
@@ -31,7 +32,10 @@ def as_scored(context: ScoringContext, mode: str, picture: Picture, qkv: QKV) ->
     tokens = qkv.q.shape[3]
     if qkv.k.shape[3] != tokens:
         raise UsageError(f"mode {mode} can't weigh tokens by a mask, since its keys are other tokens: give a box")
-    return Scored(qkv, token_weights(_prepare(context, mode), picture.region.mask, tokens), "query_to_candidate")
+    extractor, target = context.models.extractor, context.models.targets[mode]
+    grid = grid_of(extractor, tokens, picture.image.size)
+    weights = token_weights(prepare_of(extractor, target), picture.region.mask, grid)
+    return Scored(qkv, weights, "query_to_candidate")
 
 
 @torch.inference_mode()
@@ -58,25 +62,21 @@ def find_boxes(
     items = dict(zip(rows, context.reader.items(rows), strict=True))
     sizes = {row: (item.width, item.height) for row, item in items.items()}
     found: dict[int, Fractions] = {}
-    prepare = _prepare(context, mode)
-    covered = {size: covered_part(prepare, *size) for size in set(sizes.values())}
     tensors = CandidateTensors.begin(context, mode, [np.array(rows, np.int64)], cache, on_progress, cancel)
     buffers = Buffers(1, torch.float32, context.device)
     for source in tensors.sources:
         for chunk in source.chunks():
             for place, row in enumerate(chunk.rows):
                 candidate, _ = chunk.load(slice(place, place + 1), buffers)
-                box = _box(prepare, region, candidate)
+                if candidate.k.shape[3] != candidate.q.shape[3]:
+                    continue  # the keys have no place in the picture
+                grid = grid_of(context.models.extractor, candidate.q.shape[3], sizes[row])
+                box = _box(grid, region, candidate)
                 if box is not None:
-                    found[row] = in_picture(box, covered[sizes[row]])
+                    found[row] = box
     return found
 
 
-def _box(prepare: Prepare, region: Scored, candidate: QKV) -> Fractions | None:
-    if candidate.k.shape[3] != candidate.q.shape[3]:
-        return None  # the keys have no place in the picture
-    return fullest_box(as_grid(prepare, candidate_shares(region.qkv, candidate, region.mask)[0]))
-
-
-def _prepare(context: ScoringContext, mode: str) -> Prepare:
-    return prepare_of(context.models.extractor, context.models.targets[mode])
+def _box(grid: TokenGrid, region: Scored, candidate: QKV) -> Fractions | None:
+    box = fullest_box(grid.cells(candidate_shares(region.qkv, candidate, region.mask)[0]))
+    return None if box is None else grid.in_picture(box)

@@ -145,7 +145,7 @@ def _cell(number: int, grid: TokenGrid) -> tuple[int, int]:
 
 
 def _explained(path: str | None, picture: Image.Image | Path, grid: TokenGrid, parts: Tensor) -> ExplainedImage:
-    cells = parts[grid.before :].reshape(grid.rows, grid.columns).numpy()
+    cells = grid.cells(parts).numpy()
     return ExplainedImage(path, picture, grid, cells, float(parts[: grid.before].sum()))
 
 
