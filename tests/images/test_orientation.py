@@ -12,18 +12,7 @@ from retrieval.errors import UsageError
 from retrieval.images.decoding import DecodeRules, decode_bytes, to_rgb
 from retrieval.images.preprocessing import resize_square
 from retrieval.images.probe import pixel_probe
-from tests.support.encoded_images import RULES, encode, noise, pixels, smooth, turned
-
-STORED_AS = {  # how the upright picture lies in the file, for each EXIF orientation
-    1: None,
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
+from tests.support.encoded_images import RULES, STORED_AS, encode, noise, pixels, smooth, turned
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])

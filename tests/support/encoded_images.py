@@ -11,6 +11,16 @@ from retrieval.images.decoding import DecodeRules, decode_bytes
 
 RULES = DecodeRules()
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "AVIF", "BMP", "DIB", "MPO")
+STORED_AS = {  # how the upright picture lies in the file, for each EXIF orientation
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
 
 
 def encode(image: Image.Image, kind: str, **options: object) -> bytes:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.images.odd.picture import SPACES, Case, as_rgb, bytes_of, from_linear, grey, image, picture
 from tests.images.odd.profiles import assemble, cmyk_profile, grey_profile, inks_shown, rgb_profile
-from tests.support.encoded_images import encode, turned
+from tests.support.encoded_images import STORED_AS, encode, turned
 
 _WELL: dict[str, dict[str, object]] = {
     "JPEG": {"quality": 99, "subsampling": 0},
@@ -21,16 +21,6 @@ _WELL: dict[str, dict[str, object]] = {
     "HEIC": {"quality": 97, "chroma": 444},
 }
 _WIDE = ("linear", "prophoto", "rec2020")  # the loss of a lossy format grows above the tolerance in these
-_STORED_AS = {  # how the upright picture lies in the file, for each EXIF orientation
-    1: None,
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
 
 
 def saved(picture: Image.Image, kind: str, **options: object) -> bytes:
@@ -103,7 +93,7 @@ def with_other_profiles() -> Iterator[Case]:
 def turns() -> Iterator[Case]:
     """All eight orientations in every format."""
     for kind in _WELL:
-        for orientation, step in _STORED_AS.items():
+        for orientation, step in STORED_AS.items():
             stored = image(picture()) if step is None else image(picture()).transpose(step)
             data = saved(stored, kind, exif=turned(orientation).tobytes())
             yield Case(f"{kind.lower()}-turned-{orientation}", data, picture())
