@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retrieval import Engine, EngineSettings, Query
+from retrieval import Engine, Query
 from retrieval.errors import UsageError
 from retrieval.search.queries.combining import AWAY
 from retrieval.search.results_sheet import BOARD_PX, CROSS, draw_results, sheet_rows
@@ -14,16 +14,6 @@ from retrieval.types import Combine
 from tests.support.ranking import assert_same_ranking
 
 EVERYTHING = {"k": 40, "exhaustive": True}
-
-
-@pytest.fixture(scope="module")
-def engine(index: Path) -> Engine:
-    return Engine.open(index, EngineSettings(device="cpu"))
-
-
-@pytest.fixture(scope="module")
-def files(gallery: Path) -> list[Path]:
-    return sorted(gallery.rglob("*.png"))[::9]
 
 
 def scores(engine: Engine, query: Query, mode: str = "style") -> dict[int, float]:

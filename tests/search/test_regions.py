@@ -18,16 +18,6 @@ SIDE = 200
 
 
 @pytest.fixture(scope="module")
-def engine(index: Path) -> Engine:
-    return Engine.open(index, EngineSettings(device="cpu"))
-
-
-@pytest.fixture(scope="module")
-def files(gallery: Path) -> list[Path]:
-    return sorted(gallery.rglob("*.png"))[::9]
-
-
-@pytest.fixture(scope="module")
 def scene(gallery: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A drawn picture pasted in a grey one of 200 px: at (100, 20), 80 px wide and 60 px high."""
     whole = Image.new("RGB", (SIDE, SIDE), (120, 120, 120))
