@@ -63,9 +63,7 @@ class CandidateGenerator:
             count = max(wanted.candidates or CANDIDATES, wanted.k)
             rankings = [_nearest(index, vector, count, excluded) for index, own in asked for vector in own]
             rows = fuse_rankings(rankings, count)
-        cosines = np.stack(
-            [np.max([index.similarities(vector, rows) for vector in own], axis=0) for index, own in asked]
-        )
+        cosines = np.stack([_closest(index, own, rows) for index, own in asked])
         has_vector = np.stack([self._reader.has_vector(name)[rows] for name in encoders])
         return Candidates(rows, _mean_where(cosines, has_vector))
 
