@@ -13,9 +13,9 @@ from cli.eval.loading import chosen_metrics, load_all, weights_by_metric
 from cli.eval.pictures import pictures
 from cli.eval.tune import tuning
 from cli.option_groups import MetricOptions, Speech, decode_rules, expand_groups
-from cli.printing import show, show_json, show_lines
-from cli.process import HELP, run, work_offline
-from cli.progress import ProgressBar
+from cli.terminal.printing import show, show_json, show_lines
+from cli.terminal.process import HELP, run, work_offline
+from cli.terminal.progress import ProgressBar
 from retrieval.metrics.registry import METRICS
 
 app = typer.Typer(

@@ -10,10 +10,10 @@ from cli import options, source_commands, verify_command, weights_command
 from cli.option_groups import ModelOptions, RunOptions, Speech, expand_groups, text_of
 from cli.output import meant_index, short_path
 from cli.parsing import parse_names
-from cli.printing import show, show_json
-from cli.process import HELP, Speaker, run, stopping, work_offline
-from cli.progress import BuildProgress, ProgressBar
 from cli.reports import plan_to_json, print_build, print_compact, print_fill, print_info, print_plan
+from cli.terminal.printing import show, show_json
+from cli.terminal.process import HELP, Speaker, run, stopping, work_offline
+from cli.terminal.progress import BuildProgress, ProgressBar
 from index_store.locate import INDEX_VARIABLE, is_index, new_index_path, place_of_build
 from index_store.remote.object_store import is_url
 from retrieval.errors import NoSpaceError

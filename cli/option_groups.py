@@ -16,7 +16,7 @@ from cli import options
 from cli.eval import options as eval_options
 from cli.output import Form, choose_form
 from cli.parsing import parse_bytes, parse_encoders
-from cli.process import Speaker, log_to_stderr
+from cli.terminal.process import Speaker, log_to_stderr
 from retrieval.errors import UsageError
 from retrieval.metrics.base import MetricSettings
 from retrieval.settings import BuildSettings, EngineSettings, SearchChoices, SearchSettings

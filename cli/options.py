@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli.process import print_version
+from cli.terminal.process import print_version
 from retrieval.models.registry import EXTRACTORS
 from retrieval.settings import CANDIDATES, REGION_CANDIDATES, EngineSettings, ModelSettings
 from retrieval.types import AlphaRule, AttentionRule, Branches, ColourRule, DeviceName, DtypeName, NoiseRule

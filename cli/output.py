@@ -7,7 +7,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any, Literal
 
 from cli.advice import sentence_of, with_advice
-from cli.printing import show, show_json, show_paths
+from cli.terminal.printing import show, show_json, show_paths
 from index_store.locate import find_index
 from retrieval.errors import DiffSimError, UsageError
 from retrieval.text import counted, human_bytes

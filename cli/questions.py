@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.option_groups import QuestionOptions
-from cli.printing import read_stdin
+from cli.terminal.printing import read_stdin
 from retrieval.errors import UsageError
 
 if TYPE_CHECKING:

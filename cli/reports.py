@@ -5,11 +5,11 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from cli.advice import ADVICE, with_advice
-from cli.bars import pace
 from cli.output import describe_estimate, naming, short_path
-from cli.printing import show
-from cli.process import Speaker, clock, duration
-from cli.progress import describe_speeds
+from cli.terminal.bars import pace
+from cli.terminal.printing import show
+from cli.terminal.process import Speaker, clock, duration
+from cli.terminal.progress import describe_speeds
 from retrieval.text import counted, human_bytes
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from cli import options
 from cli.advice import sentence_of
 from cli.option_groups import EngineOptions, FormOptions, QuestionOptions, SearchOptions, Speech, expand_groups
 from cli.output import Form, note_sentences, print_results
-from cli.printing import say
-from cli.process import HELP, Speaker, run, stopping, work_offline
-from cli.progress import ProgressBar
 from cli.questions import questions_of
+from cli.terminal.printing import say
+from cli.terminal.process import HELP, Speaker, run, stopping, work_offline
+from cli.terminal.progress import ProgressBar
 from index_store.locate import find_index
 from retrieval.errors import DiffSimError, UsageError
 from retrieval.progress import Progress

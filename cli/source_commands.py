@@ -3,7 +3,7 @@
 from cli import options
 from cli.option_groups import Speech, expand_groups
 from cli.output import meant_index, short_path
-from cli.printing import show, show_json
+from cli.terminal.printing import show, show_json
 from retrieval.errors import UsageError
 from retrieval.text import counted
 

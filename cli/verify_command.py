@@ -10,9 +10,9 @@ import typer
 from cli import options
 from cli.option_groups import Speech, expand_groups
 from cli.output import meant_index, naming
-from cli.printing import show, show_json
-from cli.process import Speaker
-from cli.progress import ProgressBar
+from cli.terminal.printing import show, show_json
+from cli.terminal.process import Speaker
+from cli.terminal.progress import ProgressBar
 from retrieval.errors import UsageError
 from retrieval.text import counted
 

@@ -7,9 +7,9 @@ import typer
 
 from cli import options
 from cli.option_groups import Speech, expand_groups
-from cli.printing import show, show_json
-from cli.process import stopping
-from cli.progress import ProgressBar
+from cli.terminal.printing import show, show_json
+from cli.terminal.process import stopping
+from cli.terminal.progress import ProgressBar
 from retrieval.text import counted, human_bytes
 
 Model = Annotated[

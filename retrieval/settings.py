@@ -169,7 +169,7 @@ class EngineSettings:
     offline: bool = False
     max_cache: int = 2_000_000_000  # bytes of tensors that searches compute and store in the index; 0: none
     # Bytes of candidates that stay in the memory of the scoring device for later searches.
-    # 0: none; None: the default of retrieval.search.memory_cache.
+    # 0: none; None: the default of retrieval.search.tensors.memory_cache.
     memory: int | None = None
     max_pixels: int = MAX_PIXELS  # as in BuildSettings: of queries, and of candidates that searches compute
 

@@ -12,9 +12,9 @@ from cli.eval import options as opt
 from cli.eval.loading import load_all
 from cli.option_groups import MetricOptions, Place, Speech, expand_groups
 from cli.parsing import parse_numbers
-from cli.printing import show, show_json
-from cli.process import Speaker, work_offline
-from cli.progress import ProgressBar
+from cli.terminal.printing import show, show_json
+from cli.terminal.process import Speaker, work_offline
+from cli.terminal.progress import ProgressBar
 from index_store.locate import is_index
 from index_store.remote.object_store import is_url
 from retrieval.errors import UsageError

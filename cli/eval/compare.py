@@ -17,9 +17,9 @@ from cli.eval.compare_options import (
     Out,
 )
 from cli.option_groups import Speech, expand_groups
-from cli.printing import show_json, show_lines
-from cli.process import Speaker, stopping, work_offline
-from cli.progress import ProgressBar
+from cli.terminal.printing import show_json, show_lines
+from cli.terminal.process import Speaker, stopping, work_offline
+from cli.terminal.progress import ProgressBar
 
 if TYPE_CHECKING:
     from retrieval.evaluation.comparison.results import SetResult

@@ -7,7 +7,7 @@ from typing import Any
 
 from cli.option_groups import MetricOptions
 from cli.parsing import parse_names
-from cli.process import Speaker
+from cli.terminal.process import Speaker
 from retrieval.errors import UsageError
 from retrieval.metrics.base import Metric
 from retrieval.metrics.registry import describe_metric, load_metric, unused_settings

@@ -11,9 +11,9 @@ from cli.eval import options as opt
 from cli.eval.loading import chosen_metrics, load_all
 from cli.option_groups import BenchmarkOptions, MetricOptions, Place, Speech, decode_rules, expand_groups
 from cli.parsing import parse_names, parse_numbers
-from cli.printing import show
-from cli.process import stopping, work_offline
-from cli.progress import ProgressBar
+from cli.terminal.printing import show
+from cli.terminal.process import stopping, work_offline
+from cli.terminal.progress import ProgressBar
 from retrieval.metrics.base import MetricSettings
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ import typer
 from cli import options
 from cli.eval import options as opt
 from cli.option_groups import Place, Speech, expand_groups
-from cli.printing import show, show_json
-from cli.process import work_offline
-from cli.progress import ProgressBar
+from cli.terminal.printing import show, show_json
+from cli.terminal.process import work_offline
+from cli.terminal.progress import ProgressBar
 
 tuning = typer.Typer()
 

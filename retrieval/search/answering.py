@@ -17,11 +17,9 @@ from retrieval.models.modes import Outputs
 from retrieval.models.registry import describe_extractor
 from retrieval.progress import Cancellation, OnProgress
 from retrieval.scoring.aas import QKV, Comparison
-from retrieval.search.candidate_tensors import CandidateScores, CandidateTensors, Scored
 from retrieval.search.candidates import CandidateGenerator, Candidates
 from retrieval.search.found_boxes import as_scored, find_boxes
 from retrieval.search.index_info import about_index
-from retrieval.search.memory_cache import MemoryCache, ModeCache, cache_dtype
 from retrieval.search.notes import search_notes
 from retrieval.search.queries.combining import coarse_vectors, combine_scores, scored_parts
 from retrieval.search.queries.query import Query
@@ -29,6 +27,8 @@ from retrieval.search.ranking import rank_candidates
 from retrieval.search.reranking import QueryTensors, rerank
 from retrieval.search.results import Note, Result, Results
 from retrieval.search.scoring_context import ScoringContext
+from retrieval.search.tensors.candidate_tensors import CandidateScores, CandidateTensors, Scored
+from retrieval.search.tensors.memory_cache import MemoryCache, ModeCache, cache_dtype
 from retrieval.settings import REGION_CANDIDATES, SearchSettings
 
 

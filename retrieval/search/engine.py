@@ -28,11 +28,11 @@ from retrieval.search.answering import Answerer, Request
 from retrieval.search.explaining.explainer import CandidateInput, Explainer
 from retrieval.search.explaining.explanation import ImageExplanation
 from retrieval.search.index_info import describe_index
-from retrieval.search.memory_cache import default_budget
 from retrieval.search.queries.picture import Picture
 from retrieval.search.queries.query import Query, QueryInput, as_query
 from retrieval.search.results import Results
 from retrieval.search.scoring_context import ScoringContext, load_context
+from retrieval.search.tensors.memory_cache import default_budget
 from retrieval.settings import CORRESPONDENCES, EngineSettings, SearchChoices, SearchSettings
 from retrieval.types import Role
 

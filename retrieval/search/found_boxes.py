@@ -11,11 +11,11 @@ from retrieval.models.token_grid import TokenGrid, grid_of
 from retrieval.progress import Cancellation, OnProgress
 from retrieval.scoring.aas import QKV
 from retrieval.scoring.location import candidate_shares, fullest_box
-from retrieval.search.candidate_tensors import CandidateTensors, Scored
-from retrieval.search.chunks import Buffers
-from retrieval.search.memory_cache import ModeCache
 from retrieval.search.queries.picture import Picture
 from retrieval.search.scoring_context import ScoringContext
+from retrieval.search.tensors.candidate_tensors import CandidateTensors, Scored
+from retrieval.search.tensors.chunks import Buffers
+from retrieval.search.tensors.memory_cache import ModeCache
 from retrieval.types import Fractions
 
 

@@ -3,8 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from retrieval.search.candidate_tensors import CandidateScores
 from retrieval.search.results import Note
+from retrieval.search.tensors.candidate_tensors import CandidateScores
 
 
 def search_notes(root: Path, mode: str, scored: CandidateScores | None, without_vector: int) -> list[Note]:

@@ -5,9 +5,9 @@ from numpy.typing import NDArray
 
 from index_store.reader import IndexReader
 from retrieval.scoring.aas import bounded, higher_is_closer
-from retrieval.search.candidate_tensors import CandidateScores
 from retrieval.search.candidates import Candidates
 from retrieval.search.results import Result
+from retrieval.search.tensors.candidate_tensors import CandidateScores
 from retrieval.settings import SearchSettings
 from retrieval.types import Similarity
 

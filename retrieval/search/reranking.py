@@ -26,7 +26,7 @@ from retrieval.scoring.aas import (
     own_output,
     read,
 )
-from retrieval.search.chunks import Buffers, Chunk, StoredChunk
+from retrieval.search.tensors.chunks import Buffers, Chunk, StoredChunk
 from retrieval.types import Directions
 
 Part = Literal["read", "compute"]

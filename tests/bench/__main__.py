@@ -23,7 +23,7 @@ from retrieval import BuildSettings, Engine, EngineSettings, build_index
 from retrieval.devices.selection import dtype_name
 from retrieval.sample_images.pictures import gallery
 from retrieval.scoring.aas import QKV
-from retrieval.search.memory_cache import MemoryCache
+from retrieval.search.tensors.memory_cache import MemoryCache
 from tests.bench import build_cost, coarse
 from tests.bench.codecs import add_data_option, codec_rows
 from tests.bench.gpu import gpu_rows

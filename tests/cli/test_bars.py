@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.bars import BYTES, IMAGES, QUERIES, Counted, Stand, bar_line, can_draw
-from cli.process import Speaker
-from cli.progress import ProgressBar
+from cli.terminal.bars import BYTES, IMAGES, QUERIES, Counted, Stand, bar_line, can_draw
+from cli.terminal.process import Speaker
+from cli.terminal.progress import ProgressBar
 from retrieval.progress import Progress
 
 LONG = "images of the gallery"

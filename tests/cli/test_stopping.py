@@ -17,7 +17,7 @@ from tests.support.paths import ROOT
 
 def test_threads_of_a_command_wait_without_spinning() -> None:
     """Beside another busy process a search takes fifty times as long otherwise; a user's own choice counts."""
-    script = "import os, typer; from cli.process import run; a = typer.Typer(); "
+    script = "import os, typer; from cli.terminal.process import run; a = typer.Typer(); "
     script += "a.command()(lambda: print(os.environ['OMP_WAIT_POLICY'], 'torch' in __import__('sys').modules)); run(a)"
     plain = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     for environment, policy in ((plain, "PASSIVE"), ({**plain, "OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")):
@@ -29,7 +29,7 @@ def test_ctrl_c_does_not_wait_for_what_a_thread_still_computes() -> None:
     script = """
         import threading, typer
         from concurrent.futures import ThreadPoolExecutor
-        from cli.process import run
+        from cli.terminal.process import run
 
         app = typer.Typer()
 

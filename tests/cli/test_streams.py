@@ -14,7 +14,7 @@ import pytest
 
 from cli.index_command import app as index_app
 from cli.index_command import main
-from cli.printing import guarded_streams, say, show, show_json, show_paths
+from cli.terminal.printing import guarded_streams, say, show, show_json, show_paths
 from retrieval.errors import DiffSimError
 from retrieval.text import escaped
 from tests.support.commands import BIN, failed, query_of, run_here

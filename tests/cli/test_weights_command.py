@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from cli import progress
+from cli.terminal import progress
 from cli.advice import sentence_of
-from cli.process import Speaker
-from cli.progress import ProgressBar
+from cli.terminal.process import Speaker
+from cli.terminal.progress import ProgressBar
 from retrieval.errors import UsageError
 from retrieval.metrics.registry import METRICS, weights_of
 from retrieval.progress import Progress

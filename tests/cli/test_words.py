@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from cli import progress as module
+from cli.terminal import progress as module
 from cli.output import naming
-from cli.process import Speaker
-from cli.progress import BuildProgress, ProgressBar
 from cli.reports import print_build
+from cli.terminal.process import Speaker
+from cli.terminal.progress import BuildProgress, ProgressBar
 from cli.verify_command import print_damages
 from index_store.errors import IndexStoreError
 from index_store.locate import find_index, is_index

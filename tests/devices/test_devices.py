@@ -26,10 +26,10 @@ from retrieval.models.modes import Target
 from retrieval.models.protocols import HiddenExtractor, readout_of
 from retrieval.models.registry import describe_extractor, load_extractor
 from retrieval.scoring.aas import QKV, Comparison, aligned_attention_scores
-from retrieval.search.chunks import CachedChunk, StoredChunk
 from retrieval.search.gpu_index import GpuIndex
-from retrieval.search.memory_cache import MemoryCache
 from retrieval.search.reranking import ChunkScorer, QueryTensors
+from retrieval.search.tensors.chunks import CachedChunk, StoredChunk
+from retrieval.search.tensors.memory_cache import MemoryCache
 from retrieval.settings import ModelSettings
 from retrieval.types import LINEAR, Readout
 from tests.models.test_vit import write_tiny_models

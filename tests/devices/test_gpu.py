@@ -9,7 +9,7 @@ import torch
 
 from retrieval import BuildSettings, Engine, EngineSettings, build_index
 from retrieval.scoring.aas import QKV
-from retrieval.search.memory_cache import MemoryCache
+from retrieval.search.tensors.memory_cache import MemoryCache
 from retrieval.types import DeviceName
 from tests.support.golden import DATA
 from tests.support.reranking import scores_of

@@ -139,7 +139,7 @@ def test_usage_names_the_variables_that_are_read_or_set() -> None:
 
 def test_usage_lists_every_exit_code() -> None:
     from cli.index_command import REJECTED
-    from cli.process import INTERRUPTED
+    from cli.terminal.process import INTERRUPTED
     from retrieval import errors
 
     kinds = [kind for kind in map(errors.__dict__.get, errors.__all__) if isinstance(kind, type)]

@@ -9,8 +9,14 @@ import torch
 from numpy.typing import NDArray
 
 from retrieval import BuildSettings, Engine, EngineSettings, build_index
-from retrieval.search.memory_cache import RECOVERY_SECONDS, CachedCandidate, MemoryCache, ModeCache, default_budget
 from retrieval.search.results import Result
+from retrieval.search.tensors.memory_cache import (
+    RECOVERY_SECONDS,
+    CachedCandidate,
+    MemoryCache,
+    ModeCache,
+    default_budget,
+)
 from tests.support.ranking import assert_same_ranking
 from tests.support.reranking import scores_of
 from tests.support.tensors import half_arrays, random_qkv
@@ -133,7 +139,7 @@ def test_full_memory_costs_cached_candidates_and_no_result(
     gallery.scores(range(15), cache)
     held = cache.cache.nbytes
     with monkeypatch.context() as memory:
-        memory.setattr("retrieval.search.memory_cache.CachedCandidate", full)
+        memory.setattr("retrieval.search.tensors.memory_cache.CachedCandidate", full)
         np.testing.assert_allclose(gallery.scores(range(30), cache), plain, atol=1e-6)
         assert len(cache.cache) == 0
     assert f"{held} cached bytes were dropped" in caplog.text
@@ -145,7 +151,7 @@ def test_no_other_error_is_taken_for_full_memory(monkeypatch: pytest.MonkeyPatch
     def wrong(*tensors: torch.Tensor) -> CachedCandidate:
         raise RuntimeError("an illegal instruction")
 
-    monkeypatch.setattr("retrieval.search.memory_cache.CachedCandidate", wrong)
+    monkeypatch.setattr("retrieval.search.tensors.memory_cache.CachedCandidate", wrong)
     with pytest.raises(RuntimeError, match="illegal"):
         Gallery().scores(range(3), MemoryCache(1 << 20).of_mode("style", torch.float16))
 
@@ -153,7 +159,7 @@ def test_no_other_error_is_taken_for_full_memory(monkeypatch: pytest.MonkeyPatch
 def test_the_candidates_of_a_search_fit_where_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = 2 * 8 * 256 * 160  # of an image's queries in SD 1.5 at U_0: branches, heads, tokens, head_dim
     free: dict[str, int | None] = {"free": 1 << 40}
-    monkeypatch.setattr("retrieval.search.memory_cache.available_memory", lambda device: free["free"])
+    monkeypatch.setattr("retrieval.search.tensors.memory_cache.available_memory", lambda device: free["free"])
     for kept in (2, 4):  # bytes of each of Q, K and V; outputs are float32
         assert default_budget(torch.device("cpu")) >= 200 * numbers * (3 * kept + 4)
     assert default_budget(torch.device("cuda")) == 1 << 38

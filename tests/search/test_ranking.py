@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from index_store.reader import IndexReader
-from retrieval.search.candidate_tensors import CandidateScores
 from retrieval.search.candidates import Candidates
 from retrieval.search.ranking import closest_first, rank_candidates
+from retrieval.search.tensors.candidate_tensors import CandidateScores
 from retrieval.settings import SearchSettings
 from tests.support.synthetic_index import add_segments
 

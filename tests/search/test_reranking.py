@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from retrieval.devices.precision import SCORING_PRECISION, ScoringPrecision
 from retrieval.encoding.stored_tensors import stored_qkv
 from retrieval.scoring.aas import QKV, Comparison, aligned_attention_scores
-from retrieval.search.chunks import Chunk, StoredChunk
-from retrieval.search.memory_cache import MemoryCache, ModeCache
 from retrieval.search.reranking import Part, QueryTensors, rerank
-from retrieval.search.tensor_sources import StoredTensors
+from retrieval.search.tensors.chunks import Chunk, StoredChunk
+from retrieval.search.tensors.memory_cache import MemoryCache, ModeCache
+from retrieval.search.tensors.tensor_sources import StoredTensors
 from retrieval.types import LINEAR, Readout
 from tests.support.reranking import scores_of
 from tests.support.tensors import half_arrays, random_qkv
@@ -46,7 +46,7 @@ class Reads:
 def test_each_row_gets_its_own_score_in_any_order_chunk_and_step(rows: list[int], chunk: int, step: int) -> None:
     query, read = random_qkv(1, SHAPE, 3), Reads(random_qkv(20, SHAPE, 4))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("retrieval.search.tensor_sources.CHUNK_ROWS", chunk)
+        patch.setattr("retrieval.search.tensors.tensor_sources.CHUNK_ROWS", chunk)
         patch.setitem(SCORING_PRECISION, "cpu", ScoringPrecision(torch.float32, 8 << 20, step))
         scores = scores_of([query], [rows], read)[0]
     expected = aligned_attention_scores(query, read.qkv).numpy()[rows]
@@ -121,7 +121,7 @@ def test_every_source_gives_its_part_and_rows_that_none_has_get_no_score() -> No
 
 def test_a_chunk_is_read_while_the_former_is_scored_and_one_before_the_scoring(monkeypatch: pytest.MonkeyPatch) -> None:
     """Never more than one chunk ahead: each takes up to 100 MB."""
-    monkeypatch.setattr("retrieval.search.tensor_sources.CHUNK_ROWS", 2)
+    monkeypatch.setattr("retrieval.search.tensors.tensor_sources.CHUNK_ROWS", 2)
     read = Reads(random_qkv(7, SHAPE, 2))
     source = StoredTensors(range(7), read, stored_qkv, CPU)
     source.begin()
@@ -134,7 +134,7 @@ def test_a_chunk_is_read_while_the_former_is_scored_and_one_before_the_scoring(m
 
 
 def test_an_error_of_reading_is_raised_where_its_chunk_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("retrieval.search.tensor_sources.CHUNK_ROWS", 2)
+    monkeypatch.setattr("retrieval.search.tensors.tensor_sources.CHUNK_ROWS", 2)
     stored = Reads(random_qkv(7, SHAPE, 2))
 
     def read(rows: Sequence[int]) -> dict[str, NDArray[np.float16]]:
@@ -149,7 +149,7 @@ def test_an_error_of_reading_is_raised_where_its_chunk_is_wanted(monkeypatch: py
 
 
 def test_a_chunk_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("retrieval.search.tensor_sources.CHUNK_BYTES", 1000)
+    monkeypatch.setattr("retrieval.search.tensors.tensor_sources.CHUNK_BYTES", 1000)
     for row_bytes, rows in ((300, 3), (5000, 1), (0, 7)):
         read = Reads(random_qkv(7, SHAPE, 2))
         chunks = list(StoredTensors(range(7), read, stored_qkv, CPU, row_bytes).chunks())

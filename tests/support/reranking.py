@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from retrieval.encoding.stored_tensors import DecodeQKV, stored_qkv
 from retrieval.scoring.aas import PUBLISHED, QKV, Comparison
-from retrieval.search.memory_cache import ModeCache
 from retrieval.search.reranking import QueryTensors, rerank
-from retrieval.search.tensor_sources import MemoryTensors, ReadRows, StoredTensors
+from retrieval.search.tensors.memory_cache import ModeCache
+from retrieval.search.tensors.tensor_sources import MemoryTensors, ReadRows, StoredTensors
 
 
 def scores_of(

@@ -19,11 +19,11 @@ from retrieval.models.modes import Outputs
 from retrieval.models.token_grid import TokenGrid, grid_of
 from retrieval.scoring.aas import QKV, Comparison, bounded
 from retrieval.scoring.explanation import Explanation, explain
-from retrieval.search.candidate_tensors import CandidateTensors
 from retrieval.search.explaining.explanation import Correspondence, ExplainedImage, ImageExplanation
 from retrieval.search.queries.picture import ImageInput, Picture
 from retrieval.search.results import Result
 from retrieval.search.scoring_context import ScoringContext
+from retrieval.search.tensors.candidate_tensors import CandidateTensors
 
 CandidateInput = Result | int | ImageInput | Picture
 """What a score is explained for: a result, an item's id, an indexed path, or any image."""

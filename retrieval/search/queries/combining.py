@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from retrieval.scoring.aas import QKV, higher_is_closer
-from retrieval.search.candidate_tensors import CandidateScores, Scored
 from retrieval.search.queries.query import Query
+from retrieval.search.tensors.candidate_tensors import CandidateScores, Scored
 from retrieval.types import Similarity
 
 AWAY = 0.5  # share of the score that an image to move away from takes off: half, so that likeness still leads

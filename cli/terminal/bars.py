@@ -6,7 +6,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from cli.process import clock
+from cli.terminal.process import clock
 from retrieval.text import escaped, human_bytes
 
 if TYPE_CHECKING:

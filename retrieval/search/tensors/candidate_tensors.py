@@ -13,11 +13,11 @@ from torch import Tensor
 from index_store.reader import IndexReader
 from retrieval.progress import Cancellation, OnProgress, ignore_progress
 from retrieval.scoring.aas import QKV
-from retrieval.search.chunks import Buffers
-from retrieval.search.memory_cache import ModeCache
 from retrieval.search.reranking import QueryTensors, Reranked, TensorSource
 from retrieval.search.scoring_context import ScoringContext
-from retrieval.search.tensor_sources import CachedTensors, ComputedTensors, MemoryTensors, StoredTensors
+from retrieval.search.tensors.chunks import Buffers
+from retrieval.search.tensors.memory_cache import ModeCache
+from retrieval.search.tensors.tensor_sources import CachedTensors, ComputedTensors, MemoryTensors, StoredTensors
 from retrieval.types import Directions
 
 logger = logging.getLogger(__name__)

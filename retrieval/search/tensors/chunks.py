@@ -13,7 +13,7 @@ from torch import Tensor
 
 from retrieval.encoding.stored_tensors import DecodeQKV
 from retrieval.scoring.aas import QKV
-from retrieval.search.memory_cache import CachedCandidate, ModeCache
+from retrieval.search.tensors.memory_cache import CachedCandidate, ModeCache
 
 
 class Buffers:

@@ -23,10 +23,10 @@ from retrieval.encoding.loaded_models import ModelInputs
 from retrieval.encoding.stored_tensors import DecodeQKV
 from retrieval.models.modes import Outputs
 from retrieval.progress import Cancellation, OnProgress, Progress
-from retrieval.search.chunks import CachedChunk, Chunk, StoredChunk
-from retrieval.search.memory_cache import CachedCandidate, ModeCache
 from retrieval.search.reranking import Part
 from retrieval.search.scoring_context import ScoringContext
+from retrieval.search.tensors.chunks import CachedChunk, Chunk, StoredChunk
+from retrieval.search.tensors.memory_cache import CachedCandidate, ModeCache
 
 CHUNK_BYTES = 100 << 20  # of stored tensors that are read at a time, one chunk ahead of the scoring
 CHUNK_ROWS = 512

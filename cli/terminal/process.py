@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import typer
 
 from cli.advice import sentence_of
-from cli.printing import guarded_streams, say, show
+from cli.terminal.printing import guarded_streams, say, show
 from retrieval.devices.memory import is_memory_full
 from retrieval.errors import DiffSimError, MemoryFullError
 from retrieval.text import escaped

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from cli.bars import BYTES, IMAGES, QUERIES, STEPS, Counted, DrawnBars, Stand, can_draw, pace
 from cli.output import describe_estimate
-from cli.process import Speaker, clock
+from cli.terminal.bars import BYTES, IMAGES, QUERIES, STEPS, Counted, DrawnBars, Stand, can_draw, pace
+from cli.terminal.process import Speaker, clock
 from retrieval.indexing.reports import slowest
 from retrieval.progress import OnProgress, Progress
 

@@ -1,0 +1,1 @@
+"""The terminal: printed lines, progress bars, signals and exit codes."""
