@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.terminal import progress
 from cli.advice import sentence_of
+from cli.terminal import progress
 from cli.terminal.process import Speaker
 from cli.terminal.progress import ProgressBar
 from retrieval.errors import UsageError

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from cli.terminal import progress as module
 from cli.output import naming
 from cli.reports import print_build
+from cli.terminal import progress as module
 from cli.terminal.process import Speaker
 from cli.terminal.progress import BuildProgress, ProgressBar
 from cli.verify_command import print_damages
