@@ -60,6 +60,10 @@ class Answerer:
         self._generator = CandidateGenerator(reader, self._model.modes, device)
         self._memory_cache = MemoryCache(memory)
 
+    def encoders(self, mode: str) -> tuple[str, ...]:
+        """Return the encoders whose vectors choose a mode's candidates."""
+        return self._generator.encoders(mode)
+
     def answer(self, context: ScoringContext, questions: Sequence[Query], request: Request) -> list[Results]:
         """Answer some questions at once; the time that they spend together is shared out evenly.
 
