@@ -121,7 +121,9 @@ def serve(
         from retrieval.serving.app import create_app
         from retrieval.serving.running import listen, run_server
     except ImportError as error:
-        raise DependencyError(f"{error.name} is not installed", advice="install-package", package=f"'{EXTRA}'") from error
+        raise DependencyError(
+            f"{error.name} is not installed", advice="install-package", package=f"'{EXTRA}'"
+        ) from error
     with listen(settings.host, settings.port) as listening:
         application = create_app(indexes, settings)
         signal.signal(signal.SIGTERM, lambda *_: None)  # the server ends by itself, and the command with 0

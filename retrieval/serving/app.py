@@ -10,19 +10,21 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from retrieval.encoding.loaded_models import LoadModels
 from retrieval.errors import DiffSimError, UsageError
-from retrieval.serving.errors import headers_of, status_of, to_json
-from retrieval.serving.routes import health_routes, index_routes, search_routes
+from retrieval.serving.errors import NotFoundError, headers_of, status_of, to_json
+from retrieval.serving.page.rendering import STATIC, wants_page
+from retrieval.serving.routes import health_routes, index_routes, page_routes, search_routes
+from retrieval.serving.routes.page_routes import message_page
 from retrieval.serving.routes.search_routes import sentence_of
 from retrieval.serving.safety.guard import Guard
 from retrieval.serving.server import Server
 from retrieval.settings import ServerSettings
 from retrieval.version import VERSION
 
-API = "/v1/"
 _KINDS = {404: "not_found", 405: "method", 408: "deadline", 413: "limit", 429: "busy"}
 
 
@@ -63,8 +65,9 @@ def bare_app(server: Server) -> FastAPI:
         redoc_url=None,
     )
     app.state.server = server
-    for module in (search_routes, index_routes, health_routes):
+    for module in (search_routes, index_routes, health_routes, page_routes):
         app.include_router(module.router)
+    app.mount("/static", StaticFiles(directory=STATIC))
     app.add_exception_handler(DiffSimError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_wrong_body)
     app.add_exception_handler(HTTPException, _on_http_error)
@@ -85,10 +88,16 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     detail: Any = error.detail
     kind = _KINDS.get(error.status_code, "request")
+    if error.status_code == NotFoundError.status and wants_page(request):
+        return refuse(request, NotFoundError("This server has no page at that address."))
     body = detail if isinstance(detail, dict) else {"error": str(detail), "kind": kind}
     return JSONResponse(body, error.status_code, headers=dict(error.headers or {}))
 
 
 def refuse(request: Request, error: DiffSimError) -> Response:
     """Return the answer to a request that met an error."""
+    if wants_page(request):
+        answer = message_page(request, error)
+        answer.headers.update(headers_of(error))
+        return answer
     return JSONResponse(to_json(error), status_of(error), headers=headers_of(error))

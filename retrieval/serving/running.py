@@ -20,7 +20,7 @@ STOP_SECONDS = 5  # beyond the longest deadline, for answers that are being sent
 
 @contextmanager
 def listen(host: str, port: int) -> Iterator[socket.socket]:
-    """Open the socket of a server; a UsageError if another program has the port, or the address is not of this machine."""
+    """Open the socket of a server; a UsageError if the port is taken, or the address is another machine's."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
         listening = socket.create_server((host, port), family=family, backlog=BACKLOG)

@@ -11,9 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+from PIL import Image
+
 from retrieval.encoding.loaded_models import LoadModels
 from retrieval.errors import DiffSimError, ImageError, UsageError
-from retrieval.search.browsing.catalogue import Item, is_remote, thumbnail
+from retrieval.search.browsing.catalogue import Item, is_remote, shrunk, thumbnail
+from retrieval.search.queries.picture import UNNAMED
 from retrieval.serving.asking.fetching import Fetcher
 from retrieval.serving.asking.questions import QuestionReader, check_limit
 from retrieval.serving.errors import GoneError, NotFoundError
@@ -131,12 +134,17 @@ class Server:
 
     def _thumbnail(self, item: Item, side: int) -> bytes:
         try:
-            picture = thumbnail(item, side, self.settings.limits.pixels)
+            return _as_jpeg(thumbnail(item, side, self.settings.limits.pixels))
         except ImageError as error:
             raise GoneError(str(error)) from error
-        buffer = io.BytesIO()
-        picture.save(buffer, "JPEG", quality=82)
-        return buffer.getvalue()
+
+    def upload_thumbnail(self, key: str, side: int) -> bytes:
+        """Return a JPEG of an upload; a NotFoundError if the server no longer holds it."""
+        data = self.uploads.get(key)
+        if data is None:
+            raise NotFoundError("the server no longer holds this upload: send the image again")
+        pixels = self.settings.limits.pixels
+        return self.thumbnails.get_or_make((key, side), lambda: _as_jpeg(shrunk(data, UNNAMED, side, pixels)))
 
     def _refresh(self) -> None:
         """Look for new generations until the server stops."""
@@ -156,3 +164,9 @@ class Server:
         for index in self._all():
             self.metrics.generation.labels(index.name).set(index.engine.catalogue.generation)
             self.metrics.items.labels(index.name).set(len(index.engine))
+
+
+def _as_jpeg(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=82)
+    return buffer.getvalue()

@@ -1,6 +1,7 @@
 """The items of an opened index, for people who browse it; only files that the catalogue names are read."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,12 @@ class Catalogue:
         rows = self._reader.find("id", number) if 0 <= number <= MAX_ID else []
         return self._reader.items(rows)[0] if rows else None
 
+    def some(self, numbers: Sequence[int]) -> list[Item]:
+        """Return the items with these ids, in that order; ids that no item has are left out."""
+        wanted = np.array(numbers, np.int64)
+        rows = np.minimum(np.searchsorted(self.ids, wanted), max(0, len(self) - 1))
+        return self._reader.items(rows[self.ids[rows] == wanted] if len(self) else [])
+
     def named(self, text: str, most: int) -> list[Item]:
         """Return up to ``most`` items that ``text`` means: ``id:N``, a whole path, or the end of paths after a ``/``.
 
@@ -125,6 +132,11 @@ def thumbnail(item: Item, side: int, max_pixels: int) -> Image.Image:
         ImageError: the file can't be read, or it is another one than was indexed.
     """
     data, _ = original(item)
-    picture, _ = decode_bytes(data, item.uri, DecodeRules(draft=side, max_pixels=max_pixels))
+    return shrunk(data, item.uri, side, max_pixels)
+
+
+def shrunk(data: bytes, name: str, side: int, max_pixels: int) -> Image.Image:
+    """Return the picture in a file's bytes, RGB, with ``side`` px at most; an ImageError calls it ``name``."""
+    picture, _ = decode_bytes(data, name, DecodeRules(draft=side, max_pixels=max_pixels))
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     return picture

@@ -7,14 +7,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
 
-from retrieval.errors import ImageError
+from retrieval.errors import ImageError, UsageError
 from retrieval.images.decoding import decode_bytes
 from retrieval.search.browsing.catalogue import Item, original
 from retrieval.search.queries.picture import UNNAMED
 from retrieval.search.results import SCHEMA
 from retrieval.serving.asking.questions import check_limit, decode_rules
 from retrieval.serving.asking.request_models import MAX_ID
-from retrieval.serving.errors import GoneError, RequestError
+from retrieval.serving.errors import GoneError
 from retrieval.serving.indexes.served_index import ServedIndex
 from retrieval.serving.routes.answer_models import (
     ERRORS,
@@ -27,6 +27,7 @@ from retrieval.serving.routes.answer_models import (
 )
 from retrieval.serving.routes.asking import server_of
 from retrieval.serving.routes.search_routes import multipart
+from retrieval.serving.server import Server
 
 router = APIRouter(prefix="/v1", responses=ERRORS, tags=["indexes"])
 
@@ -37,6 +38,7 @@ MEDIA |= {"TIFF": "image/tiff", "BMP": "image/bmp", "DIB": "image/bmp", "HEIC": 
 GONE: dict[int | str, dict[str, Any]] = {410: {"model": ErrorAnswer, "description": "The file is gone or changed."}}
 
 Name = Annotated[str, Path(description="The index's name.")]
+Side = Annotated[int, Query(description=f"Pixels of the longer side: {', '.join(map(str, SIDES))}.")]
 Number = Annotated[int, Path(ge=0, le=MAX_ID, description="The item's id.")]
 
 
@@ -50,6 +52,12 @@ def index_json(index: ServedIndex) -> dict[str, Any]:
         "encoders": list(index.engine.catalogue.encoders),
         "failure": None if index.failure is None else str(index.failure),
     }
+
+
+def check_side(side: int) -> None:
+    """Raise a UsageError for a side that no thumbnail has."""
+    if side not in SIDES:
+        raise UsageError(f"there are no thumbnails of {side} px; known: {', '.join(map(str, SIDES))}")
 
 
 def item_json(item: Item) -> dict[str, Any]:
@@ -91,13 +99,14 @@ def list_items(
     name: Name,
     first: Annotated[int, Query(ge=0, le=MAX_ID, description="Position of the first item.")] = 0,
     count: Annotated[int, Query(ge=1, le=MAX_ID, description="How many items.")] = 100,
+    ids: Annotated[str, Query(pattern="^([0-9]{1,18}(,[0-9]{1,18})*)?$", description="These items instead.")] = "",
 ) -> Response:
-    """List items in the order of their ids."""
-    server = server_of(request)
-    check_limit("page", server.settings.limits.page, count, "a page of {} items")
-    index = server.index(name)
-    engine = index.engine
-    items = [item_json(item) for item in engine.catalogue.page(first, count)]
+    """List items in the order of their ids, or those of some ids in the order that is asked for."""
+    server, wanted = server_of(request), [int(number) for number in ids.split(",") if number]
+    check_limit("page", server.settings.limits.page, len(wanted) or count, "a page of {} items")
+    engine = server.index(name).engine
+    found = engine.catalogue.some(wanted) if wanted else engine.catalogue.page(first, count)
+    items = [item_json(item) for item in found]
     about = {"index": name, "generation": engine.catalogue.generation, "total": len(engine), "first": first}
     return JSONResponse({"schema": SCHEMA, **about, "items": items})
 
@@ -127,11 +136,10 @@ async def show_thumbnail(
     request: Request,
     name: Name,
     number: Number,
-    side: Annotated[int, Query(description=f"Pixels of the longer side: {', '.join(map(str, SIDES))}.")] = 256,
+    side: Side = 256,
 ) -> Response:
     """Return a small JPEG of an item."""
-    if side not in SIDES:
-        raise RequestError(f"there are no thumbnails of {side} px; known: {', '.join(map(str, SIDES))}")
+    check_side(side)
     server = server_of(request)
     item = server.item(server.index(name), number)
     tag = f'"{item.sha256[:32]}-{side}"'
@@ -195,8 +203,25 @@ async def upload(request: Request) -> Response:
     server = server_of(request)
     (data, *_), _ = await multipart(request)
 
-    def read() -> dict[str, Any]:
-        _, (width, height) = decode_bytes(data, UNNAMED, decode_rules(server.settings.limits))
-        return {"upload": server.keep(data), "width": width, "height": height}
+    loop = asyncio.get_running_loop()
+    return JSONResponse(await loop.run_in_executor(server.readers, picture_facts, server, data))
 
-    return JSONResponse(await asyncio.get_running_loop().run_in_executor(server.readers, read))
+
+def picture_facts(server: Server, data: bytes) -> dict[str, Any]:
+    """Hold an image that can be decoded, and return its key and size; an ImageError for any other."""
+    _, (width, height) = decode_bytes(data, UNNAMED, decode_rules(server.settings.limits))
+    return {"upload": server.keep(data), "width": width, "height": height}
+
+
+@router.get("/uploads/{key}/thumbnail", responses=_PICTURE, response_class=Response, tags=["search"])
+async def show_upload(
+    request: Request,
+    key: Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="The key of an upload.")],
+    side: Side = 256,
+) -> Response:
+    """Return a small JPEG of an upload, while the server holds it."""
+    server = server_of(request)
+    check_side(side)
+    loop = asyncio.get_running_loop()
+    data = await loop.run_in_executor(server.browsers, server.upload_thumbnail, key, side)
+    return Response(data, media_type="image/jpeg", headers={"cache-control": KEPT})

@@ -19,6 +19,7 @@ OPEN = ("/healthz", "/readyz", "/login")  # paths that need no token
 OPEN_BELOW = "/static/"
 LIMITED = ("/v1/search", "/v1/score", "/v1/explain", "/v1/uploads", "/search", "/login")
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+OWN_SITE = ("same-origin", "none")
 MOST_CALLERS = 10_000
 
 
@@ -35,15 +36,15 @@ class Access:
         """Whether a request must carry a token."""
         return self._token is not None
 
-    def check(self, method: str, path: str, headers: Headers, client: str) -> None:
+    def check(self, method: str, path: str, query: bytes, headers: Headers, client: str) -> None:
         """Raise a RequestError unless the request may be answered."""
         self._check_host(headers)
-        if method not in SAFE_METHODS:
-            self._check_site(headers)
+        self._check_site(method, headers)
         is_open = path in OPEN or path.startswith(OPEN_BELOW)
         if self._token is not None and not is_open and not self._is_known(headers):
             raise UnauthorizedError("this server needs its token: send it as 'Authorization: Bearer TOKEN'")
-        if method not in SAFE_METHODS and path.startswith(LIMITED):
+        asks = method not in SAFE_METHODS and path.startswith(LIMITED)
+        if asks or (path == "/" and b"image=" in query):
             self._rate.take(client if self._token is None or is_open else "token")
 
     def accepts(self, token: str) -> bool:
@@ -69,13 +70,16 @@ class Access:
         if len(headers.getlist("host")) != 1 or host not in self._hosts:
             raise ForbiddenError("this server does not answer by that name; name it when the server is started")
 
-    def _check_site(self, headers: Headers) -> None:
-        """Refuse what another site's page sends: browsers name the site."""
-        origin = headers.get("origin")
-        if origin is not None:
-            if urlsplit_netloc(origin) != headers.get("host", "").lower():
-                raise ForbiddenError("this server takes no requests from pages of other sites")
-        elif headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+    def _check_site(self, method: str, headers: Headers) -> None:
+        """Refuse what another site's page sends or embeds, except that a person follows a link: browsers say so."""
+        origin, site = headers.get("origin"), headers.get("sec-fetch-site", "none")
+        if method in SAFE_METHODS:
+            is_ours = site in OWN_SITE or headers.get("sec-fetch-mode") == "navigate"
+        elif origin is not None:
+            is_ours = netloc_of(origin) == headers.get("host", "").lower()
+        else:
+            is_ours = site in OWN_SITE
+        if not is_ours:
             raise ForbiddenError("this server takes no requests from pages of other sites")
 
 
@@ -86,7 +90,7 @@ def _host_in(url: str) -> str:
         return ""
 
 
-def urlsplit_netloc(url: str) -> str:
+def netloc_of(url: str) -> str:
     """Return host and port of a URL, as a Host header has them; empty if it has none."""
     try:
         return urlsplit(url).netloc.lower()

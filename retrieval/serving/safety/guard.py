@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from retrieval.errors import DiffSimError
 from retrieval.serving.errors import TooLargeError, to_json
 from retrieval.serving.metrics import ServerMetrics
-from retrieval.serving.safety.access import Access
+from retrieval.serving.safety.access import OPEN_BELOW, Access
 from retrieval.text import printable
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        begun, sending = time.perf_counter(), _Sending(send)
+        begun, sending = time.perf_counter(), _Sending(send, scope["path"])
         try:
             self._check(scope)
             await self._app(scope, BoundedBody(receive, self._body_bytes), sending)
@@ -70,7 +70,7 @@ class Guard:
 
     def _check(self, scope: Scope) -> None:
         headers, client = Headers(scope=scope), scope.get("client") or ("unknown", 0)
-        self._access.check(scope["method"], scope["path"], headers, client[0])
+        self._access.check(scope["method"], scope["path"], scope["query_string"], headers, client[0])
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length[:20]) > self._body_bytes:
             raise TooLargeError("body_bytes", self._body_bytes, f"a body of {length[:20]} bytes")
@@ -83,8 +83,9 @@ def _known(method: str) -> str:
 class _Sending:
     """Sends an answer with the headers of safety, and remembers its status."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, path: str) -> None:
         self._send = send
+        self._kept = "no-cache" if path.startswith(OPEN_BELOW) else "no-store"
         self.status = 0  # the client went before there was an answer
 
     async def __call__(self, message: Message) -> None:
@@ -93,7 +94,7 @@ class _Sending:
             headers = MutableHeaders(raw=message.setdefault("headers", []))
             for name, value in HEADERS.items():
                 headers.setdefault(name, value)
-            headers.setdefault("cache-control", "no-store")
+            headers.setdefault("cache-control", self._kept)
         await self._send(message)
 
 
