@@ -37,7 +37,14 @@ def run_server(
 
     ``on_started`` is called with the page's URL once requests are answered.
     """
-    config = uvicorn.Config(
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    server = _Telling(configured(app, settings), lambda: on_started(url_of(listening)))
+    server.run(sockets=[listening])
+
+
+def configured(app: ASGIApp, settings: ServerSettings) -> uvicorn.Config:
+    """Return how an application is run."""
+    return uvicorn.Config(
         app,
         http=ImpatientProtocol,
         ws="none",
@@ -49,9 +56,6 @@ def run_server(
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=settings.limits.deadline_ms // 1000 + STOP_SECONDS,
     )
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    server = _Telling(config, lambda: on_started(url_of(listening)))
-    server.run(sockets=[listening])
 
 
 class _Telling(uvicorn.Server):

@@ -31,6 +31,7 @@ from retrieval.serving.server import Server
 
 router = APIRouter(prefix="/v1", responses=ERRORS, tags=["indexes"])
 
+ITEMS = 100  # of a page, by default
 SIDES = (128, 256, 512, 1024)  # px of thumbnails
 KEPT = "private, max-age=31536000, immutable"
 MEDIA = {"JPEG": "image/jpeg", "PNG": "image/png", "GIF": "image/gif", "WEBP": "image/webp", "AVIF": "image/avif"}
@@ -98,14 +99,16 @@ def list_items(
     request: Request,
     name: Name,
     first: Annotated[int, Query(ge=0, le=MAX_ID, description="Position of the first item.")] = 0,
-    count: Annotated[int, Query(ge=1, le=MAX_ID, description="How many items.")] = 100,
+    count: Annotated[int | None, Query(ge=1, le=MAX_ID, description="How many items; by default 100 or fewer.")] = None,
     ids: Annotated[str, Query(pattern="^([0-9]{1,18}(,[0-9]{1,18})*)?$", description="These items instead.")] = "",
 ) -> Response:
     """List items in the order of their ids, or those of some ids in the order that is asked for."""
     server, wanted = server_of(request), [int(number) for number in ids.split(",") if number]
-    check_limit("page", server.settings.limits.page, len(wanted) or count, "a page of {} items")
+    most = server.settings.limits.page
+    asked = len(wanted) or count or min(most, ITEMS)
+    check_limit("page", most, asked, "a page of {} items")
     engine = server.index(name).engine
-    found = engine.catalogue.some(wanted) if wanted else engine.catalogue.page(first, count)
+    found = engine.catalogue.some(wanted) if wanted else engine.catalogue.page(first, asked)
     items = [item_json(item) for item in found]
     about = {"index": name, "generation": engine.catalogue.generation, "total": len(engine), "first": first}
     return JSONResponse({"schema": SCHEMA, **about, "items": items})

@@ -58,7 +58,11 @@ function onChoose(positions) {
   if (chosen.length) say(`${chosen.length} pictures chosen; they are listed below the map`);
 }
 
-const plane = new Plane(document.querySelector("#plane"), { onNear, onChoose, onOpen: (position) => location.assign(like(state, ids[position])) });
+const plane = new Plane(document.querySelector("#plane"), {
+  onNear, onChoose,
+  onOpen: (position) => location.assign(like(state, ids[position])),
+  addressOf: (position) => thumbnail(state.index, ids[position], "", 128),
+});
 
 lasso.addEventListener("click", () => {
   plane.isLasso = !plane.isLasso;

@@ -1,12 +1,14 @@
 // The drawing of the map: points that can be moved, zoomed, walked over and caught with a lasso.
 
 const NEAR = 14; // px around the pointer in which a point is found
+const MOST_PICTURES = 150, PICTURE = 44; // drawn in place of points while so few are in sight; px
 const ZOOM = 1.25, MOST_ZOOM = 200, MARGIN = 24;
 
 export class Plane {
-  // onNear(position, x, y): the point under the pointer, -1 for none; onChoose(positions); onOpen(position).
-  constructor(canvas, { onNear, onChoose, onOpen }) {
-    Object.assign(this, { canvas, onNear, onChoose, onOpen, x: [], y: [], zoom: 1, left: 0, top: 0, near: -1, chosen: new Set(), lasso: null, isLasso: false });
+  // onNear(position, x, y): the point under the pointer, -1 for none; onChoose(positions); onOpen(position);
+  // addressOf(position): of a small picture.
+  constructor(canvas, { onNear, onChoose, onOpen, addressOf }) {
+    Object.assign(this, { canvas, onNear, onChoose, onOpen, addressOf, pictures: new Map(), x: [], y: [], zoom: 1, left: 0, top: 0, near: -1, chosen: new Set(), lasso: null, isLasso: false });
     new ResizeObserver(() => this.draw()).observe(canvas);
     canvas.addEventListener("wheel", (event) => {
       event.preventDefault();
@@ -147,27 +149,57 @@ export class Plane {
     if (best >= 0) this.touch(best);
   }
 
+  // Draw a small picture, with a border if it is chosen; false: it is not there yet.
+  drawPicture(pencil, position, x, y, isChosen) {
+    let image = this.pictures.get(position);
+    if (!image) {
+      image = new Image();
+      image.addEventListener("load", () => this.schedule());
+      image.src = this.addressOf(position);
+      this.pictures.set(position, image);
+    }
+    if (!image.complete || !image.naturalWidth) return false;
+    const scale = PICTURE / Math.max(image.naturalWidth, image.naturalHeight);
+    const width = image.naturalWidth * scale, height = image.naturalHeight * scale;
+    if (isChosen) pencil.fillRect(x - width / 2 - 3, y - height / 2 - 3, width + 6, height + 6);
+    pencil.drawImage(image, x - width / 2, y - height / 2, width, height);
+    return true;
+  }
+
+  // Many pictures may arrive at once: draw them in one go.
+  schedule() {
+    if (this.scheduled) return;
+    this.scheduled = true;
+    requestAnimationFrame(() => {
+      this.scheduled = false;
+      this.draw();
+    });
+  }
+
   draw() {
     const { canvas } = this, ratio = devicePixelRatio || 1, style = getComputedStyle(document.documentElement);
     const width = canvas.clientWidth, height = canvas.clientHeight;
     Object.assign(canvas, { width: width * ratio, height: height * ratio });
     const pencil = canvas.getContext("2d");
     pencil.scale(ratio, ratio);
-    const side = this.x.length > 20000 ? 2 : this.x.length > 2000 ? 3 : 6;
+    const side = this.x.length > 20000 ? 2 : this.x.length > 2000 ? 3 : 6, seen = [];
+    for (let position = 0; position < this.x.length; position += 1) {
+      const [x, y] = this.screen(position);
+      if (x > -side && y > -side && x < width + side && y < height + side) seen.push([position, x, y]);
+    }
+    seen.sort(([a], [b]) => this.chosen.has(a) - this.chosen.has(b)); // chosen points lie on top
     const colours = { plain: style.getPropertyValue("--soft"), chosen: style.getPropertyValue("--accent") };
-    for (const [name, wanted] of [["plain", false], ["chosen", true]]) {
-      pencil.fillStyle = colours[name];
-      for (let position = 0; position < this.x.length; position += 1) {
-        if (this.chosen.has(position) !== wanted) continue;
-        const [x, y] = this.screen(position);
-        if (x > -side && y > -side && x < width + side && y < height + side) pencil.fillRect(x - side / 2, y - side / 2, side, side);
-      }
+    for (const [position, x, y] of seen) {
+      const isChosen = this.chosen.has(position);
+      pencil.fillStyle = isChosen ? colours.chosen : colours.plain;
+      if (seen.length > MOST_PICTURES || !this.drawPicture(pencil, position, x, y, isChosen)) pencil.fillRect(x - side / 2, y - side / 2, side, side);
     }
     pencil.strokeStyle = colours.chosen;
     pencil.lineWidth = 2;
     if (this.near >= 0) {
       const [x, y] = this.screen(this.near);
-      pencil.strokeRect(x - 6, y - 6, 12, 12);
+      const side = seen.length > MOST_PICTURES ? 12 : PICTURE + 4;
+      pencil.strokeRect(x - side / 2, y - side / 2, side, side);
     }
     if (this.lasso) {
       pencil.beginPath();
