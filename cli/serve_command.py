@@ -146,8 +146,8 @@ def named_places(given: Sequence[str], environment: Mapping[str, str]) -> dict[s
         IndexNotFoundError: there is no such index.
     """
     found: dict[str, Any] = {}
-    for text in given or [None]:
-        name, _, place = (text or "").rpartition("=")
+    for text in given or [""]:
+        name, _, place = text.rpartition("=")
         index = find_index(place or None, environment, Path.cwd())
         name = name or _name_of(index)
         if name in found:

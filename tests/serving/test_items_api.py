@@ -12,6 +12,7 @@ from retrieval import Engine
 from retrieval.serving.app import create_app
 from tests.serving.conftest import ORIGIN
 from tests.support.sample_index import RUN, paint
+from tests.support.stub_models import load_tiny
 
 ITEMS = "/v1/indexes/gallery/items"
 
@@ -73,7 +74,7 @@ def changing(tmp_path: Path, tiny: None) -> Iterator[tuple[TestClient, list[Path
 
     paths = paint(tmp_path / "photos", range(4))
     build_index(tmp_path / "photos", tmp_path / "a.diffsim", modes=["style"], model="cells", run=RUN)
-    with TestClient(create_app({"a": tmp_path / "a.diffsim"}), ORIGIN) as client:
+    with TestClient(create_app({"a": tmp_path / "a.diffsim"}, load=load_tiny), ORIGIN) as client:
         yield client, paths
 
 

@@ -8,17 +8,20 @@ from pathlib import Path
 
 import uvicorn
 
+from retrieval.encoding.loaded_models import LoadModels
 from retrieval.serving.app import create_app
 from retrieval.serving.running import configured
 from retrieval.settings import ServerSettings
 
 
 @contextmanager
-def serving(indexes: dict[str, Path], settings: ServerSettings | None = None) -> Iterator[str]:
+def serving(
+    indexes: dict[str, Path], settings: ServerSettings | None = None, load: LoadModels | None = None
+) -> Iterator[str]:
     """Yield the URL of a server of these indexes, without a slash at its end."""
     settings = settings or ServerSettings()
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(configured(create_app(indexes, settings), settings))
+        server = uvicorn.Server(configured(create_app(indexes, settings, load), settings))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         try:

@@ -55,4 +55,5 @@ def _axes(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _stretched(places: NDArray[np.float64]) -> NDArray[np.float32]:
     low, high = np.percentile(places, [1, 99], axis=0)
-    return np.clip((places - low) / np.maximum(high - low, 1e-12), 0, 1).astype(np.float32)
+    stretched: NDArray[np.float32] = np.clip((places - low) / np.maximum(high - low, 1e-12), 0, 1).astype(np.float32)
+    return stretched

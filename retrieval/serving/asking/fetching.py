@@ -19,6 +19,8 @@ from retrieval.serving.errors import ForbiddenError, TooLargeError
 SECONDS = 10.0  # of a whole fetch
 MOST_REDIRECTS = 3
 CHUNK = 2**16
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # the last 32 bits are an IPv4 address
+LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")
 _PORTS = {"http": 80, "https": 443}
 
 Resolve = Callable[[str, int], Sequence[str]]
@@ -35,8 +37,11 @@ def is_public(address: str) -> bool:
     parsed = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(parsed, ipaddress.IPv6Address):
         inner = parsed.ipv4_mapped or parsed.sixtofour or (parsed.teredo and parsed.teredo[1])
-        if inner:
-            parsed = inner
+        if parsed in LOCAL_NAT64:
+            return False
+        if parsed in NAT64:
+            inner = ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)
+        return is_public(str(inner)) if inner else parsed.is_global and not parsed.is_multicast
     return parsed.is_global and not parsed.is_multicast and not parsed.is_reserved
 
 

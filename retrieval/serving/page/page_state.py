@@ -3,14 +3,13 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self, get_args
+from typing import Any, Self
 from urllib.parse import urlencode
 
 from starlette.datastructures import QueryParams
 
 from retrieval.errors import UsageError
-from retrieval.serving.asking.request_models import AskedImage, SearchRequest
-from retrieval.types import Combine
+from retrieval.serving.asking.request_models import SearchRequest
 
 RESULTS = 60  # by default
 _IMAGE = re.compile(r"(?:([0-9]{1,6}(?:\.[0-9]{1,6})?):)?(?:id:([0-9]{1,18})|upload:([0-9a-f]{64}))")
@@ -113,25 +112,29 @@ class PageState:
         if away:
             return self.url(minus=self.minus[:position] + self.minus[position + 1 :])
         left = self.images[:position] + self.images[position + 1 :]
-        return self.url(images=left, box="", **({} if left else {"minus": ()}))
+        return self.url(images=left, box="", minus=self.minus if left else ())
 
     def request(self, mode: str) -> SearchRequest:
-        """Return the request for one mode; a UsageError names a field that makes no sense."""
+        """Return the request for one mode.
+
+        Raises:
+            UsageError, ValidationError: a field that makes no sense.
+        """
         images = [image.fields() for image in self.images]
         if self.box:
             images[0]["box"] = _box(self.box)
-        if self.combine and self.combine not in get_args(Combine):
-            raise UsageError(f"unknown way to combine '{self.combine}'; known: {', '.join(get_args(Combine))}")
-        return SearchRequest(
-            index=self.index or None,
-            mode=mode or None,
-            images=[AskedImage(**image) for image in images],
-            minus=[AskedImage(**image.fields()) for image in self.minus],
-            combine=self.combine or "mean",  # type: ignore[arg-type]
-            k=_whole("k", self.k) or RESULTS,
-            candidates=_whole("candidates", self.candidates),
-            exhaustive=bool(self.exhaustive),
-            exclude_query=bool(self.exclude_query),
+        return SearchRequest.model_validate(
+            {
+                "index": self.index or None,
+                "mode": mode or None,
+                "images": images,
+                "minus": [image.fields() for image in self.minus],
+                "combine": self.combine or "mean",
+                "k": _whole("k", self.k) or RESULTS,
+                "candidates": _whole("candidates", self.candidates),
+                "exhaustive": bool(self.exhaustive),
+                "exclude_query": bool(self.exclude_query),
+            }
         )
 
 

@@ -106,7 +106,8 @@ async def ask(request: Request) -> Response:
     server, state = server_of(request), PageState.of(request.query_params)
     index = server.index(state.index or None)
     async with request.form(max_files=server.settings.limits.images, max_fields=32) as form:
-        state = replace(state, index=index.name, **{name: _text(form, name) for name in FORM_FIELDS})
+        typed: dict[str, Any] = {name: _text(form, name) for name in FORM_FIELDS}
+        state = replace(state, index=index.name, **typed)
         added = [
             await _held(server, part) for part in form.getlist("image") if isinstance(part, FormFile) and part.size
         ]
