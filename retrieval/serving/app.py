@@ -43,28 +43,29 @@ def create_app(
         IndexNotFoundError, IndexCorruptError, IndexIncompatibleError: see :meth:`retrieval.Engine.open`.
     """
     server = Server(indexes, settings or ServerSettings(), load)
-    app = bare_app(server)
+    app = routed_app()
+    app.state.server = server
     return Guard(app, server.access, server.metrics, server.settings.limits.body_bytes, refuse)
 
 
-def bare_app(server: Server) -> FastAPI:
-    """Return the application without its guard."""
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    server: Server = app.state.server
+    server.start()
+    yield
+    await run_in_threadpool(server.stop)
 
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        server.start()
-        yield
-        await run_in_threadpool(server.stop)
 
+def routed_app() -> FastAPI:
+    """Return the routes and the answers to errors; its state takes the server that answers."""
     app = FastAPI(
         title="DiffSim Retrieval",
         version=VERSION,
         description="Image search by style, subject or meaning, by exact DiffSim scores.",
-        lifespan=lifespan,
+        lifespan=_lifespan,
         docs_url=None,  # FastAPI's page loads scripts from another site
         redoc_url=None,
     )
-    app.state.server = server
     for module in (search_routes, index_routes, health_routes, page_routes):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(directory=STATIC))
