@@ -17,6 +17,7 @@ let state = { ...parse(location.search), index: data.index };
 let grids = [], running = null;
 
 document.documentElement.classList.add("scripted");
+if (matchMedia("(max-width: 52rem)").matches) document.querySelector("details").open = false; // results come first on a phone
 
 const modesOf = (asked) => [...new Set([asked.mode || data.modes[0], asked.compare].filter(Boolean))];
 

@@ -85,6 +85,7 @@ export function listen({ current, go, busy, find }) {
   const askWith = (files) => busy(async () => {
     const images = [...files].filter((file) => file.type.startsWith("image/") || !file.type);
     if (!images.length) throw new Error("that holds no picture");
+    form.elements.image.value = ""; // a file that can't be used must not be sent again
     const held = [];
     for (const file of images) held.push(`upload:${(await upload(file)).upload}`);
     go(address({ ...typed(current()), images: held, minus: [], box: "" }));
