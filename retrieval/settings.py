@@ -20,6 +20,7 @@ from retrieval.types import (
     NoiseRule,
     Parity,
     Similarity,
+    WorkerKind,
 )
 
 PUBLISHED_SEED = 2334
@@ -97,6 +98,23 @@ class ModelChoices(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
+class WorkerSettings:
+    """The workers of a build: processes of this machine, or actors of a Ray cluster."""
+
+    kind: WorkerKind = "processes"
+    count: int | None = None  # workers; None: a process for each core, or as many actors as the cluster has room for
+    address: str | None = None  # of the Ray cluster; None: one is started on this machine
+    cpus: float = 1.0  # of one actor
+    gpus: float = 0.0  # of one actor; may be a fraction
+
+    def __post_init__(self) -> None:
+        at_least(1, count=self.count)
+        at_least(0, cpus=self.cpus, gpus=self.gpus)
+        if self.kind not in get_args(WorkerKind):
+            raise UsageError(f"unknown kind of workers '{self.kind}'; known: {', '.join(get_args(WorkerKind))}")
+
+
+@dataclass(frozen=True)
 class BuildSettings:
     """How a build is run. Nothing here changes a score by more than 1e-5 in float32."""
 
@@ -111,6 +129,7 @@ class BuildSettings:
     gone: bool = False  # remove the items of vanished files even where most of a source vanished at once
     offline: bool = False
     attention: AttentionRule | None = None  # None: the index's own rule; a new index is eager
+    pool: WorkerSettings | None = None  # None: this process encodes the images
 
     def __post_init__(self) -> None:
         at_least(1, batch_size=self.batch_size, workers=self.workers, segment_rows=self.segment_rows)

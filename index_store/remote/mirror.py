@@ -14,6 +14,7 @@ import json
 import operator
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
@@ -24,7 +25,7 @@ from index_store.checks.json_values import MOST_CRC, mapping, parse_json, sequen
 from index_store.checks.names import component, sha256
 from index_store.errors import IndexStoreError
 from index_store.files import atomic_write, decode_or_corrupt
-from index_store.generation import Generation
+from index_store.generation import Generation, SegmentRecord
 from index_store.layout import Layout
 from index_store.remote.object_store import ObjectStore, Version, open_store, parse_url, plain_endpoint
 
@@ -90,6 +91,16 @@ class Mirror:
         stems = (Path(entry.key).stem for entry in self.store.list("generations"))
         return 1 + max([number, *(int(stem) for stem in stems if stem.isdecimal() and len(stem) <= MOST_DIGITS)])
 
+    def send(self, record: SegmentRecord) -> None:
+        """Upload the files of a segment that is not committed yet, and remove its tensors here.
+
+        The store keeps them for a day, see ``UPLOAD_GRACE`` in :mod:`index_store.garbage`.
+        """
+        keys = [path.relative_to(self.layout.root).as_posix() for path in self._files_of(record)]
+        in_parallel(lambda key: self.store.put(key, self.layout.root / key), keys)
+        for mode in record.attention:
+            shutil.rmtree(self.layout.attention(mode, record.name), ignore_errors=True)
+
     def upload(self, generation: Generation) -> None:
         """Upload every file that ``generation`` names and the store does not have yet."""
         keys = [path.relative_to(self.layout.root).as_posix() for path in self._new_files(generation)]
@@ -98,11 +109,15 @@ class Mirror:
     def _new_files(self, generation: Generation) -> Iterator[Path]:
         for segment in generation.segments:
             if segment.name not in self.state.segments:
-                trees = [self.layout.attention(mode, segment.name) for mode in segment.attention]
-                for tree in (*trees, self.layout.segment(segment.name)):
-                    yield from (path for path in sorted(tree.rglob("*")) if path.is_file())
+                yield from self._files_of(segment)
         for digest in sorted(set(generation.projections.values()) - set(self.state.projections)):
             yield self.layout.projection(digest)
+
+    def _files_of(self, segment: SegmentRecord) -> Iterator[Path]:
+        """Yield a segment's files that lie here; tensors that a worker has sent do not."""
+        trees = [self.layout.attention(mode, segment.name) for mode in segment.attention]
+        for tree in (*trees, self.layout.segment(segment.name)):
+            yield from (path for path in sorted(tree.rglob("*")) if path.is_file())
 
 
 def read_state(layout: Layout) -> MirrorState | None:
