@@ -10,6 +10,8 @@ from retrieval.indexing.segment_job import FinishedSegment, SegmentJob
 from retrieval.indexing.workers.worker import SegmentWorker, WorkerLostError, WorkerSpec
 from retrieval.settings import WorkerSettings
 
+PASSED_ON = ("AWS_", "DIFFSIM_", "HF_", "HUGGINGFACE_")  # beginnings of variables that workers get from the driver
+
 
 def connect(address: str | None) -> None:
     """Join the Ray cluster at ``address``; None starts one on this machine. A joined cluster stays joined.
@@ -41,6 +43,11 @@ def cluster_workers(settings: WorkerSettings) -> int:
     return max(1, int(min(rooms, default=1)))
 
 
+def worker_environment() -> dict[str, str]:
+    """Return the driver's variables that workers need: those of object stores, model caches and mirrors."""
+    return {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
+
+
 class RayWorker:
     """A worker in a Ray actor."""
 
@@ -53,7 +60,12 @@ class RayWorker:
         """
         import ray
 
-        remote = ray.remote(num_cpus=settings.cpus, num_gpus=settings.gpus, max_restarts=0)(SegmentWorker)
+        remote = ray.remote(
+            num_cpus=settings.cpus,
+            num_gpus=settings.gpus,
+            max_restarts=0,
+            runtime_env={"env_vars": worker_environment()},
+        )(SegmentWorker)
         self._actor: Any = remote.remote(spec)
         self.pid: int = self._answer(self._actor.ready.remote())
 

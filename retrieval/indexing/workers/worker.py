@@ -7,12 +7,12 @@ touches a generation: its segments count once the driver has committed them.
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from time import monotonic
 from typing import Any, Protocol
 
-from index_store.layout import Layout
-from index_store.remote.mirror import find_mirror
-from index_store.remote.pull import existing_root
+from index_store.remote.mirror import scratch_mirror
+from index_store.remote.object_store import is_url
 from retrieval.encoding.batches import workers
 from retrieval.encoding.fingerprint import check_fingerprint
 from retrieval.encoding.loaded_models import LoadModels, load_models
@@ -69,10 +69,11 @@ class SegmentWorker:
             import torch
 
             torch.set_num_threads(spec.threads)
-        self._root = existing_root(spec.index)
+        self._mirror = scratch_mirror(spec.index) if is_url(spec.index) else None
+        self._root = self._mirror.layout.root if self._mirror else Path(spec.index)
         models = spec.load(spec.settings, spec.targets, spec.run.device, spec.run.offline)
         models = models.limited(spec.run.max_pixels)
-        check_fingerprint(spec.fingerprint, models.fingerprint(), self._root)
+        check_fingerprint(spec.fingerprint, models.fingerprint(), Path(spec.index))
         run = replace(spec.run, workers=spec.run.workers or spec.threads)
         self._pipeline = Pipeline.begin(models, run, StageClock(workers(run)))
 
@@ -81,14 +82,13 @@ class SegmentWorker:
         return os.getpid()
 
     def write(self, job: SegmentJob) -> FinishedSegment:
-        """Write the segment of ``job``; for an index in an object store, upload it and keep its small files here.
+        """Write the segment of ``job``; for an index in an object store, upload it and keep nothing here.
 
         Raises:
             NoSpaceError, RemoteStoreError: see :mod:`index_store.errors`.
         """
         began = monotonic()
         finished = segment_job(replace(job, root=self._root), self._pipeline)
-        mirror = find_mirror(Layout(self._root))
-        if mirror is not None and finished.record is not None:
-            mirror.send(finished.record)
+        if self._mirror is not None and finished.record is not None:
+            self._mirror.send(finished.record)
         return replace(finished, seconds=monotonic() - began)
