@@ -3,6 +3,7 @@
 import logging
 import os
 from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
 from retrieval.errors import DependencyError, DiffSimError
@@ -35,8 +36,7 @@ def connect(address: str | None) -> None:
 
 def cluster_workers(settings: WorkerSettings) -> int:
     """Return how many workers the joined cluster has room for now, at least one."""
-    import ray
-
+    ray: Any = import_module("ray")
     found = ray.cluster_resources()
     rooms = [found.get("CPU", 1.0) / settings.cpus] if settings.cpus else []
     rooms += [found.get("GPU", 0.0) / settings.gpus] if settings.gpus else []
@@ -58,8 +58,7 @@ class RayWorker:
             WorkerLostError: the actor or its machine ended before.
             DiffSimError: see :class:`retrieval.indexing.workers.worker.SegmentWorker`.
         """
-        import ray
-
+        ray: Any = import_module("ray")
         remote = ray.remote(
             num_cpus=settings.cpus,
             num_gpus=settings.gpus,
