@@ -39,10 +39,10 @@ def worker(
     For Slurm or plain machines that share a folder. A stopped part goes on with the same command.
     """
     from retrieval.indexing.build import build_index
-    from retrieval.indexing.workers.shards import Shard, choices_of, shard_index
+    from retrieval.indexing.workers.shards import IndexPart, choices_of, shard_index
 
     work_offline(how.offline)
-    speaker, part, named = speech.speaker(), Shard.parse(shard), index or os.environ.get(INDEX_VARIABLE)
+    speaker, part, named = speech.speaker(), IndexPart.parse(shard), index or os.environ.get(INDEX_VARIABLE)
     if named is None:
         raise UsageError("--index is needed: all parts belong to one index")
     place = shard_index(named, part)

@@ -27,14 +27,14 @@ _NAME = re.compile(rf"(\d{{4,}})-of-(\d{{4,}}){re.escape(SUFFIX)}")
 
 
 @dataclass(frozen=True)
-class Shard:
+class IndexPart:
     """Part ``number`` (from 1) of ``of`` parts. An image's path decides its part, so parts stay when others come."""
 
     number: int
     of: int
 
     @classmethod
-    def parse(cls, text: str) -> "Shard":
+    def parse(cls, text: str) -> "IndexPart":
         """Read ``i/n``, like ``3/16``; UsageError for other text."""
         found = re.fullmatch(r"(\d+)/(\d+)", text.strip())
         if found is None or not 1 <= int(found[1]) <= int(found[2]):
@@ -60,7 +60,7 @@ def _known_files(index: Path) -> dict[str, tuple[int, int]]:
     return dict(zip(catalog.uris(), zip(sizes.tolist(), modified.tolist(), strict=True), strict=True))
 
 
-def shard_index(index: str | Path, shard: Shard) -> Path:
+def shard_index(index: str | Path, shard: IndexPart) -> Path:
     """Return the folder of a part's own index.
 
     Raises:

@@ -13,14 +13,14 @@ from retrieval.errors import IndexIncompatibleError, IndexNotFoundError, UsageEr
 from retrieval.images.discovery import Listing, find_images
 from retrieval.indexing.upkeep import merging
 from retrieval.indexing.upkeep.repairing import verify
-from retrieval.indexing.workers.shards import Shard, choices_of, commit_shards, shard_index, shards_of
+from retrieval.indexing.workers.shards import IndexPart, choices_of, commit_shards, shard_index, shards_of
 from tests.indexing.builds import LAZY, build
 from tests.support.sample_index import RUN, Contents, paint
 
 
 def build_part(photos: Path, index: Path, number: int, of: int, **choices: Any) -> None:
     """Build one part as the command does."""
-    shard = Shard(number, of)
+    shard = IndexPart(number, of)
     build(photos, shard_index(index, shard), only=partial(shard.part_of, index), **{**choices, **choices_of(index)})
 
 
@@ -39,14 +39,14 @@ def by_path(index: Path) -> dict[str, tuple[Any, ...]]:
 @given(names=st.lists(st.text(min_size=1), unique=True, max_size=30), of=st.integers(1, 9))
 def test_every_image_has_one_part(names: list[str], of: int) -> None:
     listing = Listing(tuple(names), 0)
-    parts = [Shard(number, of).part_of(Path("none.diffsim"), listing).names for number in range(1, of + 1)]
+    parts = [IndexPart(number, of).part_of(Path("none.diffsim"), listing).names for number in range(1, of + 1)]
     assert sorted(name for part in parts for name in part) == sorted(names)
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "1", "1/0", "a/b", "-1/3", "1/3/5"])
 def test_texts_that_name_no_part(text: str) -> None:
     with pytest.raises(UsageError, match="not a part"):
-        Shard.parse(text)
+        IndexPart.parse(text)
 
 
 def test_parts_make_the_index_of_one_build(photos: Path, index: Path, tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_later_parts_hold_new_and_changed_images_only(photos: Path, index: Path,
     paint(photos, range(2), seed=1)
     paint(photos, [20, 21, 22])
     build_parts(photos, index, of=2)
-    parts = [IndexReader(shard_index(index, Shard(number, 2))) for number in (1, 2)]
+    parts = [IndexReader(shard_index(index, IndexPart(number, 2))) for number in (1, 2)]
     assert sum(map(len, parts)) == 5
     commit_shards(index)
     build(photos, tmp_path / "local.diffsim")
