@@ -11,6 +11,7 @@ from cli.advice import sentence_of
 from cli.option_groups import EngineOptions, FormOptions, QuestionOptions, SearchOptions, Speech, expand_groups
 from cli.output import Form, note_sentences, print_results
 from cli.questions import questions_of
+from cli.search.filter_options import FilterOptions
 from cli.terminal.printing import say
 from cli.terminal.process import HELP, Speaker, run, stopping, work_offline
 from cli.terminal.progress import ProgressBar
@@ -41,6 +42,7 @@ def search(
     mode: options.Mode = None,
     asked: QuestionOptions,
     how: SearchOptions,
+    among: FilterOptions,
     sheet: options.Sheets = None,
     explain: options.Explain = None,
     forms: FormOptions,
@@ -60,7 +62,7 @@ def search(
     answers = _Answers(questions)
     try:
         answers.locate(engine)
-        _search(engine, answers, mode, how, speaker)
+        _search(engine, answers, mode, among, how, speaker)
         if explain is not None:
             _explain(engine, answers, explain, speaker)
     finally:  # also when searches were stopped
@@ -86,7 +88,14 @@ def _check_files(sheets: "Sequence[Path]", explain: Path | None, queries: "Seque
         raise UsageError("--explain splits exact cosine scores: leave out --no-rerank and --similarity")
 
 
-def _search(engine: "Engine", answers: "_Answers", mode: str | None, how: SearchOptions, speaker: Speaker) -> None:
+def _search(
+    engine: "Engine",
+    answers: "_Answers",
+    mode: str | None,
+    among: FilterOptions,
+    how: SearchOptions,
+    speaker: Speaker,
+) -> None:
     count = len(answers.questions)
     state = f"searching with {count} queries" if answers.are_several else "searching"
     bar = ProgressBar(speaker, state)
@@ -96,6 +105,7 @@ def _search(engine: "Engine", answers: "_Answers", mode: str | None, how: Search
             mode,
             on_progress=bar.show,
             on_unusable=answers.pass_over if answers.are_several else None,
+            where=among.filter(),
             **how.choices(),
         )
         for query, results in searches:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from retrieval.search.engine import Engine
     from retrieval.search.explaining.explanation import ImageExplanation
     from retrieval.search.explaining.explanation_sheet import draw_explanations
+    from retrieval.search.filters.filter import Filter
     from retrieval.search.queries.picture import Picture
     from retrieval.search.queries.query import Query
     from retrieval.search.queries.region import Box, Mask
@@ -38,6 +39,7 @@ __all__ = [
     "Engine",
     "EngineSettings",
     "FillReport",
+    "Filter",
     "ImageExplanation",
     "Mask",
     "Note",
@@ -65,6 +67,7 @@ _HOMES = {
     "Engine": "search.engine",
     "EngineSettings": "settings",
     "FillReport": "indexing.reports",
+    "Filter": "search.filters.filter",
     "ImageExplanation": "search.explaining.explanation",
     "Mask": "search.queries.region",
     "Note": "search.results",

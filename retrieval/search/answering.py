@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,6 +41,8 @@ class Request:
     settings: SearchSettings
     on_progress: OnProgress
     cancel: Cancellation | None
+    allowed: NDArray[np.int64] | None = None  # rows that pass the filter, ascending; None: there is no filter
+    filter: Mapping[str, Any] | None = None  # the filter, as JSON values
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ class Answerer:
         asking, settings = coarse_vectors(question, vectors), request.settings
         if settings.candidates is None and not question.is_whole:
             settings = replace(settings, candidates=REGION_CANDIDATES)
-        return self._generator.generate(asking, request.mode, settings, sorted(excluded))
+        return self._generator.generate(asking, request.mode, settings, sorted(excluded), request.allowed)
 
     def _rerank(
         self,
@@ -188,14 +191,18 @@ class Answerer:
         timing_ms: Mapping[str, float],
     ) -> Results:
         scored = None if exact is None else exact.scores
-        warning, without_vector = self._model.warnings.get(request.mode), self._generator.without_vector(request.mode)
+        warning = self._model.warnings.get(request.mode)
+        without_vector = self._generator.without_vector(request.mode, request.allowed)
         notes = search_notes(self._reader.layout.root, request.mode, scored, without_vector)
+        if request.allowed is not None and not len(request.allowed):
+            notes.append(Note("nothing_passes", "no image of the index passes the filter", facts={"images": 0}))
         partial = [note for picture in question.pictures for note in picture.notes()]
         return Results(
             results=results,
             query=question.about(),
             mode=request.mode,
             index=about_index(self._reader, self._recipe),
+            filter=request.filter,
             timing_ms={**timing_ms, **({} if scored is None else scored.timing_ms)},
             notes=(*([Note("model", warning)] if warning else []), *partial, *notes),
             **({} if scored is None else scored.counts),

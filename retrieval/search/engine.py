@@ -8,6 +8,7 @@ opened, whatever writers do, and is safe in many threads.
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Unpack
@@ -27,6 +28,8 @@ from retrieval.scoring.aas import Comparison, aligned_attention_scores, bounded
 from retrieval.search.answering import Answerer, Request
 from retrieval.search.explaining.explainer import CandidateInput, Explainer
 from retrieval.search.explaining.explanation import ImageExplanation
+from retrieval.search.filters.filter import Filter
+from retrieval.search.filters.matching import FilterRows
 from retrieval.search.index_info import describe_index
 from retrieval.search.queries.picture import Picture
 from retrieval.search.queries.query import Query, QueryInput, as_query
@@ -53,6 +56,7 @@ class Engine:
         self._settings = settings
         self._load = load_models if load is None else load
         self._recipe = stored_recipe(reader, reader.layout.root)
+        self._filter_rows = FilterRows(reader)
         self._tensor_cache = TensorCache(reader.layout, settings.max_cache)
         device = choose_device(settings.device)
         memory = default_budget(device) if settings.memory is None else settings.memory
@@ -92,6 +96,7 @@ class Engine:
         mode: str | None = None,
         on_progress: OnProgress = ignore_progress,
         cancel: Cancellation | None = None,
+        where: Filter | None = None,
         **choices: Unpack[SearchChoices],
     ) -> Results:
         """Return the nearest neighbours of ``query``.
@@ -105,16 +110,18 @@ class Engine:
             mode: one of :attr:`modes`; the first of them by default.
             on_progress: hears of the stage "compute" when tensors are computed, in images.
             cancel: ends the search between batches of computed tensors.
+            where: only images that pass this filter are candidates; the coarse stage then compares all of them.
             **choices: fields of :class:`retrieval.settings.SearchSettings`.
 
         Raises:
-            UsageError: an unknown mode, choices that contradict each other, or a region outside its image.
+            UsageError: an unknown mode, choices that contradict each other, a region outside its image, or a filter
+                that doesn't fit the index.
             IndexIncompatibleError: the index was not built for this mode, or the models found here are not its own.
             ImageError: the query can't be used as an image.
             CancelledError: ``cancel`` was requested; tensors computed until then are kept.
             MemoryFullError: memory ran out twice, the second time without candidates cached in memory.
         """
-        return next(self.search_many([query], mode, on_progress, cancel=cancel, **choices))[1]
+        return next(self.search_many([query], mode, on_progress, cancel=cancel, where=where, **choices))[1]
 
     def search_many(
         self,
@@ -123,6 +130,7 @@ class Engine:
         on_progress: OnProgress = ignore_progress,
         on_unusable: OnUnusable | None = None,
         cancel: Cancellation | None = None,
+        where: Filter | None = None,
         **choices: Unpack[SearchChoices],
     ) -> Iterator[tuple[Any, Results]]:
         """Yield every query with its nearest neighbours, in the order given; see :meth:`search`.
@@ -137,9 +145,13 @@ class Engine:
             on_unusable: called with each query that can't be used, which then has no results. None: the first of
                 them raises its ImageError.
             cancel: as for a single search; also between groups of queries.
+            where: as for a single search.
             **choices: as for a single search.
         """
         request = Request(self._mode(mode), SearchSettings(**choices), on_progress, cancel)
+        if where is not None:
+            allowed = self._filter_rows.of(where)
+            request = replace(request, allowed=allowed, filter={**where.about(), "images": len(allowed)})
 
         def searches() -> Iterator[tuple[Any, Results]]:
             remaining = iter(queries)

@@ -60,6 +60,7 @@ class Results:
     index: Mapping[str, Any]
     timing_ms: Mapping[str, float]  # by step, and their sum as "total"
     notes: tuple[Note, ...] = ()
+    filter: Mapping[str, Any] | None = None  # its parts, and how many "images" pass it; None: there is no filter
     computed: int = 0  # candidates whose tensors were not in the index and were computed by this search
     cached: int = 0  # candidates whose tensors an earlier search computed and kept
     left_out: int = 0  # candidates without tensors whose files are gone or have changed: they are not results
@@ -96,6 +97,7 @@ class Results:
             "index": dict(self.index),
             "query": dict(self.query),
             "mode": self.mode,
+            "filter": None if self.filter is None else dict(self.filter),
             "timing_ms": {name: round(value, 2) for name, value in self.timing_ms.items()},
             "computed": self.computed,
             "cached": self.cached,

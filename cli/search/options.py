@@ -1,0 +1,56 @@
+"""Options of ``diffsim-search`` alone, each defined once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Under = Annotated[
+    list[Path] | None,
+    typer.Option("--under", metavar="FOLDER", help="Find only images below this folder, at any depth (repeatable)."),
+]
+Glob = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--glob",
+        metavar="PATTERN",
+        help="Find only images whose path ends in something that fits, e.g. '*.png' or 'cats/*'; * also crosses / "
+        "(repeatable).",
+    ),
+]
+Newer = Annotated[
+    str | None,
+    typer.Option(
+        "--newer",
+        metavar="WHEN",
+        help="Find only images whose file was changed since: a date like 2026-01-31, or an age like 7d or 12h.",
+    ),
+]
+Older = Annotated[
+    str | None, typer.Option("--older", metavar="WHEN", help="Find only images whose file was changed before.")
+]
+Source = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--source",
+        metavar="NAME",
+        help="Find only images of this source: a folder of `diffsim-index sources`, or the end of its path "
+        "(repeatable).",
+    ),
+]
+Where = Annotated[
+    str | None,
+    typer.Option(
+        "--where",
+        metavar="CONDITION",
+        help="Find only images for which this SQL holds on the columns of --metadata, e.g. \"split = 'train'\".",
+    ),
+]
+Metadata = Annotated[
+    Path | None,
+    typer.Option(
+        "--metadata",
+        metavar="FILE",
+        help="The table of --where: Parquet or CSV, joined to the images by its column sha256 or path.",
+    ),
+]
