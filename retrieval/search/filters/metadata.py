@@ -108,13 +108,15 @@ def fulfilling(table: pa.Table, condition: str, name: str) -> NDArray[np.int64]:
             found = connection.from_arrow(numbered).filter(condition).project(f'"{number}"').fetchnumpy()[number]
         except duckdb.Error as error:
             known = f"the columns of {name}: {', '.join(table.column_names)}"
-            raise UsageError(f"'{condition}' can't be used: {_first_line(str(error))}; {known}") from error
+            raise UsageError(f"'{condition}' can't be used: {_reason(str(error))}; {known}") from error
     rows: NDArray[np.int64] = np.sort(np.asarray(found, np.int64))
     return rows
 
 
-def _first_line(message: str) -> str:
-    line = message.split("\n")[0].strip().rstrip(".!")
+def _reason(message: str) -> str:
+    """Return the first line of DuckDB's message as a clause, without the kind of error in front of it."""
+    kind, _, rest = message.split("\n")[0].partition(" Error: ")
+    line = (rest or kind).strip().rstrip(".!")
     return line[:1].lower() + line[1:]
 
 
