@@ -238,9 +238,6 @@ NoRerank = Annotated[
     bool, typer.Option("--no-rerank", help="Return the ranking of the encoders, without exact scores.")
 ]
 MinScore = Annotated[float | None, typer.Option("--min-score", help="Leave out results with a worse score.")]
-ExcludeQuery = Annotated[
-    bool, typer.Option("--exclude-query", help="Leave out files with the same bytes as the query.")
-]
 EncoderFolders = Annotated[
     str | None,
     typer.Option(

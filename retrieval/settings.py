@@ -135,7 +135,8 @@ class SearchSettings:
     rerank: bool = True  # False: return the encoders' ranking, without exact scores
     similarity: Similarity = "cosine"
     min_score: float | None = None  # leave out results that score worse
-    exclude_query: bool = False  # search as if files with the query's bytes were not indexed
+    exclude_self: bool = False  # search as if the item at the query's path were not indexed
+    exclude_copies: bool = False  # search as if files with the query's bytes were not indexed, nor that item
 
     def __post_init__(self) -> None:
         at_least(1, k=self.k, candidates=self.candidates)
@@ -156,7 +157,8 @@ class SearchChoices(TypedDict, total=False):
     rerank: bool
     similarity: Similarity
     min_score: float | None
-    exclude_query: bool
+    exclude_self: bool
+    exclude_copies: bool
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,13 @@ from typing import Annotated
 
 import typer
 
+ExcludeSelf = Annotated[
+    bool, typer.Option("--exclude-self", help="Leave out the item of the index that the query itself is.")
+]
+ExcludeCopies = Annotated[
+    bool,
+    typer.Option("--exclude-copies", help="Leave out all files with the same bytes as the query, itself included."),
+]
 Under = Annotated[
     list[Path] | None,
     typer.Option("--under", metavar="FOLDER", help="Find only images below this folder, at any depth (repeatable)."),

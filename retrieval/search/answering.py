@@ -1,5 +1,6 @@
 """Answer questions: encode their images, choose candidates, score these exactly, and make results of them."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from index_store.catalog import uri_of
 from index_store.reader import IndexReader
 from retrieval.devices.memory import tried_twice
 from retrieval.encoding.loaded_models import ModelInputs
@@ -108,14 +110,20 @@ class Answerer:
         ]
 
     def _candidates(self, question: Query, vectors: Mapping[str, NDArray[np.float32]], request: Request) -> Candidates:
-        digests = {picture.sha256 for picture in question.pictures if picture.sha256}
-        excluded: set[int] = set()
-        if request.settings.exclude_query:
-            excluded = {row for digest in digests for row in self._reader.find("sha256", digest)}
         asking, settings = coarse_vectors(question, vectors), request.settings
         if settings.candidates is None and not question.is_whole:
             settings = replace(settings, candidates=REGION_CANDIDATES)
-        return self._generator.generate(asking, request.mode, settings, sorted(excluded), request.allowed)
+        excluded = sorted(self._excluded(question, request))
+        return self._generator.generate(asking, request.mode, settings, excluded, request.allowed)
+
+    def _excluded(self, question: Query, request: Request) -> set[int]:
+        """Return the rows that are left out because the question's images are these items, or copies of them."""
+        asked: set[tuple[str, str | None]] = set()
+        if request.settings.exclude_self or request.settings.exclude_copies:
+            asked |= {("uri", uri_of(os.path.abspath(picture.path))) for picture in question.pictures if picture.path}
+        if request.settings.exclude_copies:
+            asked |= {("sha256", picture.sha256) for picture in question.pictures}
+        return {row for column, value in asked if value for row in self._reader.find(column, value)}
 
     def _rerank(
         self,

@@ -60,7 +60,7 @@ def test_every_kind_of_question_keeps_to_the_filter(engine: Engine, files: list[
         assert {result.path for result in found} == set(allowed)
         assert found.filter == {"glob": allowed, "images": 12}
         assert found.to_dict()["filter"] == found.filter
-    without = engine.search(allowed[0], k=40, where=where, exclude_query=True)
+    without = engine.search(allowed[0], k=40, where=where, exclude_copies=True)
     assert {result.path for result in without} == set(allowed[1:])
 
 
