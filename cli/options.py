@@ -190,7 +190,7 @@ Rejects = Annotated[bool, typer.Option("--rejects", help="List the rejected imag
 
 # diffsim-search.
 Queries = Annotated[
-    list[str],
+    list[str] | None,
     typer.Argument(metavar="QUERY", help="Images: paths, - for stdin, id:N, or the end of an indexed path."),
 ]
 CombineImages = Annotated[

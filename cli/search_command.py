@@ -12,6 +12,8 @@ from cli.option_groups import EngineOptions, FormOptions, QuestionOptions, Searc
 from cli.output import Form, note_sentences, print_results
 from cli.questions import questions_of
 from cli.search.filter_options import FilterOptions
+from cli.search.list_options import ListOptions
+from cli.search.streaming import stream
 from cli.terminal.printing import say
 from cli.terminal.process import HELP, Speaker, run, stopping, work_offline
 from cli.terminal.progress import ProgressBar
@@ -36,10 +38,11 @@ MOST_EXPLAINED = 10  # results of one picture: a row each
 @app.command(context_settings=HELP)
 @expand_groups
 def search(
-    queries: options.Queries,
+    queries: options.Queries = None,
     *,
     index: options.Index = None,
     mode: options.Mode = None,
+    lists: ListOptions,
     asked: QuestionOptions,
     how: SearchOptions,
     among: FilterOptions,
@@ -52,13 +55,18 @@ def search(
 ) -> None:
     """Find the images that are most like the query: in style, by the same subject, or in meaning."""
     form, speaker = forms.form(), speech.speaker()
-    questions = questions_of(queries, asked)
+    lists.check(form, bool(sheet or explain), asked)
+    texts = lists.texts(queries or [])
+    questions = questions_of(texts, asked)
     work_offline(engine_options.offline)
     place = find_index(index, os.environ, Path.cwd())
-    _check_files(sheet or [], explain, queries, how)
+    _check_files(sheet or [], explain, texts, how)
     from retrieval.search.engine import Engine
 
-    engine = Engine.open(place, engine_options.settings(len(questions)))
+    engine = Engine.open(place, engine_options.settings(2 if lists.is_stream else len(questions)))
+    if lists.is_stream:
+        stream(engine, questions, lists, mode, among, how, speaker)
+        return
     answers = _Answers(questions)
     try:
         answers.locate(engine)

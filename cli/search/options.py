@@ -12,6 +12,23 @@ ExcludeCopies = Annotated[
     bool,
     typer.Option("--exclude-copies", help="Leave out all files with the same bytes as the query, itself included."),
 ]
+QueryList = Annotated[
+    str | None,
+    typer.Option(
+        "--queries", metavar="FILE", help="Ask also with the queries in this file or, with -, on stdin: one a line."
+    ),
+]
+Every = Annotated[
+    bool, typer.Option("--all", help="Ask with every item of the index; print one JSON object a line and query.")
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        metavar="FILE",
+        help="Write each answer at once as one JSON line of this file; the same command goes on after a stop.",
+    ),
+]
 Under = Annotated[
     list[Path] | None,
     typer.Option("--under", metavar="FOLDER", help="Find only images below this folder, at any depth (repeatable)."),
