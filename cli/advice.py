@@ -49,7 +49,7 @@ ADVICE: Mapping[str, str] = {
     "smaller-images": "choose a smaller --image-size or another model",
     "smaller-model": "choose a smaller --image-size, another --model or --device cpu",
     "smaller-search": "end other programs, search with fewer queries at once, or choose --device cpu",
-    "update-the-index": "bring it up to date with: diffsim-index build SOURCE",
+    "update-the-index": "bring it up to date with: diffsim-index build SOURCE, or with --update",
     "use-cpu": "use --device cpu, or auto",
     "write-comparison": "write one with: diffsim-eval compare BENCH DATA --out FILE.json",
     "write-report": "write one with: diffsim-eval bench BENCH DATA --out FILE.json",

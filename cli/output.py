@@ -101,7 +101,8 @@ def note_sentences(results: "Results") -> list[str]:
 def _print_table(results: "Results") -> None:
     show(f"rank  {'coarse' if results.is_coarse else ' score'}  path")
     for result in results:
-        show(f"{result.rank:4d}  {result.shown_score:6.4f}  {short_path(result.path)}")
+        mark = "  (gone)" if result.is_gone else ""
+        show(f"{result.rank:4d}  {result.shown_score:6.4f}  {short_path(result.path)}{mark}")
 
 
 def short_path(path: str) -> str:

@@ -11,9 +11,11 @@ from cli.advice import sentence_of
 from cli.option_groups import EngineOptions, FormOptions, QuestionOptions, SearchOptions, Speech, expand_groups
 from cli.output import Form, note_sentences, print_results
 from cli.questions import questions_of
+from cli.search import options as search_options
 from cli.search.filter_options import FilterOptions
 from cli.search.list_options import ListOptions
 from cli.search.streaming import stream
+from cli.search.updating import bring_up_to_date
 from cli.terminal.printing import say
 from cli.terminal.process import HELP, Speaker, run, stopping, work_offline
 from cli.terminal.progress import ProgressBar
@@ -41,6 +43,7 @@ def search(
     queries: options.Queries = None,
     *,
     index: options.Index = None,
+    update: search_options.Update = False,
     mode: options.Mode = None,
     lists: ListOptions,
     asked: QuestionOptions,
@@ -61,6 +64,8 @@ def search(
     work_offline(engine_options.offline)
     place = find_index(index, os.environ, Path.cwd())
     _check_files(sheet or [], explain, texts, how)
+    if update:
+        bring_up_to_date(place, engine_options, speaker)
     from retrieval.search.engine import Engine
 
     engine = Engine.open(place, engine_options.settings(2 if lists.is_stream else len(questions)))

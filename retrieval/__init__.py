@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from retrieval.indexing.dry_run import plan_build
     from retrieval.indexing.fill import fill_index
     from retrieval.indexing.reports import BuildEvent, BuildPlan, BuildReport, FillReport
+    from retrieval.indexing.upkeep.updating import update_index
     from retrieval.progress import Cancellation, Progress
     from retrieval.search.engine import Engine
     from retrieval.search.explaining.explanation import ImageExplanation
@@ -54,6 +55,7 @@ __all__ = [
     "draw_results",
     "fill_index",
     "plan_build",
+    "update_index",
 ]
 
 _HOMES = {
@@ -82,6 +84,7 @@ _HOMES = {
     "draw_results": "search.results_sheet",
     "fill_index": "indexing.fill",
     "plan_build": "indexing.dry_run",
+    "update_index": "indexing.upkeep.updating",
 }
 
 

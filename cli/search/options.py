@@ -29,6 +29,10 @@ Out = Annotated[
         help="Write each answer at once as one JSON line of this file; the same command goes on after a stop.",
     ),
 ]
+Update = Annotated[
+    bool,
+    typer.Option("--update", help="First bring the index up to date with its sources, as diffsim-index build does."),
+]
 Under = Annotated[
     list[Path] | None,
     typer.Option("--under", metavar="FOLDER", help="Find only images below this folder, at any depth (repeatable)."),

@@ -23,7 +23,7 @@ from retrieval.scoring.aas import QKV, Comparison
 from retrieval.search.candidates import CandidateGenerator, Candidates
 from retrieval.search.found_boxes import as_scored, find_boxes
 from retrieval.search.index_info import about_index
-from retrieval.search.notes import search_notes
+from retrieval.search.notes import note_on_gone, search_notes
 from retrieval.search.queries.combining import coarse_vectors, combine_scores, scored_parts
 from retrieval.search.queries.query import Query
 from retrieval.search.ranking import rank_candidates
@@ -212,7 +212,7 @@ class Answerer:
             index=about_index(self._reader, self._recipe),
             filter=request.filter,
             timing_ms={**timing_ms, **({} if scored is None else scored.timing_ms)},
-            notes=(*([Note("model", warning)] if warning else []), *partial, *notes),
+            notes=(*([Note("model", warning)] if warning else []), *partial, *notes, *note_on_gone(results)),
             **({} if scored is None else scored.counts),
         )
 

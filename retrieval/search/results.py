@@ -28,6 +28,7 @@ class Result:
     sha256: str = field(repr=False, default="")
     # Where it has the region of the question (of its first region), as fractions; None: no region, or no exact score.
     found_box: Fractions | None = None
+    is_gone: bool = False  # there was no file at its path when the search ended
 
     @property
     def shown_score(self) -> float:

@@ -1,4 +1,4 @@
-"""Many questions at once: from a file, from stdin, and with every item; answers as lines that a stopped search keeps."""
+"""Many questions at once: from a file, from stdin, and with every item; answers as lines that outlive a stop."""
 
 import io
 import json
