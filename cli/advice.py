@@ -11,6 +11,7 @@ from retrieval.errors import DiffSimError
 
 ADVICE: Mapping[str, str] = {
     "add-modes": "add them with: diffsim-index build {sources} --modes {modes} --index {index}",
+    "add-text-encoder": "add one with: diffsim-index build {sources} --encoders {encoder} --index {index}",
     "build-again": "bring it back with: diffsim-index build",
     "cache-cannot-keep": "the folder may not be writable, the disk may be full, or --max-cache may be too small",
     "choose-codec": "--codec {codec}{where} would fit ({size}); or name another disk (--index)",

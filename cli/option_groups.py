@@ -186,6 +186,7 @@ class SearchOptions:
     candidates: options.Candidates = _SEARCH.candidates
     exhaustive: options.Exhaustive = False
     no_rerank: options.NoRerank = False
+    text_share: search_options.TextShare = _SEARCH.text_share
     similarity: options.Similarity = _SEARCH.similarity
     min_score: options.MinScore = None
     exclude_self: search_options.ExcludeSelf = False
@@ -198,6 +199,7 @@ class SearchOptions:
             "candidates": self.candidates,
             "exhaustive": self.exhaustive,
             "rerank": not self.no_rerank,
+            "text_share": self.text_share,
             "similarity": self.similarity,
             "min_score": self.min_score,
             "exclude_self": self.exclude_self,

@@ -191,7 +191,10 @@ Rejects = Annotated[bool, typer.Option("--rejects", help="List the rejected imag
 # diffsim-search.
 Queries = Annotated[
     list[str] | None,
-    typer.Argument(metavar="QUERY", help="Images: paths, - for stdin, id:N, or the end of an indexed path."),
+    typer.Argument(
+        metavar="QUERY",
+        help="Images: paths, - for stdin, id:N, or the end of an indexed path; or text:WORDS.",
+    ),
 ]
 CombineImages = Annotated[
     CombineRule | None,

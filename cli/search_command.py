@@ -10,7 +10,7 @@ from cli import options
 from cli.advice import sentence_of
 from cli.option_groups import EngineOptions, FormOptions, QuestionOptions, SearchOptions, Speech, expand_groups
 from cli.output import Form, note_sentences, print_results
-from cli.questions import questions_of
+from cli.questions import questions_of, split_texts
 from cli.search import options as search_options
 from cli.search.filter_options import FilterOptions
 from cli.search.list_options import ListOptions
@@ -59,18 +59,20 @@ def search(
     """Find the images that are most like the query: in style, by the same subject, or in meaning."""
     form, speaker = forms.form(), speech.speaker()
     lists.check(form, bool(sheet or explain), asked)
-    texts = lists.texts(queries or [])
-    questions = questions_of(texts, asked)
+    named, texts = split_texts(queries or [])
+    if not (named or lists.has_others):
+        named, texts = list(queries or []), []  # texts alone ask
+    questions = questions_of(lists.queries(named), asked, texts)
     work_offline(engine_options.offline)
     place = find_index(index, os.environ, Path.cwd())
-    _check_files(sheet or [], explain, texts, how)
+    _check_files(sheet or [], explain, questions, how)
     if update:
         bring_up_to_date(place, engine_options, speaker)
     from retrieval.search.engine import Engine
 
     engine = Engine.open(place, engine_options.settings(2 if lists.is_stream else len(questions)))
     if lists.is_stream:
-        stream(engine, questions, lists, mode, among, how, speaker)
+        stream(engine, questions, texts, lists, mode, among, how, speaker)
         return
     answers = _Answers(questions)
     try:
@@ -86,7 +88,9 @@ def search(
         raise typer.Exit(1)
 
 
-def _check_files(sheets: "Sequence[Path]", explain: Path | None, queries: "Sequence[str]", how: SearchOptions) -> None:
+def _check_files(
+    sheets: "Sequence[Path]", explain: Path | None, questions: "Sequence[Question]", how: SearchOptions
+) -> None:
     """Raise the errors of files that can't be drawn before the search."""
     from retrieval.drawing.sheet_file import check_picture, check_sheet
 
@@ -95,8 +99,10 @@ def _check_files(sheets: "Sequence[Path]", explain: Path | None, queries: "Seque
     if explain is None:
         return
     check_picture(explain)
-    if len(queries) > 1:
+    if len(questions) > 1:
         raise UsageError("--explain takes one query")
+    if not questions[0].images:
+        raise UsageError("--explain splits a score of AAS, which has no text: name an image")
     if how.no_rerank or how.similarity != "cosine":
         raise UsageError("--explain splits exact cosine scores: leave out --no-rerank and --similarity")
 

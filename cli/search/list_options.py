@@ -27,6 +27,11 @@ class ListOptions:
         """Whether each answer is written at once, as a line."""
         return self.every or self.out is not None
 
+    @property
+    def has_others(self) -> bool:
+        """Whether there are queries beside the arguments."""
+        return self.every or self.query_list is not None
+
     def check(self, form: Form, draws: bool, asked: QuestionOptions) -> None:
         """Raise a UsageError if answers can't be lines: another form, a drawing, or a board of all items."""
         if not self.is_stream:
@@ -37,7 +42,7 @@ class ListOptions:
         if self.every and (asked.combine is not None or asked.away or asked.has_region):
             raise UsageError("--all asks with each item by itself: leave out --combine, --not, --box and --mask")
 
-    def texts(self, named: Sequence[str]) -> list[str]:
+    def queries(self, named: Sequence[str]) -> list[str]:
         """Return the queries: those that were ``named``, then those of the file.
 
         Raises:
@@ -53,10 +58,10 @@ class ListOptions:
             return list(named)
         if self.query_list == STDIN and STDIN in named:
             raise UsageError(f"{STDIN} (stdin) may be given once")
-        texts = [*named, *_lines(self.query_list)]
-        if not texts:
+        queries = [*named, *_lines(self.query_list)]
+        if not queries:
             raise UsageError(f"--queries {self.query_list} holds no query")
-        return texts
+        return queries
 
 
 def _lines(file: str) -> list[str]:

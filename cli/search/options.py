@@ -33,6 +33,14 @@ Update = Annotated[
     bool,
     typer.Option("--update", help="First bring the index up to date with its sources, as diffsim-index build does."),
 ]
+TextShare = Annotated[
+    float,
+    typer.Option(
+        "--text-share",
+        metavar="SHARE",
+        help="Of all images, let an image beside a text find this share, the nearest to the text.",
+    ),
+]
 Under = Annotated[
     list[Path] | None,
     typer.Option("--under", metavar="FOLDER", help="Find only images below this folder, at any depth (repeatable)."),

@@ -95,13 +95,14 @@ class _Stream:
 def stream(
     engine: "Engine",
     questions: "Sequence[Question]",
+    texts: Sequence[str],
     lists: ListOptions,
     mode: str | None,
     among: FilterOptions,
     how: SearchOptions,
     speaker: Speaker,
 ) -> None:
-    """Answer ``questions``, or ask with every item, and write one JSON line for each.
+    """Answer ``questions``, or ask with every item narrowed by ``texts``, and write one JSON line for each.
 
     Raises:
         typer.Exit: with 1, if questions could not be asked.
@@ -109,11 +110,11 @@ def stream(
     total = len(engine) if lists.every else len(questions)
     file = None
     if lists.out is not None:
-        file = LineFile(lists.out, _header(engine, questions, lists, mode, among, how))
+        file = LineFile(lists.out, _header(engine, questions, texts, lists, mode, among, how))
     done = 0 if file is None else file.answered
     if done:
         speaker.say(f"{lists.out} has {done} of {total} answers; going on")
-    each = _items(engine, done) if lists.every else _typed(questions, done)
+    each = _items(engine, done, texts) if lists.every else _typed(questions, done)
     stream = _Stream(_print_line if file is None else file.write)
     bar = ProgressBar(speaker, f"searching with {total - done} queries")
 
@@ -144,9 +145,18 @@ def _print_line(values: Mapping[str, Any]) -> None:
     show_json(values, indent=None)
 
 
-def _items(engine: "Engine", start: int) -> "Iterator[tuple[Mapping[str, Any], Callable[[Engine], QueryInput]]]":
+def _items(
+    engine: "Engine", start: int, texts: Sequence[str]
+) -> "Iterator[tuple[Mapping[str, Any], Callable[[Engine], QueryInput]]]":
+    from retrieval.search.queries.query import Query
+
     for number, path in islice(engine.items(), start, None):
-        yield {"id": number, "path": path}, lambda engine, path=path: path
+        asked = Query((path,), texts=texts)
+
+        def find(engine: "Engine", asked: Query = asked) -> Query:
+            return asked
+
+        yield {"id": number, "path": path}, find
 
 
 def _typed(
@@ -159,6 +169,7 @@ def _typed(
 def _header(
     engine: "Engine",
     questions: "Sequence[Question]",
+    texts: Sequence[str],
     lists: ListOptions,
     mode: str | None,
     among: FilterOptions,
@@ -173,6 +184,7 @@ def _header(
         "index": {name: index[name] for name in ("path", "model", "items", "generation")},
         "mode": mode or engine.modes[0],
         "queries": "all" if lists.every else hashlib.sha256(names).hexdigest(),
+        "texts": list(texts),
         "settings": dict(how.choices()),
         "filter": {
             name: str(value) if not isinstance(value, list) else [*map(str, value)] for name, value in given.items()

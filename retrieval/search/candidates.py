@@ -48,6 +48,7 @@ class CandidateGenerator:
         wanted: SearchSettings,
         excluded: Sequence[int] = (),
         allowed: NDArray[np.int64] | None = None,
+        encoders: Sequence[str] | None = None,
     ) -> Candidates:
         """Return a query's candidates, as if only ``allowed`` rows were in the index, and no ``excluded`` ones.
 
@@ -57,11 +58,12 @@ class CandidateGenerator:
             wanted: how many.
             excluded: rows of copies of the query: a few.
             allowed: rows that pass a filter, ascending, all of which are compared; None: all rows.
+            encoders: that choose; None: those of the mode.
 
         Raises:
             UsageError: the index has no vectors, and the ranking by vectors alone is wanted.
         """
-        encoders = self.encoders(mode)
+        encoders = self.encoders(mode) if encoders is None else encoders
         if not encoders and not wanted.rerank:
             root = self._reader.layout.root
             raise UsageError(f"{root} has no coarse ranking: it was built without encoders", advice="no-coarse-ranking")

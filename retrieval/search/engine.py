@@ -39,6 +39,7 @@ from retrieval.search.queries.query import Query, QueryInput, as_query
 from retrieval.search.results import Results
 from retrieval.search.scoring_context import ScoringContext, load_context
 from retrieval.search.tensors.memory_cache import default_budget
+from retrieval.search.text.answering import TextAnswerer
 from retrieval.settings import CORRESPONDENCES, EngineSettings, SearchChoices, SearchSettings
 from retrieval.types import Role
 
@@ -65,6 +66,7 @@ class Engine:
         device = choose_device(settings.device)
         memory = default_budget(device) if settings.memory is None else settings.memory
         self._answerer = Answerer(reader, self._recipe, device, memory)
+        self._text = TextAnswerer(reader, self._recipe, settings, self._answerer)
         self._loaded: ScoringContext | None = None
         self._loading = threading.Lock()
 
@@ -164,7 +166,7 @@ class Engine:
                     cancel.check()
                 read = list(self._read(group, on_unusable))
                 if read:
-                    found = self._answerer.answer(self._context, [query for _, query in read], request)
+                    found = self._text.answer(lambda: self._context, [query for _, query in read], request)
                     yield from zip((given for given, _ in read), found, strict=True)
 
         return searches()
@@ -175,7 +177,8 @@ class Engine:
         Raises:
             ImageError: an image can't be used.
         """
-        return as_query(query).read(self._context.models.rules)
+        asked = as_query(query)
+        return asked.read(self._context.models.rules) if asked.images else asked
 
     def score(self, first: QueryInput, second: QueryInput, mode: str | None = None) -> float:
         """Return the exact score of one pair; ``first`` is the query, ``second`` takes the gallery's role."""

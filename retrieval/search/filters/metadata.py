@@ -18,7 +18,7 @@ from index_store.reader import IndexReader
 from retrieval.errors import DependencyError, UsageError
 
 KEYS = ("sha256", "path")  # columns that join; the first that a table has counts
-_CONFIG = {
+_CONFIG: dict[str, Any] = {
     "enable_external_access": "false",
     "python_enable_replacements": "false",
     "lock_configuration": "true",
