@@ -61,7 +61,7 @@ def _of_siglip() -> Tokenizer:
     fast.normalizer = normalizers.Lowercase()
     fast.pre_tokenizer = pre_tokenizers.Metaspace()
     fast.post_processor = processors.TemplateProcessing("$A </s>", "$A $B </s>", [("</s>", 1)])
-    stated = {"eos_token": "</s>", "pad_token": {"content": "</s>"}, "unk_token": "<unk>"}
+    stated = {"eos_token": "</s>", "pad_token": "</s>", "unk_token": "<unk>"}
     return fast, {**stated, "model_input_names": ["input_ids"], "model_max_length": LENGTH}, 1
 
 
