@@ -12,6 +12,7 @@ from retrieval import Engine, EngineSettings, Filter, Query, build_index
 from retrieval.errors import ModelError, UsageError
 from retrieval.settings import BuildSettings
 from tests.support.commands import failed, run_here
+from tests.support.hub.cache import online_hub
 from tests.support.hub.text_models import write_text_model
 from tests.support.sample_index import paint
 
@@ -125,3 +126,22 @@ def test_without_its_tokenizer_a_text_is_a_clear_error(home: Path, by_text: list
     with pytest.raises(ModelError, match=r"tokenizer\.json missing"):
         engine.search(Query(texts=[TEXT]))
     assert len(engine.search(by_text[0], k=3)) == 3
+
+
+def test_the_tokenizer_of_the_index_s_commit_is_downloaded_by_the_first_text(
+    home: Path, by_text: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repo, commit = "someone/siglip-tiny", "a" * 40
+    served = {(repo, commit): {path.name: path.read_bytes() for path in (home / "words").iterdir()}}
+    with online_hub(served, tmp_path / "hub", monkeypatch) as hub:
+        hub.branches[repo, "main"] = commit
+        encoders, run = {f"hf:{repo}": None}, BuildSettings(device="cpu", workers=1)
+        build_index(home / "photos", tmp_path / "i.diffsim", model="cells", modes=["style"], encoders=encoders, run=run)
+        offline = Engine.open(tmp_path / "i.diffsim", EngineSettings(device="cpu", offline=True))
+        with pytest.raises(ModelError, match=rf"missing at revision {commit}: tokenizer\.json") as raised:
+            offline.search(Query(texts=[TEXT]))
+        assert raised.value.advice == "get-weights"
+        hub.branches[repo, "main"] = "b" * 40  # the index keeps its commit
+        found = Engine.open(tmp_path / "i.diffsim", CPU).search(Query(texts=[TEXT]), k=12)
+        assert [result.path for result in found] == by_text
+        assert [result.path for result in offline.search(Query(texts=[TEXT]), k=12)] == by_text
