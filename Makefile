@@ -25,7 +25,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/python -m retrieval.sample_images draw $(DEMO)/gallery
 	$(BIN)/diffsim-index build $(DEMO)/gallery --index $(DEMO)/gallery.diffsim --model mini
-	$(BIN)/diffsim-search $(DEMO)/gallery/oil/cat.png --index $(DEMO)/gallery.diffsim --mode style -k 5 --exclude-query
+	$(BIN)/diffsim-search $(DEMO)/gallery/oil/cat.png --index $(DEMO)/gallery.diffsim --mode style -k 5 --exclude-copies
 	$(BIN)/python -m retrieval.sample_images search $(DEMO)/gallery $(DEMO)/gallery.diffsim $(DEMO)/demo.png
 
 PYTEST     := $(BIN)/python -m pytest

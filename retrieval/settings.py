@@ -31,6 +31,7 @@ MAX_PIXELS = 2**28  # of one decoded image: a phone's 200 megapixels, and 1 GiB 
 CORRESPONDENCES = 12  # pairs of cells that an explanation names: as many lines as a picture of two images holds
 CANDIDATES = 200  # of the first stage, by default
 REGION_CANDIDATES = 400  # the same for a region: vectors of whole images may miss a small subject
+TEXT_SHARE = 0.1  # of the images, which a text beside an image leaves
 NEWEST = "newest"  # the default order of a fill
 
 
@@ -152,14 +153,18 @@ class SearchSettings:
     candidates: int | None = None  # images that the encoders choose for exact scoring; None: CANDIDATES, or more
     exhaustive: bool = False  # score every image of the index instead
     rerank: bool = True  # False: return the encoders' ranking, without exact scores
+    text_share: float = TEXT_SHARE  # of the images, nearest to a text beside an image, that the image may find
     similarity: Similarity = "cosine"
     min_score: float | None = None  # leave out results that score worse
-    exclude_query: bool = False  # search as if files with the query's bytes were not indexed
+    exclude_self: bool = False  # search as if the item at the query's path were not indexed
+    exclude_copies: bool = False  # search as if files with the query's bytes were not indexed, nor that item
 
     def __post_init__(self) -> None:
         at_least(1, k=self.k, candidates=self.candidates)
         if self.min_score is not None and math.isnan(self.min_score):
             raise UsageError("min score must be a number, not nan")
+        if not 0 < self.text_share <= 1:
+            raise UsageError(f"text share must be above 0 and at most 1, not {self.text_share}")
         if self.exhaustive and not self.rerank:
             raise UsageError("exhaustive scoring and a ranking without exact scores exclude each other: choose one")
         if self.similarity not in get_args(Similarity):
@@ -173,9 +178,11 @@ class SearchChoices(TypedDict, total=False):
     candidates: int | None
     exhaustive: bool
     rerank: bool
+    text_share: float
     similarity: Similarity
     min_score: float | None
-    exclude_query: bool
+    exclude_self: bool
+    exclude_copies: bool
 
 
 @dataclass(frozen=True)
