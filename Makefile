@@ -10,7 +10,7 @@ EXTRAS     ?= cpu,dev
 BIN        := $(VENV)/bin
 DEMO       := build/demo
 
-.PHONY: setup demo test test-machines test-lowest smoke-lowest test-slow check bench pictures notebooks clean
+.PHONY: setup demo test test-machines test-lowest smoke-lowest test-slow test-ray check bench pictures notebooks clean
 
 setup: $(VENV)/.ready
 
@@ -25,7 +25,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/python -m retrieval.sample_images draw $(DEMO)/gallery
 	$(BIN)/diffsim-index build $(DEMO)/gallery --index $(DEMO)/gallery.diffsim --model mini
-	$(BIN)/diffsim-search $(DEMO)/gallery/oil/cat.png --index $(DEMO)/gallery.diffsim --mode style -k 5 --exclude-query
+	$(BIN)/diffsim-search $(DEMO)/gallery/oil/cat.png --index $(DEMO)/gallery.diffsim --mode style -k 5 --exclude-copies
 	$(BIN)/python -m retrieval.sample_images search $(DEMO)/gallery $(DEMO)/gallery.diffsim $(DEMO)/demo.png
 
 PYTEST     := $(BIN)/python -m pytest
@@ -67,6 +67,11 @@ smoke-lowest: $(LOWEST)/.ready
 # Every golden number and the real-size model: minutes, and 8 GB of disk.
 test-slow: setup
 	$(PYTEST) -m slow
+
+# Builds on a Ray cluster of three nodes on this machine.
+test-ray: setup
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[$(EXTRAS),ray]'
+	$(PYTEST) -m ray
 
 check: setup
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ from retrieval.errors import DiffSimError
 
 ADVICE: Mapping[str, str] = {
     "add-modes": "add them with: diffsim-index build {sources} --modes {modes} --index {index}",
+    "add-text-encoder": "add one with: diffsim-index build {sources} --encoders {encoder} --index {index}",
     "build-again": "bring it back with: diffsim-index build",
     "cache-cannot-keep": "the folder may not be writable, the disk may be full, or --max-cache may be too small",
     "choose-codec": "--codec {codec}{where} would fit ({size}); or name another disk (--index)",
@@ -50,7 +51,7 @@ ADVICE: Mapping[str, str] = {
     "smaller-images": "choose a smaller --image-size or another model",
     "smaller-model": "choose a smaller --image-size, another --model or --device cpu",
     "smaller-search": "end other programs, search with fewer queries at once, or choose --device cpu",
-    "update-the-index": "bring it up to date with: diffsim-index build SOURCE",
+    "update-the-index": "bring it up to date with: diffsim-index build SOURCE, or with --update",
     "use-cpu": "use --device cpu, or auto",
     "write-comparison": "write one with: diffsim-eval compare BENCH DATA --out FILE.json",
     "write-report": "write one with: diffsim-eval bench BENCH DATA --out FILE.json",

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 
 from cli import options, source_commands, verify_command, weights_command
+from cli.index import shard_commands
+from cli.index.worker_options import PoolOptions
 from cli.option_groups import ModelOptions, RunOptions, Speech, expand_groups, text_of
 from cli.output import meant_index, short_path
 from cli.parsing import parse_names
@@ -50,6 +52,7 @@ def build(
     model: ModelOptions,
     attention: options.Attention = None,
     how: RunOptions,
+    pool: PoolOptions,
     retry_rejects: options.RetryRejects = False,
     rehash: options.Rehash = False,
     gone: options.Gone = False,
@@ -69,7 +72,9 @@ def build(
     asked: dict[str, Any] = {
         "index": _place(sources, index or os.environ.get(INDEX_VARIABLE), speaker),
         "modes": None if modes is None else parse_names(modes),
-        "run": how.settings(attention=attention, retry_rejects=retry_rejects, rehash=rehash, gone=gone),
+        "run": how.settings(
+            attention=attention, retry_rejects=retry_rejects, rehash=rehash, gone=gone, pool=pool.settings()
+        ),
         **choices,
     }
     chosen_here = "model" not in choices and _is_new(asked["index"])
@@ -196,7 +201,13 @@ def info(
         print_info(about)
 
 
-for _command in (source_commands.remove, source_commands.sources, source_commands.relocate):
+for _command in (
+    source_commands.remove,
+    source_commands.sources,
+    source_commands.relocate,
+    shard_commands.worker,
+    shard_commands.commit,
+):
     app.command()(_command)
 
 

@@ -16,6 +16,7 @@ from cli import options
 from cli.eval import options as eval_options
 from cli.output import Form, choose_form
 from cli.parsing import parse_bytes, parse_encoders
+from cli.search import options as search_options
 from cli.terminal.process import Speaker, log_to_stderr
 from retrieval.errors import UsageError
 from retrieval.metrics.base import MetricSettings
@@ -185,9 +186,11 @@ class SearchOptions:
     candidates: options.Candidates = _SEARCH.candidates
     exhaustive: options.Exhaustive = False
     no_rerank: options.NoRerank = False
+    text_share: search_options.TextShare = _SEARCH.text_share
     similarity: options.Similarity = _SEARCH.similarity
     min_score: options.MinScore = None
-    exclude_query: options.ExcludeQuery = False
+    exclude_self: search_options.ExcludeSelf = False
+    exclude_copies: search_options.ExcludeCopies = False
 
     def choices(self) -> SearchChoices:
         """Return the library's choices."""
@@ -196,9 +199,11 @@ class SearchOptions:
             "candidates": self.candidates,
             "exhaustive": self.exhaustive,
             "rerank": not self.no_rerank,
+            "text_share": self.text_share,
             "similarity": self.similarity,
             "min_score": self.min_score,
-            "exclude_query": self.exclude_query,
+            "exclude_self": self.exclude_self,
+            "exclude_copies": self.exclude_copies,
         }
 
 

@@ -190,8 +190,11 @@ Rejects = Annotated[bool, typer.Option("--rejects", help="List the rejected imag
 
 # diffsim-search.
 Queries = Annotated[
-    list[str],
-    typer.Argument(metavar="QUERY", help="Images: paths, - for stdin, id:N, or the end of an indexed path."),
+    list[str] | None,
+    typer.Argument(
+        metavar="QUERY",
+        help="Images: paths, - for stdin, id:N, or the end of an indexed path; or text:WORDS.",
+    ),
 ]
 CombineImages = Annotated[
     CombineRule | None,
@@ -238,9 +241,6 @@ NoRerank = Annotated[
     bool, typer.Option("--no-rerank", help="Return the ranking of the encoders, without exact scores.")
 ]
 MinScore = Annotated[float | None, typer.Option("--min-score", help="Leave out results with a worse score.")]
-ExcludeQuery = Annotated[
-    bool, typer.Option("--exclude-query", help="Leave out files with the same bytes as the query.")
-]
 EncoderFolders = Annotated[
     str | None,
     typer.Option(

@@ -57,7 +57,7 @@ def print_results(
     elif form == "jsonl":
         for results in found:
             whole = results.to_dict()
-            asked = {"query": results.query["path"]} if is_list else {}
+            asked = {"query": _asked(results)} if is_list else {}
             for record in _with_explanations(whole["results"], explained):
                 show_json({"schema": whole["schema"], **asked, "mode": results.mode, **record}, indent=None)
     elif form in ("paths", "null"):
@@ -68,8 +68,15 @@ def print_results(
             if is_list and number:
                 show("")
             if is_list:
-                show(short_path(results.query["path"] or "stdin"))
+                show(short_path(_asked(results) or "stdin"))
             _print_table(results)
+
+
+def _asked(results: "Results") -> str | None:
+    """Return the query of one image or text: its path, or the texts; None for stdin."""
+    path: str | None = results.query["path"]
+    texts = results.query.get("texts", ())
+    return " ".join(f"text:{text}" for text in texts) if path is None and texts else path
 
 
 def _as_json(
@@ -101,7 +108,8 @@ def note_sentences(results: "Results") -> list[str]:
 def _print_table(results: "Results") -> None:
     show(f"rank  {'coarse' if results.is_coarse else ' score'}  path")
     for result in results:
-        show(f"{result.rank:4d}  {result.shown_score:6.4f}  {short_path(result.path)}")
+        mark = "  (gone)" if result.is_gone else ""
+        show(f"{result.rank:4d}  {result.shown_score:6.4f}  {short_path(result.path)}{mark}")
 
 
 def short_path(path: str) -> str:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from retrieval.search.queries.query import QueryInput
     from retrieval.search.queries.region import RegionInput
 
-STDIN = "-"
+STDIN, TEXT = "-", "text:"
 _WEIGHED = re.compile(r"([0-9]+(?:\.[0-9]+)?):(.+)", re.DOTALL)
 
 
@@ -27,11 +27,12 @@ class Question:
     images: Sequence[str]  # with weights, like 2:a.jpg, where there are several
     options: QuestionOptions
     is_board: bool = False  # whether the options make this more than one whole image
+    texts: Sequence[str] = ()
 
     @property
     def name(self) -> str:
         """The question in messages and in the output."""
-        return " ".join(self.images)
+        return " ".join([*self.images, *(TEXT + text for text in self.texts)])
 
     def find(self, engine: "Engine") -> "QueryInput":
         """Return the question that an engine takes.
@@ -39,9 +40,11 @@ class Question:
         Raises:
             UsageError: an image is not found, or numbers make no sense.
         """
-        if not self.is_board:
-            return _find(self.images[0], engine)
         from retrieval.search.queries.query import Query
+
+        if not self.is_board:
+            found = [_find(image, engine) for image in self.images]
+            return Query(found, texts=self.texts) if self.texts else found[0]
 
         weights, images = _weighed(self.images)
         minus_weights, minus = _weighed(self.options.away or [])
@@ -52,11 +55,25 @@ class Question:
             minus_weights,
             self.options.combine or "mean",
             [_region(self.options)] if self.options.has_region else None,
+            self.texts,
         )
 
 
-def questions_of(queries: Sequence[str], options: QuestionOptions) -> list[Question]:
-    """Return the questions that the arguments ask: one each, or one of all if they are combined.
+def split_texts(queries: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the images among ``queries``, and the texts without their prefix; a file of that very name is no text."""
+    texts = [text for text in queries if is_text(text)]
+    return [text for text in queries if text not in texts], [text.removeprefix(TEXT) for text in texts]
+
+
+def is_text(query: str) -> bool:
+    """Return whether a query is a text."""
+    return query.startswith(TEXT) and not Path(query).exists()
+
+
+def questions_of(queries: Sequence[str], options: QuestionOptions, texts: Sequence[str] = ()) -> list[Question]:
+    """Return the questions that ``queries`` ask: one each, or one of all if they are combined.
+
+    Each of them is narrowed by ``texts``. A query that is a text asks on its own.
 
     Raises:
         UsageError: stdin more than once, or options that do not fit the number of images.
@@ -71,11 +88,13 @@ def questions_of(queries: Sequence[str], options: QuestionOptions) -> list[Quest
     if away and len(queries) > 1 and options.combine is None:
         raise UsageError("--not needs one question: combine the queries with --combine")
     if options.combine is not None or away or options.has_region:
-        return [Question(queries, options, is_board=True)]
+        images, own = split_texts(queries)
+        return [Question(images, options, True, (*texts, *own))]
     weighed = next((text for text in queries if _split(text)[0] is not None), None)
     if weighed is not None:
         raise UsageError(f"no such file: {weighed}; a weight counts among images of one question, see --combine")
-    return [Question([text], options) for text in queries]
+    split = [split_texts([query]) for query in queries]
+    return [Question(images, options, False, (*texts, *own)) for images, own in split]
 
 
 def _split(text: str) -> tuple[float | None, str]:

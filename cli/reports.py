@@ -24,6 +24,11 @@ def print_build(report: dict[str, Any], size: int, speaker: Speaker) -> None:
     """Print one line on a build that left an index of ``size`` bytes, notes on problems, and details on demand."""
     if not speaker.quiet:
         show(_summary(report, size))
+    note_build(report, speaker)
+
+
+def note_build(report: dict[str, Any], speaker: Speaker) -> None:
+    """Print notes on problems of a build, and details on demand."""
     _detail_work(report, speaker)
     _detail_coverage(report, speaker)
     if report["passed_over"]:
@@ -81,6 +86,11 @@ def _summary(report: dict[str, Any], size: int) -> str:
     if report["added"] == report["items"] > 0:
         search = naming(f"diffsim-search PICTURE --mode {report['modes'][0]}", report["index"])
         return f"{index}: {items} in {took}, {disk}; search it with: {search}"
+    return f"{index}: {items}, {describe_changes(report)}; {took}, {disk}"
+
+
+def describe_changes(report: dict[str, Any]) -> str:
+    """Return how many images a build added, removed and so on."""
     changes = {
         "added": report["added"] - report["replaced"],
         "changed": report["replaced"],
@@ -91,7 +101,7 @@ def _summary(report: dict[str, Any], size: int) -> str:
     }
     listed = ", ".join(f"{count} {what}" for what, count in changes.items() if count)
     listed += f" ({report['copied']} copied from equal images)" if report["copied"] else ""
-    return f"{index}: {items}, {listed or 'nothing new'}; {took}, {disk}"
+    return listed or "nothing new"
 
 
 def _detail_work(report: dict[str, Any], speaker: Speaker) -> None:

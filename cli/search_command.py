@@ -10,7 +10,12 @@ from cli import options
 from cli.advice import sentence_of
 from cli.option_groups import EngineOptions, FormOptions, QuestionOptions, SearchOptions, Speech, expand_groups
 from cli.output import Form, note_sentences, print_results
-from cli.questions import questions_of
+from cli.questions import questions_of, split_texts
+from cli.search import options as search_options
+from cli.search.filter_options import FilterOptions
+from cli.search.list_options import ListOptions
+from cli.search.streaming import stream
+from cli.search.updating import bring_up_to_date
 from cli.terminal.printing import say
 from cli.terminal.process import HELP, Speaker, run, stopping, work_offline
 from cli.terminal.progress import ProgressBar
@@ -35,12 +40,15 @@ MOST_EXPLAINED = 10  # results of one picture: a row each
 @app.command(context_settings=HELP)
 @expand_groups
 def search(
-    queries: options.Queries,
+    queries: options.Queries = None,
     *,
     index: options.Index = None,
+    update: search_options.Update = False,
     mode: options.Mode = None,
+    lists: ListOptions,
     asked: QuestionOptions,
     how: SearchOptions,
+    among: FilterOptions,
     sheet: options.Sheets = None,
     explain: options.Explain = None,
     forms: FormOptions,
@@ -50,17 +58,26 @@ def search(
 ) -> None:
     """Find the images that are most like the query: in style, by the same subject, or in meaning."""
     form, speaker = forms.form(), speech.speaker()
-    questions = questions_of(queries, asked)
+    lists.check(form, bool(sheet or explain), asked)
+    named, texts = split_texts(queries or [])
+    if not (named or lists.has_others):
+        named, texts = list(queries or []), []  # texts alone ask
+    questions = questions_of(lists.queries(named), asked, texts)
     work_offline(engine_options.offline)
     place = find_index(index, os.environ, Path.cwd())
-    _check_files(sheet or [], explain, queries, how)
+    _check_files(sheet or [], explain, questions, how)
+    if update:
+        bring_up_to_date(place, engine_options, speaker)
     from retrieval.search.engine import Engine
 
-    engine = Engine.open(place, engine_options.settings(len(questions)))
+    engine = Engine.open(place, engine_options.settings(2 if lists.is_stream else len(questions)))
+    if lists.is_stream:
+        stream(engine, questions, texts, lists, mode, among, how, speaker)
+        return
     answers = _Answers(questions)
     try:
         answers.locate(engine)
-        _search(engine, answers, mode, how, speaker)
+        _search(engine, answers, mode, among, how, speaker)
         if explain is not None:
             _explain(engine, answers, explain, speaker)
     finally:  # also when searches were stopped
@@ -71,7 +88,9 @@ def search(
         raise typer.Exit(1)
 
 
-def _check_files(sheets: "Sequence[Path]", explain: Path | None, queries: "Sequence[str]", how: SearchOptions) -> None:
+def _check_files(
+    sheets: "Sequence[Path]", explain: Path | None, questions: "Sequence[Question]", how: SearchOptions
+) -> None:
     """Raise the errors of files that can't be drawn before the search."""
     from retrieval.drawing.sheet_file import check_picture, check_sheet
 
@@ -80,13 +99,22 @@ def _check_files(sheets: "Sequence[Path]", explain: Path | None, queries: "Seque
     if explain is None:
         return
     check_picture(explain)
-    if len(queries) > 1:
+    if len(questions) > 1:
         raise UsageError("--explain takes one query")
+    if not questions[0].images:
+        raise UsageError("--explain splits a score of AAS, which has no text: name an image")
     if how.no_rerank or how.similarity != "cosine":
         raise UsageError("--explain splits exact cosine scores: leave out --no-rerank and --similarity")
 
 
-def _search(engine: "Engine", answers: "_Answers", mode: str | None, how: SearchOptions, speaker: Speaker) -> None:
+def _search(
+    engine: "Engine",
+    answers: "_Answers",
+    mode: str | None,
+    among: FilterOptions,
+    how: SearchOptions,
+    speaker: Speaker,
+) -> None:
     count = len(answers.questions)
     state = f"searching with {count} queries" if answers.are_several else "searching"
     bar = ProgressBar(speaker, state)
@@ -96,6 +124,7 @@ def _search(engine: "Engine", answers: "_Answers", mode: str | None, how: Search
             mode,
             on_progress=bar.show,
             on_unusable=answers.pass_over if answers.are_several else None,
+            where=among.filter(),
             **how.choices(),
         )
         for query, results in searches:

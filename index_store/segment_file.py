@@ -11,7 +11,7 @@ from pathlib import Path
 from index_store.checks.generation_json import check_segment_file
 from index_store.checks.json_values import mapping, parse_json
 from index_store.errors import IndexCorruptError, IndexNotFoundError
-from index_store.files import decode_or_corrupt
+from index_store.files import FileRecord, atomic_write, decode_or_corrupt
 from index_store.generation import (
     Generation,
     SegmentRecord,
@@ -21,7 +21,7 @@ from index_store.generation import (
     read_current,
     segment_from_json,
 )
-from index_store.layout import SPARE, Layout
+from index_store.layout import SEGMENT_FILE, SPARE, Layout, twin_of
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,26 @@ def encode_segment(file: SegmentFile) -> bytes:
     """Return the bytes of ``segment.json``."""
     body = asdict(file)
     return json.dumps({"sha256": digest_of(body), "segment": body}, indent=1, ensure_ascii=False).encode()
+
+
+def seal_segment(layout: Layout, record: SegmentRecord, next_id: int, merges: int | None = None) -> SegmentRecord:
+    """Write ``segment.json`` and its copy for the index as it stands now; return the record with both files.
+
+    A segment that waited for its commit is sealed again, because other segments were committed meanwhile.
+
+    Args:
+        layout: of the index.
+        record: of the segment's other files; those of an older seal are replaced.
+        next_id: above the ids of the segment's items.
+        merges: see :class:`SegmentFile`.
+    """
+    names = (SEGMENT_FILE, twin_of(SEGMENT_FILE))
+    bare = replace(record, files={name: file for name, file in record.files.items() if name not in names})
+    own = encode_segment(describe_segment(layout, bare, next_id, merges))
+    for name in names:
+        atomic_write(layout.segment(record.name) / name, own)
+    described = dict.fromkeys(names, FileRecord.of(layout.own_record(record.name)))
+    return replace(bare, files=dict(sorted({**bare.files, **described}.items())))
 
 
 def decode_segment(data: bytes) -> SegmentFile:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 
 from index_store.catalog_files.rows import ITEM_SCHEMA, REJECT_SCHEMA, Item, Reject, write_rows
 from index_store.catalog_files.sources import Source, Sources
@@ -10,9 +9,9 @@ from index_store.codecs import DEFAULT_CODEC
 from index_store.files import FileRecord, fsync_folder, fsync_tree, writing
 from index_store.garbage import remove_segment
 from index_store.generation import AttentionRecord, SegmentRecord
-from index_store.layout import SEGMENT_FILE, SPARE, Layout, twin_of
+from index_store.layout import SPARE, Layout, twin_of
 from index_store.row_locations import write_ids
-from index_store.segment_file import describe_segment, encode_segment
+from index_store.segment_file import seal_segment
 from index_store.tensors.attention import AttentionWriter, Tensors
 from index_store.tensors.background_writer import BackgroundWriter
 from index_store.vectors.storage import Vectors, write_vectors
@@ -167,18 +166,13 @@ class SegmentWriter:
         files |= {twin_of(path.name): files[path.name] for path in copied}
         counts = len(self._items), len(self._rejects)
         record = SegmentRecord(name, *counts, files, attention, len(self._moved), len(self._filled))
-        next_id = 1 + max((item.id for item in self._items), default=-1)
-        own = encode_segment(describe_segment(layout, record, next_id, self._merges))
         spare = folder / SPARE
         with writing(spare):
             spare.mkdir(exist_ok=True)
             for path in copied:
                 (spare / path.name).write_bytes(path.read_bytes())
-            for path in (layout.own_record(name), spare / SEGMENT_FILE):
-                path.write_bytes(own)
-        described = FileRecord.of(layout.own_record(name))
-        files |= {SEGMENT_FILE: described, twin_of(SEGMENT_FILE): described}
-        return replace(record, files=dict(sorted(files.items())))
+        next_id = 1 + max((item.id for item in self._items), default=-1)
+        return seal_segment(layout, record, next_id, self._merges)
 
     def discard(self, even_finished: bool = False) -> None:
         """Remove the segment's files, best effort: the next writer clears the rest.

@@ -31,14 +31,14 @@ print(f"{report.items} images in the index, modes {', '.join(report.modes)}")
 # %%
 engine = Engine.open(BUILD / "gallery.diffsim")
 queries = [gallery / name for name in ("oil/cat.png", "neon/sailboat.png", "ink/teapot.png")]
-draw_results(BUILD / "first.png", list(engine.search_many(queries, "style", k=7, exclude_query=True)))
+draw_results(BUILD / "first.png", list(engine.search_many(queries, "style", k=7, exclude_copies=True)))
 picture(BUILD / "first.png")
 
 # %% [markdown]
 # The same results as data: each has an exact score, and the rank that the encoders gave it before.
 
 # %%
-results = engine.search(gallery / "oil/cat.png", "style", k=5, exclude_query=True)
+results = engine.search(gallery / "oil/cat.png", "style", k=5, exclude_copies=True)
 table(
     ["rank", "image", "exact score", "rank by encoders"],
     [[r.rank, "/".join(r.path.split("/")[-2:]), r.score, r.coarse_rank] for r in results],

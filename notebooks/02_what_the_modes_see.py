@@ -40,7 +40,7 @@ if not characters.exists():
 build_index(characters, BUILD / "ip.diffsim", model="cells")
 engine = Engine.open(BUILD / "ip.diffsim")
 query = characters / "original" / "pixel-flower.png"
-found = [(query, engine.search(query, mode, k=7, exclude_query=True)) for mode in engine.modes]
+found = [(query, engine.search(query, mode, k=7, exclude_copies=True)) for mode in engine.modes]
 draw_results(BUILD / "modes.png", found)
 picture(BUILD / "modes.png")
 

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from retrieval.indexing.dry_run import plan_build
     from retrieval.indexing.fill import fill_index
     from retrieval.indexing.reports import BuildEvent, BuildPlan, BuildReport, FillReport
+    from retrieval.indexing.upkeep.updating import update_index
     from retrieval.progress import Cancellation, Progress
     from retrieval.search.engine import Engine
     from retrieval.search.explaining.explanation import ImageExplanation
     from retrieval.search.explaining.explanation_sheet import draw_explanations
+    from retrieval.search.filters.filter import Filter
     from retrieval.search.queries.picture import Picture
     from retrieval.search.queries.query import Query
     from retrieval.search.queries.region import Box, Mask
@@ -38,6 +40,7 @@ __all__ = [
     "Engine",
     "EngineSettings",
     "FillReport",
+    "Filter",
     "ImageExplanation",
     "Mask",
     "Note",
@@ -52,6 +55,7 @@ __all__ = [
     "draw_results",
     "fill_index",
     "plan_build",
+    "update_index",
 ]
 
 _HOMES = {
@@ -65,6 +69,7 @@ _HOMES = {
     "Engine": "search.engine",
     "EngineSettings": "settings",
     "FillReport": "indexing.reports",
+    "Filter": "search.filters.filter",
     "ImageExplanation": "search.explaining.explanation",
     "Mask": "search.queries.region",
     "Note": "search.results",
@@ -79,6 +84,7 @@ _HOMES = {
     "draw_results": "search.results_sheet",
     "fill_index": "indexing.fill",
     "plan_build": "indexing.dry_run",
+    "update_index": "indexing.upkeep.updating",
 }
 
 

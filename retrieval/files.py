@@ -2,6 +2,8 @@
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from index_store.files import replace_file
@@ -26,9 +28,16 @@ def write_bytes(path: Path, data: bytes) -> None:
         NoSpaceError: the disk is full.
         DiffSimError: any other failure; the message names the file.
     """
-    try:
+    with writing_file(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, data)
+
+
+@contextmanager
+def writing_file(path: Path) -> Iterator[None]:
+    """Turn an OSError of the work inside into a NoSpaceError or a DiffSimError that names the file."""
+    try:
+        yield
     except OSError as error:
         kind = NoSpaceError if error.errno in (errno.ENOSPC, errno.EDQUOT) else DiffSimError
         raise kind(f"{path} can't be written: {error.strerror or error}") from error

@@ -21,6 +21,7 @@ from retrieval.types import (
     NoiseRule,
     Parity,
     Similarity,
+    WorkerKind,
 )
 
 PUBLISHED_SEED = 2334
@@ -31,6 +32,7 @@ MAX_PIXELS = 2**28  # of one decoded image: a phone's 200 megapixels, and 1 GiB 
 CORRESPONDENCES = 12  # pairs of cells that an explanation names: as many lines as a picture of two images holds
 CANDIDATES = 200  # of the first stage, by default
 REGION_CANDIDATES = 400  # the same for a region: vectors of whole images may miss a small subject
+TEXT_SHARE = 0.1  # of the images, which a text beside an image leaves
 SHORTEST_TOKEN = 16  # characters of a server's token
 NEWEST = "newest"  # the default order of a fill
 
@@ -99,6 +101,23 @@ class ModelChoices(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
+class WorkerSettings:
+    """The workers of a build: processes of this machine, or actors of a Ray cluster."""
+
+    kind: WorkerKind = "processes"
+    count: int | None = None  # workers; None: a process for each core, or as many actors as the cluster has room for
+    address: str | None = None  # of the Ray cluster; None: one is started on this machine
+    cpus: float = 1.0  # of one actor
+    gpus: float = 0.0  # of one actor; may be a fraction
+
+    def __post_init__(self) -> None:
+        at_least(1, count=self.count)
+        at_least(0, cpus=self.cpus, gpus=self.gpus)
+        if self.kind not in get_args(WorkerKind):
+            raise UsageError(f"unknown kind of workers '{self.kind}'; known: {', '.join(get_args(WorkerKind))}")
+
+
+@dataclass(frozen=True)
 class BuildSettings:
     """How a build is run. Nothing here changes a score by more than 1e-5 in float32."""
 
@@ -113,6 +132,7 @@ class BuildSettings:
     gone: bool = False  # remove the items of vanished files even where most of a source vanished at once
     offline: bool = False
     attention: AttentionRule | None = None  # None: the index's own rule; a new index is eager
+    pool: WorkerSettings | None = None  # None: this process encodes the images
 
     def __post_init__(self) -> None:
         at_least(1, batch_size=self.batch_size, workers=self.workers, segment_rows=self.segment_rows)
@@ -135,14 +155,18 @@ class SearchSettings:
     candidates: int | None = None  # images that the encoders choose for exact scoring; None: CANDIDATES, or more
     exhaustive: bool = False  # score every image of the index instead
     rerank: bool = True  # False: return the encoders' ranking, without exact scores
+    text_share: float = TEXT_SHARE  # of the images, nearest to a text beside an image, that the image may find
     similarity: Similarity = "cosine"
     min_score: float | None = None  # leave out results that score worse
-    exclude_query: bool = False  # search as if files with the query's bytes were not indexed
+    exclude_self: bool = False  # search as if the item at the query's path were not indexed
+    exclude_copies: bool = False  # search as if files with the query's bytes were not indexed, nor that item
 
     def __post_init__(self) -> None:
         at_least(1, k=self.k, candidates=self.candidates)
         if self.min_score is not None and math.isnan(self.min_score):
             raise UsageError("min score must be a number, not nan")
+        if not 0 < self.text_share <= 1:
+            raise UsageError(f"text share must be above 0 and at most 1, not {self.text_share}")
         if self.exhaustive and not self.rerank:
             raise UsageError("exhaustive scoring and a ranking without exact scores exclude each other: choose one")
         if self.similarity not in get_args(Similarity):
@@ -156,9 +180,11 @@ class SearchChoices(TypedDict, total=False):
     candidates: int | None
     exhaustive: bool
     rerank: bool
+    text_share: float
     similarity: Similarity
     min_score: float | None
-    exclude_query: bool
+    exclude_self: bool
+    exclude_copies: bool
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,9 @@ DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 DtypeName = Literal["auto", "float32", "float16", "bfloat16"]
 """The dtype that a model computes in; ``auto`` is the default of its device."""
 
+WorkerKind = Literal["processes", "ray"]
+"""Where the workers of a build are: in processes of this machine, or on a Ray cluster."""
+
 
 @dataclass(frozen=True)
 class Readout:

@@ -14,6 +14,8 @@ import json
 import operator
 import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
@@ -24,9 +26,16 @@ from index_store.checks.json_values import MOST_CRC, mapping, parse_json, sequen
 from index_store.checks.names import component, sha256
 from index_store.errors import IndexStoreError
 from index_store.files import atomic_write, decode_or_corrupt
-from index_store.generation import Generation
+from index_store.generation import Generation, SegmentRecord
 from index_store.layout import Layout
-from index_store.remote.object_store import ObjectStore, Version, open_store, parse_url, plain_endpoint
+from index_store.remote.object_store import (
+    ObjectStore,
+    Version,
+    configured_endpoint,
+    open_store,
+    parse_url,
+    plain_endpoint,
+)
 
 _Task = TypeVar("_Task")
 
@@ -90,6 +99,17 @@ class Mirror:
         stems = (Path(entry.key).stem for entry in self.store.list("generations"))
         return 1 + max([number, *(int(stem) for stem in stems if stem.isdecimal() and len(stem) <= MOST_DIGITS)])
 
+    def send(self, record: SegmentRecord) -> None:
+        """Upload the files of a segment that is not committed yet, and remove them here.
+
+        The store keeps them for a day, see ``UPLOAD_GRACE`` in :mod:`index_store.garbage`.
+        """
+        keys = [path.relative_to(self.layout.root).as_posix() for path in self._files_of(record)]
+        in_parallel(lambda key: self.store.put(key, self.layout.root / key), keys)
+        trees = [self.layout.attention(mode, record.name) for mode in record.attention]
+        for tree in (*trees, self.layout.segment(record.name)):
+            shutil.rmtree(tree, ignore_errors=True)
+
     def upload(self, generation: Generation) -> None:
         """Upload every file that ``generation`` names and the store does not have yet."""
         keys = [path.relative_to(self.layout.root).as_posix() for path in self._new_files(generation)]
@@ -98,11 +118,25 @@ class Mirror:
     def _new_files(self, generation: Generation) -> Iterator[Path]:
         for segment in generation.segments:
             if segment.name not in self.state.segments:
-                trees = [self.layout.attention(mode, segment.name) for mode in segment.attention]
-                for tree in (*trees, self.layout.segment(segment.name)):
-                    yield from (path for path in sorted(tree.rglob("*")) if path.is_file())
+                yield from self._files_of(segment)
         for digest in sorted(set(generation.projections.values()) - set(self.state.projections)):
             yield self.layout.projection(digest)
+
+    def _files_of(self, segment: SegmentRecord) -> Iterator[Path]:
+        """Yield a segment's files that lie here; tensors that a worker has sent do not."""
+        trees = [self.layout.attention(mode, segment.name) for mode in segment.attention]
+        for tree in (*trees, self.layout.segment(segment.name)):
+            yield from (path for path in sorted(tree.rglob("*")) if path.is_file())
+
+
+def scratch_mirror(url: str) -> Mirror:
+    """Return a mirror in a new temporary folder, from which one process sends segments; it shows no generation.
+
+    Raises:
+        RemoteStoreError: see :func:`index_store.remote.object_store.open_store`.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="diffsim-worker-"))
+    return Mirror(Layout(folder), MirrorState(parse_url(url), configured_endpoint()))
 
 
 def read_state(layout: Layout) -> MirrorState | None:

@@ -16,7 +16,7 @@ import google_crc32c
 from index_store.errors import IndexCorruptError, IndexLockedError, IndexNotFoundError
 from index_store.files import FileRecord, atomic_write, corrupt, writing
 from index_store.garbage import clear_uncommitted
-from index_store.generation import Generation, decode_current, read_generation
+from index_store.generation import Generation, SegmentRecord, decode_current, read_generation
 from index_store.layout import Layout
 from index_store.locate import is_index
 from index_store.lock import writer_lock
@@ -74,6 +74,18 @@ def existing_root(index: str | Path, fresh: bool = False) -> Path:
     if root != Path(index) and not is_index(root):
         raise IndexNotFoundError(f"there is no index at {index}", advice="make-index", index=index)
     return root
+
+
+def receive_segment(layout: Layout, record: SegmentRecord) -> None:
+    """Fetch the small files of a segment that another machine has sent to the object store; a folder has them already.
+
+    Raises:
+        IndexCorruptError: a file is missing or differs from ``record``.
+        RemoteStoreError: the store can't be reached.
+    """
+    mirror = find_mirror(layout)
+    if mirror is not None:
+        in_parallel(lambda wanted: _fetch(mirror, wanted, fresh=False), _files_of(layout, record))
 
 
 def _pull(layout: Layout, fresh: bool) -> None:
@@ -169,13 +181,14 @@ def _fetch_generation(mirror: Mirror, found: StoredObject, fresh: bool) -> Gener
 
 def _small_files(layout: Layout, generation: Generation) -> list[_Wanted]:
     """Return every file that a generation names, except tensors."""
-    wanted: list[_Wanted] = []
-    for segment in generation.segments:
-        folder = layout.segment(segment.name).relative_to(layout.root).as_posix()
-        wanted += [(f"{folder}/{name}", record) for name, record in segment.files.items()]
-    for digest in sorted(set(generation.projections.values())):
-        wanted.append((layout.projection(digest).relative_to(layout.root).as_posix(), digest))
-    return wanted
+    wanted: list[_Wanted] = [file for segment in generation.segments for file in _files_of(layout, segment)]
+    digests = sorted(set(generation.projections.values()))
+    return wanted + [(layout.projection(digest).relative_to(layout.root).as_posix(), digest) for digest in digests]
+
+
+def _files_of(layout: Layout, segment: SegmentRecord) -> list[_Wanted]:
+    folder = layout.segment(segment.name).relative_to(layout.root).as_posix()
+    return [(f"{folder}/{name}", record) for name, record in segment.files.items()]
 
 
 def _fetch(mirror: Mirror, wanted: _Wanted, fresh: bool) -> None:

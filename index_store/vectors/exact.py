@@ -1,6 +1,7 @@
 """Exact nearest neighbours: float32 cosines of stored vectors, computed in blocks."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +9,10 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Ranked = tuple[NDArray[np.int64], Floats]
 """Rows, and the cosine or product of each."""
+Rows = NDArray[np.int64]
 BLOCK_ROWS = 16_384  # vectors compared at a time
+FEW_ROWS = 1024  # allowed rows up to here are compared one by one, which is quicker than a scan that passes others over
+BITS_AN_ID, FEW_BITS = 512, 1 << 23  # a selector of bits may take so many an id, and so many in any case
 
 
 def cosines(vectors: Floats, query: Floats) -> Floats:
@@ -30,6 +34,15 @@ def best_first(rows: NDArray[np.int64], similarities: Floats, count: int) -> Ran
     """Return the ``count`` most similar rows and their cosines; the lowest row first among equals."""
     order = np.lexsort((rows, -similarities))[:count]
     return rows[order], similarities[order]
+
+
+def selector_of(faiss: Any, ids: Rows, most: int) -> Any:
+    """Return FAISS's selector of ``ids``, all below ``most``: bits where these are few enough, else a set."""
+    if most > BITS_AN_ID * len(ids) + FEW_BITS:
+        return faiss.IDSelectorBatch(ids)
+    mask = np.zeros(most, bool)
+    mask[ids] = True
+    return faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
 
 
 def rounding(query: Floats) -> float:

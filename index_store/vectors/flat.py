@@ -7,7 +7,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index_store.errors import DiffSimError
-from index_store.vectors.exact import Floats, Ranked, cosines_of, exact_nearest, rounding
+from index_store.row_locations import is_among
+from index_store.vectors.exact import (
+    FEW_ROWS,
+    Floats,
+    Ranked,
+    Rows,
+    best_first,
+    cosines_of,
+    exact_nearest,
+    rounding,
+    selector_of,
+)
 
 
 def import_faiss() -> Any:
@@ -40,13 +51,24 @@ class FlatIndex:
         """Entries of a vector."""
         return int(self._vectors.shape[1])
 
-    def search(self, query: Floats, count: int) -> Ranked:
-        """Return the rows nearest to ``query [dim]`` and their cosines, best first; the lowest row among equals."""
-        scan, exact = partial(self._scan, query), partial(self.similarities, query)
-        return exact_nearest(scan, exact, self._faiss.ntotal, count, rounding(query))
+    def search(self, query: Floats, count: int, allowed: Rows | None = None) -> Ranked:
+        """Return the rows nearest to ``query [dim]`` and their cosines, best first; the lowest row among equals.
 
-    def _scan(self, query: Floats, count: int) -> Ranked:
-        products, found = self._faiss.search(query[None], count)
+        Only ``allowed`` rows are found, ascending; None: all.
+        """
+        exact = partial(self.similarities, query)
+        if allowed is None:
+            return exact_nearest(partial(self._scan, query), exact, self._faiss.ntotal, count, rounding(query))
+        places = allowed if self._rows is None else np.flatnonzero(is_among(self._rows, allowed))
+        if len(places) <= FEW_ROWS:
+            rows = places if self._rows is None else self._rows[places]
+            return best_first(rows, exact(rows), count)
+        options = import_faiss().SearchParameters(sel=selector_of(import_faiss(), places, self._faiss.ntotal))
+        scan = partial(self._scan, query, options=options)
+        return exact_nearest(scan, exact, len(places), count, rounding(query))
+
+    def _scan(self, query: Floats, count: int, options: Any = None) -> Ranked:
+        products, found = self._faiss.search(query[None], count, params=options)
         return found[0].astype(np.int64) if self._rows is None else self._rows[found[0]], products[0]
 
     def similarities(self, query: Floats, rows: NDArray[np.int64]) -> Floats:

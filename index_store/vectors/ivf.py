@@ -22,7 +22,7 @@ from index_store.errors import IndexCorruptError, IndexStoreError
 from index_store.files import FileRecord, check_file, open_regular
 from index_store.layout import Layout, file_name
 from index_store.row_locations import is_among
-from index_store.vectors.exact import Floats, with_spare
+from index_store.vectors.exact import Floats, Ranked, Rows, selector_of, with_spare
 from index_store.vectors.flat import import_faiss
 
 LOG = logging.getLogger(__name__)
@@ -94,6 +94,21 @@ class IVFIndex:
             if len(ids) >= count or probes >= self._record.lists:
                 return ids
             probes *= 2
+
+    def search_among(self, query: Floats, count: int, ids: Rows) -> Ranked:
+        """Return the ``count`` of ``ids`` with the largest products with ``query [dim]``, and these, in no order.
+
+        All lists are probed: the lists that hold the nearest of some ids may be far from the query.
+
+        Args:
+            query: a vector of norm 1.
+            count: at most as many as there are ``ids``.
+            ids: live ids of this index, ascending.
+        """
+        selector = selector_of(import_faiss(), ids, int(ids[-1]) + 1)
+        options = self._options(nprobe=self._record.lists, sel=selector)
+        products, found = self._index.search(query[None], count, params=options)
+        return found[0], products[0]
 
     @property
     def dim(self) -> int:

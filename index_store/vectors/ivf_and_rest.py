@@ -1,13 +1,16 @@
 """The vector index of a large index: IVF over most rows, and a scan of the rows that are newer than it."""
 
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
-from index_store.vectors.exact import Floats, Ranked, best_first, cosines_of
+from index_store.vectors.exact import FEW_ROWS, Floats, Ranked, Rows, best_first, cosines_of, exact_nearest, rounding
 from index_store.vectors.flat import FlatIndex
 from index_store.vectors.ivf import IVFIndex
 from index_store.vectors.storage import normalised
 
+HALF_NORM = 2.0**-10  # the norm of a float16 vector differs less from 1: its numbers have 11 bits
 _IN_IVF, _NO_VECTOR = -1, -2  # instead of a position among the scanned rows
 
 
@@ -45,17 +48,38 @@ class IVFAndRestIndex:
         """Entries of a vector."""
         return self._ivf.dim
 
-    def search(self, query: Floats, count: int) -> Ranked:
+    def search(self, query: Floats, count: int, allowed: Rows | None = None) -> Ranked:
         """Return the rows nearest to ``query [dim]`` and their cosines, best first; the lowest row among equals.
 
-        There are always ``count`` of them, unless fewer rows have a vector.
+        There are always ``count`` of them, unless fewer rows have a vector. Only ``allowed`` rows are found, ascending;
+        they are all compared, so that the answer is exact. None: all rows, of which probing may miss some.
         """
+        if allowed is not None:
+            return self._search_among(query, count, allowed[self._position[allowed] != _NO_VECTOR])
         ids = self._ivf.search(query, min(count, self._ivf_rows))
         found = [np.searchsorted(self._ids, ids)]
         if self._flat is not None:
             found.append(self._rest[self._flat.search(query, count)[0]])
         rows = np.concatenate(found)
         return best_first(rows, self.similarities(query, rows), count)
+
+    def _search_among(self, query: Floats, count: int, rows: Rows) -> Ranked:
+        exact = partial(self.similarities, query)
+        if len(rows) <= FEW_ROWS:
+            return best_first(rows, exact(rows), count)
+        position = self._position[rows]
+        ids = self._ids[rows[position == _IN_IVF]]
+
+        def scan(wanted: int) -> Ranked:  # twice as many, since products by rounded norms tell less apart
+            found, products = self._ivf.search_among(query, min(2 * wanted, len(ids)), ids)
+            return np.searchsorted(self._ids, found), products
+
+        error = rounding(query) + HALF_NORM * float(np.linalg.norm(query))
+        found = [exact_nearest(scan, exact, len(ids), count, error)[0]]
+        if self._flat is not None:
+            found.append(self._rest[self._flat.search(query, count, position[position >= 0])[0]])
+        together = np.concatenate(found)
+        return best_first(together, exact(together), count)
 
     def similarities(self, query: Floats, rows: NDArray[np.int64]) -> Floats:
         """Return the cosines of ``query [dim]`` with ``rows``, in their order; 0 for a row without a vector."""

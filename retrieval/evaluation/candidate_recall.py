@@ -89,8 +89,8 @@ def index_recall(
         if cancel is not None:
             cancel.check()
         shares: dict[int, list[float]] = {count: [] for count in candidates}
-        exhaustive = engine.search_many(drawn, mode, exhaustive=True, k=k, exclude_query=True)
-        by_vectors = engine.search_many(drawn, mode, rerank=False, k=max(candidates), exclude_query=True)
+        exhaustive = engine.search_many(drawn, mode, exhaustive=True, k=k, exclude_copies=True)
+        by_vectors = engine.search_many(drawn, mode, rerank=False, k=max(candidates), exclude_copies=True)
         for number, ((_, all_scored), (_, ranked)) in enumerate(zip(exhaustive, by_vectors, strict=True)):
             exact, near = {r.id for r in all_scored}, [r.id for r in ranked]
             for count in candidates if exact else ():

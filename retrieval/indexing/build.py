@@ -6,7 +6,7 @@ there and computes the same batches, so the index ends up bit by bit like that o
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -52,6 +52,7 @@ def build_index(
     on_progress: OnBuildProgress = ignore_progress,
     cancel: Cancellation | None = None,
     load: LoadModels = load_models,
+    only: Callable[[Listing], Listing] | None = None,
     **choices: Unpack[ModelChoices],
 ) -> BuildReport:
     """Make an index of the images in ``sources``, or bring an existing index up to date with them.
@@ -65,6 +66,7 @@ def build_index(
         on_progress: called at every step; an exception that it raises stops the build.
         cancel: stops the build between batches when another thread asks for it.
         load: loads the models; pass a function that returns loaded ones to share them, or a stub in tests.
+        only: chooses images among those that were found; the index is one of these alone.
         **choices: fields of :class:`retrieval.settings.ModelSettings`. An existing index keeps its own values for
             the others. New encoders are added to it.
 
@@ -77,17 +79,21 @@ def build_index(
     started = time.monotonic()
     run = run or BuildSettings()
     paths, listing, root = find_sources(sources, index, run)
-    layout = Layout(root)
+    listing, layout = listing if only is None else only(listing), Layout(root)
     fresh = None if was_committed(layout) else new_recipe(modes, choices, run)  # refuses bad settings before any write
     with writer_lock(layout), _removed_if_empty(layout):
         plan = planning.plan(root, paths, listing, modes, choices, run, fresh)
         tally = ProgressTally(on_progress, StageClock(workers(run)), plan.images + len(plan.changes.copies))
         tally.tell("planned", plan.summary)
         tally.tell("model", plan.model)
-        generation, pipeline = _load(plan, clear_leftovers(layout, plan.reader), run, load, tally)
+        generation, prepared = _load(plan, clear_leftovers(layout, plan.reader), run, load, tally)
+        pipeline = None if prepared is None else Pipeline.begin(prepared.models, prepared.run, tally.clock)
         committer = SegmentCommitter(layout, generation, run, tally, cancel, plan.sources)
         committer.apply_moves(plan.changes)
-        _add_new_images(plan.changes.pending, plan, pipeline, committer)
+        if prepared is not None and run.pool is not None:
+            _have_workers_add(plan, prepared, load, committer)
+        else:
+            _add_new_images(plan.changes.pending, plan, pipeline, committer)
         pipeline = _copy_known_images(plan, pipeline, committer, load)
         filled = _fill_older_items(plan, pipeline, committer)
         committer.note_sources()
@@ -111,7 +117,7 @@ def _removed_if_empty(layout: Layout) -> Iterator[None]:
 
 def _load(
     plan: Plan, found: Generation | None, run: BuildSettings, load: LoadModels, tally: ProgressTally
-) -> tuple[Generation, Pipeline | None]:
+) -> tuple[Generation, Prepared | None]:
     """Load the models where the plan needs them, check disk and memory, and commit what the index will have.
 
     Raises:
@@ -124,7 +130,7 @@ def _load(
         planning.check_room(plan, prepared, tally)
     generation = _add_modes_and_encoders(found or Generation(0, {}, {}, plan.sources, (), ()), plan, prepared)
     tally.tell("loaded")
-    return generation, Pipeline.begin(prepared.models, prepared.run, tally.clock)
+    return generation, prepared
 
 
 def _add_modes_and_encoders(generation: Generation, plan: Plan, prepared: Prepared) -> Generation:
@@ -157,6 +163,18 @@ def _add_new_images(files: Sequence[Path], plan: Plan, pipeline: Pipeline | None
         return segment_job(job, pipeline, committer.tally.of_job(), committer.cancel)
 
     committer.commit_all(len(files), pipeline.batch, write, plan.changes.replaced)
+
+
+def _have_workers_add(plan: Plan, prepared: Prepared, load: LoadModels, committer: SegmentCommitter) -> None:
+    """Have workers encode new and changed files into segments, and commit each."""
+    from retrieval.indexing.workers.driver import Driver
+    from retrieval.indexing.workers.opening import worker_pool
+
+    assert committer.run.pool is not None
+    files, batch = plan.changes.pending, prepared.run.batch_size or 1
+    if files:
+        with worker_pool(plan, prepared, committer.run.pool, load) as pool:
+            Driver(Layout(plan.root), committer, pool, batch).run(files, plan.wanted, plan.changes.replaced)
 
 
 def _copy_known_images(

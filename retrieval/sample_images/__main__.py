@@ -27,7 +27,7 @@ def search(gallery: Path, index: Path, sheet: Path) -> None:
 
     engine = Engine.open(index)
     query = gallery / QUERY
-    found = [(query, engine.search(query, mode, k=NEIGHBOURS, exclude_query=True)) for mode in engine.modes]
+    found = [(query, engine.search(query, mode, k=NEIGHBOURS, exclude_copies=True)) for mode in engine.modes]
     draw_results(sheet, found, heading=f"{QUERY} among {len(engine)} pictures, embedded model")
     print(f"drew the nearest pictures in every mode: {sheet}")
 
@@ -40,7 +40,7 @@ def pictures(gallery: Path, index: Path, folder: Path) -> None:
     engine = Engine.open(index)
     queries = [gallery / name for name in README_QUERIES]
     for mode in engine.modes:
-        found = engine.search_many(queries, mode, k=NEIGHBOURS, exclude_query=True)
+        found = engine.search_many(queries, mode, k=NEIGHBOURS, exclude_copies=True)
         draw_results(folder / f"{mode}.jpg", list(found))
 
 

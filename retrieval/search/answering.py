@@ -1,13 +1,16 @@
 """Answer questions: encode their images, choose candidates, score these exactly, and make results of them."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from index_store.catalog import uri_of
 from index_store.reader import IndexReader
 from retrieval.devices.memory import tried_twice
 from retrieval.encoding.loaded_models import ModelInputs
@@ -20,7 +23,7 @@ from retrieval.scoring.aas import QKV, Comparison
 from retrieval.search.candidates import CandidateGenerator, Candidates
 from retrieval.search.found_boxes import as_scored, find_boxes
 from retrieval.search.index_info import about_index
-from retrieval.search.notes import search_notes
+from retrieval.search.notes import note_on_gone, search_notes
 from retrieval.search.queries.combining import coarse_vectors, combine_scores, scored_parts
 from retrieval.search.queries.query import Query
 from retrieval.search.ranking import rank_candidates
@@ -40,6 +43,8 @@ class Request:
     settings: SearchSettings
     on_progress: OnProgress
     cancel: Cancellation | None
+    allowed: NDArray[np.int64] | None = None  # rows that pass the filter, ascending; None: there is no filter
+    filter: Mapping[str, Any] | None = None  # the filter, as JSON values
 
 
 @dataclass(frozen=True)
@@ -57,12 +62,8 @@ class Answerer:
         """Take an index, its recipe, the scoring device, and the bytes of candidates that stay in its memory."""
         self._reader, self._recipe, self._device = reader, recipe, device
         self._model = describe_extractor(recipe.settings.model)
-        self._generator = CandidateGenerator(reader, self._model.modes, device)
+        self.generator = CandidateGenerator(reader, self._model.modes, device)
         self._memory_cache = MemoryCache(memory)
-
-    def encoders(self, mode: str) -> tuple[str, ...]:
-        """Return the encoders whose vectors choose a mode's candidates."""
-        return self._generator.encoders(mode)
 
     def answer(self, context: ScoringContext, questions: Sequence[Query], request: Request) -> list[Results]:
         """Answer some questions at once; the time that they spend together is shared out evenly.
@@ -109,14 +110,20 @@ class Answerer:
         ]
 
     def _candidates(self, question: Query, vectors: Mapping[str, NDArray[np.float32]], request: Request) -> Candidates:
-        digests = {picture.sha256 for picture in question.pictures if picture.sha256}
-        excluded: set[int] = set()
-        if request.settings.exclude_query:
-            excluded = {row for digest in digests for row in self._reader.find("sha256", digest)}
         asking, settings = coarse_vectors(question, vectors), request.settings
         if settings.candidates is None and not question.is_whole:
             settings = replace(settings, candidates=REGION_CANDIDATES)
-        return self._generator.generate(asking, request.mode, settings, sorted(excluded))
+        excluded = sorted(self._excluded(question, request))
+        return self.generator.generate(asking, request.mode, settings, excluded, request.allowed)
+
+    def _excluded(self, question: Query, request: Request) -> set[int]:
+        """Return the rows that are left out because the question's images are these items, or copies of them."""
+        asked: set[tuple[str, str | None]] = set()
+        if request.settings.exclude_self or request.settings.exclude_copies:
+            asked |= {("uri", uri_of(os.path.abspath(picture.path))) for picture in question.pictures if picture.path}
+        if request.settings.exclude_copies:
+            asked |= {("sha256", picture.sha256) for picture in question.pictures}
+        return {row for column, value in asked if value for row in self._reader.find(column, value)}
 
     def _rerank(
         self,
@@ -192,16 +199,20 @@ class Answerer:
         timing_ms: Mapping[str, float],
     ) -> Results:
         scored = None if exact is None else exact.scores
-        warning, without_vector = self._model.warnings.get(request.mode), self._generator.without_vector(request.mode)
+        warning = self._model.warnings.get(request.mode)
+        without_vector = self.generator.without_vector(request.mode, request.allowed)
         notes = search_notes(self._reader.layout.root, request.mode, scored, without_vector)
+        if request.allowed is not None and not len(request.allowed):
+            notes.append(Note("nothing_passes", "no image of the index passes the filter", facts={"images": 0}))
         partial = [note for picture in question.pictures for note in picture.notes()]
         return Results(
             results=results,
             query=question.about(),
             mode=request.mode,
             index=about_index(self._reader, self._recipe),
+            filter=request.filter,
             timing_ms={**timing_ms, **({} if scored is None else scored.timing_ms)},
-            notes=(*([Note("model", warning)] if warning else []), *partial, *notes),
+            notes=(*([Note("model", warning)] if warning else []), *partial, *notes, *note_on_gone(results)),
             **({} if scored is None else scored.counts),
         )
 

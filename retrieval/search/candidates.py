@@ -41,34 +41,50 @@ class CandidateGenerator:
         self._without_vector: dict[str, int] = {}
         self._loading = threading.Lock()
 
-    def generate(self, vectors: Vectors, mode: str, wanted: SearchSettings, excluded: Sequence[int] = ()) -> Candidates:
-        """Return a query's candidates, as if the rows ``excluded`` were not in the index.
+    def generate(
+        self,
+        vectors: Vectors,
+        mode: str,
+        wanted: SearchSettings,
+        excluded: Sequence[int] = (),
+        allowed: NDArray[np.int64] | None = None,
+        encoders: Sequence[str] | None = None,
+    ) -> Candidates:
+        """Return a query's candidates, as if only ``allowed`` rows were in the index, and no ``excluded`` ones.
+
+        Args:
+            vectors: of the query.
+            mode: whose encoders choose.
+            wanted: how many.
+            excluded: rows of copies of the query: a few.
+            allowed: rows that pass a filter, ascending, all of which are compared; None: all rows.
+            encoders: that choose; None: those of the mode.
 
         Raises:
             UsageError: the index has no vectors, and the ranking by vectors alone is wanted.
         """
-        encoders = self.encoders(mode)
+        encoders = self.encoders(mode) if encoders is None else encoders
         if not encoders and not wanted.rerank:
             root = self._reader.layout.root
             raise UsageError(f"{root} has no coarse ranking: it was built without encoders", advice="no-coarse-ranking")
-        if len(excluded) == len(self._reader) or not encoders:
-            return Candidates(self._all_rows(excluded), None)
+        if allowed is not None:
+            allowed, excluded = np.setdiff1d(allowed, excluded), ()
+        every = np.delete(np.arange(len(self._reader)), excluded) if allowed is None else allowed
+        if not len(every) or not encoders:
+            return Candidates(every, None)
         asked = [(self._index(name), vectors[name]) for name in encoders]
         for name, (index, query) in zip(encoders, asked, strict=True):
             if index.dim != query.shape[-1]:
                 raise corrupt(self._reader.layout.root, f"holds vectors of {name} with {index.dim} numbers each")
         if wanted.exhaustive:
-            rows = self._all_rows(excluded)
+            rows = every
         else:
             count = max(wanted.candidates or CANDIDATES, wanted.k)
-            rankings = [_nearest(index, vector, count, excluded) for index, own in asked for vector in own]
+            rankings = [_nearest(index, vector, count, excluded, allowed) for index, own in asked for vector in own]
             rows = fuse_rankings(rankings, count)
         cosines = np.stack([_closest(index, own, rows) for index, own in asked])
         has_vector = np.stack([self._reader.has_vector(name)[rows] for name in encoders])
         return Candidates(rows, _mean_where(cosines, has_vector))
-
-    def _all_rows(self, excluded: Sequence[int]) -> NDArray[np.int64]:
-        return np.delete(np.arange(len(self._reader)), excluded)
 
     def encoders(self, mode: str) -> tuple[str, ...]:
         """Return the encoders that find a mode's candidates: the mode's own, else all that the index has vectors of."""
@@ -78,8 +94,11 @@ class CandidateGenerator:
             self._encoders[mode] = tuple(name for name in preferred if name in has) or tuple(has)
         return self._encoders[mode]
 
-    def without_vector(self, mode: str) -> int:
-        """Return how many images miss a vector of one of the mode's encoders."""
+    def without_vector(self, mode: str, allowed: NDArray[np.int64] | None = None) -> int:
+        """Return how many images, of the ``allowed`` rows or of all, miss a vector of one of the mode's encoders."""
+        if allowed is not None:
+            has = [self._reader.has_vector(name)[allowed] for name in self.encoders(mode)]
+            return int((~np.all(has, axis=0)).sum()) if has else 0
         if mode not in self._without_vector:
             has = [self._reader.has_vector(name) for name in self.encoders(mode)]
             self._without_vector[mode] = int((~np.all(has, axis=0)).sum()) if has else 0
@@ -95,9 +114,15 @@ class CandidateGenerator:
             return self._indexes[encoder]
 
 
-def _nearest(index: VectorIndex, query: NDArray[np.float32], count: int, excluded: Sequence[int]) -> NDArray[np.int64]:
-    """Return the ``count`` rows nearest to ``query [dim]`` that are not ``excluded``, best first."""
-    rows = index.search(query, count + len(excluded))[0]
+def _nearest(
+    index: VectorIndex,
+    query: NDArray[np.float32],
+    count: int,
+    excluded: Sequence[int],
+    allowed: NDArray[np.int64] | None,
+) -> NDArray[np.int64]:
+    """Return the ``count`` rows nearest to ``query [dim]`` that are ``allowed`` and not ``excluded``, best first."""
+    rows = index.search(query, count + len(excluded), allowed)[0]
     return rows[~np.isin(rows, excluded)][:count] if excluded else rows
 
 

@@ -8,6 +8,7 @@ opened, whatever writers do, and is safe in many threads.
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Unpack
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from index_store.lookup import locate_image
 from index_store.reader import IndexReader
 from index_store.remote.pull import existing_root
+from index_store.row_locations import batched
 from index_store.tensors.cache import TensorCache
 from retrieval.devices.selection import choose_device
 from retrieval.encoding.loaded_models import LoadModels, load_models
@@ -32,17 +34,21 @@ from retrieval.search.browsing.catalogue import Catalogue
 from retrieval.search.browsing.projection import project
 from retrieval.search.explaining.explainer import CandidateInput, Explainer
 from retrieval.search.explaining.explanation import ImageExplanation
+from retrieval.search.filters.filter import Filter
+from retrieval.search.filters.matching import FilterRows
 from retrieval.search.index_info import describe_index
 from retrieval.search.queries.picture import Picture
 from retrieval.search.queries.query import Query, QueryInput, as_query
 from retrieval.search.results import Results
 from retrieval.search.scoring_context import ScoringContext, load_context
 from retrieval.search.tensors.memory_cache import default_budget
+from retrieval.search.text.answering import TextAnswerer
 from retrieval.settings import CORRESPONDENCES, EngineSettings, SearchChoices, SearchSettings
 from retrieval.types import Role
 
 logger = logging.getLogger(__name__)
 
+ITEMS_AT_ONCE = 4096  # whose paths are in memory together
 QUERIES_AT_ONCE = 16  # they share the reading and computing of common candidates
 
 OnUnusable = Callable[[Any, ImageError], None]
@@ -58,10 +64,12 @@ class Engine:
         self._settings = settings
         self._load = load_models if load is None else load
         self._recipe = stored_recipe(reader, reader.layout.root)
+        self._filter_rows = FilterRows(reader)
         self._tensor_cache = TensorCache(reader.layout, settings.max_cache)
         device = choose_device(settings.device)
         memory = default_budget(device) if settings.memory is None else settings.memory
         self._answerer = Answerer(reader, self._recipe, device, memory)
+        self._text = TextAnswerer(reader, self._recipe, settings, self._answerer)
         self._loaded: ScoringContext | None = None
         self._loading = threading.Lock()
 
@@ -102,7 +110,7 @@ class Engine:
 
     def map(self, mode: str | None = None) -> NDArray[np.float32]:
         """Return the places of all items in a plane; see :func:`retrieval.search.browsing.projection.project`."""
-        return project(self._reader, self._answerer.encoders(self._mode(mode)))
+        return project(self._reader, self._answerer.generator.encoders(self._mode(mode)))
 
     def search(
         self,
@@ -110,6 +118,7 @@ class Engine:
         mode: str | None = None,
         on_progress: OnProgress = ignore_progress,
         cancel: Cancellation | None = None,
+        where: Filter | None = None,
         **choices: Unpack[SearchChoices],
     ) -> Results:
         """Return the nearest neighbours of ``query``.
@@ -123,16 +132,18 @@ class Engine:
             mode: one of :attr:`modes`; the first of them by default.
             on_progress: hears of the stage "compute" when tensors are computed, in images.
             cancel: ends the search between batches of computed tensors.
+            where: only images that pass this filter are candidates; the coarse stage then compares all of them.
             **choices: fields of :class:`retrieval.settings.SearchSettings`.
 
         Raises:
-            UsageError: an unknown mode, choices that contradict each other, or a region outside its image.
+            UsageError: an unknown mode, choices that contradict each other, a region outside its image, or a filter
+                that doesn't fit the index.
             IndexIncompatibleError: the index was not built for this mode, or the models found here are not its own.
             ImageError: the query can't be used as an image.
             CancelledError: ``cancel`` was requested; tensors computed until then are kept.
             MemoryFullError: memory ran out twice, the second time without candidates cached in memory.
         """
-        return next(self.search_many([query], mode, on_progress, cancel=cancel, **choices))[1]
+        return next(self.search_many([query], mode, on_progress, cancel=cancel, where=where, **choices))[1]
 
     def search_many(
         self,
@@ -141,6 +152,7 @@ class Engine:
         on_progress: OnProgress = ignore_progress,
         on_unusable: OnUnusable | None = None,
         cancel: Cancellation | None = None,
+        where: Filter | None = None,
         **choices: Unpack[SearchChoices],
     ) -> Iterator[tuple[Any, Results]]:
         """Yield every query with its nearest neighbours, in the order given; see :meth:`search`.
@@ -155,9 +167,13 @@ class Engine:
             on_unusable: called with each query that can't be used, which then has no results. None: the first of
                 them raises its ImageError.
             cancel: as for a single search; also between groups of queries.
+            where: as for a single search.
             **choices: as for a single search.
         """
         request = Request(self._mode(mode), SearchSettings(**choices), on_progress, cancel)
+        if where is not None:
+            allowed = self._filter_rows.of(where)
+            request = replace(request, allowed=allowed, filter={**where.about(), "images": len(allowed)})
 
         def searches() -> Iterator[tuple[Any, Results]]:
             remaining = iter(queries)
@@ -166,7 +182,7 @@ class Engine:
                     cancel.check()
                 read = list(self._read(group, on_unusable))
                 if read:
-                    found = self._answerer.answer(self._context, [query for _, query in read], request)
+                    found = self._text.answer(lambda: self._context, [query for _, query in read], request)
                     yield from zip((given for given, _ in read), found, strict=True)
 
         return searches()
@@ -177,7 +193,8 @@ class Engine:
         Raises:
             ImageError: an image can't be used.
         """
-        return as_query(query).read(self._context.models.rules)
+        asked = as_query(query)
+        return asked.read(self._context.models.rules) if asked.images else asked
 
     def score(self, first: QueryInput, second: QueryInput, mode: str | None = None) -> float:
         """Return the exact score of one pair; ``first`` is the query, ``second`` takes the gallery's role."""
@@ -228,6 +245,11 @@ class Engine:
     def paths(self) -> list[str]:
         """Return the indexed images' paths, in the order of their ids."""
         return self._reader.uris()
+
+    def items(self) -> Iterator[tuple[int, str]]:
+        """Yield id and path of every indexed image, in the order of the ids; they are read as they are taken."""
+        for rows in batched(np.arange(len(self)), ITEMS_AT_ONCE):
+            yield from zip(self._reader.ids[rows].tolist(), self._reader.uris(rows), strict=True)
 
     def info(self) -> dict[str, Any]:
         """Return a description of the index, as JSON values."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from index_store.reader import IndexReader
-from index_store.vectors.exact import Floats, Ranked, cosines_of, exact_nearest, rounding
+from index_store.vectors.exact import FEW_ROWS, Floats, Ranked, Rows, best_first, cosines_of, exact_nearest, rounding
 from index_store.vectors.storage import normalised
 from retrieval.devices.memory import available_memory
 
@@ -32,10 +32,10 @@ class VectorIndex(Protocol):
         """Entries of a vector."""
         ...
 
-    def search(self, query: Floats, count: int) -> Ranked:
+    def search(self, query: Floats, count: int, allowed: Rows | None = None) -> Ranked:
         """Return the rows nearest to ``query [dim]`` and their cosines, best first; ties by row, lowest first.
 
-        Rows without a vector are never found.
+        Rows without a vector are never found. Only ``allowed`` rows are found, ascending; None: all.
         """
         ...
 
@@ -100,10 +100,25 @@ class GpuIndex:
         """Entries of a vector."""
         return int(self._vectors.shape[1])
 
-    def search(self, query: Floats, count: int) -> Ranked:
-        """Return the rows nearest to ``query [dim]`` and their cosines, best first; ties by row, lowest first."""
-        products, exactly = self._products(query), partial(self.similarities, query)
-        return exact_nearest(partial(_largest, products), exactly, self._count, count, rounding(query))
+    def search(self, query: Floats, count: int, allowed: Rows | None = None) -> Ranked:
+        """Return the rows nearest to ``query [dim]`` and their cosines, best first; ties by row, lowest first.
+
+        Only ``allowed`` rows are found, ascending; None: all.
+        """
+        exactly, rows = partial(self.similarities, query), self._count
+        if allowed is not None and len(allowed) <= FEW_ROWS:
+            held = allowed if self._missing is None else allowed[~self._missing[self._numbers(allowed)].cpu().numpy()]
+            return best_first(held, exactly(held), count)
+        products = self._products(query)
+        if allowed is not None:
+            some = torch.full_like(products, -torch.inf)
+            numbers = self._numbers(allowed)
+            some[numbers] = products[numbers]
+            products, rows = some, int(torch.isfinite(some).sum())
+        return exact_nearest(partial(_largest, products), exactly, rows, count, rounding(query))
+
+    def _numbers(self, rows: Rows) -> Tensor:
+        return torch.from_numpy(rows).to(self._vectors.device)
 
     def similarities(self, query: Floats, rows: NDArray[np.int64]) -> Floats:
         """Return the cosines of ``query [dim]`` with ``rows``, in their order; 0 for one without a vector."""

@@ -1,9 +1,10 @@
 """Notes on a search: what a user should know beside the results."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from retrieval.search.results import Note
+from retrieval.search.results import Note, Result
 from retrieval.search.tensors.candidate_tensors import CandidateScores
 
 
@@ -14,6 +15,15 @@ def search_notes(root: Path, mode: str, scored: CandidateScores | None, without_
         message = f"{without_vector} images have no vector to be found by, so a search may miss them"
         notes.append(Note("without_vector", message, advice="search-exhaustively", facts={"images": without_vector}))
     return notes
+
+
+def note_on_gone(results: Sequence[Result]) -> list[Note]:
+    """Return the note on results whose file is gone, if there are any."""
+    gone = sum(result.is_gone for result in results)
+    if not gone:
+        return []
+    message = f"the files of {gone} of {len(results)} results are gone: they were moved or deleted after the last build"
+    return [Note("gone", message, advice="update-the-index", facts={"results": gone})]
 
 
 def _about_tensors(root: Path, mode: str, scored: CandidateScores) -> list[Note]:

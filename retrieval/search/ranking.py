@@ -1,5 +1,7 @@
 """From scored candidates to results: order, threshold, and the numbers that people see."""
 
+import os
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,7 +30,15 @@ def rank_candidates(
     order = _order(reader, candidates, scored, wanted)[: wanted.k]
     ranked = zip(order.tolist(), reader.items(candidates.rows[order]), strict=True)
     return tuple(
-        Result(rank, item.id, item.uri, _score(scored, at, wanted), *_coarse(candidates, at, wanted), item.sha256)
+        Result(
+            rank,
+            item.id,
+            item.uri,
+            _score(scored, at, wanted),
+            *_coarse(candidates, at, wanted),
+            item.sha256,
+            is_gone=not os.path.lexists(item.uri),
+        )
         for rank, (at, item) in enumerate(ranked, start=1)
     )
 

@@ -28,6 +28,7 @@ class Result:
     sha256: str = field(repr=False, default="")
     # Where it has the region of the question (of its first region), as fractions; None: no region, or no exact score.
     found_box: Fractions | None = None
+    is_gone: bool = False  # there was no file at its path when the search ended
 
     @property
     def shown_score(self) -> float:
@@ -60,6 +61,7 @@ class Results:
     index: Mapping[str, Any]
     timing_ms: Mapping[str, float]  # by step, and their sum as "total"
     notes: tuple[Note, ...] = ()
+    filter: Mapping[str, Any] | None = None  # its parts, and how many "images" pass it; None: there is no filter
     computed: int = 0  # candidates whose tensors were not in the index and were computed by this search
     cached: int = 0  # candidates whose tensors an earlier search computed and kept
     left_out: int = 0  # candidates without tensors whose files are gone or have changed: they are not results
@@ -96,6 +98,7 @@ class Results:
             "index": dict(self.index),
             "query": dict(self.query),
             "mode": self.mode,
+            "filter": None if self.filter is None else dict(self.filter),
             "timing_ms": {name: round(value, 2) for name, value in self.timing_ms.items()},
             "computed": self.computed,
             "cached": self.cached,

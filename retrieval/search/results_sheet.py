@@ -1,22 +1,26 @@
 """Draw the results of searches as a contact sheet."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageOps
 
 from retrieval.drawing.cells import SheetCell, SheetRow
+from retrieval.drawing.fonts import drawable, own_font
 from retrieval.drawing.sheet_file import write_sheet
 from retrieval.images.decoding import DecodeRules
 from retrieval.search.queries.picture import Picture
 from retrieval.search.queries.query import Query, QueryInput, as_query
 from retrieval.search.results import Result, Results
+from retrieval.text import printable
 from retrieval.types import Fractions
 
 MOST_NEIGHBOURS = 1000  # on one sheet, which is drawn in memory; every query shows at least one
 
 BOARD_PX = 448  # side of the picture of a question of several images
+LETTERS_A_LINE, LINES = 20, 9  # of the picture of a text
 CROSS = (214, 39, 40)  # red, over an image to move away from
 
 
@@ -85,6 +89,8 @@ def _end_of(path: str | Path) -> str:
 def _picture(given: QueryInput) -> Image.Image | Path:
     """Return the query's file, which the sheet reads itself, or its picture; a board is one picture of all."""
     query = as_query(given)
+    if not query.images:
+        return placard(query.texts)
     if not query.is_plain:
         return board(query.read(DecodeRules()))
     (image,) = query.images
@@ -100,12 +106,24 @@ def _picture(given: QueryInput) -> Image.Image | Path:
 def _box(given: QueryInput) -> Fractions | None:
     """Return the box of the one region that a question has; a board draws its regions itself."""
     query = as_query(given)
+    if not query.images:
+        return None
     image = query.images[0]
     if not query.is_plain or not (query.regions or isinstance(image, Picture)):
         return None
     region = query.read(DecodeRules()).pictures[0].region
     is_cut_out = isinstance(image, Picture) and image.path is None  # then the sheet shows the region alone
     return None if region is None or is_cut_out else region.box
+
+
+def placard(texts: Sequence[str]) -> Image.Image:
+    """Draw texts that ask, in lines, as the picture of a question."""
+    drawn = Image.new("RGB", (BOARD_PX, BOARD_PX), "white")
+    words = textwrap.wrap(printable(", ".join(texts)), LETTERS_A_LINE, max_lines=LINES, placeholder=" ...")
+    letters, font = drawable("\n".join(words), own_font(BOARD_PX // 12))
+    middle = (BOARD_PX / 2, BOARD_PX / 2)
+    ImageDraw.Draw(drawn).multiline_text(middle, letters, font=font, fill="black", anchor="mm", align="center")
+    return drawn
 
 
 def board(query: Query) -> Image.Image:

@@ -82,7 +82,7 @@ def measure(index: Path, boxes: Boxes, mode: str) -> list[tuple[str, str]]:
     regions = [Query([path], regions=[Box(*box)]) for path, box in boxes.items()]
 
     def ask(queries: Sequence[str | Query], **choices: object) -> list[Results]:
-        return [engine.search(each, mode, exclude_query=True, **choices) for each in queries]  # type: ignore[arg-type]
+        return [engine.search(each, mode, exclude_copies=True, **choices) for each in queries]  # type: ignore[arg-type]
 
     ask(wholes[:2])
     ask(regions[:2])
@@ -117,7 +117,7 @@ def located(index: Path, boxes: Boxes, mode: str) -> list[tuple[str, str]]:
     overlaps, first = [], []
     for path, box in list(boxes.items())[::2]:
         query = Query([path], regions=[Box(*box)])
-        found = engine.search(query, mode, exhaustive=True, exclude_query=True, k=len(engine))
+        found = engine.search(query, mode, exhaustive=True, exclude_copies=True, k=len(engine))
         first.append(Path(found[0].path).parent.name == Path(path).parent.name)
         same = [result for result in found if Path(result.path).parent.name == Path(path).parent.name]
         overlaps += [overlap(each.found_box, boxes[each.path]) for each in same if each.found_box is not None]

@@ -63,7 +63,7 @@ def test_what_cannot_be_explained_is_told_before_the_search(
 
 def test_no_results_are_no_picture(desk: Path, gallery: Path, tmp_path: Path) -> None:
     file = tmp_path / "why.png"
-    asked = ("diffsim-search", query_of(gallery), "--exclude-query", "--min-score", "0.99999", "--explain", file)
+    asked = ("diffsim-search", query_of(gallery), "--exclude-copies", "--min-score", "0.99999", "--explain", file)
     result = run_here(*asked, cwd=desk)
     assert result.returncode == 0
     assert b"no results to explain" in result.stderr

@@ -132,7 +132,7 @@ def test_an_index_of_broken_images_only_is_empty_and_answers(photos: Path, index
     build(photos, index, on_progress=refuse_to_compute)
     engine = Engine.open(index)
     assert len(engine) == 0
-    for choices in ({}, {"exhaustive": True}, {"rerank": False}, {"exclude_query": True, "min_score": 0.5}):
+    for choices in ({}, {"exhaustive": True}, {"rerank": False}, {"exclude_copies": True, "min_score": 0.5}):
         assert list(engine.search(query, "style", **choices)) == []
     assert engine.info()["rejected"] == {"not_an_image": 11}
     paint(photos, range(2))

@@ -63,7 +63,7 @@ def test_boards_and_single_images_are_searched_together(engine: Engine, files: l
 
 
 def test_a_mean_finds_what_lies_between_and_an_image_moves_results_away(engine: Engine, files: list[Path]) -> None:
-    near = engine.search(Query(files[:2]), "style", k=10, exclude_query=True)
+    near = engine.search(Query(files[:2]), "style", k=10, exclude_copies=True)
     assert {str(path) for path in files[:2]}.isdisjoint(result.path for result in near)
     toward = engine.search(files[0], "style", **EVERYTHING)  # type: ignore[arg-type]
     other = toward[1].path

@@ -46,7 +46,7 @@ def test_style_mode_prefers_the_querys_style(engine: Engine, gallery: Path) -> N
     hits = [
         Path(result.path).parent.name == style
         for style in STYLES[:5]
-        for result in engine.search(gallery / style / f"{MOTIFS[0]}.png", "style", k=4, exclude_query=True)
+        for result in engine.search(gallery / style / f"{MOTIFS[0]}.png", "style", k=4, exclude_copies=True)
     ]
     assert np.mean(hits) > 0.5
 
@@ -98,9 +98,23 @@ def test_a_least_score_and_leaving_the_query_out(engine: Engine, gallery: Path, 
     assert len(engine.search(query, k=40, min_score=between)) == count
     copy = tmp_path / "copy.png"
     shutil.copy(query, copy)
-    without = engine.search(copy, k=39, exclude_query=True)
+    without = engine.search(copy, k=39, exclude_copies=True)
     assert str(query) not in [r.path for r in without]
     assert_same_ranking(without, [r for r in everything if r.path != str(query)], whole=True)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_leaving_the_item_out_keeps_its_copies(tmp_path: Path) -> None:
+    files = paint(tmp_path / "images", range(6))
+    shutil.copy(files[0], tmp_path / "images" / "copy.png")
+    build_index(tmp_path / "images", tmp_path / "i.diffsim", run=RUN)
+    engine = Engine.open(tmp_path / "i.diffsim", EngineSettings(device="cpu"))
+    without = {name: engine.search(files[0], k=7, **{name: True}) for name in ("exclude_self", "exclude_copies")}
+    names = {name: {Path(result.path).name for result in found} for name, found in without.items()}
+    assert names["exclude_self"] == {"copy.png", *(file.name for file in files[1:])}
+    assert names["exclude_copies"] == {file.name for file in files[1:]}
+    shutil.copy(files[0], tmp_path / "elsewhere.png")
+    assert len(engine.search(tmp_path / "elsewhere.png", k=7, exclude_self=True)) == 7
 
 
 @pytest.mark.usefixtures("tiny")
@@ -115,7 +129,7 @@ def test_leaving_the_query_out_is_searching_an_index_without_its_copies(tmp_path
     wanted: list[SearchChoices] = [{}, {"exhaustive": True}, {"rerank": False}, {"candidates": 5, "k": 5}]
 
     def results(name: str, choices: SearchChoices) -> list[Result]:
-        found = Engine.open(tmp_path / f"{name}.diffsim").search(query, exclude_query=True, **choices)
+        found = Engine.open(tmp_path / f"{name}.diffsim").search(query, exclude_copies=True, **choices)
         return [replace(result, id=others.index(Path(result.path))) for result in found]
 
     for choices in wanted:

@@ -57,7 +57,7 @@ def test_the_answer_is_the_json_of_the_command_line(client: TestClient, index: P
         {"k": 5, "exhaustive": True},
         {"k": 5, "rerank": False},
         {"k": 5, "similarity": "mse"},
-        {"k": 30, "min_score": 0.9, "exclude_query": True},
+        {"k": 30, "min_score": 0.9, "exclude_copies": True},
     ],
     ids=str,
 )

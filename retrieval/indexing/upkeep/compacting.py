@@ -111,13 +111,13 @@ def _rewrite(
     starts = range(0, len(reader), COMPACT_ROWS) if len(reader) else [0]
     for count, start in enumerate(starts):
         rows = np.arange(start, min(start + COMPACT_ROWS, len(reader)))
-        whole, parts = _split(reader, rows)
+        whole, parts = split_outputs(reader, rows)
         writer = begin(f"-{count:03d}")
         for some in batched(rows, at_a_time):
             if cancel is not None:
                 cancel.check()
             items = reader.items(some)
-            writer.append(items, [], {e: vectors[e][some] for e in whole.encoders}, _tensors(reader, whole, some))
+            writer.append(items, [], {e: vectors[e][some] for e in whole.encoders}, stored_rows(reader, whole, some))
             on_progress(Progress("copy", int(some[-1]) + 1, len(reader)))
         if start == 0:
             writer.append([], reader.rejects(), {}, {})
@@ -126,15 +126,18 @@ def _rewrite(
             filled = begin(f"-{count:03d}-{part:02d}")
             for some in batched(held, at_a_time):
                 ids = reader.ids[some].tolist()
-                filled.fill(ids, {e: vectors[e][some] for e in outputs.encoders}, _tensors(reader, outputs, some))
+                filled.fill(ids, {e: vectors[e][some] for e in outputs.encoders}, stored_rows(reader, outputs, some))
             yield filled
 
 
-def _tensors(reader: IndexReader, outputs: Outputs, rows: NDArray[np.int64]) -> dict[str, dict[str, NDArray[Any]]]:
+def stored_rows(reader: IndexReader, outputs: Outputs, rows: NDArray[np.int64]) -> dict[str, dict[str, NDArray[Any]]]:
+    """Return the codec's arrays of ``rows`` as they are stored, ``[len(rows), ...]`` each, by the name of a mode."""
     return {mode: reader.attention(mode, rows.tolist()) for mode in outputs.modes}
 
 
-def _split(reader: IndexReader, rows: NDArray[np.int64]) -> tuple[Outputs, list[tuple[Outputs, NDArray[np.int64]]]]:
+def split_outputs(
+    reader: IndexReader, rows: NDArray[np.int64]
+) -> tuple[Outputs, list[tuple[Outputs, NDArray[np.int64]]]]:
     """Return the outputs that all of ``rows`` have; and for each that only some rows have, those rows."""
     generation = reader.generation
     held = {Outputs(modes=(name,)): reader.has_tensors(name)[rows] for name in generation.stored_names}

@@ -21,6 +21,7 @@ from retrieval.errors import ImageError, UsageError
 from retrieval.images.decoding import DecodeRules, decode_bytes
 from retrieval.images.file_bytes import read_bytes
 from retrieval.images.formats import sniff
+from retrieval.models.vit.text import TEXT_FAMILIES
 from retrieval.search.index_info import about_index
 
 __all__ = ["Catalogue", "Item"]
@@ -43,6 +44,12 @@ class Catalogue:
     def encoders(self) -> tuple[str, ...]:
         """The encoders that the index has vectors of."""
         return self._reader.generation.encoders
+
+    @property
+    def has_text(self) -> bool:
+        """Whether an encoder of the index reads texts."""
+        stored = self._reader.generation.fingerprint.get("encoders", {})
+        return any(stored.get(name, {}).get("name") in TEXT_FAMILIES for name in self.encoders)
 
     @property
     def ids(self) -> NDArray[np.int64]:

@@ -28,16 +28,19 @@ class Query:
             not a finite number above 0.
     """
 
-    images: Sequence[ImageInput | Picture]
+    images: Sequence[ImageInput | Picture] = ()
     weights: Sequence[float] | None = None  # of ``images``; None: all alike. Only their ratios matter
     minus: Sequence[ImageInput | Picture] = ()  # images to move away from
     minus_weights: Sequence[float] | None = None  # of ``minus``; None: 1 each. Twice the weight pushes twice as far
     combine: Combine = "mean"
     regions: Sequence[RegionInput] | None = None  # of ``images``; None: all whole. A question that was read has None
+    texts: Sequence[str] = ()  # without images they ask; beside images they choose which images these may find
 
     def __post_init__(self) -> None:
-        if not self.images:
-            raise UsageError("a question needs one image at least that results should be like")
+        if not self.images and (self.minus or not self.texts):
+            raise UsageError("a question needs one image at least that results should be like, or texts alone")
+        if any(not text.strip() for text in self.texts):
+            raise UsageError("a text of a question is empty")
         if len(self.images) + len(self.minus) > MOST_IMAGES:
             raise UsageError(f"a question has at most {MOST_IMAGES} images, not {len(self.images) + len(self.minus)}")
         if self.combine not in get_args(Combine):
@@ -89,14 +92,18 @@ class Query:
 
     def about(self) -> dict[str, Any]:
         """Return what results say about a question that was read, as JSON values."""
+        texts = {"texts": list(self.texts)} if self.texts else {}
+        if not self.images:
+            return {"path": None, **texts}
         if self.is_plain:
-            return self.pictures[0].about()
+            return {**self.pictures[0].about(), **texts}
         count = len(self.images)
         images, minus = self.pictures[:count], self.pictures[count:]
         return {
             "combine": self.combine,
             "images": _about(images, self.image_weights),
             "minus": _about(minus, self.minus_image_weights),
+            **texts,
         }
 
 

@@ -47,6 +47,7 @@ class QuestionReader:
             ImageError, UsageError: an image or a region that can't be used.
         """
         check_limit("images", self.limits.images, len(asked.images) + len(asked.minus), "a question of {} images")
+        check_limit("images", self.limits.images, len(asked.texts), "a question of {} texts")
         return engine.read_query(
             Query(
                 [self.image(engine, each) for each in asked.images],
@@ -55,6 +56,7 @@ class QuestionReader:
                 _weights(asked.minus),
                 asked.combine,
                 [self._region(engine, each) for each in asked.images] if _has_region(asked.images) else None,
+                asked.texts,
             )
         )
 

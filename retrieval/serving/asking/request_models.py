@@ -4,6 +4,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, model_validator
 
+from retrieval.search.filters.filter import Filter
 from retrieval.settings import SearchSettings
 from retrieval.types import Combine, Similarity
 
@@ -13,6 +14,7 @@ _SEARCH = SearchSettings()
 Weight = Annotated[float, Field(gt=0, le=1e6, description="How much the image counts among several.")]
 Fraction = Annotated[float, Field(ge=0, le=1e6)]
 Side = Annotated[float, Field(gt=0, le=1e6)]
+Texts = Annotated[list[Annotated[str, Field(min_length=1, max_length=1000)]], Field(max_length=100)]
 
 
 class Strict(BaseModel):
@@ -73,6 +75,22 @@ class QuestionFields(Strict):
     images: list[AskedImage] = Field([], description="One picture or a board of several.")
     minus: list[AskedImage] = Field([], description="Pictures to move away from.")
     combine: Combine = Field("mean", description="How several images become one score.")
+    texts: Texts = Field([], description="Texts ask on their own, or choose what the images may find.")
+
+
+class FilterFields(Strict):
+    """Which images may be found. A condition on a table of your own is not offered: it would read a server's file."""
+
+    under: Texts = Field([], description="Folders: the image lies below one of them.")
+    glob: Texts = Field([], description="Patterns that the end of a path fits, like `cats/*.jpg`.")
+    newer: str | None = Field(None, max_length=64, description="Changed at or after this date, or age such as `7d`.")
+    older: str | None = Field(None, max_length=64, description="Changed before this.")
+    source: Texts = Field([], description="Sources of the index, by the end of their paths.")
+
+    def filter(self) -> Filter | None:
+        """Return the library's filter; None: every image may be found. A UsageError for a time of another form."""
+        given = {name: getattr(self, name) for name in FilterFields.model_fields}
+        return Filter(**given) if any(given.values()) else None
 
 
 class ChoiceFields(Strict):
@@ -84,7 +102,11 @@ class ChoiceFields(Strict):
     rerank: bool = Field(True, description="False: the encoders' order, without exact scores.")
     similarity: Similarity = _SEARCH.similarity
     min_score: float | None = Field(None, description="Leave out worse scores.")
-    exclude_query: bool = Field(False, description="Leave out files with the same bytes as the query.")
+    text_share: float = Field(
+        _SEARCH.text_share, gt=0, le=1, description="Share of the images that a text beside an image leaves."
+    )
+    exclude_self: bool = Field(False, description="Leave out the item that asks.")
+    exclude_copies: bool = Field(False, description="Leave out files with the same bytes as the query, too.")
 
     def settings(self) -> SearchSettings:
         """Return the library's settings; choices that contradict each other are a UsageError."""
@@ -97,13 +119,13 @@ _EXAMPLES: list[Any] = [
 ]
 
 
-class SearchRequest(IndexFields, QuestionFields, ChoiceFields):
+class SearchRequest(IndexFields, QuestionFields, ChoiceFields, FilterFields):
     """One question."""
 
     model_config = ConfigDict(json_schema_extra={"examples": _EXAMPLES})
 
 
-class SearchManyRequest(IndexFields, ChoiceFields):
+class SearchManyRequest(IndexFields, ChoiceFields, FilterFields):
     """Several questions with the same choices; each has its own answer or error."""
 
     model_config = ConfigDict(

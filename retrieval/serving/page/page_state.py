@@ -13,9 +13,9 @@ from retrieval.serving.asking.request_models import SearchRequest
 
 RESULTS = 60  # by default
 _IMAGE = re.compile(r"(?:([0-9]{1,6}(?:\.[0-9]{1,6})?):)?(?:id:([0-9]{1,18})|upload:([0-9a-f]{64}))")
-_WORDS = ("index", "mode", "compare", "combine", "box")
+_WORDS = ("index", "mode", "compare", "combine", "box", "words", "under", "glob")
 _NUMBERS = ("k", "candidates")
-_SWITCHES = ("exhaustive", "exclude_query")
+_SWITCHES = ("exhaustive", "exclude_copies")
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,10 @@ class PageState:
     k: str = ""
     candidates: str = ""
     exhaustive: str = ""
-    exclude_query: str = ""
+    exclude_copies: str = ""
+    words: str = ""  # a text that asks, or narrows what the images find
+    under: str = ""  # a folder
+    glob: str = ""  # a pattern of paths
 
     @classmethod
     def of(cls, given: QueryParams) -> Self:
@@ -79,7 +82,7 @@ class PageState:
     @property
     def asks(self) -> bool:
         """Whether there is a question; otherwise the page shows the collection."""
-        return bool(self.images)
+        return bool(self.images or self.words)
 
     @property
     def is_plain(self) -> bool:
@@ -121,7 +124,7 @@ class PageState:
             UsageError, ValidationError: a field that makes no sense.
         """
         images = [image.fields() for image in self.images]
-        if self.box:
+        if self.box and images:
             images[0]["box"] = _box(self.box)
         return SearchRequest.model_validate(
             {
@@ -133,7 +136,10 @@ class PageState:
                 "k": _whole("k", self.k) or RESULTS,
                 "candidates": _whole("candidates", self.candidates),
                 "exhaustive": bool(self.exhaustive),
-                "exclude_query": bool(self.exclude_query),
+                "exclude_copies": bool(self.exclude_copies),
+                "texts": [self.words] if self.words else [],
+                "under": [self.under] if self.under else [],
+                "glob": [self.glob] if self.glob else [],
             }
         )
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from retrieval.progress import Cancellation
 from retrieval.search.engine import Engine
+from retrieval.search.filters.filter import Filter
 from retrieval.search.queries.query import Query
 from retrieval.serving.errors import DeadlineError
 from retrieval.settings import SearchSettings
@@ -61,11 +62,12 @@ class SearchJob(Job):
     question: Query
     mode: str | None
     choices: SearchSettings
+    where: Filter | None = None
 
     @property
     def key(self) -> Hashable:
-        """The index, mode and choices, which questions that are answered together share."""
-        return id(self.index), self.mode, self.choices
+        """The index, mode, choices and filter, which questions that are answered together share."""
+        return id(self.index), self.mode, self.choices, self.where
 
 
 @dataclass(eq=False, kw_only=True)

@@ -159,8 +159,8 @@ class Worker:
         first, cancel = jobs[0], AllCancelled(jobs)
 
         def search(engine: Engine) -> list[Results]:
-            asked, choices = [job.question for job in jobs], asdict(first.choices)
-            return [found for _, found in engine.search_many(asked, first.mode, cancel=cancel, **choices)]
+            asked, choices, where = [job.question for job in jobs], asdict(first.choices), first.where
+            return [found for _, found in engine.search_many(asked, first.mode, cancel=cancel, where=where, **choices)]
 
         begun = time.monotonic()
         found = first.index.use(search)

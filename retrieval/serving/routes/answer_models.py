@@ -26,6 +26,7 @@ class NeighbourAnswer(BaseModel):
     coarse_rank: int | None
     sha256: str
     found_box: BoxNumbers | None
+    is_gone: bool
 
 
 class NoteAnswer(BaseModel):
@@ -48,6 +49,7 @@ class SearchAnswer(BaseModel):
     computed: int
     cached: int
     left_out: int
+    filter: dict[str, Any] | None
     notes: list[str]
     note_details: list[NoteAnswer]
     results: list[NeighbourAnswer]

@@ -13,7 +13,12 @@ from retrieval.search.engine import Engine
 from retrieval.search.queries.query import Query
 from retrieval.search.results import Results
 from retrieval.serving.asking.questions import QuestionReader, check_limit
-from retrieval.serving.asking.request_models import ChoiceFields, IndexFields, QuestionFields
+from retrieval.serving.asking.request_models import (
+    IndexFields,
+    QuestionFields,
+    SearchManyRequest,
+    SearchRequest,
+)
 from retrieval.serving.errors import DeadlineError
 from retrieval.serving.indexes.served_index import ServedIndex
 from retrieval.serving.queueing.jobs import CallJob, Job, SearchJob
@@ -47,23 +52,31 @@ class Asking:
             request, server, server.index(fields.index), server.deadline(fields.deadline_ms), server.reader(parts)
         )
 
-    async def search(self, question: QuestionFields, mode: str | None, choices: ChoiceFields) -> Results:
+    async def search(self, asked: SearchRequest) -> Results:
         """Answer one question."""
-        (found,) = await self.search_many([question], mode, choices)
+        (found,) = await self.search_many([asked], asked)
         if isinstance(found, DiffSimError):
             raise found
         return found
 
     async def search_many(
-        self, questions: Sequence[QuestionFields], mode: str | None, choices: ChoiceFields
+        self, questions: Sequence[QuestionFields], asked: SearchRequest | SearchManyRequest
     ) -> list[Results | DiffSimError]:
         """Answer several questions; each has its results or its error."""
         check_limit("queries", self.server.settings.limits.queries, len(questions), "a request of {} questions")
-        settings = self.reader.choices(choices, len(self.index.engine))
+        settings = self.reader.choices(asked, len(self.index.engine))
+        where = asked.filter()
         with self.server.worker.admitted(self.deadline, len(questions)) as ticket:
             read = await asyncio.gather(*(self._question(question) for question in questions))
             jobs = {
-                place: SearchJob(index=self.index, deadline=self.deadline, question=found, mode=mode, choices=settings)
+                place: SearchJob(
+                    index=self.index,
+                    deadline=self.deadline,
+                    question=found,
+                    mode=asked.mode,
+                    choices=settings,
+                    where=where,
+                )
                 for place, found in enumerate(read)
                 if isinstance(found, Query)
             }

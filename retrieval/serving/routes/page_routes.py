@@ -23,7 +23,19 @@ from retrieval.serving.server import Server
 
 router = APIRouter(include_in_schema=False)
 
-FORM_FIELDS = ("mode", "compare", "combine", "box", "k", "candidates", "exhaustive", "exclude_query")
+FORM_FIELDS = (
+    "mode",
+    "compare",
+    "combine",
+    "box",
+    "k",
+    "candidates",
+    "exhaustive",
+    "exclude_copies",
+    "words",
+    "under",
+    "glob",
+)
 COOKIE_SECONDS = 30 * 24 * 3600
 
 
@@ -48,7 +60,7 @@ async def _columns(request: Request, state: PageState, index: ServedIndex) -> li
     found = []
     for mode in modes:
         asked = state.request(mode)
-        found.append(results_column(await Asking.of(request, asked).search(asked, mode, asked)))
+        found.append(results_column(await Asking.of(request, asked).search(asked)))
     return found
 
 
@@ -74,6 +86,7 @@ def _values(
         "modes": engine.modes,
         "shown_mode": state.mode or engine.modes[0],
         "names": names,
+        "has_text": engine.catalogue.has_text,
         "limits": server.settings.limits,
         "results_by_default": RESULTS,
         "failure": "" if index.failure is None else str(index.failure),

@@ -57,7 +57,7 @@ _UPLOAD_BODY = {
 @router.post("/search", responses={200: {"model": SearchAnswer}}, response_class=JSONResponse)
 async def search(request: Request, asked: SearchRequest) -> Response:
     """Find the images that are most like a picture, a region or a board."""
-    results = await Asking.of(request, asked).search(asked, asked.mode, asked)
+    results = await Asking.of(request, asked).search(asked)
     return JSONResponse(results_json(results))
 
 
@@ -76,14 +76,14 @@ async def search_upload(request: Request) -> Response:
         raise UsageError(f"{OPTIONS_FIELD}: {sentence_of(error.errors())}") from error
     if not asked.images:
         asked = asked.model_copy(update={"images": [_part(number) for number in range(len(files))]})
-    results = await Asking.of(request, asked, files).search(asked, asked.mode, asked)
+    results = await Asking.of(request, asked, files).search(asked)
     return JSONResponse(results_json(results))
 
 
 @router.post("/search/many", responses={200: {"model": SearchManyAnswer}}, response_class=JSONResponse)
 async def search_many(request: Request, asked: SearchManyRequest) -> Response:
     """Ask several questions at once; a bad one has an error in its place and does not stop the others."""
-    answers = await Asking.of(request, asked).search_many(asked.queries, asked.mode, asked)
+    answers = await Asking.of(request, asked).search_many(asked.queries, asked)
     each = [to_json(found) if isinstance(found, DiffSimError) else results_json(found) for found in answers]
     return JSONResponse({"schema": SCHEMA, "answers": each})
 

@@ -5,6 +5,7 @@ import { element, picture, rectangle } from "./cards.js";
 import { RESULTS, address, asks, removed, source } from "./state.js";
 
 const LEAST = 0.02; // a smaller box was a click
+const TYPED = ["compare", "box", "candidates", "words", "under", "glob"], SWITCHES = ["exhaustive", "exclude_copies"];
 const form = document.querySelector("#ask"), asked = document.querySelector("#asked"), drop = document.querySelector("#drop");
 const digits = (number) => String(Math.round(number * 1e4) / 1e4);
 
@@ -16,9 +17,10 @@ export function showQuestion(state, names, mode, go) {
     ...state.images.map((image, place) => piece(state, image, place, false, names)),
     ...state.minus.map((image, place) => piece(state, image, place, true, names)));
   for (const radio of form.querySelectorAll("[name=mode]")) radio.checked = radio.value === mode;
-  for (const name of ["compare", "combine", "box", "candidates"]) form.elements[name].value = state[name] || (name === "combine" ? "mean" : "");
+  for (const name of TYPED) form.elements[name].value = state[name];
+  form.elements.combine.value = state.combine || "mean";
   form.elements.k.value = state.k || RESULTS;
-  for (const name of ["exhaustive", "exclude_query"]) form.elements[name].checked = Boolean(state[name]);
+  for (const name of SWITCHES) form.elements[name].checked = Boolean(state[name]);
   form.elements.text.value = "";
   form.elements.image.value = "";
   if (state.images.length === 1) takeBoxes(asked.querySelector(".piece"), state, go);
@@ -73,10 +75,10 @@ function takeBoxes(figure, state, go) {
 // Return the state that the form asks for, without its files.
 function typed(state) {
   const values = { ...state, mode: form.elements.mode.value };
-  for (const name of ["compare", "box", "candidates"]) values[name] = form.elements[name].value.trim();
+  for (const name of TYPED) values[name] = form.elements[name].value.trim();
   values.combine = form.elements.combine.value === "mean" ? "" : form.elements.combine.value;
   values.k = Number(form.elements.k.value) === RESULTS ? "" : form.elements.k.value;
-  for (const name of ["exhaustive", "exclude_query"]) values[name] = form.elements[name].checked ? "1" : "";
+  for (const name of SWITCHES) values[name] = form.elements[name].checked ? "1" : "";
   return values;
 }
 
@@ -105,7 +107,7 @@ export function listen({ current, go, busy, find }) {
   });
   form.elements.image.addEventListener("change", () => form.elements.image.files.length && askWith(form.elements.image.files));
   form.addEventListener("change", (event) => {
-    if (["mode", "compare", "combine", "exclude_query", "exhaustive"].includes(event.target.name) && asks(current())) {
+    if (["mode", "compare", "combine", ...SWITCHES].includes(event.target.name) && asks(current())) {
       go(address(typed(current())));
     }
   });

@@ -1,6 +1,6 @@
 // The state of the page as its address says it; page_state.py reads and writes the same addresses.
 
-const FIELDS = ["index", "mode", "compare", "combine", "box", "k", "candidates", "exhaustive", "exclude_query"];
+const FIELDS = ["index", "mode", "compare", "combine", "box", "k", "candidates", "exhaustive", "exclude_copies", "words", "under", "glob"];
 const WEIGHED = /^(?:([0-9.]+):)?(id|upload):(.+)$/;
 export const RESULTS = 60;
 
@@ -20,7 +20,7 @@ export function address(state, path = "/") {
   return query ? `${path}?${query}` : path;
 }
 
-export const asks = (state) => state.images.length > 0;
+export const asks = (state) => state.images.length > 0 || state.words !== "";
 export const isPlain = (state) => state.images.length === 1 && !state.minus.length && !state.box;
 
 const isItem = (image, id) => image === `id:${id}` || image.endsWith(`:id:${id}`);
@@ -54,7 +54,7 @@ export function source(image) {
 
 export function request(state, mode) {
   const images = state.images.map(source);
-  if (state.box) {
+  if (state.box && images.length) {
     const box = state.box.split(",").map(Number);
     if (box.length !== 4 || box.some(Number.isNaN)) throw new Error(`'${state.box}' is not a box: write x,y,width,height`);
     images[0].box = box;
@@ -63,6 +63,9 @@ export function request(state, mode) {
   if (state.combine) body.combine = state.combine;
   if (state.candidates) body.candidates = Number(state.candidates);
   if (state.exhaustive) body.exhaustive = true;
-  if (state.exclude_query) body.exclude_query = true;
+  if (state.exclude_copies) body.exclude_copies = true;
+  if (state.words) body.texts = [state.words];
+  if (state.under) body.under = [state.under];
+  if (state.glob) body.glob = [state.glob];
   return body;
 }

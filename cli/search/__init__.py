@@ -1,0 +1,1 @@
+"""Parts of ``diffsim-search``: its further options, filters, and lists of queries."""

@@ -1,0 +1,94 @@
+"""One worker: it loads the models of an index once, and writes the segments that it is told to.
+
+A worker may live in this process, in another one, or on another machine that sees the images and the index. It never
+touches a generation: its segments count once the driver has committed them.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import monotonic
+from typing import Any, Protocol
+
+from index_store.remote.mirror import scratch_mirror
+from index_store.remote.object_store import is_url
+from retrieval.encoding.batches import workers
+from retrieval.encoding.fingerprint import check_fingerprint
+from retrieval.encoding.loaded_models import LoadModels, load_models
+from retrieval.encoding.timing import StageClock
+from retrieval.errors import DiffSimError
+from retrieval.indexing.pipeline import Pipeline
+from retrieval.indexing.segment_job import FinishedSegment, SegmentJob, segment_job
+from retrieval.models.modes import Target
+from retrieval.settings import BuildSettings, ModelSettings
+
+
+class WorkerLostError(DiffSimError):
+    """A worker ended in the middle of its work: it was killed, ran out of memory, or its machine went away."""
+
+    kind = "worker_lost"
+
+
+class Worker(Protocol):
+    """A worker as the driver sees it."""
+
+    def write(self, job: SegmentJob) -> FinishedSegment:
+        """Do ``job`` and wait for its end; WorkerLostError if the worker is gone."""
+        ...
+
+    def close(self) -> None:
+        """End the worker, also in mid-work."""
+        ...
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """Everything that a worker needs before its first job, as plain data."""
+
+    index: str  # its folder, which every machine sees under this path, or its URL
+    settings: ModelSettings
+    targets: Mapping[str, Target]  # by mode
+    fingerprint: Mapping[str, Any]  # of the index
+    run: BuildSettings  # with the batch size settled
+    threads: int | None = None  # of torch, and for decoding; None: as many as the process finds
+    load: LoadModels = load_models
+
+
+class SegmentWorker:
+    """A worker in this process."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        """Load the models.
+
+        Raises:
+            IndexIncompatibleError: this machine's weights or libraries give other numbers than the index has.
+            UsageError, ModelError: see :func:`retrieval.encoding.loaded_models.load_models`.
+        """
+        if spec.threads is not None:
+            import torch
+
+            torch.set_num_threads(spec.threads)
+        self._mirror = scratch_mirror(spec.index) if is_url(spec.index) else None
+        self._root = self._mirror.layout.root if self._mirror else Path(spec.index)
+        models = spec.load(spec.settings, spec.targets, spec.run.device, spec.run.offline)
+        models = models.limited(spec.run.max_pixels)
+        check_fingerprint(spec.fingerprint, models.fingerprint(), Path(spec.index))
+        run = replace(spec.run, workers=spec.run.workers or spec.threads)
+        self._pipeline = Pipeline.begin(models, run, StageClock(workers(run)))
+
+    def ready(self) -> int:
+        """Return the number of this process; an answer says that the models are loaded."""
+        return os.getpid()
+
+    def write(self, job: SegmentJob) -> FinishedSegment:
+        """Write the segment of ``job``; for an index in an object store, upload it and keep nothing here.
+
+        Raises:
+            NoSpaceError, RemoteStoreError: see :mod:`index_store.errors`.
+        """
+        began = monotonic()
+        finished = segment_job(replace(job, root=self._root), self._pipeline)
+        if self._mirror is not None and finished.record is not None:
+            self._mirror.send(finished.record)
+        return replace(finished, seconds=monotonic() - began)
