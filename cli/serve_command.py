@@ -12,6 +12,7 @@ import typer
 from cli import options
 from cli.option_groups import EngineOptions, Speech, expand_groups
 from cli.parsing import parse_bytes
+from cli.search.remote import TOKEN_VARIABLE
 from cli.terminal.printing import show
 from cli.terminal.process import HELP, run, stopping, work_offline
 from index_store.layout import SUFFIX
@@ -20,7 +21,6 @@ from index_store.remote.object_store import is_url
 from retrieval.errors import DependencyError, UsageError
 from retrieval.settings import EngineSettings, ServerLimits, ServerSettings
 
-TOKEN_VARIABLE = "DIFFSIM_TOKEN"
 EXTRA = "diffsim-retrieval[serve]"
 _SERVER, _LIMITS = ServerSettings(), ServerLimits()
 

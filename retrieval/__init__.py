@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from retrieval.search.queries.region import Box, Mask
     from retrieval.search.results import Note, Result, Results
     from retrieval.search.results_sheet import draw_results
+    from retrieval.serving.client.client import Client
     from retrieval.settings import BuildSettings, EngineSettings, SearchSettings
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "BuildReport",
     "BuildSettings",
     "Cancellation",
+    "Client",
     "DiffSimError",
     "Engine",
     "EngineSettings",
@@ -65,6 +67,7 @@ _HOMES = {
     "BuildReport": "indexing.reports",
     "BuildSettings": "settings",
     "Cancellation": "progress",
+    "Client": "serving.client.client",
     "DiffSimError": "errors",
     "Engine": "search.engine",
     "EngineSettings": "settings",

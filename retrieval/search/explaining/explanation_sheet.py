@@ -40,7 +40,7 @@ def _row(number: int, explanation: ImageExplanation) -> PairRow:
     if query.grid.before:
         shares += f" + class and register tokens {other:.4f}"
     title = f"{number}   {explanation.mode} {explanation.score:.4f} = {shares}"
-    if explanation.attention is None:
+    if not explanation.correspondences:
         title += "; no lines: the keys of this model are no cells"
     links = [(pair.query, pair.candidate, pair.weight) for pair in explanation.correspondences]
     return PairRow(title, _heated(query, "query"), _heated(candidate, ""), links)
