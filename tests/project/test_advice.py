@@ -14,7 +14,7 @@ from tests.support.paths import ROOT
 
 LIBRARY = sorted(path for package in ("retrieval", "index_store") for path in (ROOT / package).rglob("*.py"))
 Node = TypeVar("Node", bound=ast.AST)
-OPTION = re.compile(r"(?<![\w-])--[a-z]|diffsim-(index|search|eval)\b")
+OPTION = re.compile(r"(?<![\w-])--[a-z]|diffsim-(index|search|eval|serve)\b")
 
 
 @pytest.mark.parametrize("path", LIBRARY, ids=lambda path: path.relative_to(ROOT).as_posix())

@@ -206,7 +206,7 @@ class Client:
     def _explained(self, found: dict[str, Any], picture: Any) -> ExplainedImage:
         parts = np.array(found["map"], np.float32)
         if isinstance(picture, int):
-            data = self._transport.bytes(f"{self._path}/items/{picture}/thumbnail?side={SIDE}")
+            data = self._transport.fetch(f"{self._path}/items/{picture}/thumbnail?side={SIDE}")
             picture = Image.open(io.BytesIO(data))
         grid = TokenGrid(*parts.shape, region=tuple(found["region"]))
         return ExplainedImage(found["path"], picture, grid, parts, found["other"])

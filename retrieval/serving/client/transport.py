@@ -62,13 +62,13 @@ class Transport:
             ServerError: the server can't be reached, is busy, or answers with something else.
             DiffSimError: the error that the server met, by its kind.
         """
-        data = self.bytes(path, body)
+        data = self.fetch(path, body)
         try:
             return json.loads(data)
         except ValueError as error:
             raise ServerError(f"{self.url} does not answer as a server of this software") from error
 
-    def bytes(self, path: str, body: Mapping[str, Any] | None = None) -> bytes:
+    def fetch(self, path: str, body: Mapping[str, Any] | None = None) -> bytes:
         """Return the bytes at ``path``; see :meth:`ask`."""
         for number in range(1, TRIES + 1):
             try:
