@@ -168,6 +168,7 @@ class QuestionOptions:
 
     combine: options.CombineImages = None
     away: options.Away = None
+    same: options.SameIn = None
     box: options.BoxOf = None
     mask: options.MaskOf = None
 
@@ -187,6 +188,8 @@ class SearchOptions:
     no_rerank: options.NoRerank = False
     similarity: options.Similarity = _SEARCH.similarity
     min_score: options.MinScore = None
+    min_percentile: options.MinPercentile = None
+    scaling: options.ScalingOf = None
     exclude_query: options.ExcludeQuery = False
 
     def choices(self) -> SearchChoices:
@@ -198,6 +201,8 @@ class SearchOptions:
             "rerank": not self.no_rerank,
             "similarity": self.similarity,
             "min_score": self.min_score,
+            "min_percentile": self.min_percentile,
+            "scaling": self.scaling,
             "exclude_query": self.exclude_query,
         }
 

@@ -10,7 +10,7 @@ from cli import options
 from cli.advice import sentence_of
 from cli.option_groups import EngineOptions, FormOptions, QuestionOptions, SearchOptions, Speech, expand_groups
 from cli.output import Form, note_sentences, print_results
-from cli.questions import questions_of
+from cli.questions import mode_weights, questions_of
 from cli.terminal.printing import say
 from cli.terminal.process import HELP, Speaker, run, stopping, work_offline
 from cli.terminal.progress import ProgressBar
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from retrieval.search.explaining.explanation import ImageExplanation
     from retrieval.search.queries.query import QueryInput
     from retrieval.search.results import Results
+    from retrieval.settings import SearchChoices
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 MOST_EXPLAINED = 10  # results of one picture: a row each
@@ -60,7 +61,8 @@ def search(
     answers = _Answers(questions)
     try:
         answers.locate(engine)
-        _search(engine, answers, mode, how, speaker)
+        choices = {**how.choices(), "mode_weights": mode_weights(asked)}
+        _search(engine, answers, mode, choices, speaker)
         if explain is not None:
             _explain(engine, answers, explain, speaker)
     finally:  # also when searches were stopped
@@ -86,7 +88,9 @@ def _check_files(sheets: "Sequence[Path]", explain: Path | None, queries: "Seque
         raise UsageError("--explain splits exact cosine scores: leave out --no-rerank and --similarity")
 
 
-def _search(engine: "Engine", answers: "_Answers", mode: str | None, how: SearchOptions, speaker: Speaker) -> None:
+def _search(
+    engine: "Engine", answers: "_Answers", mode: str | None, choices: "SearchChoices", speaker: Speaker
+) -> None:
     count = len(answers.questions)
     state = f"searching with {count} queries" if answers.are_several else "searching"
     bar = ProgressBar(speaker, state)
@@ -96,7 +100,7 @@ def _search(engine: "Engine", answers: "_Answers", mode: str | None, how: Search
             mode,
             on_progress=bar.show,
             on_unusable=answers.pass_over if answers.are_several else None,
-            **how.choices(),
+            **choices,
         )
         for query, results in searches:
             answers.take(query, results)

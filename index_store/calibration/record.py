@@ -21,6 +21,7 @@ LOG = logging.getLogger(__name__)
 
 VERSION = 1  # of how pairs are drawn; a file of another version is made again
 MOST_PAIRS = 1 << 16
+MOST_SLOPE = 10.0
 MOST_RECORD = 1 << 21  # bytes
 
 
@@ -34,6 +35,7 @@ class ScoreSample:
     items: int  # images that pairs were drawn from
     next_id: int  # above the ids of all these images
     scores: tuple[float, ...]  # ascending, in [-1, 1]
+    slope: float | None = None  # of scores over cosines of coarse vectors; None: the index has no vectors of the mode
     version: int = VERSION
 
 
@@ -84,6 +86,8 @@ def sample_of(mode: str, data: bytes) -> ScoreSample:
     scores = numbers(values["scores"], "scores", -1.0, 1.0, MOST_PAIRS)
     if not scores or any(high < low for low, high in zip(scores, scores[1:], strict=False)):
         raise ValueError("its scores are not ascending")
+    if values["slope"] is not None:
+        numbers([values["slope"]], "slope", 0.0, MOST_SLOPE, 1)
     if google_crc32c.value(_canonical(values)) != content["crc32c"]:
         raise ValueError("its checksum differs")
     return ScoreSample(**{**values, "scores": scores})

@@ -1,6 +1,6 @@
 """Score random pairs of an index's images exactly, as a search would, from a bounded number of them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +41,20 @@ class PairPlan:
         return sum(self.asking) * self.each
 
 
+@dataclass(frozen=True)
+class ScoredPairs:
+    """Pairs of rows of the index, and their exact scores."""
+
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    scores: NDArray[np.float64]
+
+    @classmethod
+    def join(cls, parts: Sequence["ScoredPairs"]) -> "ScoredPairs":
+        """Return the pairs of all parts, one at least."""
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("first", "second", "scores")))
+
+
 def plan_pairs(rows: NDArray[np.int64], row_bytes: int, roles_differ: bool) -> PairPlan:
     """Draw pairs of different images, the same ones for the same rows.
 
@@ -61,8 +75,8 @@ def plan_pairs(rows: NDArray[np.int64], row_bytes: int, roles_differ: bool) -> P
     return PairPlan(tuple(blocks), shares, min(len(block) for block in blocks) - 1, encodes=True)
 
 
-def sample_scores(reader: IndexReader, models: LoadedModels, mode: str, plan: PairPlan) -> Iterator[list[float]]:
-    """Yield the cosine scores of each block's pairs; images whose files are gone or changed don't ask as queries.
+def sample_scores(reader: IndexReader, models: LoadedModels, mode: str, plan: PairPlan) -> Iterator[ScoredPairs]:
+    """Yield the pairs of each block with cosine scores; images whose files are gone or changed don't ask as queries.
 
     Args:
         reader: the index.
@@ -79,16 +93,20 @@ def sample_scores(reader: IndexReader, models: LoadedModels, mode: str, plan: Pa
             stored = {name: torch.from_numpy(np.array(array)).to(device).float() for name, array in arrays.items()}
             images = decode(stored).to(device, how.dtype)
             queries = _queries(reader, models, mode, block[:asking]) if plan.encodes else _items(images)
-            yield _block_scores(queries, images, how, plan.each)
+            own, others = own_output(images, how), _others(len(block), plan.each)
+            scores = []
+            for place, query in queries.items():
+                after = torch.from_numpy(others[place]).to(device)
+                scores += aligned_attention_scores(query, images[after], how, candidates_own=own[after]).tolist()
+        places = np.array(list(queries), np.int64)
+        first, second = np.repeat(block[places], plan.each), block[others[places].flatten()]
+        yield ScoredPairs(first, second, np.array([bounded(score) for score in scores], np.float64))
 
 
-def _block_scores(queries: Mapping[int, QKV], images: QKV, how: Comparison, each: int) -> list[float]:
-    """Score every query, by its place in the block, against the ``each`` images after it, in a circle."""
-    own, found = own_output(images, how), []
-    for place, query in queries.items():
-        others = (torch.arange(1, each + 1, device=own.device) + place) % len(images)
-        found += aligned_attention_scores(query, images[others], how, candidates_own=own[others]).tolist()
-    return [bounded(score) for score in found]
+def _others(count: int, each: int) -> NDArray[np.int64]:
+    """Return, ``[count, each]``, the ``each`` places after every place of a block, in a circle."""
+    after: NDArray[np.int64] = (np.arange(count)[:, None] + np.arange(1, each + 1)) % count
+    return after
 
 
 def _items(images: QKV) -> dict[int, QKV]:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 from index_store.calibration.record import ScoreSample, read_sample, write_sample
 from index_store.reader import IndexReader
 from index_store.remote.mirror import find_mirror
+from retrieval.calibration.coarse import slope_of
 from retrieval.calibration.percentiles import Percentiles
-from retrieval.calibration.sampling import plan_pairs, sample_scores
+from retrieval.calibration.sampling import ScoredPairs, plan_pairs, sample_scores
 from retrieval.encoding.loaded_models import LoadedModels
 from retrieval.encoding.recipe import stored_recipe
 from retrieval.progress import Cancellation
@@ -58,23 +60,41 @@ def calibrate(
         on_mode(mode)
         rows = _population(reader, mode)
         plan = plan_pairs(rows, reader.row_bytes(mode), roles_differ)
-        scores: list[float] = []
+        blocks = []
         for block in sample_scores(reader, models, mode, plan):
-            scores += [round(score, 6) for score in block]
+            blocks.append(block)
             if cancel is not None:
                 cancel.check()
-        if scores:
-            ids, number = reader.ids[rows], reader.generation.number
-            sample = ScoreSample(mode, _digest(reader, mode), number, len(rows), int(ids.max()) + 1, tuple(sorted(scores)))
-            write_sample(reader.layout, sample)
-            LOG.info("%s: scored %d random pairs of %s", reader.layout.root, len(scores), mode)
+        if any(len(block.scores) for block in blocks):
+            write_sample(reader.layout, _sample(reader, mode, rows, ScoredPairs.join(blocks)))
+            LOG.info("%s: scored random pairs of %s", reader.layout.root, mode)
     return modes
 
 
-def read_percentiles(reader: IndexReader, mode: str) -> Percentiles | None:
-    """Return the percentiles of a mode; None if the index has none that fit it."""
+def _sample(reader: IndexReader, mode: str, rows: NDArray[np.int64], pairs: ScoredPairs) -> ScoreSample:
+    return ScoreSample(
+        mode=mode,
+        digest=_digest(reader, mode),
+        generation=reader.generation.number,
+        items=len(rows),
+        next_id=int(reader.ids[rows].max()) + 1,
+        scores=tuple(sorted(np.round(pairs.scores, 6).tolist())),
+        slope=slope_of(reader, mode, pairs),
+    )
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What an index knows about the scores of one mode."""
+
+    percentiles: Percentiles
+    slope: float | None  # of scores over cosines of coarse vectors
+
+
+def read_calibration(reader: IndexReader, mode: str) -> Calibration | None:
+    """Return what is known about the scores of a mode; None if the index has no sample that fits it."""
     sample = read_sample(reader.layout, mode, _digest(reader, mode))
-    return None if sample is None else Percentiles(sample.scores)
+    return None if sample is None else Calibration(Percentiles(sample.scores), sample.slope)
 
 
 def _is_due(reader: IndexReader, mode: str) -> bool:
