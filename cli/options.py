@@ -213,9 +213,7 @@ Away = Annotated[
 ]
 SameIn = Annotated[
     tuple[str, float] | None,
-    typer.Option(
-        "--same", metavar="MODE WEIGHT", help="Prefer results that are alike in this mode, too; 1 counts as --mode."
-    ),
+    typer.Option("--same", metavar="MODE WEIGHT", help="Prefer results alike in this mode, too; 1 counts as --mode."),
 ]
 BoxOf = Annotated[
     str | None,

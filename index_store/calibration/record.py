@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import google_crc32c
@@ -84,7 +85,7 @@ def sample_of(mode: str, data: bytes) -> ScoreSample:
     ):
         whole_number(values[name], name, least, most)
     scores = numbers(values["scores"], "scores", -1.0, 1.0, MOST_PAIRS)
-    if not scores or any(high < low for low, high in zip(scores, scores[1:], strict=False)):
+    if not scores or any(high < low for low, high in pairwise(scores)):
         raise ValueError("its scores are not ascending")
     if values["slope"] is not None:
         numbers([values["slope"]], "slope", 0.0, MOST_SLOPE, 1)

@@ -55,15 +55,16 @@ class ScoredPairs:
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("first", "second", "scores")))
 
 
-def plan_pairs(rows: NDArray[np.int64], row_bytes: int, roles_differ: bool) -> PairPlan:
+def plan_pairs(rows: NDArray[np.int64], row_bytes: int, roles_differ: bool, seed: int = SEED) -> PairPlan:
     """Draw pairs of different images, the same ones for the same rows.
 
     Args:
         rows: of the index, those whose tensors are stored; two at least.
         row_bytes: of one image's stored tensors.
         roles_differ: whether an image that asks has to be encoded again.
+        seed: of the draw.
     """
-    random = np.random.default_rng(SEED)
+    random = np.random.default_rng(seed)
     most = max(BLOCK, min(MOST_IMAGES, MOST_BYTES // max(1, row_bytes)))
     chosen = random.permutation(rows)[:most]
     each = max(1, min((len(chosen) - 1) // 2, PAIRS // len(chosen)))

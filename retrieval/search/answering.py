@@ -144,6 +144,8 @@ class Answerer:
             raise UsageError("percentiles are of one whole image: boards, boxes and masks have none")
         for name in (request.mode, *request.settings.mode_weights):
             self.percentiles.required(name)
+        if request.settings.min_percentile is not None:
+            self.percentiles.check(request.mode, request.settings.min_percentile)
 
     def _judged(self, question: Query, exact: "_Exact", request: Request) -> Judgement | None:
         """Return the candidates on the scale of random pairs, which are whole images compared by cosine."""

@@ -24,6 +24,15 @@ class IndexPercentiles:
         found = self._of(mode)
         return None if found is None else found.percentiles
 
+    def check(self, mode: str, percentile: float) -> None:
+        """Raise UsageError if no score of a mode can reach ``percentile``."""
+        known = self.required(mode)
+        if percentile > known.most:
+            raise UsageError(
+                f"percentiles of {mode} end at {known.most:.2f} in this index, where one of {known.pairs} random pairs "
+                f"is left: {percentile} is out of reach"
+            )
+
     def slope(self, mode: str) -> float | None:
         """Return by how much exact scores rise with the cosines of coarse vectors; None if the index can't tell."""
         found = self._of(mode)

@@ -11,11 +11,10 @@ the main mode usually are. Modes agree in part, so taking off the evidence itsel
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from retrieval.calibration.percentiles import one_in
 from retrieval.scoring.aas import bounded
@@ -33,6 +32,7 @@ class Judged:
 
     scores: NDArray[np.float32]
     shares: NDArray[np.float64]  # of random pairs that score at least so much
+    evidence: NDArray[np.float64]
 
     @property
     def percentiles(self) -> NDArray[np.float64]:
@@ -57,9 +57,9 @@ class Judgement:
         """What the order goes by, higher first; None: by the score of the mode itself."""
         if not self.others:
             return None
-        keys = main = evidence(self.main.shares)
+        keys = main = self.main.evidence
         for mode, weight in self.weights.items():
-            found = evidence(self.others[mode].shares)
+            found = self.others[mode].evidence
             if weight < 0:
                 found = UNLIKE_STRENGTH * np.maximum(0, _standing_out(main, found) - UNLIKE_FROM)
             keys = keys + weight * found
@@ -91,7 +91,8 @@ def judge(
         known = percentiles.of(name)
         if known is None:
             return None
-        judged[name] = Judged(scored[name].scores, known.shares(scored[name].scores))
+        scores = scored[name].scores
+        judged[name] = Judged(scores, known.shares(scores), known.evidence(scores))
     return Judgement(judged.pop(mode), judged, weights)
 
 
@@ -103,12 +104,6 @@ def _standing_out(main: NDArray[np.float64], other: NDArray[np.float64]) -> NDAr
     slope = float(centred @ other) / max(float(centred @ centred), 1e-12)
     residuals: NDArray[np.float64] = other - other.mean() - slope * centred
     return residuals / max(float(residuals.std()), 1e-6)
-
-
-def evidence(shares: ArrayLike) -> NDArray[np.float64]:
-    """Return the normal quantile of the percentiles that belong to ``shares``."""
-    normal = NormalDist()
-    return np.array([normal.inv_cdf(min(max(1 - share, 1e-6), 1 - 1e-12)) for share in np.asarray(shares).tolist()])
 
 
 def merged(main: CandidateScores, others: Mapping[str, CandidateScores]) -> CandidateScores:

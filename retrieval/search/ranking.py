@@ -69,7 +69,9 @@ def _order(
     order = np.arange(len(candidates.rows))
     keys = candidates.similarities
     if scored is not None:
-        order = closest_first(scored.scores if chosen is None else chosen, reader.ids[candidates.rows], wanted.similarity)
+        order = closest_first(
+            scored.scores if chosen is None else chosen, reader.ids[candidates.rows], wanted.similarity
+        )
         order, keys = order[scored.is_scored[order]], scored.scores
     if wanted.min_score is not None and keys is not None:
         closer = higher_is_closer(wanted.similarity) or scored is None
