@@ -74,7 +74,7 @@ def calibrate(
 def _sample(reader: IndexReader, mode: str, rows: NDArray[np.int64], pairs: ScoredPairs) -> ScoreSample:
     return ScoreSample(
         mode=mode,
-        digest=_digest(reader, mode),
+        digest=sample_digest(reader, mode),
         generation=reader.generation.number,
         items=len(rows),
         next_id=int(reader.ids[rows].max()) + 1,
@@ -93,7 +93,7 @@ class Calibration:
 
 def read_calibration(reader: IndexReader, mode: str) -> Calibration | None:
     """Return what is known about the scores of a mode; None if the index has no sample that fits it."""
-    sample = read_sample(reader.layout, mode, _digest(reader, mode))
+    sample = read_sample(reader.layout, mode, sample_digest(reader, mode))
     return None if sample is None else Calibration(Percentiles(sample.scores), sample.slope)
 
 
@@ -101,7 +101,7 @@ def _is_due(reader: IndexReader, mode: str) -> bool:
     ids = reader.ids[_population(reader, mode)]
     if len(ids) < LEAST_IMAGES:
         return False
-    sample = read_sample(reader.layout, mode, _digest(reader, mode))
+    sample = read_sample(reader.layout, mode, sample_digest(reader, mode))
     if sample is None:
         return True
     new = int((ids >= sample.next_id).sum())
@@ -114,7 +114,7 @@ def _population(reader: IndexReader, mode: str) -> NDArray[np.int64]:
     return rows
 
 
-def _digest(reader: IndexReader, mode: str) -> str:
+def sample_digest(reader: IndexReader, mode: str) -> str:
     """Return a digest of everything but the images that a mode's scores depend on."""
     fingerprint = reader.generation.fingerprint
     parts = {name: value for name, value in fingerprint.items() if name not in ("encoders", "modes")}
