@@ -12,7 +12,7 @@ from index_store.layout import Layout
 from index_store.reader import IndexReader
 from retrieval import Cancellation, Engine, EngineSettings
 from retrieval.calibration.sampling import BLOCK, MOST_BYTES, ScoredPairs, plan_pairs, sample_scores
-from retrieval.calibration.upkeep import LEAST_IMAGES, modes_due, read_calibration, sample_digest
+from retrieval.calibration.upkeep import LEAST_IMAGES, modes_due, sample_digest
 from retrieval.encoding.recipe import stored_recipe
 from retrieval.errors import CancelledError
 from retrieval.indexing import training

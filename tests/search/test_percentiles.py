@@ -25,7 +25,8 @@ def test_results_carry_the_percentiles_of_their_scores(engine: Engine, index: Pa
     for result in found:
         assert result.score is not None
         assert result.percentile == pytest.approx(float(known.percentiles.percentiles(result.score)), abs=0.3)
-        assert result.one_in == pytest.approx(1 / (1 - result.percentile / 100), rel=0.1)
+        count = 1 / (1 - (result.percentile or 0) / 100)
+        assert result.one_in == pytest.approx(count, abs=max(0.51, 0.06 * count))
     percentiles = [result.percentile for result in found]
     assert percentiles == sorted(percentiles, reverse=True)
     assert engine.percentile("style", 1.0) == pytest.approx(known.percentiles.most)
@@ -107,7 +108,7 @@ def test_an_unwanted_mode_pushes_back_what_stands_out_in_it(engine: Engine, inde
     residuals = beside - start - slope * main
     expected = main - 2 * UNLIKE_STRENGTH * np.maximum(0, residuals / residuals.std() - UNLIKE_FROM)
     assert [result.order_key for result in found] == pytest.approx(expected.tolist(), abs=1e-3)
-    assert expected.min() < main.min() - 0.1  # something does stand out
+    assert (main - expected).max() > 0.1  # something does stand out
 
 
 def test_scaling_takes_off_half_of_how_near_a_candidate_is_to_its_neighbours(
