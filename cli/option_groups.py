@@ -169,6 +169,7 @@ class QuestionOptions:
 
     combine: options.CombineImages = None
     away: options.Away = None
+    same: options.SameIn = None
     box: options.BoxOf = None
     mask: options.MaskOf = None
 
@@ -191,6 +192,8 @@ class SearchOptions:
     min_score: options.MinScore = None
     exclude_self: search_options.ExcludeSelf = False
     exclude_copies: search_options.ExcludeCopies = False
+    min_percentile: options.MinPercentile = None
+    scaling: options.ScalingOf = None
 
     def choices(self) -> SearchChoices:
         """Return the library's choices."""
@@ -204,6 +207,8 @@ class SearchOptions:
             "min_score": self.min_score,
             "exclude_self": self.exclude_self,
             "exclude_copies": self.exclude_copies,
+            "min_percentile": self.min_percentile,
+            "scaling": self.scaling,
         }
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from cli.option_groups import QuestionOptions
 from cli.terminal.printing import read_stdin
 from retrieval.errors import UsageError
+from retrieval.models.registry import known_modes
+from retrieval.settings import UNLIKE_WEIGHT
 
 if TYPE_CHECKING:
     from retrieval.search.engine import Engine
@@ -47,7 +49,7 @@ class Question:
             return Query(found, texts=self.texts) if self.texts else found[0]
 
         weights, images = _weighed(self.images)
-        minus_weights, minus = _weighed(self.options.away or [])
+        minus_weights, minus = _weighed(images_away(self.options))
         return Query(
             [_find(image, engine) for image in images],
             weights,
@@ -78,7 +80,7 @@ def questions_of(queries: Sequence[str], options: QuestionOptions, texts: Sequen
     Raises:
         UsageError: stdin more than once, or options that do not fit the number of images.
     """
-    away = options.away or []
+    away = images_away(options)
     if sum(_split(text)[1] == STDIN for text in (*queries, *away)) > 1:
         raise UsageError(f"{STDIN} (stdin) may be given once")
     if options.box is not None and options.mask is not None:
@@ -95,6 +97,31 @@ def questions_of(queries: Sequence[str], options: QuestionOptions, texts: Sequen
         raise UsageError(f"no such file: {weighed}; a weight counts among images of one question, see --combine")
     split = [split_texts([query]) for query in queries]
     return [Question(images, options, False, (*texts, *own)) for images, own in split]
+
+
+def images_away(options: QuestionOptions) -> list[str]:
+    """Return the values of --not that are images."""
+    return [text for text in options.away or [] if not _is_mode(text)]
+
+
+def mode_weights(options: QuestionOptions) -> dict[str, float]:
+    """Return the weights of the modes that --not and --same name.
+
+    Raises:
+        UsageError: a mode is named twice.
+    """
+    named = [_split(text) for text in options.away or [] if _is_mode(text)]
+    weights = [(mode, (1.0 if weight is None else weight) * UNLIKE_WEIGHT) for weight, mode in named]
+    weights += [] if options.same is None else [options.same]
+    twice = next((mode for mode, _ in weights if sum(mode == other for other, _ in weights) > 1), None)
+    if twice is not None:
+        raise UsageError(f"the mode {twice} is named twice: once with --not or --same")
+    return dict(weights)
+
+
+def _is_mode(text: str) -> bool:
+    """Whether a value of --not names a mode: a file of that name is an image."""
+    return _split(text)[1] in known_modes() and not Path(_split(text)[1]).exists()
 
 
 def _split(text: str) -> tuple[float | None, str]:

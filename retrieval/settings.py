@@ -19,6 +19,7 @@ from retrieval.types import (
     DtypeName,
     NoiseRule,
     Parity,
+    Scaling,
     Similarity,
     WorkerKind,
 )
@@ -32,6 +33,7 @@ CORRESPONDENCES = 12  # pairs of cells that an explanation names: as many lines 
 CANDIDATES = 200  # of the first stage, by default
 REGION_CANDIDATES = 400  # the same for a region: vectors of whole images may miss a small subject
 TEXT_SHARE = 0.1  # of the images, which a text beside an image leaves
+UNLIKE_WEIGHT = -1.0  # of a mode in which results should not be alike
 NEWEST = "newest"  # the default order of a fill
 
 
@@ -158,6 +160,11 @@ class SearchSettings:
     min_score: float | None = None  # leave out results that score worse
     exclude_self: bool = False  # search as if the item at the query's path were not indexed
     exclude_copies: bool = False  # search as if files with the query's bytes were not indexed, nor that item
+    min_percentile: float | None = None  # leave out results below this percentile of random pairs, 0 to 100
+    # Further modes that count beside the search's own: above 0 for candidates that are alike in them too, below 0 for
+    # candidates that are not. The order goes by the sum of evidence; see retrieval.search.judging.
+    mode_weights: Mapping[str, float] = field(default_factory=dict)
+    scaling: Scaling | None = None  # None: csls for several images at once, none for one; see retrieval.search.scaling
 
     def __post_init__(self) -> None:
         at_least(1, k=self.k, candidates=self.candidates)
@@ -169,6 +176,21 @@ class SearchSettings:
             raise UsageError("exhaustive scoring and a ranking without exact scores exclude each other: choose one")
         if self.similarity not in get_args(Similarity):
             raise UsageError(f"unknown similarity '{self.similarity}'; known: {', '.join(get_args(Similarity))}")
+        if self.min_percentile is not None and not 0 <= self.min_percentile <= 100:
+            raise UsageError(f"min percentile must be a number from 0 to 100, not {self.min_percentile}")
+        if not all(math.isfinite(weight) and weight for weight in self.mode_weights.values()):
+            raise UsageError("the weight of a mode must be a finite number other than 0")
+        if self.needs_percentiles and (not self.rerank or self.similarity != "cosine"):
+            raise UsageError("percentiles are those of exact cosine scores: a ranking without them has none")
+        if self.scaling not in (None, *get_args(Scaling)):
+            raise UsageError(f"unknown scaling '{self.scaling}'; known: {', '.join(get_args(Scaling))}")
+        if self.scaling == "csls" and (not self.rerank or self.similarity != "cosine" or self.mode_weights):
+            raise UsageError("csls scales exact cosine scores of one mode: choose that, or no scaling")
+
+    @property
+    def needs_percentiles(self) -> bool:
+        """Whether the search is impossible in an index without percentiles."""
+        return self.min_percentile is not None or bool(self.mode_weights)
 
 
 class SearchChoices(TypedDict, total=False):
@@ -183,6 +205,9 @@ class SearchChoices(TypedDict, total=False):
     min_score: float | None
     exclude_self: bool
     exclude_copies: bool
+    min_percentile: float | None
+    mode_weights: Mapping[str, float]
+    scaling: Scaling | None
 
 
 @dataclass(frozen=True)

@@ -162,6 +162,9 @@ class BuildProgress:
         elif event.stage == "train":
             self._bar.state = f"training the FAISS index of {event.note} on {event.total} images"
             self._speaker.say(self._bar.state)
+        elif event.stage == "calibrate":
+            self._bar.state = f"scoring random pairs of {event.note}, for percentiles"
+            self._speaker.detail(self._bar.state)
 
     def _say_model(self, model: str) -> None:
         if self._note_model:

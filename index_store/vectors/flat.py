@@ -73,4 +73,8 @@ class FlatIndex:
 
     def similarities(self, query: Floats, rows: NDArray[np.int64]) -> Floats:
         """Return the cosines of ``query [dim]`` with ``rows``, in their order; 0 for a row without a vector."""
-        return cosines_of(self._vectors.__getitem__, rows, query)
+        return cosines_of(self.vectors, rows, query)
+
+    def vectors(self, rows: NDArray[np.int64]) -> Floats:
+        """Return the vectors of ``rows``, of norm 1, float32 ``[rows, dim]``; zeros for a row without one."""
+        return self._vectors[rows]

@@ -83,9 +83,10 @@ class IVFAndRestIndex:
 
     def similarities(self, query: Floats, rows: NDArray[np.int64]) -> Floats:
         """Return the cosines of ``query [dim]`` with ``rows``, in their order; 0 for a row without a vector."""
-        return cosines_of(self._read, rows, query)
+        return cosines_of(self.vectors, rows, query)
 
-    def _read(self, rows: NDArray[np.int64]) -> Floats:
+    def vectors(self, rows: NDArray[np.int64]) -> Floats:
+        """Return the vectors of ``rows``, of norm 1, float32 ``[rows, dim]``; zeros for a row without one."""
         position = self._position[rows]
         vectors = np.zeros((len(rows), self._ivf.dim), np.float32)
         in_ivf, scanned = position == _IN_IVF, position >= 0

@@ -207,6 +207,11 @@ def choose_modes(description: ExtractorDescription, names: Iterable[str]) -> tup
     return tuple(description.modes[name] for name in wanted)
 
 
+def known_modes() -> frozenset[str]:
+    """Return the names of the modes of all models."""
+    return frozenset(mode for model in EXTRACTORS.values() for mode in model.modes)
+
+
 def unknown_mode(name: str, what: str, known: Iterable[str]) -> UsageError:
     """Return the error that lists the modes of ``what``, and the models that do have the mode ``name``."""
     able = ", ".join(model.name for model in EXTRACTORS.values() if name in model.modes)

@@ -120,8 +120,8 @@ class Engine:
             **choices: fields of :class:`retrieval.settings.SearchSettings`.
 
         Raises:
-            UsageError: an unknown mode, choices that contradict each other, a region outside its image, or a filter
-                that doesn't fit the index.
+            UsageError: an unknown mode, choices that contradict each other, a region outside its image, a filter that
+                doesn't fit the index, or percentiles are needed and there are none.
             IndexIncompatibleError: the index was not built for this mode, or the models found here are not its own.
             ImageError: the query can't be used as an image.
             CancelledError: ``cancel`` was requested; tensors computed until then are kept.
@@ -154,7 +154,10 @@ class Engine:
             where: as for a single search.
             **choices: as for a single search.
         """
-        request = Request(self._mode(mode), SearchSettings(**choices), on_progress, cancel)
+        settings = SearchSettings(**choices)
+        request = Request(self._mode(mode), settings, on_progress, cancel)
+        if request.mode in {self._mode(other) for other in settings.mode_weights}:
+            raise UsageError(f"{request.mode} is the mode of the search: weigh other modes beside it")
         if where is not None:
             allowed = self._filter_rows.of(where)
             request = replace(request, allowed=allowed, filter={**where.about(), "images": len(allowed)})
@@ -190,6 +193,14 @@ class Engine:
         )
         how = Comparison(readout=context.models.readout(chosen))
         return bounded(float(aligned_attention_scores(query, candidate, how)[0]))
+
+    def percentile(self, mode: str | None, score: float) -> float:
+        """Return how many of 100 random pairs of the index score less than ``score`` in a mode; None: the first mode.
+
+        Raises:
+            UsageError: an unknown mode, or the index has no percentiles.
+        """
+        return float(self._answerer.percentiles.required(self._mode(mode)).percentiles(score))
 
     def explain(self, query: QueryInput, candidate: CandidateInput, mode: str | None = None) -> ImageExplanation:
         """Explain the score that a search gives ``candidate``; see :meth:`explain_all`."""

@@ -67,9 +67,15 @@ def sheet_rows(
 
 def _neighbours(shown: Sequence[Result], digits: int) -> list[SheetCell]:
     return [
-        SheetCell(Path(result.path), f"{result.shown_score:.{digits}f}", _end_of(result.path), result.found_box)
+        SheetCell(Path(result.path), _caption(result, digits), _end_of(result.path), result.found_box)
         for result in shown
     ]
+
+
+def _caption(result: Result, digits: int) -> str:
+    """Return a result's score and, in brackets, its percentiles."""
+    percentiles = ", ".join(f"{each:.2f} %" for each in result.percentiles)
+    return f"{result.shown_score:.{digits}f}" + (f" ({percentiles})" if percentiles else "")
 
 
 def _digits(rows: Sequence[Sequence[Result]]) -> int:
