@@ -19,6 +19,7 @@ from index_store.generation import AttentionRecord, Generation, SegmentRecord, r
 from index_store.layout import Layout
 from index_store.reader import IndexReader
 from tests.index_store.small_index import assert_corrupt, read_all
+from tests.slices import examples
 from tests.support.faults import flip_bit
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -59,7 +60,7 @@ GENERATIONS = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(generation=GENERATIONS)
 def test_a_generation_survives(tmp_path_factory: pytest.TempPathFactory, generation: Generation) -> None:
     layout = Layout(tmp_path_factory.mktemp("g"))
