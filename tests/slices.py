@@ -8,8 +8,8 @@ import pytest
 
 EVERY = bool(os.environ.get("DIFFSIM_TEST_EVERY"))
 
-needs_diffusers = pytest.mark.xdist_group("diffusers")
-"""Importing diffusers takes ten seconds of a core: these tests share one process of several."""
+loads_model_libraries = pytest.mark.xdist_group("model_libraries")
+"""Importing diffusers and transformers takes ten seconds of a core: these tests share one of several processes."""
 
 
 def slice_of(cases: Iterable[tuple[Any, ...]], is_kept: Callable[..., bool]) -> list[Any]:

@@ -20,11 +20,11 @@ from retrieval.models.modes import Target, at_step
 from retrieval.models.registry import load_extractor
 from retrieval.scoring.aas import QKV, Comparison, aligned_attention_scores
 from retrieval.settings import ModelSettings
-from tests.slices import needs_diffusers, slice_of
+from tests.slices import loads_model_libraries, slice_of
 from tests.support.golden import EVERY_GOLDEN, GOLDEN, needs_every_golden
 from tests.support.paths import DATA
 
-pytestmark = needs_diffusers
+pytestmark = loads_model_libraries
 
 TINY = DATA / "tiny_sd15"
 

@@ -17,7 +17,7 @@ from retrieval.errors import ImageError, IndexIncompatibleError, UsageError
 from retrieval.sample_images.pictures import MOTIFS, STYLES
 from retrieval.search.results import Result
 from retrieval.settings import SearchChoices
-from tests.slices import needs_diffusers
+from tests.slices import loads_model_libraries
 from tests.support.paths import DATA
 from tests.support.ranking import assert_same_ranking
 from tests.support.sample_index import RUN, paint
@@ -247,7 +247,7 @@ def test_results_are_plain_values_and_html(engine: Engine, gallery: Path) -> Non
     assert len(results[:1]) == 1
 
 
-@needs_diffusers
+@loads_model_libraries
 def test_sd15_end_to_end_with_pairwise_noise(tmp_path: Path) -> None:
     images = DATA / "golden_images"
     index = tmp_path / "g.diffsim"

@@ -24,7 +24,7 @@ from retrieval.search.results import Result
 from retrieval.settings import BuildSettings
 from retrieval.types import Role
 from tests.models.test_vit import write_tiny_models
-from tests.slices import needs_diffusers, slice_of
+from tests.slices import loads_model_libraries, slice_of
 from tests.support import stub_models
 from tests.support.paths import DATA
 from tests.support.sample_index import RUN, paint
@@ -73,7 +73,7 @@ def check(found: ImageExplanation, result: Result) -> None:
     assert json.loads(json.dumps(found.to_dict()))["score"] == found.score
 
 
-@needs_diffusers
+@loads_model_libraries
 @pytest.mark.parametrize(
     ("model", "codec"),
     slice_of(product(MODELS, CODECS), lambda model, codec: model == "cells" or codec == DEFAULT_CODEC),

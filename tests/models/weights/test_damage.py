@@ -10,9 +10,9 @@ import torch
 from cli.advice import sentence_of
 from retrieval.errors import ModelError
 from tests.models.weights.test_hub_caches import fill_cache, fill_folder, load
-from tests.slices import needs_diffusers, slice_of
+from tests.slices import loads_model_libraries, slice_of
 
-pytestmark = needs_diffusers
+pytestmark = loads_model_libraries
 
 
 @pytest.fixture

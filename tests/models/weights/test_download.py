@@ -15,11 +15,11 @@ from retrieval.models.weights.finding import are_cached, fetch, plan_download
 from retrieval.progress import Cancellation, Progress
 from retrieval.settings import ModelSettings
 from tests.models.weights.test_hub_caches import EACH, REPOSITORIES, load
-from tests.slices import needs_diffusers
+from tests.slices import loads_model_libraries
 from tests.support.hub.cache import Hub, online_hub, point_to
 from tests.support.hub.files import FILES, tiny_repository
 
-pytestmark = needs_diffusers
+pytestmark = loads_model_libraries
 
 EVERY = (*EXTRACTORS.values(), *EMBEDDERS.values(), IP_ADAPTER, VAE)
 

@@ -16,12 +16,12 @@ from retrieval.models.encoders import EMBEDDERS
 from retrieval.models.registry import EXTRACTORS, IP_ADAPTER, VAE, load_embedder, load_extractor
 from retrieval.models.weights.finding import are_cached
 from retrieval.settings import ModelSettings
-from tests.slices import needs_diffusers
+from tests.slices import loads_model_libraries
 from tests.support.hub import files as hub_files
 from tests.support.hub.cache import write_cache
 from tests.support.hub.files import tiny_repository, write_folder
 
-pytestmark = needs_diffusers
+pytestmark = loads_model_libraries
 
 CPU = torch.device("cpu")
 Keep = Callable[[str], bool]
