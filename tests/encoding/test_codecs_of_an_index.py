@@ -21,10 +21,13 @@ from retrieval.indexing.upkeep.compacting import compact
 from retrieval.indexing.upkeep.repairing import verify
 from tests.indexing.builds import exact_scores
 from tests.models.test_sd15 import TINY
+from tests.slices import loads_model_libraries
 from tests.support import stub_models as tiny
 from tests.support.ranking import assert_same_ranking
 from tests.support.sample_index import RUN, Contents, paint
 from tests.support.stub_models import load_tiny, tiny_model
+
+pytestmark = loads_model_libraries
 
 HIDDEN = [name for name, codec in CODECS.items() if codec.hidden]
 MODES = ["style", "instance"]

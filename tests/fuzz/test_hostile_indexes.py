@@ -14,7 +14,7 @@ from tests.fuzz.sandbox import Base, answers_of, run_all
 from tests.support.sample_index import RUN, paint
 from tests.support.stub_models import tiny_model
 
-SLICE, ALL = 40, 10_000  # mutations of the default suite, and of the slow one
+SLICE, ALL = 24, 10_000  # mutations of the default suite, and of the slow one
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox needs fork, inotify and /proc")
 
