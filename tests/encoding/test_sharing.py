@@ -23,7 +23,10 @@ from retrieval.models.modes import CELLS_MODES, SD15_MODES
 from retrieval.search.engine import Engine
 from tests.indexing.builds import computed
 from tests.models.test_sd15 import TINY
+from tests.slices import loads_model_libraries
 from tests.support.sample_index import RUN, paint
+
+pytestmark = loads_model_libraries
 
 IMAGES = 3
 CELLS = {"model": "cells", "encoders": {}}
