@@ -98,6 +98,7 @@ def test_an_image_is_counted_on_shapes_as_on_numbers() -> None:
     assert found[0] == found[1]
 
 
+@pytest.mark.slow  # the real size; the test above counts the tiny model the same way
 @loads_model_libraries
 def test_an_image_takes_less_than_half_of_the_published_operations() -> None:
     found = build_cost.count(build_cost.shapes_alone())
