@@ -48,8 +48,11 @@ with mock.patch.object(ObjectStore, "{method}", kill):
 
 @pytest.mark.parametrize(
     ("method", "ending", "number", "expected"),
-    [("create", "CURRENT", 1, 0), ("replace", "CURRENT", 2, 4), ("put", "items.parquet", 2, 4)],
-    ids=["before the first commit", "before a later commit", "in mid-upload"],
+    [
+        pytest.param("create", "CURRENT", 1, 0, id="before the first commit", marks=pytest.mark.slow),
+        pytest.param("replace", "CURRENT", 2, 4, id="before a later commit"),
+        pytest.param("put", "items.parquet", 2, 4, id="in mid-upload"),
+    ],
 )
 def test_a_killed_writer_leaves_the_last_commit(
     method: str, ending: str, number: int, expected: int, url: str, tmp_path: Path, other_machine: Callable[[], None]
