@@ -251,7 +251,7 @@ def test_results_are_plain_values_and_html(engine: Engine, gallery: Path) -> Non
     results = engine.search(gallery / STYLES[0] / f"{MOTIFS[0]}.png", "semantic", k=2)
     values = results.to_dict()
     counts = ["computed", "cached", "left_out"]
-    assert list(values) == ["schema", "index", "query", "mode", "timing_ms", *counts, "notes", "results"]
+    assert list(values) == ["schema", "index", "query", "mode", "filter", "timing_ms", *counts, "notes", "results"]
     assert [values[name] for name in counts] == [0, 0, 0]
     assert values["index"]["model"] == "cells"
     assert set(values["timing_ms"]) == {"embed", "coarse", "read", "rerank", "compute", "total"}
