@@ -160,9 +160,9 @@ def test_regions_have_a_wider_first_stage(engine: Engine, scene: Path, monkeypat
     seen: list[int | None] = []
     generate = engine._answerer._generator.generate
 
-    def noted(vectors: object, mode: str, wanted: SearchSettings, excluded: object = ()) -> object:
+    def noted(vectors: object, mode: str, wanted: SearchSettings, *others: object) -> object:
         seen.append(wanted.candidates)
-        return generate(vectors, mode, wanted, excluded)  # type: ignore[arg-type]
+        return generate(vectors, mode, wanted, *others)  # type: ignore[arg-type]
 
     monkeypatch.setattr(engine._answerer._generator, "generate", noted)
     region = Query([scene], regions=[Box(100, 20, 80, 60)])
