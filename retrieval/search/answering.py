@@ -67,10 +67,15 @@ class Answerer:
         """Take an index, its recipe, the scoring device, and the bytes of candidates that stay in its memory."""
         self._reader, self._recipe, self._device = reader, recipe, device
         self._model = describe_extractor(recipe.settings.model)
-        self.generator = CandidateGenerator(reader, self._model.modes, device)
+        self._generator = CandidateGenerator(reader, self._model.modes, device)
         self._memory_cache = MemoryCache(memory)
         self.percentiles = IndexPercentiles(reader)
         self._scaling = LocalScaling(reader, self.generator, self.percentiles)
+
+    @property
+    def generator(self) -> CandidateGenerator:
+        """The generator of candidates, which holds the vectors."""
+        return self._generator
 
     def answer(self, context: ScoringContext, questions: Sequence[Query], request: Request) -> list[Results]:
         """Answer some questions at once; the time that they spend together is shared out evenly.
@@ -164,7 +169,7 @@ class Answerer:
         if settings.candidates is None and not question.is_whole:
             settings = replace(settings, candidates=REGION_CANDIDATES)
         excluded = sorted(self._excluded(question, request))
-        return self.generator.generate(asking, request.mode, settings, excluded, request.allowed)
+        return self._generator.generate(asking, request.mode, settings, excluded, request.allowed)
 
     def _excluded(self, question: Query, request: Request) -> set[int]:
         """Return the rows that are left out because the question's images are these items, or copies of them."""
@@ -250,7 +255,7 @@ class Answerer:
     ) -> Results:
         scored = None if exact is None else exact.scores
         warning = self._model.warnings.get(request.mode)
-        without_vector = self.generator.without_vector(request.mode, request.allowed)
+        without_vector = self._generator.without_vector(request.mode, request.allowed)
         notes = search_notes(self._reader.layout.root, request.mode, scored, without_vector)
         if request.allowed is not None and not len(request.allowed):
             notes.append(Note("nothing_passes", "no image of the index passes the filter", facts={"images": 0}))
