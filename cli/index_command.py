@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from cli import options, source_commands, verify_command, weights_command
+from cli import grouping_commands, options, source_commands, verify_command, weights_command
 from cli.option_groups import ModelOptions, RunOptions, Speech, expand_groups, text_of
 from cli.output import meant_index, short_path
 from cli.parsing import parse_names
@@ -241,6 +241,7 @@ def export(
 
 
 app.command()(weights_command.fetch)
+app.command()(grouping_commands.duplicates)
 
 
 @app.command()

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from retrieval.errors import DiffSimError
+    from retrieval.grouping.duplicates import find_duplicates
+    from retrieval.grouping.results import Duplicates
+    from retrieval.grouping.sheets import draw_duplicates
     from retrieval.indexing.build import build_index
     from retrieval.indexing.dry_run import plan_build
     from retrieval.indexing.fill import fill_index
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
     from retrieval.search.queries.region import Box, Mask
     from retrieval.search.results import Note, Result, Results
     from retrieval.search.results_sheet import draw_results
-    from retrieval.settings import BuildSettings, EngineSettings, SearchSettings
+    from retrieval.settings import BuildSettings, DuplicateSettings, EngineSettings, SearchSettings
 
 __all__ = [
     "Box",
@@ -35,6 +38,8 @@ __all__ = [
     "BuildSettings",
     "Cancellation",
     "DiffSimError",
+    "DuplicateSettings",
+    "Duplicates",
     "Engine",
     "EngineSettings",
     "FillReport",
@@ -48,9 +53,11 @@ __all__ = [
     "Results",
     "SearchSettings",
     "build_index",
+    "draw_duplicates",
     "draw_explanations",
     "draw_results",
     "fill_index",
+    "find_duplicates",
     "plan_build",
 ]
 
@@ -62,6 +69,8 @@ _HOMES = {
     "BuildSettings": "settings",
     "Cancellation": "progress",
     "DiffSimError": "errors",
+    "DuplicateSettings": "settings",
+    "Duplicates": "grouping.results",
     "Engine": "search.engine",
     "EngineSettings": "settings",
     "FillReport": "indexing.reports",
@@ -75,9 +84,11 @@ _HOMES = {
     "Results": "search.results",
     "SearchSettings": "settings",
     "build_index": "indexing.build",
+    "draw_duplicates": "grouping.sheets",
     "draw_explanations": "search.explaining.explanation_sheet",
     "draw_results": "search.results_sheet",
     "fill_index": "indexing.fill",
+    "find_duplicates": "grouping.duplicates",
     "plan_build": "indexing.dry_run",
 }
 

@@ -1,0 +1,148 @@
+"""``diffsim-index duplicates`` and ``clusters``: copies and similar images of an index, and its clusters."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import options
+from cli.advice import with_advice
+from cli.option_groups import Speech, expand_groups
+from cli.output import meant_index, short_path
+from cli.terminal.printing import show, show_json
+from cli.terminal.process import Speaker, stopping
+from cli.terminal.progress import ProgressBar
+from retrieval.errors import UsageError
+from retrieval.settings import DuplicateSettings
+from retrieval.text import counted, human_bytes
+
+if TYPE_CHECKING:
+    from retrieval.grouping.results import Duplicates, Group
+
+_DUPLICATES = DuplicateSettings()
+
+ModeOf = Annotated[
+    str | None,
+    typer.Option("--mode", "-m", metavar="NAME", help="Score similar images in this mode. (default: instance)"),
+]
+References = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--reference", metavar="FOLDER", help="Never offer images of this folder for deletion (repeatable)."
+    ),
+]
+Same = Annotated[
+    float, typer.Option("--same", metavar="SHARE", help="Call images copies if this share of their structure agrees.")
+]
+Similar = Annotated[
+    float,
+    typer.Option("--similar", metavar="X", help="Call images similar from this closeness; 1 is an image with itself."),
+]
+Neighbours = Annotated[int, typer.Option("--neighbours", help="Compare each image with so many by each encoder.")]
+ListFile = Annotated[
+    Path | None, typer.Option("--list", metavar="FILE", help="Write the paths of copies that may be deleted to FILE.")
+]
+NullList = Annotated[bool, typer.Option("-0", "--null", help="End the paths of --list with a zero byte.")]
+Sheets = Annotated[
+    list[Path] | None,
+    typer.Option("--sheet", metavar="FILE", help="Also draw the groups as FILE.png or FILE.html (repeatable)."),
+]
+
+
+@expand_groups
+def duplicates(
+    place: options.Place = None,
+    *,
+    index: options.Index = None,
+    mode: ModeOf = None,
+    reference: References = None,
+    same: Same = _DUPLICATES.same,
+    similar: Similar = _DUPLICATES.similar,
+    neighbours: Neighbours = _DUPLICATES.neighbours,
+    workers: options.Workers = None,
+    list_file: ListFile = None,
+    null: NullList = False,
+    sheet: Sheets = None,
+    as_json: options.AsJson = False,
+    speech: Speech,
+) -> None:
+    """List copies of the same picture and which one to keep, and images that are only similar. Deletes nothing."""
+    from retrieval.drawing.sheet_file import check_sheet
+    from retrieval.files import check_writable
+
+    speaker, where = speech.speaker(), meant_index(index or place)
+    settings = DuplicateSettings(mode, neighbours, same, similar, tuple(map(str, reference or ())), workers)
+    if null and list_file is None:
+        raise UsageError("-0 ends the paths of --list: give --list FILE as well")
+    for file in sheet or []:
+        check_sheet(file)
+    if list_file is not None:
+        check_writable(list_file)
+    found = _find(where, settings, speaker)
+    if as_json:
+        show_json(found.to_dict())
+    else:
+        _print_groups(found.groups)
+    for note in found.notes:
+        speaker.note(with_advice(note.message, note.advice, note.facts))
+    if list_file is not None:
+        _write_list(list_file, found, b"\0" if null else b"\n")
+        speaker.say(f"wrote {list_file}: {counted(len(found.offered), 'path')}")
+    for file in sheet or []:
+        _draw(file, found, speaker)
+    speaker.say(_summary(found))
+
+
+def _find(where: str | Path, settings: DuplicateSettings, speaker: Speaker) -> "Duplicates":
+    from retrieval.grouping.duplicates import find_duplicates
+
+    bar = ProgressBar(speaker, "looking for near images")
+    with stopping(lambda: "nothing was changed"), bar:
+        found = find_duplicates(where, settings, bar.show)
+    speaker.detail(", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in found.timing_s.items()))
+    return found
+
+
+def _print_groups(groups: "Sequence[Group]") -> None:
+    for number, group in enumerate(groups):
+        if number:
+            show("")
+        if group.level == "same":
+            show(f"{counted(len(group.members) - 1, 'copy').replace('copys', 'copies')}; the first is kept: {group.reason}")
+        else:
+            show(f"{counted(len(group.members), 'similar image')}")
+        for member in group.members:
+            role = "reference" if member.is_reference else "keep" if member.is_kept or group.level == "similar" else "copy"
+            score = "" if member.score is None else f"{member.score:6.4f}"
+            size = f"{member.width} x {member.height}"
+            about = ", ".join((*member.changes, *(() if member.is_there else ("file is not there",))))
+            line = f"  {role:9s}  {score:6s}  {size:>11s}  {human_bytes(member.file_bytes):>8s}  {short_path(member.path)}"
+            show(line + (f"  ({about})" if about else ""))
+
+
+def _write_list(file: Path, found: "Duplicates", end: bytes) -> None:
+    from retrieval.files import write_bytes
+
+    paths = [member.path for member in found.offered]
+    if end == b"\n" and any("\n" in path for path in paths):
+        raise UsageError(f"{file}: a path has a line break in it; end the paths with a zero byte, -0")
+    write_bytes(file, b"".join(os.fsencode(path) + end for path in paths))
+
+
+def _draw(file: Path, found: "Duplicates", speaker: Speaker) -> None:
+    from retrieval.grouping.sheets import draw_duplicates
+
+    left_out = draw_duplicates(file, found)
+    speaker.say(f"drew {file}" + (f", without the last {counted(left_out, 'group')}" if left_out else ""))
+
+
+def _summary(found: "Duplicates") -> str:
+    same = sum(group.level == "same" for group in found.groups)
+    alike = len(found.groups) - same
+    offered = human_bytes(sum(member.file_bytes for member in found.offered))
+    return (
+        f"{counted(found.images, 'image')}: {counted(same, 'group')} of copies, of which {len(found.offered)} "
+        f"({offered}) may be deleted, and {counted(alike, 'group')} of similar images; nothing was deleted"
+    )

@@ -1,0 +1,42 @@
+"""Draw groups and clusters as contact sheets."""
+
+from pathlib import Path
+
+from retrieval.drawing.cells import SheetCell, SheetRow
+from retrieval.drawing.sheet_file import write_sheet
+from retrieval.grouping.results import Duplicates, Group, Member
+from retrieval.text import counted
+
+MOST_GROUPS = 100  # on one sheet, which is drawn in memory
+MOST_MEMBERS = 30  # of one group
+
+
+def draw_duplicates(path: Path, found: Duplicates, heading: str = "") -> int:
+    """Draw groups as ``path`` (.png, .jpg, .webp or .html), a row a group, the kept image on the left.
+
+    Returns:
+        How many groups are left out, the last ones, where there are too many for one sheet.
+
+    Raises:
+        UsageError: no sheet can have this suffix.
+        DiffSimError: the file can't be written.
+    """
+    write_sheet(path, [_row(group) for group in found.groups[:MOST_GROUPS]], heading)
+    return max(0, len(found.groups) - MOST_GROUPS)
+
+
+def _row(group: Group) -> SheetRow:
+    others = group.members[1 : 1 + MOST_MEMBERS]
+    hidden = len(group.members) - 1 - len(others)
+    said = "copies of one picture" if group.level == "same" else "similar pictures"
+    parts = (f"{counted(len(group.members), 'image')}: {said}", group.reason and f"kept because {group.reason}")
+    title = "; ".join(filter(None, (*parts, hidden and f"{hidden} of them are not shown")))
+    return SheetRow(title, _cell(group.kept, "kept" if group.level == "same" else ""), [_cell(m) for m in others])
+
+
+def _cell(member: Member, caption: str = "") -> SheetCell:
+    if not caption:
+        caption = ", ".join(member.changes) or ("" if member.score is None else f"{member.score:.3f}")
+    reference = ", reference" if member.is_reference else ""
+    name = "/".join(Path(member.path).parts[-2:])
+    return SheetCell(Path(member.path), caption, f"{name}, {member.width} x {member.height}{reference}")
