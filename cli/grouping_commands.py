@@ -29,9 +29,7 @@ ModeOf = Annotated[
 ]
 References = Annotated[
     list[Path] | None,
-    typer.Option(
-        "--reference", metavar="FOLDER", help="Never offer images of this folder for deletion (repeatable)."
-    ),
+    typer.Option("--reference", metavar="FOLDER", help="Never offer images of this folder for deletion (repeatable)."),
 ]
 Same = Annotated[
     float, typer.Option("--same", metavar="SHARE", help="Call images copies if this share of their structure agrees.")
@@ -110,15 +108,19 @@ def _print_groups(groups: "Sequence[Group]") -> None:
         if number:
             show("")
         if group.level == "same":
-            show(f"{counted(len(group.members) - 1, 'copy').replace('copys', 'copies')}; the first is kept: {group.reason}")
+            show(
+                f"{counted(len(group.members) - 1, 'copy').replace('copys', 'copies')}; the first is kept: {group.reason}"
+            )
         else:
             show(f"{counted(len(group.members), 'similar image')}")
         for member in group.members:
-            role = "reference" if member.is_reference else "keep" if member.is_kept or group.level == "similar" else "copy"
+            role = "reference" if member.is_reference else "keep" if member.is_kept else "copy"
             score = "" if member.score is None else f"{member.score:6.4f}"
             size = f"{member.width} x {member.height}"
             about = ", ".join((*member.changes, *(() if member.is_there else ("file is not there",))))
-            line = f"  {role:9s}  {score:6s}  {size:>11s}  {human_bytes(member.file_bytes):>8s}  {short_path(member.path)}"
+            line = (
+                f"  {role:9s}  {score:6s}  {size:>11s}  {human_bytes(member.file_bytes):>8s}  {short_path(member.path)}"
+            )
             show(line + (f"  ({about})" if about else ""))
 
 

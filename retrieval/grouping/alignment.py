@@ -64,7 +64,11 @@ def whole_fits(first: Grey, second: Grey) -> tuple[Grey, NDArray[np.int64]]:
 
 @torch.inference_mode()
 def core_fits(first: Grey, second: Grey) -> Grey:
-    """Seek the middle of each square of ``second [pairs, S, S]`` in that of ``first``; the best correlation ``[pairs]``."""
+    """Seek the middle of each square of ``second`` in that of ``first``, both ``[pairs, S, S]``.
+
+    Returns:
+        The best correlation, float32 ``[pairs]``.
+    """
     if not len(first):
         return np.zeros(0, np.float32)
     parts = [
@@ -153,7 +157,7 @@ def _correlation(
 
 
 def align(a: Grey, b: Grey) -> Alignment:
-    """Return the place of ``b`` in ``a``, neither of them turned: coarse sizes first, then finer ones around the best."""
+    """Return the place of ``b`` in ``a``, neither turned: coarse sizes first, then finer ones around the best."""
     coarse_a, coarse_b = _reduced(a), _reduced(b)
     relative = (max(a.shape) / max(coarse_a.shape)) / (max(b.shape) / max(coarse_b.shape))
     inwards, outwards = locate(coarse_a, coarse_b, SIZES), locate(coarse_b, coarse_a, SIZES)

@@ -1,5 +1,6 @@
 """Connected components of a graph, and stars within it, in an order that nothing but the graph decides."""
 
+from bisect import insort
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -59,8 +60,6 @@ def _order(node: int, near: Mapping[int, float]) -> tuple[int, float, int]:
 
 
 def _insert(waiting: list[int], node: int, near: Mapping[int, Mapping[int, float]]) -> None:
-    from bisect import insort
-
     insort(waiting, node, key=lambda each: _order(each, near[each]))
 
 

@@ -5,7 +5,7 @@ a copy of the other. Exact scores decide about images whose files are gone, and 
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -20,13 +20,13 @@ from index_store.remote.pull import existing_root
 from retrieval.encoding.batches import workers
 from retrieval.encoding.recipe import stored_recipe
 from retrieval.errors import UsageError
-from retrieval.grouping.comparing import changes
 from retrieval.grouping.components import components, same_digests, stars
 from retrieval.grouping.keeping import Copies, Judge
+from retrieval.grouping.members import Describer
 from retrieval.grouping.neighbours import Pairs, near_pairs, usable_encoders
 from retrieval.grouping.pictures import Pictures
 from retrieval.grouping.quality import Quality, measure_quality
-from retrieval.grouping.results import Duplicates, Group, Member
+from retrieval.grouping.results import Duplicates
 from retrieval.grouping.scores import PairScores, choose_mode
 from retrieval.grouping.screening import screened
 from retrieval.images.decoding import DecodeRules
@@ -37,7 +37,6 @@ from retrieval.settings import BuildSettings, DuplicateSettings
 SIMILAR_CLOSENESS = 0.6  # of vectors: pairs above it get an exact score
 SIMILAR_RANK = 4
 EQUAL_TENSORS = 0.985  # closeness by exact scores from which an image without a file is a copy
-SMALLER = 0.95  # ratio of widths or heights
 
 
 def find_duplicates(
@@ -79,7 +78,16 @@ class _Finder:
             raise UsageError(f"unknown mode '{self._mode}'; modes of this index: {', '.join(self._recipe.targets)}")
         self._references = self._reference_rows(settings.references)
         self._timing: dict[str, float] = {}
-        self._item, self._quality = cache(self._read_item), cache(self._measure)
+        self._item = cache(self._read_item)
+        self._judge = Judge(
+            self._pictures,
+            self._item,
+            cache(self._measure),
+            self._references.__contains__,
+            self._alike_by_tensors,
+            settings.same,
+        )
+        self._scores: PairScores | None = None
 
     def find(self) -> Duplicates:
         """Return everything that was found."""
@@ -96,14 +104,17 @@ class _Finder:
             promising = screened(pairs, squares, there, self._tell, self._cancel)
             del squares
         with self._timed("scores"):
-            self._scores = None if self._mode is None else PairScores(reader, self._recipe, self._mode)
+            if self._mode is not None:
+                self._scores = PairScores(reader, self._recipe, self._mode)
         with self._timed("copies"):
             copies = self._copies(promising, pairs, there)
         with self._timed("similar"):
             similar = self._similar(pairs, copies)
-        groups = [self._group(each, there) for each in copies] + [self._alike(rows, there) for rows in similar]
+        with self._timed("describing"):
+            describe = Describer(self._judge, self._scores, there, self._references)
+            groups = [*map(describe.copies, copies), *map(describe.similar, similar)]
         order = sorted(groups, key=lambda group: (group.level != "same", -len(group.members), group.kept.path))
-        notes = self._notes(pairs, there)
+        notes = self._notes(there)
         name = index_name(reader.layout.root)
         return Duplicates(name, len(reader), self._mode, tuple(order), notes, self._timing)
 
@@ -134,24 +145,13 @@ class _Finder:
         lost = pairs.where(~(there[pairs.first] & there[pairs.second]) & (pairs.closeness >= SIMILAR_CLOSENESS))
         edges = [(promising.first, promising.second), equal, (lost.first, lost.second)]
         first, second = (np.concatenate([edge[side] for edge in edges]).tolist() for side in range(2))
-        judge, found, parts = self._judge(), list[Copies](), components(first, second)
+        found, parts = list[Copies](), components(first, second)
         for number, rows in enumerate(parts):
             if self._cancel is not None:
                 self._cancel.check()
-            found += judge.gather(rows)
+            found += self._judge.gather(rows)
             self._tell(Progress("copies", number + 1, len(parts)))
-        self._reasons = {each.kept: judge.reason(each) for each in found}
         return found
-
-    def _judge(self) -> Judge:
-        return Judge(
-            self._pictures,
-            self._item,
-            self._quality,
-            self._references.__contains__,
-            self._alike_by_tensors,
-            self._settings.same,
-        )
 
     def _alike_by_tensors(self, first: int, second: int) -> bool:
         return self._scores is not None and bool(
@@ -180,76 +180,7 @@ class _Finder:
             self._tell(Progress("similar", number + 1, len(asked)))
         return stars(found)
 
-    def _group(self, copies: Copies, there: NDArray[np.bool_]) -> Group:
-        others = sorted(copies.verdicts, key=lambda row: self._item(row).uri)
-        scores = self._scores_with(copies.kept, others)
-        kept = self._member(copies.kept, there, is_kept=True)
-        members = [
-            self._member(row, there, self._changes(copies, row), self._share(copies, row), scores[row])
-            for row in others
-        ]
-        return Group("same", (kept, *members), self._reasons[copies.kept])
-
-    def _share(self, copies: Copies, row: int) -> float | None:
-        verdict = copies.verdicts[row]
-        return None if verdict is None else round(verdict.share, 4)
-
-    def _changes(self, copies: Copies, row: int) -> tuple[str, ...]:
-        kept, own, verdict = self._item(copies.kept), self._item(row), copies.verdicts[row]
-        if kept.sha256 == own.sha256:
-            return ("identical bytes",)
-        pictures = self._pictures.of(copies.kept), self._pictures.of(row)
-        if verdict is None or pictures[0] is None or pictures[1] is None:
-            return ("file is gone, tensors agree",)
-        said = list(changes(pictures[0], pictures[1], verdict))
-        sides = sorted((own.width / kept.width, own.height / kept.height)) if verdict.symmetry % 2 == 0 else sorted(
-            (own.width / kept.height, own.height / kept.width)
-        )
-        if verdict.agreement.extent == "equal" and sides[1] < SMALLER:
-            said.append(f"smaller, {own.width} x {own.height}")
-        return tuple(said) or ("encoded again",)
-
-    def _alike(self, rows: Sequence[int], there: NDArray[np.bool_]) -> Group:
-        scores = self._scores_with(rows[0], rows[1:])
-        members = [self._member(row, there, score=scores[row]) for row in rows[1:]]
-        return Group("similar", (self._member(rows[0], there, is_kept=True), *members), "")
-
-    def _scores_with(self, kept: int, others: Sequence[int]) -> Mapping[int, float | None]:
-        if self._scores is None:
-            return dict.fromkeys(others)
-        found = self._scores.of(kept, others).tolist()
-        return {
-            row: None if np.isnan(score) else round(min(1.0, score), 6)
-            for row, score in zip(others, found, strict=True)
-        }
-
-    def _member(
-        self,
-        row: int,
-        there: NDArray[np.bool_],
-        changed: tuple[str, ...] = (),
-        share: float | None = None,
-        score: float | None = None,
-        is_kept: bool = False,
-    ) -> Member:
-        item = self._item(row)
-        return Member(
-            id=item.id,
-            path=item.uri,
-            sha256=item.sha256,
-            width=item.width,
-            height=item.height,
-            file_bytes=item.size,
-            sharpness=self._quality(row).sharpness,
-            changes=changed,
-            share=share,
-            score=score,
-            is_kept=is_kept,
-            is_reference=row in self._references,
-            is_there=bool(there[row]),
-        )
-
-    def _notes(self, pairs: Pairs, there: NDArray[np.bool_]) -> tuple[Note, ...]:
+    def _notes(self, there: NDArray[np.bool_]) -> tuple[Note, ...]:
         notes = []
         if lost := int((~there).sum()):
             message = f"{lost} images are compared by their tensors alone: their files are gone or have changed since"

@@ -31,12 +31,12 @@ def _row(group: Group) -> SheetRow:
     said = "copies of one picture" if group.level == "same" else "similar pictures"
     parts = (f"{counted(len(group.members), 'image')}: {said}", group.reason and f"kept because {group.reason}")
     title = "; ".join(filter(None, (*parts, hidden and f"{hidden} of them are not shown")))
-    return SheetRow(title, _cell(group.kept, "kept" if group.level == "same" else ""), [_cell(m) for m in others])
+    label = "kept" if group.level == "same" else "first"
+    return SheetRow(title, _cell(group.kept), [_cell(member) for member in others], label)
 
 
-def _cell(member: Member, caption: str = "") -> SheetCell:
-    if not caption:
-        caption = ", ".join(member.changes) or ("" if member.score is None else f"{member.score:.3f}")
+def _cell(member: Member) -> SheetCell:
+    caption = ", ".join(member.changes) or ("" if member.score is None else f"{member.score:.3f}")
     reference = ", reference" if member.is_reference else ""
     name = "/".join(Path(member.path).parts[-2:])
-    return SheetCell(Path(member.path), caption, f"{name}, {member.width} x {member.height}{reference}")
+    return SheetCell(Path(member.path), caption, f"{member.width} x {member.height}{reference}, {name}")

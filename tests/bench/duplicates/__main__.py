@@ -75,7 +75,8 @@ def report(found: Duplicates, known: dict[str, tuple[int, str]], half: int | Non
 def wrong(found: Duplicates, known: dict[str, tuple[int, str]], files: Sequence[Path]) -> list[str]:
     """Return the pairs that are called the same and are not, with their original files."""
     return [
-        f"{files[known[group.kept.path][0]]} {group.kept.path[-14:]} | {files[known[m.path][0]]} {m.path[-14:]} {m.share}"
+        f"{files[known[group.kept.path][0]]} {Path(group.kept.path).name} | "
+        f"{files[known[m.path][0]]} {Path(m.path).name} {m.share}"
         for group in found.groups
         if group.level == "same"
         for m in group.members[1:]
