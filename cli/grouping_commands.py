@@ -19,7 +19,7 @@ from retrieval.settings import DuplicateSettings
 from retrieval.text import counted, human_bytes
 
 if TYPE_CHECKING:
-    from retrieval.grouping.results import Duplicates, Group
+    from retrieval.grouping.results import Duplicates, Group, Member
 
 _DUPLICATES = DuplicateSettings()
 
@@ -108,20 +108,20 @@ def _print_groups(groups: "Sequence[Group]") -> None:
         if number:
             show("")
         if group.level == "same":
-            show(
-                f"{counted(len(group.members) - 1, 'copy').replace('copys', 'copies')}; the first is kept: {group.reason}"
-            )
+            show(f"{len(group.members)} images are the same picture; the first is kept: {group.reason}")
         else:
-            show(f"{counted(len(group.members), 'similar image')}")
+            show(f"{len(group.members)} images are similar")
         for member in group.members:
-            role = "reference" if member.is_reference else "keep" if member.is_kept else "copy"
-            score = "" if member.score is None else f"{member.score:6.4f}"
-            size = f"{member.width} x {member.height}"
-            about = ", ".join((*member.changes, *(() if member.is_there else ("file is not there",))))
-            line = (
-                f"  {role:9s}  {score:6s}  {size:>11s}  {human_bytes(member.file_bytes):>8s}  {short_path(member.path)}"
-            )
-            show(line + (f"  ({about})" if about else ""))
+            _print_member(member)
+
+
+def _print_member(member: "Member") -> None:
+    role = "reference" if member.is_reference else "keep" if member.is_kept else "copy"
+    score = "" if member.score is None else f"{member.score:6.4f}"
+    size, stored = f"{member.width} x {member.height}", human_bytes(member.file_bytes)
+    about = ", ".join((*member.changes, *(() if member.is_there else ("its file is gone or changed",))))
+    line = f"  {role:9s}  {score:6s}  {size:>11s}  {stored:>8s}  {short_path(member.path)}"
+    show(line + (f"  ({about})" if about else ""))
 
 
 def _write_list(file: Path, found: "Duplicates", end: bytes) -> None:
