@@ -178,6 +178,19 @@ class DuplicateSettings:
 
 
 @dataclass(frozen=True)
+class ClusterSettings:
+    """How an index is divided into clusters."""
+
+    mode: str | None = None  # None: the index's first
+    neighbours: int = 15  # of each image and encoder: the edges of the graph that is divided
+    min_size: int = 4  # images of the smallest cluster; fewer that lie together are noise
+    rerank: bool = True  # weigh edges by exact scores; False: by the vectors alone
+
+    def __post_init__(self) -> None:
+        at_least(2, min_size=self.min_size, neighbours=self.neighbours)
+
+
+@dataclass(frozen=True)
 class EngineSettings:
     """Where an engine runs. Nothing here changes a score beyond the stated tolerance."""
 
