@@ -15,13 +15,14 @@ from cli.terminal.printing import show, show_json
 from cli.terminal.process import Speaker, stopping
 from cli.terminal.progress import ProgressBar
 from retrieval.errors import UsageError
-from retrieval.settings import DuplicateSettings
+from retrieval.settings import ClusterSettings, DuplicateSettings
 from retrieval.text import counted, human_bytes
 
 if TYPE_CHECKING:
+    from retrieval.grouping.cluster_results import Clusters
     from retrieval.grouping.results import Duplicates, Group, Member
 
-_DUPLICATES = DuplicateSettings()
+_DUPLICATES, _CLUSTERS = DuplicateSettings(), ClusterSettings()
 
 ModeOf = Annotated[
     str | None,
@@ -46,6 +47,22 @@ NullList = Annotated[bool, typer.Option("-0", "--null", help="End the paths of -
 Sheets = Annotated[
     list[Path] | None,
     typer.Option("--sheet", metavar="FILE", help="Also draw the groups as FILE.png or FILE.html (repeatable)."),
+]
+
+ModeOfClusters = Annotated[
+    str | None,
+    typer.Option("--mode", "-m", metavar="NAME", help="Divide by this mode. (default: the index's first)"),
+]
+MinSize = Annotated[int, typer.Option("--min-size", help="Call fewer images than this noise.")]
+Edges = Annotated[int, typer.Option("--neighbours", help="Join each image with so many by each encoder.")]
+ByVectors = Annotated[bool, typer.Option("--no-rerank", help="Divide by vectors alone, without exact scores.")]
+Assignments = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="FILE", help="Write the cluster of every image as FILE.csv or FILE.parquet."),
+]
+ClusterSheets = Annotated[
+    list[Path] | None,
+    typer.Option("--sheet", metavar="FILE", help="Also draw the clusters as FILE.png or FILE.html (repeatable)."),
 ]
 
 
@@ -148,3 +165,66 @@ def _summary(found: "Duplicates") -> str:
         f"{counted(found.images, 'image')}: {counted(same, 'group')} of copies, of which {len(found.offered)} "
         f"({offered}) may be deleted, and {counted(alike, 'group')} of similar images; nothing was deleted"
     )
+
+
+@expand_groups
+def clusters(
+    place: options.Place = None,
+    *,
+    index: options.Index = None,
+    mode: ModeOfClusters = None,
+    min_size: MinSize = _CLUSTERS.min_size,
+    neighbours: Edges = _CLUSTERS.neighbours,
+    no_rerank: ByVectors = False,
+    out: Assignments = None,
+    sheet: ClusterSheets = None,
+    as_json: options.AsJson = False,
+    speech: Speech,
+) -> None:
+    """Divide the images of an index into clusters of one mode, by HDBSCAN. Images of no cluster are noise."""
+    from retrieval.drawing.sheet_file import check_sheet
+    from retrieval.grouping.cluster_results import check_assignments, write_assignments
+
+    speaker, where = speech.speaker(), meant_index(index or place)
+    settings = ClusterSettings(mode, neighbours, min_size, not no_rerank)
+    for file in sheet or []:
+        check_sheet(file)
+    if out is not None:
+        check_assignments(out)
+    found = _divide(where, settings, speaker)
+    if as_json:
+        show_json(found.to_dict())
+    else:
+        _print_clusters(found)
+    for note in found.notes:
+        speaker.note(with_advice(note.message, note.advice, note.facts))
+    if out is not None:
+        write_assignments(out, found)
+        speaker.say(f"wrote {out}: {counted(found.images, 'image')}")
+    for file in sheet or []:
+        _draw_clusters(file, found, speaker)
+
+
+def _divide(where: str | Path, settings: ClusterSettings, speaker: Speaker) -> "Clusters":
+    from retrieval.grouping.clusters import find_clusters
+
+    bar = ProgressBar(speaker, "looking for near images")
+    with stopping(lambda: "nothing was changed"), bar:
+        found = find_clusters(where, settings, bar.show)
+    speaker.detail(", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in found.timing_s.items()))
+    return found
+
+
+def _print_clusters(found: "Clusters") -> None:
+    show("cluster  images  cohesion  medoid")
+    for cluster in found.clusters:
+        size = len(cluster.members)
+        show(f"{cluster.number:7d}  {size:6d}  {cluster.cohesion:8.3f}  {short_path(cluster.medoid.path)}")
+    show(f"  noise  {len(found.noise):6d}")
+
+
+def _draw_clusters(file: Path, found: "Clusters", speaker: Speaker) -> None:
+    from retrieval.grouping.sheets import draw_clusters
+
+    left_out = draw_clusters(file, found)
+    speaker.say(f"drew {file}" + (f", without the last {counted(left_out, 'cluster')}" if left_out else ""))

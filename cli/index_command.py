@@ -241,7 +241,8 @@ def export(
 
 
 app.command()(weights_command.fetch)
-app.command()(grouping_commands.duplicates)
+for _command in (grouping_commands.duplicates, grouping_commands.clusters):
+    app.command()(_command)
 
 
 @app.command()

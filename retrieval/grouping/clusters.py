@@ -77,16 +77,17 @@ class _Divider:
         reader, settings = self._reader, self._settings
         hdbscan = _import_hdbscan()
         with self._timed("graph"):
-            graph = neighbour_graph(
-                reader, self._encoders, self._scores, settings.neighbours, self._tell, self._cancel
-            )
+            graph = neighbour_graph(reader, self._encoders, self._scores, settings.neighbours, self._tell, self._cancel)
         with self._timed("hdbscan"):
             labels, firmness = _divided(hdbscan, graph, len(reader), settings.min_size)
         with self._timed("medoids"):
             rows = [np.flatnonzero(labels == label) for label in range(int(labels.max(initial=-1)) + 1)]
             rows.sort(key=lambda each: (-len(each), int(each[0])))
             middles = self._middles(rows)
-            clusters = [self._cluster(number, *each, firmness) for number, each in enumerate(zip(rows, middles, strict=True))]
+            clusters = []
+            for number, (own, middle) in enumerate(zip(rows, middles, strict=True)):
+                clusters.append(self._cluster(number, own, middle, firmness))
+                self._tell(Progress("medoids", number + 1, len(rows)))
         noise = self._members(np.flatnonzero(labels < 0), firmness)
         name = index_name(reader.layout.root)
         found, notes = tuple(clusters), self._notes()
@@ -117,7 +118,6 @@ class _Divider:
         scores, close = self._near(middle, others)
         order = np.lexsort((others, -np.round(close, 6), -np.round(firmness[others], 6)))
         members = self._members(np.concatenate([[middle], others[order]]), firmness, [None, *scores[order].tolist()])
-        self._tell(Progress("medoids", number + 1))
         return Cluster(number, round(float(np.nanmean(close)), 6), members)
 
     def _near(self, middle: int, others: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

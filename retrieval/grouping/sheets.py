@@ -4,6 +4,7 @@ from pathlib import Path
 
 from retrieval.drawing.cells import SheetCell, SheetRow
 from retrieval.drawing.sheet_file import write_sheet
+from retrieval.grouping.cluster_results import Cluster, Clusters
 from retrieval.grouping.results import Duplicates, Group, Member
 from retrieval.text import counted
 
@@ -38,5 +39,35 @@ def _row(group: Group) -> SheetRow:
 def _cell(member: Member) -> SheetCell:
     caption = ", ".join(member.changes) or ("" if member.score is None else f"{member.score:.3f}")
     reference = ", reference" if member.is_reference else ""
-    name = "/".join(Path(member.path).parts[-2:])
-    return SheetCell(Path(member.path), caption, f"{member.width} x {member.height}{reference}, {name}")
+    note = f"{member.width} x {member.height}{reference}, {_name(member.path)}"
+    return SheetCell(Path(member.path), caption, note)
+
+
+def draw_clusters(path: Path, found: Clusters, heading: str = "") -> int:
+    """Draw clusters as ``path`` (.png, .jpg, .webp or .html), a row a cluster, the medoid on the left.
+
+    Returns:
+        How many clusters are left out, the smallest, where there are too many for one sheet.
+
+    Raises:
+        UsageError: no sheet can have this suffix.
+        DiffSimError: the file can't be written.
+    """
+    write_sheet(path, [_cluster_row(cluster) for cluster in found.clusters[:MOST_GROUPS]], heading)
+    return max(0, len(found.clusters) - MOST_GROUPS)
+
+
+def _cluster_row(cluster: Cluster) -> SheetRow:
+    others = cluster.members[1 : 1 + MOST_MEMBERS]
+    hidden = len(cluster.members) - 1 - len(others)
+    parts = (f"cluster {cluster.number}", counted(len(cluster.members), "image"), f"cohesion {cluster.cohesion:.2f}")
+    title = ", ".join((*parts, *([f"{hidden} of them are not shown"] if hidden else [])))
+    cells = [
+        SheetCell(Path(member.path), "" if member.score is None else f"{member.score:.3f}", _name(member.path))
+        for member in (cluster.medoid, *others)
+    ]
+    return SheetRow(title, cells[0], cells[1:], "medoid")
+
+
+def _name(path: str) -> str:
+    return "/".join(Path(path).parts[-2:])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from retrieval import Cancellation, DuplicateSettings, Duplicates, build_index, find_duplicates
+from retrieval import Cancellation, Duplicates, DuplicateSettings, build_index, find_duplicates
 from retrieval.errors import CancelledError, UsageError
 from retrieval.grouping.results import Group
 

@@ -17,12 +17,12 @@ LAYERS = (
     {"models", "drawing"},
     {"encoding"},
     {"search", "indexing", "metrics", "doctor"},
-    {"evaluation", "sample_images"},
+    {"evaluation", "grouping", "sample_images"},
     {"tuning"},
     {"cli"},
 )
 # `errors` passes the store's errors on to every package, and `files` its one atomic write.
-KNOW_THE_STORE = {"index_store", "errors", "files", "encoding", "indexing", "search", "cli"}
+KNOW_THE_STORE = {"index_store", "errors", "files", "encoding", "indexing", "search", "grouping", "cli"}
 TOP_LEVEL = ("cli", "retrieval", "index_store")
 SOURCES = sorted(path for package in TOP_LEVEL for path in (ROOT / package).rglob("*.py"))
 MOST_FILES = 18
