@@ -18,9 +18,10 @@ from retrieval.grouping.pictures import SQUARE, Grey
 
 CORE = 0.6  # of both sides: the middle that is sought
 SIZES = np.geomspace(0.6, 1.5, 14)  # of one picture in the other, 7 % apart
-FINE = np.linspace(0.93, 1.07, 15)  # around the best of these
-FINEST = np.linspace(0.9925, 1.0075, 7)
+FINE = np.linspace(0.95, 1.05, 11)  # around the best of these
+FINEST = np.linspace(0.994, 1.006, 5)
 FLAT = 2.0  # grey levels: a standard deviation below that has no structure
+SURE = 0.93  # correlation from which the other direction is not looked at
 PAIRS_AT_ONCE = 64
 SYMMETRIES = ("", "turned left", "turned by 180°", "turned right", "mirrored", "mirrored and turned right",
               "upside down", "mirrored and turned left")  # fmt: skip
@@ -160,7 +161,8 @@ def align(a: Grey, b: Grey) -> Alignment:
     """Return the place of ``b`` in ``a``, neither turned: coarse sizes first, then finer ones around the best."""
     coarse_a, coarse_b = _reduced(a), _reduced(b)
     relative = (max(a.shape) / max(coarse_a.shape)) / (max(b.shape) / max(coarse_b.shape))
-    inwards, outwards = locate(coarse_a, coarse_b, SIZES), locate(coarse_b, coarse_a, SIZES)
+    inwards = locate(coarse_a, coarse_b, SIZES)
+    outwards = locate(coarse_b, coarse_a, SIZES) if inwards.score < SURE else inwards
     if inwards.score >= outwards.score:
         return _refined(a, b, inwards.scale * relative)
     return _refined(b, a, outwards.scale / relative).inverse()

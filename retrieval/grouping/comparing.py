@@ -52,9 +52,16 @@ class Verdict:
         return tuple(filter(None, said))
 
 
-def compare(a: Picture, b: Picture) -> Verdict:
-    """Compare picture b with a, in the symmetry of b that fits best, at the place in a that fits best."""
-    found = [Verdict(agreement, symmetry) for symmetry in _symmetries(a, b) for agreement in _compared(a, b, symmetry)]
+def compare(a: Picture, b: Picture, enough: float = ALTERED) -> Verdict:
+    """Compare picture b with a, in the symmetry of b that fits best, at the place in a that fits best.
+
+    A share of ``enough`` where both show the same cut ends the search for another place.
+    """
+    found = [
+        Verdict(agreement, symmetry)
+        for symmetry in _symmetries(a, b)
+        for agreement in _compared(a, b, symmetry, enough)
+    ]
     return max(found, key=lambda verdict: (verdict.share, -verdict.symmetry))
 
 
@@ -64,18 +71,20 @@ def _symmetries(a: Picture, b: Picture) -> list[int]:
     whole, symmetry = whole_fits(first[None], second[None])
     if whole[0] >= WHOLE_FITS:
         return [int(symmetry[0])]
+    if max(core_fits(first[None], second[None])[0], core_fits(second[None], first[None])[0]) >= CORE_FITS:
+        return [0]
     same, turned = np.repeat(first[None], 8, 0), np.stack([turn(second, number) for number in range(8)])
     fits = np.maximum(core_fits(same, turned), core_fits(turned, same))
     best = np.argsort(-fits, kind="stable")[:2].tolist()
     return [number for number in best if fits[number] > TURNED_FITS] or best[:1]
 
 
-def _compared(a: Picture, b: Picture, symmetry: int) -> list[Agreement]:
+def _compared(a: Picture, b: Picture, symmetry: int, enough: float) -> list[Agreement]:
     turned, found = turn(b.grey, symmetry), list[Agreement]()
     shapes = [picture.shape[0] / picture.shape[1] for picture in (a.grey, turned)]
     if abs(shapes[0] / shapes[1] - 1) < SAME_SHAPE:
         found.append(agree(a.grey, turned, fitted(a.grey, turned)))
-        if found[0].share > ALTERED:
+        if found[0].share >= enough:
             return found
     return [*found, agree(a.grey, turned, align(a.grey, turned))]
 

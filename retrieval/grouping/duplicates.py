@@ -146,10 +146,14 @@ class _Finder:
         edges = [(promising.first, promising.second), equal, (lost.first, lost.second)]
         first, second = (np.concatenate([edge[side] for edge in edges]).tolist() for side in range(2))
         found, parts = list[Copies](), components(first, second)
+        near: dict[int, set[int]] = {}
+        for one, other in zip(first, second, strict=True):
+            near.setdefault(one, set()).add(other)
+            near.setdefault(other, set()).add(one)
         for number, rows in enumerate(parts):
             if self._cancel is not None:
                 self._cancel.check()
-            found += self._judge.gather(rows)
+            found += self._judge.gather(rows, near)
             self._tell(Progress("copies", number + 1, len(parts)))
         return found
 

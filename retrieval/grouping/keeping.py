@@ -1,7 +1,7 @@
 """Gather the copies of one picture around the image that is worth keeping."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from index_store.catalog import Item
@@ -12,6 +12,9 @@ from retrieval.text import human_bytes
 
 ABOUT_AS_MUCH = 0.8  # of the pixels with detail: a copy with that many is as good
 TRIES = 4  # images that are tried as the middle of one group
+
+Near = Mapping[int, Set[int]]
+"""By row, the rows that may be copies of it."""
 
 
 @dataclass
@@ -36,12 +39,12 @@ class Judge:
     alike_by_tensors: Callable[[int, int], bool]  # for files that are gone
     same: float  # the share of structure from which an image is a copy
 
-    def gather(self, rows: Sequence[int]) -> list[Copies]:
+    def gather(self, rows: Sequence[int], near: Near) -> list[Copies]:
         """Split the rows of one component into groups of copies, each row compared with the kept one itself."""
         left, found = set(rows), list[Copies]()
         while len(left) > 1:
             middle = max(left, key=self.preference)
-            copies = self._around(middle, left)
+            copies = self._around(middle, left, near)
             left -= {middle, copies.kept, *copies.verdicts}
             if copies.verdicts:
                 found.append(copies)
@@ -59,11 +62,11 @@ class Judge:
             -row,
         )
 
-    def _around(self, middle: int, rows: Iterable[int]) -> Copies:
+    def _around(self, middle: int, rows: Set[int], near: Near) -> Copies:
         """Return the copies of ``middle`` among ``rows``, or those of a better cut of it."""
         tried: set[int] = set()
         while True:
-            copies = self._copies_of(middle, rows)
+            copies = self._copies_of(middle, rows, near)
             tried.add(middle)
             wider = [row for row, verdict in copies.verdicts.items() if verdict is not None and verdict.shows_more]
             better = [r for r in wider if r not in tried and self.is_reference(r) >= self.is_reference(middle)]
@@ -71,12 +74,17 @@ class Judge:
                 return copies
             middle = max(better, key=self.preference)
 
-    def _copies_of(self, kept: int, rows: Iterable[int]) -> Copies:
-        copies = Copies(kept)
-        for row in sorted(set(rows) - {kept}):
-            is_copy, verdict = self._judge(kept, row)
-            if is_copy:
-                copies.verdicts[row] = verdict
+    def _copies_of(self, kept: int, rows: Set[int], near: Near) -> Copies:
+        """Compare ``kept`` with the rows near it, and then with those near its copies, until no new copy is found."""
+        copies, seen, waiting = Copies(kept), {kept}, [kept]
+        while waiting:
+            beside = sorted(near[waiting.pop()] & rows - seen)
+            seen.update(beside)
+            for row in beside:
+                is_copy, verdict = self._judge(kept, row)
+                if is_copy:
+                    copies.verdicts[row] = verdict
+                    waiting.append(row)
         return copies
 
     def _judge(self, kept: int, row: int) -> tuple[bool, Verdict | None]:
@@ -85,7 +93,7 @@ class Judge:
         picture, theirs = self.pictures.of(kept), self.pictures.of(row)
         if picture is None or theirs is None:
             return self.alike_by_tensors(kept, row), None
-        verdict = compare(picture, theirs)
+        verdict = compare(picture, theirs, self.same)
         return verdict.share >= self.same, verdict
 
     def reason(self, copies: Copies) -> str:

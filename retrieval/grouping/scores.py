@@ -17,6 +17,7 @@ from retrieval.scoring.aas import QKV, Comparison, aligned_attention_scores
 
 PREFERRED = ("instance", "lowlevel", "semantic", "style")  # the mode that tells copies best first
 RANDOM_PAIRS = 128  # whose median score tells how close any two images are
+ASKING = 16  # images of these pairs that ask
 AT_ONCE = 64
 SEED = 2334
 
@@ -60,9 +61,9 @@ class PairScores:
         if len(rows) < 2:
             return 0.0
         random = np.random.default_rng(SEED)
-        first = random.integers(0, len(rows), RANDOM_PAIRS)
-        second = (first + random.integers(1, len(rows), RANDOM_PAIRS)) % len(rows)
-        each = [self.of(int(rows[a]), [int(rows[b])])[0] for a, b in zip(first, second, strict=True)]
+        asking = random.integers(0, len(rows), ASKING)
+        others = (asking[:, None] + random.integers(1, len(rows), (ASKING, RANDOM_PAIRS // ASKING))) % len(rows)
+        each = [self.of(int(rows[one]), rows[many].tolist()) for one, many in zip(asking, others, strict=True)]
         return min(0.999, float(np.median(each)))
 
 

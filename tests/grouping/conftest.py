@@ -26,8 +26,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_copy(kind, folder / "one.png", folder / f"one-{name}", number)
     for number, (kind, name) in enumerate(SMALL.items()):
         write_copy(kind, folder / "two.png", folder / f"two-{name}", number)
-    (folder / "other").mkdir()
-    shutil.copy(folder / "three.png", folder / "other" / "three-bytes.png")
+    (folder / "west").mkdir()
+    shutil.copy(folder / "three.png", folder / "west" / "three-bytes.png")
     return folder
 
 

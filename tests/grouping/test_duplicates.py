@@ -58,7 +58,7 @@ def test_json_has_every_group_with_the_ids_on_offer(found: Duplicates) -> None:
 
 
 def test_references_are_kept_and_copies_elsewhere_are_offered(copies_index: Path, pictures: Path) -> None:
-    found = find_duplicates(copies_index, DuplicateSettings(references=(str(pictures / "other"),)))
+    found = find_duplicates(copies_index, DuplicateSettings(references=(str(pictures / "west"),)))
     (group,) = (group for group in same(found) if "three" in names(group))
     assert Path(group.kept.path).stem == "three-bytes"
     assert group.reason == "it lies in a reference folder"
@@ -104,7 +104,7 @@ def test_progress_is_told_and_a_run_can_be_cancelled(copies_index: Path) -> None
 
 
 def test_odd_indexes(pictures: Path, tmp_path: Path) -> None:
-    build_index(pictures / "other", tmp_path / "one.diffsim", model="cells")
+    build_index(pictures / "west", tmp_path / "one.diffsim", model="cells")
     assert find_duplicates(tmp_path / "one.diffsim").groups == ()
     build_index(pictures, tmp_path / "none.diffsim", model="cells", modes=["style"], encoders={})
     with pytest.raises(UsageError, match="built without encoders"):
