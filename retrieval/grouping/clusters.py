@@ -173,8 +173,8 @@ def _import_hdbscan() -> Any:
 
 
 def _divided(hdbscan: Any, graph: Graph, rows: int, min_size: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return each row's label, -1 for noise, and how firmly it belongs; rows without an edge are noise."""
-    labels, firmness = np.full(rows, -1), np.zeros(rows)
+    """Return each row's label, -1 for noise, and how firmly it belongs; rows of fewer than two edges are noise."""
+    labels, firmness, graph = np.full(rows, -1), np.zeros(rows), _dense_part(graph, rows)
     joined = np.union1d(graph.first, graph.second)
     if len(joined) < max(min_size, MIN_SAMPLES + 1):
         return labels, firmness
@@ -188,6 +188,16 @@ def _divided(hdbscan: Any, graph: Graph, rows: int, min_size: int) -> tuple[NDAr
     ).fit(_matrix(graph, joined))
     labels[joined], firmness[joined] = found.labels_, found.probabilities_
     return labels, firmness
+
+
+def _dense_part(graph: Graph, rows: int) -> Graph:
+    """Return the edges among rows that all have :data:`MIN_SAMPLES` of these edges or more."""
+    while True:
+        edges = np.bincount(np.concatenate([graph.first, graph.second]), minlength=rows)
+        kept = (edges[graph.first] >= MIN_SAMPLES) & (edges[graph.second] >= MIN_SAMPLES)
+        if kept.all():
+            return graph
+        graph = Graph(graph.first[kept], graph.second[kept], graph.scores[kept], graph.is_exact)
 
 
 def _matrix(graph: Graph, joined: NDArray[np.int64]) -> Any:

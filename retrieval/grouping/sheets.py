@@ -30,10 +30,11 @@ def _row(group: Group) -> SheetRow:
     others = group.members[1 : 1 + MOST_MEMBERS]
     hidden = len(group.members) - 1 - len(others)
     said = "copies of one picture" if group.level == "same" else "similar pictures"
-    parts = (f"{counted(len(group.members), 'image')}: {said}", group.reason and f"kept because {group.reason}")
-    title = "; ".join(filter(None, (*parts, hidden and f"{hidden} of them are not shown")))
+    parts = [f"{counted(len(group.members), 'image')}: {said}"]
+    parts += [f"kept because {group.reason}"] if group.reason else []
+    parts += [f"{hidden} of them are not shown"] if hidden else []
     label = "kept" if group.level == "same" else "first"
-    return SheetRow(title, _cell(group.kept), [_cell(member) for member in others], label)
+    return SheetRow("; ".join(parts), _cell(group.kept), [_cell(member) for member in others], label)
 
 
 def _cell(member: Member) -> SheetCell:
