@@ -59,9 +59,7 @@ def test_pairs_are_merged_with_the_best_of_each() -> None:
 
 
 @pytest.mark.parametrize("with_ivf", [False, True])
-def test_every_image_is_paired_with_its_nearest(
-    tmp_path: Path, with_ivf: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_image_has_its_nearest(tmp_path: Path, with_ivf: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     generation = add_segments(tmp_path, [300, 300], 16)
     if with_ivf:
         monkeypatch.setattr(training, "IVF_FROM_ROWS", 100)

@@ -1,7 +1,7 @@
-"""`python -m tests.bench.duplicates.growth [--most 100000]`: seconds of CPU to find near pairs, by the size of an index.
+"""`python -m tests.bench.duplicates.growth [--most 100000]`: seconds of CPU to find near pairs, by images in an index.
 
-Indexes hold vectors alone, drawn around centres as those of photographs are. Above 20,000 images they have an IVF index,
-as a build makes it; its training is timed apart.
+Indexes hold vectors alone, drawn around centres as those of photographs are. Above 20,000 images they have an IVF
+index, as a build makes it; its training is timed apart.
 """
 
 import argparse
