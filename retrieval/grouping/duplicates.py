@@ -94,8 +94,9 @@ class _Finder:
         reader = self._reader
         encoders = usable_encoders(reader)
         if not encoders and len(reader) > 1:
-            root = reader.layout.root
-            raise UsageError(f"{root} has no coarse ranking: it was built without encoders", advice="no-coarse-ranking")
+            raise UsageError(
+                f"{reader.layout.root} has no vectors to find near images by: it was built without encoders"
+            )
         with self._timed("neighbours"):
             pairs = near_pairs(reader, encoders, self._settings.neighbours, self._tell, self._cancel)
         with self._timed("pictures"):
