@@ -211,6 +211,37 @@ class SearchChoices(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
+class DuplicateSettings:
+    """How copies are looked for."""
+
+    mode: str | None = None  # whose exact scores tell similar images; None: the best for copies that the index has
+    neighbours: int = 16  # of each image and encoder that are compared with it
+    same: float = 0.65  # share of a picture's structure that must agree with that of its copy
+    similar: float = 0.75  # closeness of similar images: 0 is a random pair of the index, 1 an image with itself
+    references: tuple[str, ...] = ()  # folders whose images are never offered for deletion
+    workers: int | None = None  # decoding threads; None: one per core, 8 at most
+
+    def __post_init__(self) -> None:
+        at_least(1, neighbours=self.neighbours, workers=self.workers)
+        for name, value in (("same", self.same), ("similar", self.similar)):
+            if not 0 < value <= 1:
+                raise UsageError(f"{name} must lie above 0 and be at most 1, not {value}")
+
+
+@dataclass(frozen=True)
+class ClusterSettings:
+    """How an index is divided into clusters."""
+
+    mode: str | None = None  # None: the index's first
+    neighbours: int = 15  # of each image and encoder: the edges of the graph that is divided
+    min_size: int = 4  # images of the smallest cluster; fewer that lie together are noise
+    rerank: bool = True  # weigh edges by exact scores; False: by the vectors alone
+
+    def __post_init__(self) -> None:
+        at_least(2, min_size=self.min_size, neighbours=self.neighbours)
+
+
+@dataclass(frozen=True)
 class EngineSettings:
     """Where an engine runs. Nothing here changes a score beyond the stated tolerance."""
 

@@ -67,6 +67,15 @@ class FlatIndex:
         scan = partial(self._scan, query, options=options)
         return exact_nearest(scan, exact, len(places), count, rounding(query))
 
+    def search_many(self, queries: Floats, count: int) -> Ranked:
+        """Return the rows nearest to each of ``queries [queries, dim]`` and their cosines, both ``[queries, count]``.
+
+        Cosines are FAISS's products, so equal ones may come in any order. A place without a row holds -1.
+        """
+        products, found = self._faiss.search(np.ascontiguousarray(queries), count)
+        rows = found.astype(np.int64)
+        return (rows if self._rows is None else np.where(rows < 0, -1, self._rows[rows])), products
+
     def _scan(self, query: Floats, count: int, options: Any = None) -> Ranked:
         products, found = self._faiss.search(query[None], count, params=options)
         return found[0].astype(np.int64) if self._rows is None else self._rows[found[0]], products[0]

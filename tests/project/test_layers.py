@@ -16,12 +16,12 @@ LAYERS = (
     {"encoding"},
     {"calibration"},
     {"search", "indexing", "metrics", "doctor"},
-    {"evaluation", "sample_images"},
+    {"evaluation", "grouping", "sample_images"},
     {"tuning"},
     {"cli"},
 )
 # `errors` passes the store's errors on to every package, and `files` its one atomic write.
-KNOW_THE_STORE = {"index_store", "errors", "files", "encoding", "calibration", "indexing", "search", "cli"}
+KNOW_THE_STORE = {"index_store", "errors", "files", "encoding", "calibration", "indexing", "search", "grouping", "cli"}
 TOP_LEVEL = ("cli", "retrieval", "index_store")
 SOURCES = sorted(path for package in TOP_LEVEL for path in (ROOT / package).rglob("*.py"))
 MODEL_LIBRARIES = {"torch", "diffusers", "transformers"}
