@@ -61,7 +61,8 @@ def search(
     answers = _Answers(questions)
     try:
         answers.locate(engine)
-        choices = {**how.choices(), "mode_weights": mode_weights(asked)}
+        choices = how.choices()
+        choices["mode_weights"] = mode_weights(asked)
         _search(engine, answers, mode, choices, speaker)
         if explain is not None:
             _explain(engine, answers, explain, speaker)
