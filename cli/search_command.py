@@ -78,7 +78,8 @@ def search(
     answers = _Answers(questions)
     try:
         answers.locate(engine)
-        choices: SearchChoices = {**how.choices(), "mode_weights": mode_weights(asked)}
+        choices = how.choices()
+        choices["mode_weights"] = mode_weights(asked)
         _search(engine, answers, mode, among, choices, speaker)
         if explain is not None:
             _explain(engine, answers, explain, speaker)

@@ -77,5 +77,5 @@ class Percentiles:
 def one_in(share: float) -> int:
     """Return N of "one in N random pairs scores at least so much", rounded to two digits."""
     count = 1 / share
-    step: int = 10 ** max(0, math.floor(math.log10(count)) - 1)
+    step = int(10 ** max(0, math.floor(math.log10(count)) - 1))
     return max(1, round(count / step) * step)
