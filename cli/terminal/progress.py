@@ -26,6 +26,7 @@ STAGES = {
     "download": ("downloading", BYTES),
     "filling": ("filling", IMAGES),
     "gallery": ("images of the gallery", IMAGES),
+    "hash": ("comparing files with the index", Counted("files", "file")),
     "images": ("images", IMAGES),
     "indexing": ("indexing", IMAGES),
     "pairs": ("pairs", Counted("pairs", "pair")),
@@ -147,7 +148,9 @@ class BuildProgress:
         """Show one event."""
         if event.stage in ("planned", "commit"):
             self._committed = (event.done, event.total)
-        if event.stage == "planned":
+        if event.stage == "hash":
+            self._bar.show(event)
+        elif event.stage == "planned":
             self._speaker.detail(event.note)
         elif event.stage == "model":
             self._say_model(event.note)

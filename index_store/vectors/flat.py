@@ -41,13 +41,18 @@ class FlatIndex:
         return int(self._vectors.shape[1])
 
     def search(self, query: Floats, count: int) -> Ranked:
-        """Return the rows nearest to ``query [dim]`` and their cosines, best first; the lowest row among equals."""
+        """Return the rows nearest to ``query [dim]`` and their cosines, best first; the lowest row among equals.
+
+        A row whose cosine is not a number is never found.
+        """
         scan, exact = partial(self._scan, query), partial(self.similarities, query)
         return exact_nearest(scan, exact, self._faiss.ntotal, count, rounding(query))
 
     def _scan(self, query: Floats, count: int) -> Ranked:
         products, found = self._faiss.search(query[None], count)
-        return found[0].astype(np.int64) if self._rows is None else self._rows[found[0]], products[0]
+        there = found[0] >= 0  # FAISS gives -1 in place of a row whose product is not a number
+        rows = found[0][there].astype(np.int64)
+        return rows if self._rows is None else self._rows[rows], products[0][there]
 
     def similarities(self, query: Floats, rows: NDArray[np.int64]) -> Floats:
         """Return the cosines of ``query [dim]`` with ``rows``, in their order; 0 for a row without a vector."""

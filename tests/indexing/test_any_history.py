@@ -122,17 +122,21 @@ class AnyHistory(RuleBasedStateMachine):
     def change_the_rule(self, rule: str) -> None:
         self.build(self.index, rule)
 
-    @rule(order=st.sampled_from(["newest", "oldest", "path", "like:keep.png"]), data=st.data())
-    def fill(self, order: str, data: st.DataObject) -> None:
+    @rule(
+        order=st.sampled_from(["newest", "oldest", "path", "like:keep.png"]),
+        place=st.integers(0, 5),
+        whole=st.booleans(),
+    )
+    def fill(self, order: str, place: int, whole: bool) -> None:
         """All of it, or a batch."""
-        mode = data.draw(st.sampled_from(self.modes))
+        mode = self.modes[place % len(self.modes)]
 
         def stop(event: BuildEvent) -> None:
             if event.stage == "encode":
                 raise KeyboardInterrupt
 
         with tiny_model(), suppress(KeyboardInterrupt):
-            on_progress = stop if data.draw(st.booleans()) else lambda event: None
+            on_progress = (lambda event: None) if whole else stop
             fill_index(self.index, modes=[mode], order=[order], run=RUN, on_progress=on_progress)
 
     @rule()

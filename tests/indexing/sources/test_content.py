@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from index_store.catalog import Item
 from index_store.reader import IndexReader
+from retrieval.indexing.reports import BuildEvent
 from retrieval.indexing.sources.hashing import HashedFile
 from retrieval.indexing.sources.matching import match
 from retrieval.indexing.upkeep.compacting import compact
@@ -19,7 +20,7 @@ from retrieval.indexing.upkeep.removing import remove_items
 from retrieval.indexing.upkeep.repairing import verify
 from tests.indexing.builds import LAZY, build, computed, fill, ids_of
 from tests.support.faults import flip_bit
-from tests.support.sample_index import RUN
+from tests.support.sample_index import RUN, paint
 
 pytestmark = pytest.mark.usefixtures("tiny")
 IMAGES = 6
@@ -136,6 +137,17 @@ def test_copies_of_a_broken_file_are_broken(photos: Path, index: Path) -> None:
         (photos / name).write_bytes(b"no image")
     report = build(photos, index)
     assert (report.items, report.rejected) == (IMAGES, {"not_an_image": 2})
+
+
+def test_files_that_moved_are_counted_while_they_are_compared(photos: Path, index: Path) -> None:
+    build(photos, index)
+    photos = photos.rename(photos.parent / "moved")
+    events: list[BuildEvent] = []
+    build(photos, index, on_progress=events.append)
+    assert [(event.done, event.total) for event in events if event.stage == "hash"] == [
+        (done, IMAGES) for done in range(1, IMAGES + 1)
+    ]
+    assert [event.stage for event in events][: IMAGES + 1] == ["hash"] * IMAGES + ["planned"]
 
 
 def test_a_copy_lacks_what_its_original_lacks_until_both_are_filled(photos: Path, index: Path) -> None:
