@@ -156,6 +156,7 @@ class _Comparison:
         held = {item.sha256 for item in alike if item.id not in lost}
         needed = Counter(file.sha256 for file in files) - Counter(item.sha256 for item in free)
         removed = find_revivable(self._reader, self._known.removed, {d for d in needed if d is not None})
+        held |= {item.sha256 for retired in self._known.retired for item in retired.like(digests)}
         return match(files, [*free, *removed], held), frozenset(item.id for item in removed)
 
 

@@ -94,7 +94,11 @@ class AnyHistory(RuleBasedStateMachine):
         if (self.root / "saved").exists():
             shutil.copytree(self.root / "saved", self.index, dirs_exist_ok=True)
             self.modes = self.saved_modes
+            self.mend()
             self.build(self.index)
+
+    def mend(self) -> None:
+        """An index that came back from the past may have damage of the past."""
 
     @rule(name=names)
     def delete(self, name: str) -> None:

@@ -18,6 +18,7 @@ from retrieval.images.discovery import FileState, Listing, absolute_source, stat
 from retrieval.images.file_bytes import READ_ERROR, read_bytes
 from retrieval.indexing.sources.hashing import ListedFile
 from retrieval.indexing.sources.places import below
+from retrieval.indexing.sources.retired import RetiredItems, open_retired
 from retrieval.settings import BuildSettings
 
 HANDFUL = 5  # so many files of a source may vanish at once, however few it has, unless it is empty now
@@ -63,12 +64,18 @@ class KnownFiles:
         """The removed items that are still on the disk."""
         return self.reader.catalog.removed()
 
+    @cached_property
+    def retired(self) -> tuple[RetiredItems, ...]:
+        """The items of segments that a compaction has retired."""
+        return tuple(open_retired(self.reader, self._run))
+
     @property
     def sizes(self) -> NDArray[np.int64]:
         """The bytes of every file whose content the index knows; not needed where no file is doubtful."""
         if not self.doubtful:
             return np.empty(0, np.int64)
-        return np.concatenate([self.reader.file_states()[0], self.removed.file_states()[0]])
+        older = [retired.sizes for retired in self.retired]
+        return np.concatenate([self.reader.file_states()[0], self.removed.file_states()[0], *older])
 
     def is_lost(self, item: Item) -> bool:
         """Say whether an item has no file any more: it is not listed below the sources, or not there elsewhere."""

@@ -20,7 +20,7 @@ from retrieval.indexing.upkeep.removing import remove_items
 from retrieval.indexing.upkeep.repairing import verify
 from tests.indexing.builds import LAZY, build, computed, fill, ids_of
 from tests.support.faults import flip_bit
-from tests.support.sample_index import RUN, paint
+from tests.support.sample_index import RUN
 
 pytestmark = pytest.mark.usefixtures("tiny")
 IMAGES = 6
@@ -110,6 +110,38 @@ def test_a_removed_image_whose_tensors_are_damaged_is_computed_again(photos: Pat
     flip_bit(next(path for path in group.glob("q/c/**/*") if path.is_file()), 100)
     report = build(photos, index, modes=["style"])
     assert (report.revived, report.added) == (5, 1)
+    assert by_path(index) == before
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("rule", ["eager", "filled", "lazy"])
+def test_what_a_compaction_left_out_is_copied_while_the_old_segments_stay(
+    rule: str, times: int, photos: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(photos, index, RUN if rule == "eager" else LAZY)
+    if rule == "filled":
+        fill(index)
+    before = by_path(index) if rule != "lazy" else {}
+    remove_items(index, [str(photos / "00[0-3].png")])
+    for _ in range(times):
+        compact(index)
+    batches = computed(monkeypatch)
+    report = build(photos, index)
+    assert (report.items, report.copied, batches) == (IMAGES, 4, [])
+    assert rule == "lazy" or by_path(index) == before
+    assert min(ids_of(index)[f"00{number}.png"] for number in range(4)) >= IMAGES, "ids are never given twice"
+    assert verify(index) == []
+
+
+def test_what_a_compaction_left_out_and_can_not_be_read_is_computed_again(photos: Path, index: Path) -> None:
+    build(photos, index, modes=["style"])
+    before = by_path(index)
+    group = IndexReader(index).layout.attention("style", IndexReader(index).generation.segments[0].name)
+    remove_items(index, [str(photos / "*")])
+    compact(index)
+    flip_bit(next(path for path in group.glob("q/c/**/*") if path.is_file()), 100)
+    report = build(photos, index, modes=["style"])
+    assert (report.items, report.added) == (IMAGES, IMAGES)
     assert by_path(index) == before
 
 
