@@ -26,7 +26,7 @@ def link_error(path: Path | str) -> IndexCorruptError:
 
 
 def refuse_links(root: Path) -> None:
-    """Raise IndexCorruptError if a file or folder of the index at ``root``, or of a mode or segment in it, is a link."""
+    """Raise IndexCorruptError if a file or folder of the index at ``root``, a mode or a segment is a link."""
     refuse_any(os.path.join(root, name) for name in (*FOLDERS, *FILES))
     for parent, below in (("attention", ()), ("items", OF_SEGMENT)):
         with suppress(FileNotFoundError, NotADirectoryError), os.scandir(os.path.join(root, parent)) as entries:

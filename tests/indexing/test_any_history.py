@@ -67,7 +67,7 @@ class AnyHistory(RuleBasedStateMachine):
 
     @rule(one=names, two=names)
     def swap(self, one: str, two: str) -> None:
-        if (self.folder / one).exists() and (self.folder / two).exists():
+        if one != two and (self.folder / one).exists() and (self.folder / two).exists():
             (self.folder / one).rename(self.root / "aside.png")
             (self.folder / two).rename(self.folder / one)
             (self.root / "aside.png").rename(self.folder / two)
