@@ -28,6 +28,7 @@ STAGES = {
     "edges": ("scoring neighbours", Counted("pairs", "pair")),
     "filling": ("filling", IMAGES),
     "gallery": ("images of the gallery", IMAGES),
+    "hash": ("comparing files with the index", Counted("files", "file")),
     "images": ("images", IMAGES),
     "indexing": ("indexing", IMAGES),
     "medoids": ("describing clusters", Counted("clusters", "cluster")),
@@ -153,7 +154,9 @@ class BuildProgress:
         """Show one event."""
         if event.stage in ("planned", "commit"):
             self._committed = (event.done, event.total)
-        if event.stage == "planned":
+        if event.stage == "hash":
+            self._bar.show(event)
+        elif event.stage == "planned":
             self._speaker.detail(event.note)
         elif event.stage == "model":
             self._say_model(event.note)

@@ -83,7 +83,7 @@ def build_index(
     listing, layout = listing if only is None else only(listing), Layout(root)
     fresh = None if was_committed(layout) else new_recipe(modes, choices, run)  # refuses bad settings before any write
     with writer_lock(layout), _removed_if_empty(layout):
-        plan = planning.plan(root, paths, listing, modes, choices, run, fresh)
+        plan = planning.plan(root, paths, listing, modes, choices, run, fresh, on_progress)
         tally = ProgressTally(on_progress, StageClock(workers(run)), plan.images + len(plan.changes.copies))
         tally.tell("planned", plan.summary)
         tally.tell("model", plan.model)

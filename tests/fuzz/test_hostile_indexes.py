@@ -43,11 +43,17 @@ def make_base(folder: Path, codec: str) -> Base:
     return base
 
 
-def run(tmp_path: Path, codec: str, numbers: range) -> str:
-    base, outside = make_base(tmp_path, codec), tmp_path / "outside"
+def make_outside(folder: Path) -> Path:
+    """Make a folder beside the index that nobody may touch."""
+    outside = folder / "outside"
     (outside / "precious").mkdir(parents=True)
     for path in (outside / "notes.txt", outside / "precious" / "thesis.txt"):
         path.write_text("years of work")
+    return outside
+
+
+def run(tmp_path: Path, codec: str, numbers: range) -> str:
+    base, outside = make_base(tmp_path, codec), make_outside(tmp_path)
     tally = run_all(base, list(numbers), tmp_path / "sandbox", outside)
     assert not tally.failures, "\n".join([f"{len(tally.failures)} failures", *tally.failures[:25]])
     return tally.table()

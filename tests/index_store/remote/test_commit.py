@@ -78,6 +78,27 @@ def test_a_killed_writer_leaves_the_last_commit(
     assert verify(url) == []
 
 
+@pytest.mark.parametrize(("method", "ending"), [("create", ".json"), ("create", "CURRENT"), ("replace", "CURRENT")])
+def test_a_lost_answer_is_no_other_writer(method: str, ending: str, url: str, tmp_path: Path) -> None:
+    """The store did as it was asked, the answer was lost, and the repeated request met its own work."""
+    source = tmp_path / "pictures"
+    paint(source, range(10))
+    own, lost = getattr(ObjectStore, method), []
+
+    def lose(self: ObjectStore, key: str, *rest: object) -> object:
+        answer = own(self, key, *rest)
+        if not key.endswith(ending) or len(lost) == 2:
+            return answer
+        lost.append(key)
+        return None
+
+    with mock.patch.object(ObjectStore, method, lose):
+        build(source, url)
+    assert lost
+    assert Contents.of(local_root(url)).differences(folder_of(source, tmp_path / "local.diffsim")) == []
+    assert verify(url) == []
+
+
 def test_a_writer_that_was_overtaken_is_told(url: str, tmp_path: Path) -> None:
     source = tmp_path / "pictures"
     paint(source, range(4))
