@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from retrieval.search.explaining.explanation_sheet import draw_explanations
     from retrieval.search.queries.picture import Picture
     from retrieval.search.queries.query import Query
-    from retrieval.search.queries.region import Box, Mask
+    from retrieval.search.queries.region import Box, Mask, Subject
     from retrieval.search.results import Note, Result, Results
     from retrieval.search.results_sheet import draw_results
     from retrieval.settings import BuildSettings, EngineSettings, SearchSettings
@@ -47,6 +47,7 @@ __all__ = [
     "Result",
     "Results",
     "SearchSettings",
+    "Subject",
     "build_index",
     "draw_explanations",
     "draw_results",
@@ -74,6 +75,7 @@ _HOMES = {
     "Result": "search.results",
     "Results": "search.results",
     "SearchSettings": "settings",
+    "Subject": "search.queries.region",
     "build_index": "indexing.build",
     "draw_explanations": "search.explaining.explanation_sheet",
     "draw_results": "search.results_sheet",

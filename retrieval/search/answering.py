@@ -1,6 +1,6 @@
 """Answer questions: encode their images, choose candidates, score these exactly, and make results of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -18,12 +18,13 @@ from retrieval.models.registry import describe_extractor
 from retrieval.progress import Cancellation, OnProgress
 from retrieval.scoring.aas import QKV, Comparison
 from retrieval.search.candidates import CandidateGenerator, Candidates
-from retrieval.search.found_boxes import as_scored, find_boxes
+from retrieval.search.found_boxes import find_boxes
 from retrieval.search.index_info import about_index
 from retrieval.search.notes import search_notes
-from retrieval.search.queries.combining import coarse_vectors, combine_scores, scored_parts
+from retrieval.search.queries.combining import coarse_vectors, combine_scores, join_views, scored_parts
 from retrieval.search.queries.query import Query
 from retrieval.search.ranking import rank_candidates
+from retrieval.search.region_views import Small, as_scored, small_views, with_subjects
 from retrieval.search.reranking import QueryTensors, rerank
 from retrieval.search.results import Note, Result, Results
 from retrieval.search.scoring_context import ScoringContext
@@ -71,14 +72,17 @@ class Answerer:
 
     def _answer(self, context: ScoringContext, questions: Sequence[Query], request: Request) -> list[Results]:
         mode, timing = request.mode, SharedTiming(len(questions))
-        places = _places(questions)
         with timing.of("embed"):
+            questions = [with_subjects(context, mode, question) for question in questions]
+            places = _places(questions)
             outputs = Outputs((mode,) if request.settings.rerank else (), tuple(context.models.embedders))
             pictures = [picture for question in questions for picture in question.pictures]
-            inputs = [context.models.prepare(picture.image, outputs) for picture in pictures]
+            small = small_views(pictures) if request.settings.rerank and self._draws_small(mode) else {}
+            drawn = [*(picture.image for picture in pictures), *(drawing for drawing, _ in small.values())]
+            inputs = [context.models.prepare(image, outputs) for image in drawn]
             at_once = context.models.pools(outputs)  # else tensors are computed while candidates are read
             first = outputs if at_once else Outputs(encoders=outputs.encoders)
-            encoded = context.encode(inputs, "query", first)
+            encoded = context.encode(inputs if at_once else inputs[: len(pictures)], "query", first)
         with timing.of("coarse"):
             found = [
                 self._candidates(question, {name: every[place] for name, every in encoded.vectors.items()}, request)
@@ -87,7 +91,7 @@ class Answerer:
         scored: Sequence[_Exact | None] = [None] * len(questions)
         if request.settings.rerank:
             own = encoded.tensors[mode].to(context.device) if at_once else inputs
-            scored = self._rerank(context, questions, own, [each.rows for each in found], request, timing)
+            scored = self._rerank(context, questions, own, small, [each.rows for each in found], request, timing)
         answers = list(zip(questions, found, scored, strict=True))
         ranked = [
             rank_candidates(self._reader, each, None if exact is None else exact.scores, request.settings)
@@ -104,6 +108,10 @@ class Answerer:
             for results, (question, _, exact) in zip(ranked, answers, strict=True)
         ]
 
+    def _draws_small(self, mode: str) -> bool:
+        """Say whether regions of a mode ask drawn small, too."""
+        return mode in self._model.modes and self._model.modes[mode].small_regions
+
     def _candidates(self, question: Query, vectors: Mapping[str, NDArray[np.float32]], request: Request) -> Candidates:
         digests = {picture.sha256 for picture in question.pictures if picture.sha256}
         excluded: set[int] = set()
@@ -119,13 +127,14 @@ class Answerer:
         context: ScoringContext,
         questions: Sequence[Query],
         own: QKV | Sequence[ModelInputs],
+        small: Small,
         rows: Sequence[NDArray[np.int64]],
         request: Request,
         timing: SharedTiming,
     ) -> list["_Exact"]:
         """Score each question's rows exactly; they are read while tensors of the questions' images are computed.
 
-        ``own`` are these tensors, or the images where they are still to be computed.
+        ``own`` are these tensors, or the images where they are still to be computed; those of ``small`` come last.
         """
         mode = request.mode
         begun = CandidateTensors.begin(
@@ -134,22 +143,19 @@ class Answerer:
         with timing.of("embed"):
             tensors = own if isinstance(own, QKV) else context.tensors(own, "query", mode)
         how = Comparison(request.settings.similarity, context.models.readout(mode))
-        images = [
-            [
-                as_scored(context, mode, picture, tensors[n : n + 1])
-                for n, picture in enumerate(question.pictures, start=place.start)
-            ]
-            for question, place in zip(questions, _places(questions), strict=True)
-        ]
+        pictures = [picture for question in questions for picture in question.pictures]
+        scored = as_scored(context, mode, pictures, small, tensors)
+        images = [scored[place] for place in _places(questions)]
         parts = [scored_parts(question, own) for question, own in zip(questions, images, strict=True)]
         asked = [
-            QueryTensors(part.qkv, own.tolist(), part.directions, part.mask)
+            QueryTensors(view.qkv, own.tolist(), view.directions, view.mask)
             for mine, own in zip(parts, rows, strict=True)
             for part in mine
+            for view in part.views
         ]
         found = iter(begun.scores(asked, rerank(asked, begun.sources, how)))
         return [
-            _Exact(combine_scores(question, [next(found) for _ in mine], how.similarity), _first_region(own))
+            _Exact(combine_scores(question, [_joined(part, found) for part in mine], how.similarity), _first_region(own))
             for question, mine, own in zip(questions, parts, images, strict=True)
         ]
 
@@ -200,6 +206,11 @@ class Answerer:
             notes=(*([Note("model", warning)] if warning else []), *partial, *notes),
             **({} if scored is None else scored.counts),
         )
+
+
+def _joined(part: Scored, found: Iterator[CandidateScores]) -> CandidateScores:
+    """Take the scores of a part's views and join them."""
+    return join_views([next(found) for _ in part.views])
 
 
 def _first_region(images: Sequence[Scored]) -> Scored | None:
