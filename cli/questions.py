@@ -1,4 +1,4 @@
-"""From the arguments of a command line to questions: weights, boards of several images, boxes and masks."""
+"""From the arguments of a command line to questions: weights, boards, and regions."""
 
 import re
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ class Question:
             [_find(image, engine) for image in minus],
             minus_weights,
             self.options.combine or "mean",
-            [_region(self.options)] if self.options.has_region else None,
+            _regions(self.options, len(images)),
         )
 
 
@@ -64,8 +64,8 @@ def questions_of(queries: Sequence[str], options: QuestionOptions) -> list[Quest
     away = options.away or []
     if sum(_split(text)[1] == STDIN for text in (*queries, *away)) > 1:
         raise UsageError(f"{STDIN} (stdin) may be given once")
-    if options.box is not None and options.mask is not None:
-        raise UsageError("choose one of --box and --mask")
+    if (options.box is not None) + (options.mask is not None) + options.subject > 1:
+        raise UsageError("choose one of --box, --mask and --subject")
     if options.has_region and len(queries) > 1:
         raise UsageError(f"--box and --mask are of one image, and {len(queries)} queries were given")
     if away and len(queries) > 1 and options.combine is None:
@@ -75,7 +75,7 @@ def questions_of(queries: Sequence[str], options: QuestionOptions) -> list[Quest
     weighed = next((text for text in queries if _split(text)[0] is not None), None)
     if weighed is not None:
         raise UsageError(f"no such file: {weighed}; a weight counts among images of one question, see --combine")
-    return [Question([text], options) for text in queries]
+    return [Question([text], options, is_board=options.subject) for text in queries]
 
 
 def _split(text: str) -> tuple[float | None, str]:
@@ -95,6 +95,15 @@ def _weighed(texts: Sequence[str]) -> tuple[list[float] | None, list[str]]:
 
 def _find(text: str, engine: "Engine") -> "ImageInput":
     return read_stdin() if text == STDIN else Path(engine.locate(text))
+
+
+def _regions(options: QuestionOptions, images: int) -> "list[RegionInput] | None":
+    """Return the region of each image of a question; None: all are whole."""
+    from retrieval.search.queries.region import Subject
+
+    if options.subject:
+        return [Subject() for _ in range(images)]
+    return [_region(options)] if options.has_region else None
 
 
 def _region(options: QuestionOptions) -> "RegionInput":

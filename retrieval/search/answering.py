@@ -77,8 +77,8 @@ class Answerer:
             places = _places(questions)
             outputs = Outputs((mode,) if request.settings.rerank else (), tuple(context.models.embedders))
             pictures = [picture for question in questions for picture in question.pictures]
-            small = small_views(pictures) if request.settings.rerank and self._draws_small(mode) else {}
-            drawn = [*(picture.image for picture in pictures), *(drawing for drawing, _ in small.values())]
+            small = small_views(context, mode, pictures) if request.settings.rerank else {}
+            drawn = [*(picture.image for picture in pictures), *(view.drawing for view in small.values())]
             inputs = [context.models.prepare(image, outputs) for image in drawn]
             at_once = context.models.pools(outputs)  # else tensors are computed while candidates are read
             first = outputs if at_once else Outputs(encoders=outputs.encoders)
@@ -107,10 +107,6 @@ class Answerer:
             self._results(question, results, exact, request, timing.ms)
             for results, (question, _, exact) in zip(ranked, answers, strict=True)
         ]
-
-    def _draws_small(self, mode: str) -> bool:
-        """Say whether regions of a mode ask drawn small, too."""
-        return mode in self._model.modes and self._model.modes[mode].small_regions
 
     def _candidates(self, question: Query, vectors: Mapping[str, NDArray[np.float32]], request: Request) -> Candidates:
         digests = {picture.sha256 for picture in question.pictures if picture.sha256}

@@ -3,28 +3,32 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
 from PIL import Image
 from torch import Tensor
 
 from retrieval.errors import UsageError
 from retrieval.models.mask_tokens import prepare_of, token_weights
 from retrieval.models.modes import Outputs
-from retrieval.models.token_grid import grid_of
+from retrieval.models.token_grid import TokenGrid, grid_of
 from retrieval.scoring.aas import QKV
 from retrieval.scoring.subject import subject_box
 from retrieval.search.queries.cutting import cut_subject
 from retrieval.search.queries.picture import Picture
 from retrieval.search.queries.query import Query
-from retrieval.search.queries.small_view import small_view
+from retrieval.search.queries.small_view import SmallView, small_view
 from retrieval.search.scoring_context import ScoringContext
 from retrieval.search.tensors.candidate_tensors import Scored
+from retrieval.types import Fractions
 
-Small = dict[int, tuple[Image.Image, Image.Image]]
-"""The small drawing of a region and its mask, by the picture's position."""
+Small = dict[int, SmallView]
+"""The small drawings of regions, by the picture's position."""
 
 
-def small_views(pictures: Sequence[Picture]) -> Small:
-    """Return the small drawings of those of ``pictures`` that are regions."""
+def small_views(context: ScoringContext, mode: str, pictures: Sequence[Picture]) -> Small:
+    """Return the small drawings of those of ``pictures`` that are regions; none for modes that don't use them."""
+    if mode not in context.small_modes:
+        return {}
     regions = ((place, picture, picture.region) for place, picture in enumerate(pictures))
     return {place: small_view(picture, region) for place, picture, region in regions if region is not None}
 
@@ -54,9 +58,9 @@ def as_scored(context: ScoringContext, mode: str, pictures: Sequence[Picture], s
             weights = _weights(context, mode, picture.image.size, picture.region.mask, own, 1.0)
         region = Scored(own, weights, "query_to_candidate")
         if place in small and own.k.shape[3] == own.q.shape[3]:
-            drawing, mask = small[place]
+            view = small[place]
             drawn = qkv[numbers[place] : numbers[place] + 1]
-            on_region = _weights(context, mode, drawing.size, mask, drawn, 0.0)
+            on_region = _weights(context, mode, view.drawing.size, view.mask, drawn, 0.0)
             region = replace(region, small=Scored(drawn, on_region, "query_to_candidate"))
         scored.append(region)
     return scored
@@ -92,3 +96,34 @@ def _cut(context: ScoringContext, mode: str, picture: Picture) -> Picture:
     tokens = q.movedim(2, 0).flatten(1)[grid.before :].reshape(grid.rows, grid.columns, -1)
     box = subject_box(tokens)
     return cut_subject(picture, None if box is None else grid.in_picture(box))
+
+
+def onto_cut_out(box: Fractions, small: TokenGrid, cut_out: TokenGrid) -> Tensor:
+    """Return the share of each token of a small drawing on each token of the cut-out, ``[cut-out's, drawing's]``.
+
+    Columns sum to 1: a token's share goes to the cells below it, or evenly to all where none is.
+
+    Args:
+        box: of the region in the drawing.
+        small: of the drawing.
+        cut_out: of the region.
+    """
+    down = _overlaps(box[1], box[3], small, cut_out, 1)
+    across = _overlaps(box[0], box[2], small, cut_out, 0)
+    shares = torch.zeros(cut_out.tokens, small.tokens)
+    shares[cut_out.before :, small.before :] = torch.kron(down, across)
+    sums = shares.sum(dim=0)
+    shares[cut_out.before :, sums == 0] = 1
+    return shares / shares.sum(dim=0)
+
+
+def _overlaps(start: float, length: float, small: TokenGrid, cut_out: TokenGrid, axis: int) -> Tensor:
+    """Return how much of each cell of the drawing lies on each cell of the cut-out, along x (0) or y (1)."""
+
+    def edges(grid: TokenGrid) -> Tensor:
+        first, last = grid.region[axis], grid.region[axis + 2]
+        return first + (last - first) * torch.linspace(0, 1, ((grid.columns, grid.rows)[axis]) + 1)
+
+    mine, theirs = edges(cut_out), (edges(small) - start) / length
+    ends = torch.minimum(mine[1:, None], theirs[None, 1:])
+    return (ends - torch.maximum(mine[:-1, None], theirs[None, :-1])).clamp_min(0)

@@ -54,7 +54,7 @@ def test_a_box_and_a_mask_ask_with_a_part(index: Path, files: list[Path], tmp_pa
         (("--combine", "max", "2:A", "B"), "takes no weights"),
         (("--not", "C", "A", "B"), "--combine"),
         (("--box", "0,0,1,1", "A", "B"), "of one image, and 2 queries"),
-        (("--box", "0,0,1,1", "--mask", "C", "A"), "choose one of --box and --mask"),
+        (("--box", "0,0,1,1", "--mask", "C", "A"), "choose one of --box, --mask and --subject"),
         (("--box", "1,2,3", "A"), "'1,2,3' is not a box: write x,y,width,height"),
         (("--box", "90,0,20,20", "A"), "which has 96 x 96 px"),
         (("--combine", "sum", "A", "B"), "sum"),

@@ -4,17 +4,29 @@ A network sees other features in a subject of 90 px than in the same one at full
 full size, and drawn small, where only the tokens on it count.
 """
 
+from dataclasses import dataclass
+
 from PIL import Image, ImageStat
 
 from retrieval.search.queries.picture import Picture
 from retrieval.search.queries.region import Region
+from retrieval.types import Fractions
 
 SMALL = 0.45  # of a side: the larger side of the drawn region. Chosen on subjects at 40 % of the side
 CANVAS_PX = 512  # the long side of the drawing: about 230 px of region
 
 
-def small_view(picture: Picture, region: Region) -> tuple[Image.Image, Image.Image]:
-    """Return the drawing, RGB, and the mask of its region, mode L; both have the proportions of the whole picture.
+@dataclass(frozen=True, eq=False)
+class SmallView:
+    """A region drawn small, in the proportions of its whole picture."""
+
+    drawing: Image.Image  # RGB
+    mask: Image.Image  # mode L, over the drawing: the region, or its own mask
+    box: Fractions  # of the region in the drawing
+
+
+def small_view(picture: Picture, region: Region) -> SmallView:
+    """Draw a region small, in the middle.
 
     Args:
         picture: a cut-out.
@@ -30,7 +42,8 @@ def small_view(picture: Picture, region: Region) -> tuple[Image.Image, Image.Ima
     mask = Image.new("L", (width, height), 0)
     white = Image.new("L", size, 255) if region.mask is None else region.mask.resize(size, Image.Resampling.LANCZOS)
     mask.paste(white, place)
-    return drawing, mask
+    box = (place[0] / width, place[1] / height, size[0] / width, size[1] / height)
+    return SmallView(drawing, mask, box)
 
 
 def _sides(picture: Picture) -> tuple[int, int]:
