@@ -47,9 +47,7 @@ def _windows(rows: int, columns: int) -> tuple[list[tuple[int, int, int, int]], 
     boxes = []
     for height in range(max(2, round(LEAST * rows)), rows):
         width = min(max(1, round(height * columns / rows)), columns)
-        boxes += [
-            (top, left, height, width) for top in range(rows - height + 1) for left in range(columns - width + 1)
-        ]
+        boxes += [(top, left, height, width) for top in range(rows - height + 1) for left in range(columns - width + 1)]
     inside = torch.zeros(len(boxes), rows, columns)
     for place, (top, left, height, width) in enumerate(boxes):
         inside[place, top : top + height, left : left + width] = 1

@@ -151,7 +151,9 @@ class Answerer:
         ]
         found = iter(begun.scores(asked, rerank(asked, begun.sources, how)))
         return [
-            _Exact(combine_scores(question, [_joined(part, found) for part in mine], how.similarity), _first_region(own))
+            _Exact(
+                combine_scores(question, [_joined(part, found) for part in mine], how.similarity), _first_region(own)
+            )
             for question, mine, own in zip(questions, parts, images, strict=True)
         ]
 

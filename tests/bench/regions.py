@@ -172,7 +172,10 @@ def main() -> None:
     parser.add_argument("--step", type=int, default=2, help="every so many pictures ask")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    run, made = BuildSettings(device="cpu"), {"model": asked.model, "modes": [asked.mode], "image_size": asked.image_size}
+    run, made = (
+        BuildSettings(device="cpu"),
+        {"model": asked.model, "modes": [asked.mode], "image_size": asked.image_size},
+    )
     for seed in SEEDS:
         with tempfile.TemporaryDirectory() as scratch:
             boxes = paste(asked.data, Path(scratch) / "pasted", seed)
