@@ -1,6 +1,7 @@
 """Where the subject of a picture is, by the model's own tokens. Pure functions on tensors.
 
-A subject is a square of cells that is like itself and unlike its surroundings. For cosines ``s`` of tokens and a window W::
+A subject is a square of cells that is like itself and unlike its surroundings. For cosines ``s`` of tokens and a
+window W::
 
     odd(t)     = 1 - mean cosine of token t and the third of the border's tokens that are most like it
     stands out = mean of odd inside W - mean of odd outside W
@@ -43,7 +44,7 @@ def subject_box(tokens: Tensor) -> Fractions | None:
 
 
 def _windows(rows: int, columns: int) -> tuple[list[tuple[int, int, int, int]], Tensor]:
-    """Return windows (top, left, height, width) of the grid's proportions, and their cells, float32 [windows, cells]."""
+    """Return windows (top, left, height, width), and float32 ``[windows, cells]`` with 1 inside of each."""
     boxes = []
     for height in range(max(2, round(LEAST * rows)), rows):
         width = min(max(1, round(height * columns / rows)), columns)

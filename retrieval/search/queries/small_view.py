@@ -1,7 +1,7 @@
 """A region drawn small on its own mean colour: how a model sees a small subject, without what lies around it.
 
-A network sees other features in a subject of 90 px than in the same one at full size. So a region asks twice: cut out at
-full size, and drawn small, where only the tokens on it count.
+A network sees other features in a subject of 90 px than in the same one at full size. So a region asks twice: cut out
+at full size, and drawn small, where only the tokens on it count.
 """
 
 from dataclasses import dataclass

@@ -56,7 +56,7 @@ class Scored:
 
     @property
     def views(self) -> "list[Scored]":
-        """This part, and the small drawing of its region."""
+        """The part itself, and the small drawing of its region."""
         return [self] if self.small is None else [self, self.small]
 
 
