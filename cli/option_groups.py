@@ -172,10 +172,11 @@ class QuestionOptions:
     same: options.SameIn = None
     box: options.BoxOf = None
     mask: options.MaskOf = None
+    subject: options.SubjectOf = False
 
     @property
     def has_region(self) -> bool:
-        """Whether a part of the image asks."""
+        """Whether a part of one image asks."""
         return self.box is not None or self.mask is not None
 
 

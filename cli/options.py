@@ -228,6 +228,9 @@ MaskOf = Annotated[
     Path | None,
     typer.Option("--mask", metavar="FILE", help="Search with the part of the one image that is white in this picture."),
 ]
+SubjectOf = Annotated[
+    bool, typer.Option("--subject", help="Search with the subject of each query, where the model of the index sees it.")
+]
 Mode = Annotated[
     str | None,
     typer.Option(

@@ -1,4 +1,4 @@
-"""From the arguments of a command line to questions: weights, boards of several images, boxes and masks."""
+"""From the arguments of a command line to questions: weights, boards, and regions."""
 
 import re
 from collections.abc import Sequence
@@ -56,7 +56,7 @@ class Question:
             [_find(image, engine) for image in minus],
             minus_weights,
             self.options.combine or "mean",
-            [_region(self.options)] if self.options.has_region else None,
+            _regions(self.options, len(images)),
             self.texts,
         )
 
@@ -83,8 +83,8 @@ def questions_of(queries: Sequence[str], options: QuestionOptions, texts: Sequen
     away = images_away(options)
     if sum(_split(text)[1] == STDIN for text in (*queries, *away)) > 1:
         raise UsageError(f"{STDIN} (stdin) may be given once")
-    if options.box is not None and options.mask is not None:
-        raise UsageError("choose one of --box and --mask")
+    if (options.box is not None) + (options.mask is not None) + options.subject > 1:
+        raise UsageError("choose one of --box, --mask and --subject")
     if options.has_region and len(queries) > 1:
         raise UsageError(f"--box and --mask are of one image, and {len(queries)} queries were given")
     if away and len(queries) > 1 and options.combine is None:
@@ -96,7 +96,7 @@ def questions_of(queries: Sequence[str], options: QuestionOptions, texts: Sequen
     if weighed is not None:
         raise UsageError(f"no such file: {weighed}; a weight counts among images of one question, see --combine")
     split = [split_texts([query]) for query in queries]
-    return [Question(images, options, False, (*texts, *own)) for images, own in split]
+    return [Question(images, options, options.subject, (*texts, *own)) for images, own in split]
 
 
 def images_away(options: QuestionOptions) -> list[str]:
@@ -141,6 +141,15 @@ def _weighed(texts: Sequence[str]) -> tuple[list[float] | None, list[str]]:
 
 def _find(text: str, engine: "Engine") -> "ImageInput":
     return read_stdin() if text == STDIN else Path(engine.locate(text))
+
+
+def _regions(options: QuestionOptions, images: int) -> "list[RegionInput] | None":
+    """Return the region of each image of a question; None: all are whole."""
+    from retrieval.search.queries.region import Subject
+
+    if options.subject:
+        return [Subject() for _ in range(images)]
+    return [_region(options)] if options.has_region else None
 
 
 def _region(options: QuestionOptions) -> "RegionInput":

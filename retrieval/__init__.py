@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from retrieval.search.filters.filter import Filter
     from retrieval.search.queries.picture import Picture
     from retrieval.search.queries.query import Query
-    from retrieval.search.queries.region import Box, Mask
+    from retrieval.search.queries.region import Box, Mask, Subject
     from retrieval.search.results import Note, Result, Results
     from retrieval.search.results_sheet import draw_results
     from retrieval.settings import BuildSettings, ClusterSettings, DuplicateSettings, EngineSettings, SearchSettings
@@ -59,6 +59,7 @@ __all__ = [
     "Result",
     "Results",
     "SearchSettings",
+    "Subject",
     "build_index",
     "draw_clusters",
     "draw_duplicates",
@@ -97,6 +98,7 @@ _HOMES = {
     "Result": "search.results",
     "Results": "search.results",
     "SearchSettings": "settings",
+    "Subject": "search.queries.region",
     "build_index": "indexing.build",
     "draw_clusters": "grouping.sheets",
     "draw_duplicates": "grouping.sheets",

@@ -82,7 +82,6 @@ class FlatIndex:
         rows = found[0][there].astype(np.int64)
         return rows if self._rows is None else self._rows[rows], products[0][there]
 
-
     def similarities(self, query: Floats, rows: NDArray[np.int64]) -> Floats:
         """Return the cosines of ``query [dim]`` with ``rows``, in their order; 0 for a row without a vector."""
         return cosines_of(self.vectors, rows, query)

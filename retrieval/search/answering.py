@@ -1,7 +1,7 @@
 """Answer questions: encode their images, choose candidates, score these exactly, and make results of them."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -22,14 +22,15 @@ from retrieval.models.registry import describe_extractor
 from retrieval.progress import Cancellation, OnProgress
 from retrieval.scoring.aas import QKV, Comparison
 from retrieval.search.candidates import CandidateGenerator, Candidates
-from retrieval.search.found_boxes import as_scored, find_boxes
+from retrieval.search.found_boxes import find_boxes
 from retrieval.search.index_info import about_index
 from retrieval.search.index_percentiles import IndexPercentiles
 from retrieval.search.judging import Judgement, judge, merged
 from retrieval.search.notes import note_on_gone, search_notes
-from retrieval.search.queries.combining import coarse_vectors, combine_scores, scored_parts
+from retrieval.search.queries.combining import coarse_vectors, combine_scores, join_views, scored_parts
 from retrieval.search.queries.query import Query
 from retrieval.search.ranking import rank_candidates
+from retrieval.search.region_views import Small, as_scored, small_views, with_subjects
 from retrieval.search.reranking import QueryTensors, rerank
 from retrieval.search.results import Note, Result, Results
 from retrieval.search.scaling import LocalScaling, scaling_of
@@ -67,15 +68,10 @@ class Answerer:
         """Take an index, its recipe, the scoring device, and the bytes of candidates that stay in its memory."""
         self._reader, self._recipe, self._device = reader, recipe, device
         self._model = describe_extractor(recipe.settings.model)
-        self._generator = CandidateGenerator(reader, self._model.modes, device)
+        self.generator = CandidateGenerator(reader, self._model.modes, device)
         self._memory_cache = MemoryCache(memory)
         self.percentiles = IndexPercentiles(reader)
         self._scaling = LocalScaling(reader, self.generator, self.percentiles)
-
-    @property
-    def generator(self) -> CandidateGenerator:
-        """The generator of candidates, which holds the vectors."""
-        return self._generator
 
     def answer(self, context: ScoringContext, questions: Sequence[Query], request: Request) -> list[Results]:
         """Answer some questions at once; the time that they spend together is shared out evenly.
@@ -93,15 +89,18 @@ class Answerer:
 
     def _answer(self, context: ScoringContext, questions: Sequence[Query], request: Request) -> list[Results]:
         mode, timing = request.mode, SharedTiming(len(questions))
-        places = _places(questions)
         with timing.of("embed"):
+            questions = [with_subjects(context, mode, question) for question in questions]
+            places = _places(questions)
             modes = (mode, *request.settings.mode_weights) if request.settings.rerank else ()
             outputs = Outputs(modes, tuple(context.models.embedders))
             pictures = [picture for question in questions for picture in question.pictures]
-            inputs = [context.models.prepare(picture.image, outputs) for picture in pictures]
+            small = small_views(context, mode, pictures) if request.settings.rerank else {}
+            drawn = [*(picture.image for picture in pictures), *(view.drawing for view in small.values())]
+            inputs = [context.models.prepare(image, outputs) for image in drawn]
             at_once = context.models.pools(outputs)  # else tensors are computed while candidates are read
             first = outputs if at_once else Outputs(encoders=outputs.encoders)
-            encoded = context.encode(inputs, "query", first)
+            encoded = context.encode(inputs if at_once else inputs[: len(pictures)], "query", first)
         with timing.of("coarse"):
             found = [
                 self._candidates(question, {name: every[place] for name, every in encoded.vectors.items()}, request)
@@ -115,6 +114,7 @@ class Answerer:
                     context,
                     questions,
                     encoded.tensors[name].to(context.device) if at_once else inputs,
+                    small,
                     rows,
                     replace(request, mode=name),
                     timing,
@@ -169,7 +169,7 @@ class Answerer:
         if settings.candidates is None and not question.is_whole:
             settings = replace(settings, candidates=REGION_CANDIDATES)
         excluded = sorted(self._excluded(question, request))
-        return self._generator.generate(asking, request.mode, settings, excluded, request.allowed)
+        return self.generator.generate(asking, request.mode, settings, excluded, request.allowed)
 
     def _excluded(self, question: Query, request: Request) -> set[int]:
         """Return the rows that are left out because the question's images are these items, or copies of them."""
@@ -185,13 +185,14 @@ class Answerer:
         context: ScoringContext,
         questions: Sequence[Query],
         own: QKV | Sequence[ModelInputs],
+        small: Small,
         rows: Sequence[NDArray[np.int64]],
         request: Request,
         timing: SharedTiming,
     ) -> list["_Exact"]:
         """Score each question's rows exactly; they are read while tensors of the questions' images are computed.
 
-        ``own`` are these tensors, or the images where they are still to be computed.
+        ``own`` are these tensors, or the images where they are still to be computed; those of ``small`` come last.
         """
         mode = request.mode
         begun = CandidateTensors.begin(
@@ -200,22 +201,21 @@ class Answerer:
         with timing.of("embed"):
             tensors = own if isinstance(own, QKV) else context.tensors(own, "query", mode)
         how = Comparison(request.settings.similarity, context.models.readout(mode))
-        images = [
-            [
-                as_scored(context, mode, picture, tensors[n : n + 1])
-                for n, picture in enumerate(question.pictures, start=place.start)
-            ]
-            for question, place in zip(questions, _places(questions), strict=True)
-        ]
+        pictures = [picture for question in questions for picture in question.pictures]
+        scored = as_scored(context, mode, pictures, small, tensors)
+        images = [scored[place] for place in _places(questions)]
         parts = [scored_parts(question, own) for question, own in zip(questions, images, strict=True)]
         asked = [
-            QueryTensors(part.qkv, own.tolist(), part.directions, part.mask)
+            QueryTensors(view.qkv, own.tolist(), view.directions, view.mask)
             for mine, own in zip(parts, rows, strict=True)
             for part in mine
+            for view in part.views
         ]
         found = iter(begun.scores(asked, rerank(asked, begun.sources, how)))
         return [
-            _Exact(combine_scores(question, [next(found) for _ in mine], how.similarity), _first_region(own))
+            _Exact(
+                combine_scores(question, [_joined(part, found) for part in mine], how.similarity), _first_region(own)
+            )
             for question, mine, own in zip(questions, parts, images, strict=True)
         ]
 
@@ -255,7 +255,7 @@ class Answerer:
     ) -> Results:
         scored = None if exact is None else exact.scores
         warning = self._model.warnings.get(request.mode)
-        without_vector = self._generator.without_vector(request.mode, request.allowed)
+        without_vector = self.generator.without_vector(request.mode, request.allowed)
         notes = search_notes(self._reader.layout.root, request.mode, scored, without_vector)
         if request.allowed is not None and not len(request.allowed):
             notes.append(Note("nothing_passes", "no image of the index passes the filter", facts={"images": 0}))
@@ -279,6 +279,11 @@ def _of_all_modes(by_mode: Mapping[str, Sequence[_Exact]]) -> list[_Exact]:
         beside = {other: by_mode[other][number].scores for other in others}
         every.append(replace(exact, scores=merged(exact.scores, beside), others=beside) if beside else exact)
     return every
+
+
+def _joined(part: Scored, found: Iterator[CandidateScores]) -> CandidateScores:
+    """Take the scores of a part's views and join them."""
+    return join_views([next(found) for _ in part.views])
 
 
 def _first_region(images: Sequence[Scored]) -> Scored | None:

@@ -36,6 +36,7 @@ from retrieval.search.filters.matching import FilterRows
 from retrieval.search.index_info import describe_index
 from retrieval.search.queries.picture import Picture
 from retrieval.search.queries.query import Query, QueryInput, as_query
+from retrieval.search.region_views import with_subjects
 from retrieval.search.results import Results
 from retrieval.search.scoring_context import ScoringContext, load_context
 from retrieval.search.tensors.memory_cache import default_budget
@@ -216,7 +217,7 @@ class Engine:
         """Yield an explanation of every candidate's cosine score; the query's tensors are computed once.
 
         Args:
-            query: of one image; explain the images of a board one by one.
+            query: of one image or its region; explain the images of a board one by one.
             candidates: results, ids, indexed paths, or other images, which take the gallery's role.
             mode: one of :attr:`modes`; the first of them by default.
             correspondences: how many pairs of cells to name, the strongest.
@@ -226,7 +227,11 @@ class Engine:
                 the index and whose file has changed.
             ImageError: an image can't be used.
         """
-        explainer = Explainer(self._context, self._mode(mode), self._picture(query))
+        name = self._mode(mode)
+        question = with_subjects(self._context, name, self.read_query(query))
+        if not question.is_plain:
+            raise UsageError("explain each image of a board by itself")
+        explainer = Explainer(self._context, name, question.pictures[0])
         return (explainer.explain(candidate, correspondences) for candidate in candidates)
 
     def locate(self, text: str) -> Path | str:
