@@ -227,11 +227,12 @@ def _load_embedders(settings: ModelSettings, device: torch.device, offline: bool
 def _decode_rules(settings: ModelSettings) -> DecodeRules:
     """Return how images are decoded: JPEGs for a fast model at a reduced scale, since a full decode costs as much.
 
-    The reduced image has at least twice the side that any of the models takes.
+    The reduced image has the model's multiple of the side that any of the models takes.
     """
     description = describe_extractor(settings.model)
     size = settings.image_size or description.image_size
-    draft = max(size, 224) if description.draft else None
+    # The rule of decoding is half the short side.
+    draft = round(max(size, 224) * description.draft / 2) if description.draft else None
     return DecodeRules(alpha=settings.alpha, draft=draft, colour=settings.colour)
 
 
