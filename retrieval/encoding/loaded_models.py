@@ -25,6 +25,7 @@ from retrieval.models.protocols import (
     HiddenExtractor,
     Pixels,
     PoolingEmbedder,
+    SideBySide,
     TensorEmbedder,
     readout_of,
 )
@@ -112,6 +113,11 @@ class LoadedModels:
             vectors = {name: self._begin_vectors(batch, name, hidden) for name in outputs.encoders} if batch else {}
         clock.stop()
         return InFlightBatch(vectors, arrays, self.codec, clock)
+
+    def run_side_by_side(self) -> bool:
+        """Say whether several threads of a CPU should compute a batch each; see :class:`SideBySide`."""
+        each = (self.extractor, *self.embedders.values())
+        return self.device.type == "cpu" and all(isinstance(one, SideBySide) and one.side_by_side for one in each)
 
     def pools(self, outputs: Outputs) -> bool:
         """Say whether one pass gives tensors of ``outputs`` and vectors that are pooled from them."""

@@ -66,6 +66,8 @@ def mini_on(device: torch.device, image_size: int) -> "MiniExtractor":
 class MiniExtractor:
     """A HiddenExtractor with one branch, one head and the layers ``object`` and ``surface``."""
 
+    side_by_side = True
+
     def __init__(self, network: Lite0, device: torch.device, image_size: int) -> None:
         """Take a loaded network; images get ``image_size`` pixels a side."""
         self._network, self._device, self.image_size = network, device, image_size

@@ -97,7 +97,7 @@ class Lite0:
             number += repeats
         for convolution in (self._stem, *(c for stage in self._stages for block in stage for c in block.convolutions)):
             convolution.to(device)
-        self._fused: dict[int, list[list[Convolve]]] = {}  # by the pixels a side of the image
+        self._fused: dict[tuple[int, int], list[list[Convolve]]] = {}  # by the image's side and the threads
         self._device = device
         self._means = [torch.stack([block.mean for block in stage]).sum(0).to(device) for stage in self._stages]
 
@@ -121,10 +121,14 @@ class Lite0:
         return maps
 
     def _fused_for(self, side: int) -> list[list[Convolve]]:
-        """Return the fused convolutions of the stem and of every block for images of that size; none for odd maps."""
+        """Return the fused convolutions of the stem and of every block for images of that size; none for odd maps.
+
+        oneDNN packs kernels for the number of threads: with another number a call would pack them again.
+        """
         if side % STRIDE:
             return []
-        if side not in self._fused:
+        key = side, torch.get_num_threads()
+        if key not in self._fused:
             blocks = [block.convolutions for stage in self._stages for block in stage]
             found, at = [], side
             for convolutions in ([self._stem], *blocks):
@@ -132,8 +136,8 @@ class Lite0:
                 for convolution in convolutions:
                     found[-1].append(convolution.fused(at))
                     at //= convolution.stride
-            self._fused[side] = found
-        return self._fused[side]
+            self._fused[key] = found
+        return self._fused[key]
 
     @cached_property
     def _may_fuse(self) -> bool:
