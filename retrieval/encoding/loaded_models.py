@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -125,10 +126,13 @@ class LoadedModels:
 
     def _pooling(self, encoders: Sequence[str]) -> dict[str, PoolingEmbedder]:
         """Return by name those of ``encoders`` that pool the extractor's own tensors."""
-        found = {name: self.embedders[name] for name in encoders}
+        return {name: self._all_pooling[name] for name in encoders if name in self._all_pooling}
+
+    @cached_property
+    def _all_pooling(self) -> dict[str, PoolingEmbedder]:
         return {
             name: embedder
-            for name, embedder in found.items()
+            for name, embedder in self.embedders.items()
             if isinstance(embedder, PoolingEmbedder) and embedder.reads(self.extractor)
         }
 
@@ -154,9 +158,9 @@ class LoadedModels:
         return {mode: by_target[self.targets[mode]] for mode in modes}
 
     def _begin_vectors(self, batch: Sequence[ModelInputs], name: str, hidden: Mapping[Target, Tensor]) -> Fetched:
-        embedder = self.embedders[name]
-        if isinstance(embedder, PoolingEmbedder) and embedder.target in hidden:
-            return fetch(embedder.pool(hidden[embedder.target]))
+        pooling, embedder = self._all_pooling.get(name), self.embedders[name]
+        if pooling is not None and pooling.target in hidden:
+            return fetch(pooling.pool(hidden[pooling.target]))
         pixels = _pixels(batch, name)
         if isinstance(embedder, TensorEmbedder):
             return fetch(embedder.vectors(pixels))

@@ -32,14 +32,14 @@ def images(side: int, count: int = 1) -> torch.Tensor:
 def test_fused_convolutions_give_the_maps_of_plain_ones(network: Lite0, side: int) -> None:
     found, plain = network.stages(images(side, 2)), network._maps(images(side, 2))
     assert network._may_fuse
-    assert (side, torch.get_num_threads()) in network._fused
+    assert side in {key[0] for key in network._fused}
     for ours, expected in zip(found, plain, strict=True):
         torch.testing.assert_close(ours, expected, rtol=0, atol=1e-4 * expected.abs().max().item())
 
 
 def test_maps_of_odd_sides_are_computed_plainly(network: Lite0) -> None:
     assert [maps.shape[-1] for maps in network.stages(images(100))] == [50, 25, 13, 7, 7, 4, 4]
-    assert all(side % 32 == 0 for side, _ in network._fused)
+    assert 100 not in {key[0] for key in network._fused}
 
 
 def missing(*_: object) -> object:

@@ -20,6 +20,7 @@ STAGES = ((1, 1, 1), (2, 2, 6), (2, 2, 6), (3, 2, 6), (3, 1, 6), (4, 2, 6), (1, 
 MIDDLE, SCALE = 127.0, 128.0  # the released network takes (x - 127) / 128, x in 0 to 255
 EPSILON = 1e-3
 STRIDE = 32  # pixels a side of a token of the last stage
+CHECKED = 3  # stages that have kernels of every size and stride, and few weights
 TOLERANCE = 1e-4  # between the maps of fused and of plain convolutions, of the largest number
 Weights = Mapping[str, Tensor]
 
@@ -97,7 +98,7 @@ class Lite0:
             number += repeats
         for convolution in (self._stem, *(c for stage in self._stages for block in stage for c in block.convolutions)):
             convolution.to(device)
-        self._fused: dict[tuple[int, int], list[list[Convolve]]] = {}  # by the image's side and the threads
+        self._fused: dict[tuple[int, int, int], list[list[Convolve]]] = {}  # by side, threads and stages
         self._device = device
         self._means = [torch.stack([block.mean for block in stage]).sum(0).to(device) for stage in self._stages]
 
@@ -110,26 +111,28 @@ class Lite0:
         own = self._fused_for(pixels.shape[-1]) if self._may_fuse and pixels.shape[-2] == pixels.shape[-1] else []
         return self._maps(pixels, own)
 
-    def _maps(self, pixels: Tensor, fused_ones: Sequence[Sequence[Convolve]] = ()) -> list[Tensor]:
-        """Return the maps, by the fused convolutions of the stem and of every block if there are any."""
+    def _maps(
+        self, pixels: Tensor, fused_ones: Sequence[Sequence[Convolve]] = (), stages: int = len(STAGES)
+    ) -> list[Tensor]:
+        """Return the maps of the first ``stages``, by fused convolutions of the stem and of every block if given."""
         x, maps, own = (pixels.float() - MIDDLE) / SCALE, [], iter(fused_ones)
         x = next(own)[0](x.contiguous(memory_format=torch.channels_last)) if fused_ones else self._stem(x)
-        for stage, mean in zip(self._stages, self._means, strict=True):
+        for stage, mean in zip(self._stages[:stages], self._means, strict=False):
             for block in stage:
                 x = block(x, next(own, ()))
             maps.append(x - mean[:, None, None])
         return maps
 
-    def _fused_for(self, side: int) -> list[list[Convolve]]:
+    def _fused_for(self, side: int, stages: int = len(STAGES)) -> list[list[Convolve]]:
         """Return the fused convolutions of the stem and of every block for images of that size; none for odd maps.
 
         oneDNN packs kernels for the number of threads: with another number a call would pack them again.
         """
         if side % STRIDE:
             return []
-        key = side, torch.get_num_threads()
+        key = side, torch.get_num_threads(), stages
         if key not in self._fused:
-            blocks = [block.convolutions for stage in self._stages for block in stage]
+            blocks = [block.convolutions for stage in self._stages[:stages] for block in stage]
             found, at = [], side
             for convolutions in ([self._stem], *blocks):
                 found.append([])
@@ -141,15 +144,16 @@ class Lite0:
 
     @cached_property
     def _may_fuse(self) -> bool:
-        """Whether this torch has fused convolutions, and they give the maps of the plain ones."""
+        """Whether this torch has fused convolutions, and they give the first maps, of every geometry, as plain ones."""
         if self._device.type != "cpu":
             return False
         image = torch.randint(256, (1, 3, STRIDE, STRIDE), generator=torch.Generator().manual_seed(0))
         try:
-            pairs = list(zip(self._maps(image, self._fused_for(STRIDE)), self._maps(image), strict=True))
+            found = self._maps(image, self._fused_for(STRIDE, CHECKED), CHECKED)
         except (AttributeError, RuntimeError):
             return False
-        return all(bool((a - b).abs().max() <= TOLERANCE * b.abs().max()) for a, b in pairs)
+        both = zip(found, self._maps(image, stages=CHECKED), strict=True)
+        return all(bool((a - b).abs().max() <= TOLERANCE * b.abs().max()) for a, b in both)
 
 
 def read_network(path: Path, device: torch.device) -> Lite0:
