@@ -133,7 +133,8 @@ class Lite0:
         key = side, torch.get_num_threads(), stages
         if key not in self._fused:
             blocks = [block.convolutions for stage in self._stages[:stages] for block in stage]
-            found, at = [], side
+            found: list[list[Convolve]] = []
+            at = side
             for convolutions in ([self._stem], *blocks):
                 found.append([])
                 for convolution in convolutions:
