@@ -14,7 +14,7 @@ DEMO       := build/demo
 # and rewrites every assertion again, which doubles the time of a run.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup demo test test-machines test-lowest smoke-lowest test-slow test-ray check bench pictures notebooks clean
+.PHONY: setup demo test test-machines test-lowest smoke-lowest test-slow test-ray test-browser check bench pictures notebooks clean
 
 setup: $(VENV)/.ready
 
@@ -31,6 +31,7 @@ demo: setup
 	$(BIN)/diffsim-index build $(DEMO)/gallery --index $(DEMO)/gallery.diffsim --model mini
 	$(BIN)/diffsim-search $(DEMO)/gallery/oil/cat.png --index $(DEMO)/gallery.diffsim --mode style -k 5 --exclude-copies
 	$(BIN)/python -m retrieval.sample_images search $(DEMO)/gallery $(DEMO)/gallery.diffsim $(DEMO)/demo.png
+	@echo "look at it in a browser with: $(BIN)/diffsim-serve $(DEMO)/gallery.diffsim --open"
 
 PYTEST     := $(BIN)/python -m pytest
 # The tests whose numbers depend on the kernels that a processor and the number of threads select: these folders, without
@@ -71,6 +72,11 @@ smoke-lowest: $(LOWEST)/.ready
 	$(LOWEST)/bin/python -m retrieval.sample_images draw build/lowest-demo/gallery
 	$(LOWEST)/bin/diffsim-index build build/lowest-demo/gallery --index build/lowest-demo/gallery.diffsim --model cells
 	$(LOWEST)/bin/diffsim-search build/lowest-demo/gallery/oil/cat.png --index build/lowest-demo/gallery.diffsim -k 3
+
+# The page in a real browser; `apt-get install chromium` brings it. DIFFSIM_SCREENSHOTS=FOLDER keeps pictures of it.
+test-browser: setup
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[$(EXTRAS),browser]'
+	$(PYTEST) -m browser tests/serving/browser
 
 # All that `make test` leaves out, for a night: every golden number and the real-size model (8 GB of disk), every case of
 # the tables of which it runs a slice (tests/slices.py), and all examples of the property tests, of which it draws some.

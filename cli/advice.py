@@ -28,6 +28,7 @@ ADVICE: Mapping[str, str] = {
         "hf download {repo} --revision {revision} {files}; or name a local folder of them: "
         "--weights FOLDER, or --encoders NAME=FOLDER for an encoder"
     ),
+    "give-token": "put one into a file and name it with --token-file, or into $DIFFSIM_TOKEN",
     "install-package": "pip install {package}",
     "install-package-or-give-masks": "pip install {package}, or give masks with --masks FOLDER",
     "keep-features-on-disk": "keep them on disk instead, with --cache FOLDER",

@@ -14,6 +14,7 @@ from cli.questions import mode_weights, questions_of, split_texts
 from cli.search import options as search_options
 from cli.search.filter_options import FilterOptions
 from cli.search.list_options import ListOptions
+from cli.search.remote import connected
 from cli.search.streaming import stream
 from cli.search.updating import bring_up_to_date
 from cli.terminal.printing import say
@@ -44,6 +45,7 @@ def search(
     queries: options.Queries = None,
     *,
     index: options.Index = None,
+    server: search_options.Server = None,
     update: search_options.Update = False,
     mode: options.Mode = None,
     lists: ListOptions,
@@ -65,13 +67,16 @@ def search(
         named, texts = list(queries or []), []  # texts alone ask
     questions = questions_of(lists.queries(named), asked, texts)
     work_offline(engine_options.offline)
-    place = find_index(index, os.environ, Path.cwd())
+    place = None if server else find_index(index, os.environ, Path.cwd())
     _check_files(sheet or [], explain, questions, how)
-    if update:
-        bring_up_to_date(place, engine_options, speaker)
-    from retrieval.search.engine import Engine
+    if place is None:
+        engine = connected(server or "", index, update, os.environ)
+    else:
+        if update:
+            bring_up_to_date(place, engine_options, speaker)
+        from retrieval.search.engine import Engine
 
-    engine = Engine.open(place, engine_options.settings(2 if lists.is_stream else len(questions)))
+        engine = Engine.open(place, engine_options.settings(2 if lists.is_stream else len(questions)))
     if lists.is_stream:
         stream(engine, questions, texts, lists, mode, among, how, speaker)
         return

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from retrieval.search.queries.region import Box, Mask, Subject
     from retrieval.search.results import Note, Result, Results
     from retrieval.search.results_sheet import draw_results
+    from retrieval.serving.client.client import Client
     from retrieval.settings import BuildSettings, ClusterSettings, DuplicateSettings, EngineSettings, SearchSettings
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "BuildReport",
     "BuildSettings",
     "Cancellation",
+    "Client",
     "ClusterSettings",
     "Clusters",
     "DiffSimError",
@@ -80,6 +82,7 @@ _HOMES = {
     "BuildReport": "indexing.reports",
     "BuildSettings": "settings",
     "Cancellation": "progress",
+    "Client": "serving.client.client",
     "ClusterSettings": "settings",
     "Clusters": "grouping.cluster_results",
     "DiffSimError": "errors",

@@ -33,6 +33,15 @@ Update = Annotated[
     bool,
     typer.Option("--update", help="First bring the index up to date with its sources, as diffsim-index build does."),
 ]
+Server = Annotated[
+    str | None,
+    typer.Option(
+        "--server",
+        metavar="URL",
+        help="Ask this server of diffsim-serve, which holds models and indexes ready; --index is then a name there. "
+        "Its token is that of $DIFFSIM_TOKEN.",
+    ),
+]
 TextShare = Annotated[
     float,
     typer.Option(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
+from numpy.typing import NDArray
 
 from index_store.lookup import locate_image
 from index_store.reader import IndexReader
@@ -29,6 +30,8 @@ from retrieval.models.registry import describe_extractor, unknown_mode
 from retrieval.progress import Cancellation, OnProgress, ignore_progress
 from retrieval.scoring.aas import Comparison, aligned_attention_scores, bounded
 from retrieval.search.answering import Answerer, Request
+from retrieval.search.browsing.catalogue import Catalogue
+from retrieval.search.browsing.projection import project
 from retrieval.search.explaining.explainer import CandidateInput, Explainer
 from retrieval.search.explaining.explanation import ImageExplanation
 from retrieval.search.filters.filter import Filter
@@ -96,6 +99,19 @@ class Engine:
     def modes(self) -> tuple[str, ...]:
         """The modes that the index was built for, its default first."""
         return tuple(self._recipe.targets)
+
+    def load(self) -> None:
+        """Load the models now, which the first search would do; errors as in :meth:`search`."""
+        _ = self._context
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The items, to browse them."""
+        return Catalogue(self._reader, self._recipe)
+
+    def map(self, mode: str | None = None) -> NDArray[np.float32]:
+        """Return the places of all items in a plane; see :func:`retrieval.search.browsing.projection.project`."""
+        return project(self._reader, self._answerer.generator.encoders(self._mode(mode)))
 
     def search(
         self,

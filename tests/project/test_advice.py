@@ -11,7 +11,7 @@ from tests.support.paths import ROOT, tree_of
 
 LIBRARY = sorted(path for package in ("retrieval", "index_store") for path in (ROOT / package).rglob("*.py"))
 Node = TypeVar("Node", bound=ast.AST)
-OPTION = re.compile(r"(?<![\w-])--[a-z]|diffsim-(index|search|eval)\b")
+OPTION = re.compile(r"(?<![\w-])--[a-z]|diffsim-(index|search|eval|serve)\b")
 
 
 def test_the_library_names_no_option() -> None:

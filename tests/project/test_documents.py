@@ -24,7 +24,12 @@ from tests.support.documents import (
 )
 from tests.support.paths import ROOT
 
-COMMANDS = {"diffsim-index": "index_command", "diffsim-search": "search_command", "diffsim-eval": "eval_command"}
+COMMANDS = {
+    "diffsim-index": "index_command",
+    "diffsim-search": "search_command",
+    "diffsim-eval": "eval_command",
+    "diffsim-serve": "serve_command",
+}
 OPTION = re.compile(r"(?<![\w-])(--[a-z][a-z-]*|-[a-z0])(?![\w-])")
 
 

@@ -18,6 +18,7 @@ LAYERS = (
     {"search", "indexing", "metrics", "doctor"},
     {"evaluation", "grouping", "sample_images"},
     {"tuning"},
+    {"serving"},
     {"cli"},
 )
 # `errors` passes the store's errors on to every package, and `files` its one atomic write.

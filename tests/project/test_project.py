@@ -20,6 +20,7 @@ MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob
         "from cli.eval_command import app",
         "from cli.index_command import app",
         "from cli.search_command import app",
+        "from cli.serve_command import app",
         "from retrieval import SearchSettings, DiffSimError",
     ],
 )
@@ -29,7 +30,7 @@ def test_importing_the_commands_imports_nothing_heavy(statement: str) -> None:
     assert result.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", ["eval_command", "index_command", "search_command"])
+@pytest.mark.parametrize("command", ["eval_command", "index_command", "search_command", "serve_command"])
 def test_help_imports_nothing_heavy(command: str) -> None:
     code = (
         f"import sys; sys.argv = ['x', '--help']\nfrom cli.{command} import app\n"

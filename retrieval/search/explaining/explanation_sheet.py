@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from PIL import Image
+
 from retrieval.drawing.pair_rows import HeatedPicture, PairRow, draw_pairs
 from retrieval.drawing.sheet_file import write_picture
 from retrieval.errors import UsageError
@@ -20,10 +22,15 @@ def draw_explanations(path: str | Path, explanations: Sequence[ImageExplanation]
         UsageError: nothing to draw, or another suffix.
         DiffSimError: the file can't be written.
     """
+    write_picture(Path(path), explanation_picture(explanations))
+
+
+def explanation_picture(explanations: Sequence[ImageExplanation]) -> Image.Image:
+    """Return the picture that :func:`draw_explanations` writes; a UsageError if there is nothing to draw."""
     if not explanations:
         raise UsageError("no explanation was given to draw")
     rows = [_row(number, each) for number, each in enumerate(explanations, start=1)]
-    write_picture(Path(path), draw_pairs(rows, "part of the score by cell", "lines: the strongest pairs of cells"))
+    return draw_pairs(rows, "part of the score by cell", "lines: the strongest pairs of cells")
 
 
 def _row(number: int, explanation: ImageExplanation) -> PairRow:
@@ -33,7 +40,7 @@ def _row(number: int, explanation: ImageExplanation) -> PairRow:
     if query.grid.before:
         shares += f" + class and register tokens {other:.4f}"
     title = f"{number}   {explanation.mode} {explanation.score:.4f} = {shares}"
-    if explanation.attention is None:
+    if not explanation.correspondences:
         title += "; no lines: the keys of this model are no cells"
     links = [(pair.query, pair.candidate, pair.weight) for pair in explanation.correspondences]
     return PairRow(title, _heated(query, "query"), _heated(candidate, ""), links)

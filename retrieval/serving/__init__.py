@@ -1,0 +1,1 @@
+"""Serve indexes over HTTP: an API for programs, and a page for people."""

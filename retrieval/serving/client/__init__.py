@@ -1,0 +1,1 @@
+"""Ask a server from Python, with the methods of an engine."""

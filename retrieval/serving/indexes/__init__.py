@@ -1,0 +1,1 @@
+"""The indexes that a server holds open, and caches of pictures beside them."""
