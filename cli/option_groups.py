@@ -193,8 +193,8 @@ class SearchOptions:
     min_score: options.MinScore = None
     exclude_self: search_options.ExcludeSelf = False
     exclude_copies: search_options.ExcludeCopies = False
-    min_percentile: options.MinPercentile = None
-    scaling: options.ScalingOf = None
+    min_percentile: search_options.MinPercentile = None
+    scaling: search_options.ScalingOf = None
 
     def choices(self) -> SearchChoices:
         """Return the library's choices."""

@@ -11,7 +11,6 @@ from retrieval.settings import CANDIDATES, REGION_CANDIDATES, EngineSettings, Mo
 from retrieval.types import AlphaRule, AttentionRule, Branches, ColourRule, DeviceName, DtypeName, NoiseRule
 from retrieval.types import Combine as CombineRule
 from retrieval.types import Parity as ParityName
-from retrieval.types import Scaling as ScalingName
 from retrieval.types import Similarity as SimilarityName
 
 _MODEL, _ENGINE = ModelSettings(), EngineSettings()
@@ -254,19 +253,6 @@ NoRerank = Annotated[
     bool, typer.Option("--no-rerank", help="Return the ranking of the encoders, without exact scores.")
 ]
 MinScore = Annotated[float | None, typer.Option("--min-score", help="Leave out results with a worse score.")]
-ScalingOf = Annotated[
-    ScalingName | None,
-    typer.Option(
-        "--scaling",
-        help="csls ranks images lower that are near to everything. (default: csls with --combine, else none)",
-    ),
-]
-MinPercentile = Annotated[
-    float | None,
-    typer.Option(
-        "--min-percentile", metavar="P", help="Leave out results that score less than P of 100 random pairs, e.g. 99.9."
-    ),
-]
 EncoderFolders = Annotated[
     str | None,
     typer.Option(

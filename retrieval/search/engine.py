@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from index_store.lookup import locate_image
 from index_store.reader import IndexReader
 from index_store.remote.pull import existing_root
-from index_store.row_locations import batched
 from index_store.tensors.cache import TensorCache
 from retrieval.devices.selection import choose_device
 from retrieval.encoding.loaded_models import LoadModels, load_models
@@ -49,7 +48,6 @@ from retrieval.types import Role
 
 logger = logging.getLogger(__name__)
 
-ITEMS_AT_ONCE = 4096  # whose paths are in memory together
 QUERIES_AT_ONCE = 16  # they share the reading and computing of common candidates
 
 OnUnusable = Callable[[Any, ImageError], None]
@@ -264,8 +262,7 @@ class Engine:
 
     def items(self) -> Iterator[tuple[int, str]]:
         """Yield id and path of every indexed image, in the order of the ids; they are read as they are taken."""
-        for rows in batched(np.arange(len(self)), ITEMS_AT_ONCE):
-            yield from zip(self._reader.ids[rows].tolist(), self._reader.uris(rows), strict=True)
+        return self.catalogue.paths()
 
     def info(self) -> dict[str, Any]:
         """Return a description of the index, as JSON values."""
