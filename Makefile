@@ -10,7 +10,11 @@ EXTRAS     ?= cpu,dev
 BIN        := $(VENV)/bin
 DEMO       := build/demo
 
-.PHONY: setup demo test test-machines test-lowest smoke-lowest test-slow test-browser test-ray check bench pictures notebooks clean
+# Python keeps what it compiled, also where the shell says otherwise: without that each process of a test compiles torch
+# and rewrites every assertion again, which doubles the time of a run.
+export PYTHONDONTWRITEBYTECODE :=
+
+.PHONY: setup demo test test-machines test-lowest smoke-lowest test-slow test-ray test-browser check bench pictures notebooks clean
 
 setup: $(VENV)/.ready
 
@@ -30,18 +34,22 @@ demo: setup
 	@echo "look at it in a browser with: $(BIN)/diffsim-serve $(DEMO)/gallery.diffsim --open"
 
 PYTEST     := $(BIN)/python -m pytest
-# The tests whose numbers depend on the kernels that a processor and the number of threads select.
+# The tests whose numbers depend on the kernels that a processor and the number of threads select: these folders, without
+# the files whose tests read, write, download or format.
 NUMERIC    := tests/scoring tests/search tests/encoding tests/models tests/metrics tests/evaluation \
-              tests/index_store/vectors/test_ivf.py tests/project/test_bench.py
+              tests/index_store/vectors/test_ivf.py tests/project/test_bench.py \
+              $(addprefix --ignore=tests/,models/weights models/test_references.py \
+              evaluation/test_benchmarks.py evaluation/test_report.py evaluation/test_figure.py \
+              evaluation/comparison/test_labelled_sets.py evaluation/comparison/test_summary.py \
+              encoding/test_timing.py search/test_full_memory.py)
 
 test: setup
 	$(PYTEST) -n 2 --dist loadgroup
 
-# The numeric tests as other machines compute them: with AVX2 alone, with no vector instructions, on two threads.
+# The numeric tests as other machines compute them: with AVX2 alone on two threads, and with no vector instructions.
 test-machines: setup
-	ATEN_CPU_CAPABILITY=avx2 FAISS_OPT_LEVEL=avx2 $(PYTEST) -n 2 --dist loadgroup $(NUMERIC)
+	ATEN_CPU_CAPABILITY=avx2 FAISS_OPT_LEVEL=avx2 DIFFSIM_TEST_THREADS=2 $(PYTEST) -n 2 --dist loadgroup $(NUMERIC)
 	ATEN_CPU_CAPABILITY=default FAISS_OPT_LEVEL=generic $(PYTEST) -n 2 --dist loadgroup $(NUMERIC)
-	DIFFSIM_TEST_THREADS=2 $(PYTEST) -n 2 --dist loadgroup $(NUMERIC)
 
 # The lowest versions that pyproject.toml declares, on the lowest Python. Two bounds are not tried: torch stays the build
 # of constraints.txt, because older ones for a CPU alone are in no registry; and faiss-gpu needs a GPU.
@@ -70,9 +78,11 @@ test-browser: setup
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[$(EXTRAS),browser]'
 	$(PYTEST) -m browser tests/serving/browser
 
-# Every golden number and the real-size model: minutes, and 8 GB of disk.
+# All that `make test` leaves out, for a night: every golden number and the real-size model (8 GB of disk), every case of
+# the tables of which it runs a slice (tests/slices.py), and all examples of the property tests, of which it draws some.
 test-slow: setup
-	$(PYTEST) -m slow
+	DIFFSIM_TEST_EVERY=1 $(PYTEST) -m slow
+	DIFFSIM_TEST_EVERY=1 $(PYTEST) -n 2 --dist loadgroup
 
 # Builds on a Ray cluster of three nodes on this machine.
 test-ray: setup

@@ -22,6 +22,7 @@ ADVICE: Mapping[str, str] = {
     "fetch-again": "delete {file} and fetch it again (diffsim-index fetch MODEL), or name a folder with --weights",
     "fewer-images-at-a-time": "choose fewer than {images} with --batch-size",
     "fill-beforehand": "compute those of all images beforehand with: diffsim-index fill",
+    "fill-for-percentiles": "make them with: diffsim-index fill",
     "get-weights": (
         "download {size} once while online, with: diffsim-index fetch {model}, or with: "
         "hf download {repo} --revision {revision} {files}; or name a local folder of them: "

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from cli import options, source_commands, verify_command, weights_command
+from cli import grouping_commands, options, source_commands, verify_command, weights_command
 from cli.index import shard_commands
 from cli.index.worker_options import PoolOptions
 from cli.option_groups import ModelOptions, RunOptions, Speech, expand_groups, text_of
@@ -252,6 +252,8 @@ def export(
 
 
 app.command()(weights_command.fetch)
+for _command in (grouping_commands.duplicates, grouping_commands.clusters):
+    app.command()(_command)
 
 
 @app.command()

@@ -169,12 +169,14 @@ class QuestionOptions:
 
     combine: options.CombineImages = None
     away: options.Away = None
+    same: options.SameIn = None
     box: options.BoxOf = None
     mask: options.MaskOf = None
+    subject: options.SubjectOf = False
 
     @property
     def has_region(self) -> bool:
-        """Whether a part of the image asks."""
+        """Whether a part of one image asks."""
         return self.box is not None or self.mask is not None
 
 
@@ -191,6 +193,8 @@ class SearchOptions:
     min_score: options.MinScore = None
     exclude_self: search_options.ExcludeSelf = False
     exclude_copies: search_options.ExcludeCopies = False
+    min_percentile: search_options.MinPercentile = None
+    scaling: search_options.ScalingOf = None
 
     def choices(self) -> SearchChoices:
         """Return the library's choices."""
@@ -204,6 +208,8 @@ class SearchOptions:
             "min_score": self.min_score,
             "exclude_self": self.exclude_self,
             "exclude_copies": self.exclude_copies,
+            "min_percentile": self.min_percentile,
+            "scaling": self.scaling,
         }
 
 

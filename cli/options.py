@@ -206,7 +206,16 @@ CombineImages = Annotated[
 ]
 Away = Annotated[
     list[str] | None,
-    typer.Option("--not", metavar="IMAGE", help="Move away from this image, twice as far with 2:IMAGE (repeatable)."),
+    typer.Option(
+        "--not",
+        metavar="IMAGE|MODE",
+        help="Move away from this image, twice as far with 2:IMAGE; or prefer results that are not alike in this mode "
+        "(repeatable).",
+    ),
+]
+SameIn = Annotated[
+    tuple[str, float] | None,
+    typer.Option("--same", metavar="MODE WEIGHT", help="Prefer results alike in this mode, too; 1 counts as --mode."),
 ]
 BoxOf = Annotated[
     str | None,
@@ -217,6 +226,9 @@ BoxOf = Annotated[
 MaskOf = Annotated[
     Path | None,
     typer.Option("--mask", metavar="FILE", help="Search with the part of the one image that is white in this picture."),
+]
+SubjectOf = Annotated[
+    bool, typer.Option("--subject", help="Search with the subject of each query, where the model of the index sees it.")
 ]
 Mode = Annotated[
     str | None,

@@ -106,10 +106,15 @@ def note_sentences(results: "Results") -> list[str]:
 
 
 def _print_table(results: "Results") -> None:
-    show(f"rank  {'coarse' if results.is_coarse else ' score'}  path")
+    columns = ["coarse" if results.is_coarse else " score"]
+    columns += ["percentile"] if any(result.percentile is not None for result in results) else []
+    columns += [f"{found.mode} percentile" for found in results[0].other_modes] if len(results) else []
+    show("  ".join(["rank", *columns, "path"]))
     for result in results:
+        shown = [f"{result.shown_score:6.4f}", *(f"{each:.2f}" for each in result.percentiles)]
+        cells = [f"{cell:>{len(column)}}" for cell, column in zip(shown, columns, strict=True)]
         mark = "  (gone)" if result.is_gone else ""
-        show(f"{result.rank:4d}  {result.shown_score:6.4f}  {short_path(result.path)}{mark}")
+        show("  ".join([f"{result.rank:4d}", *cells, f"{short_path(result.path)}{mark}"]))
 
 
 def short_path(path: str) -> str:

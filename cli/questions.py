@@ -1,4 +1,4 @@
-"""From the arguments of a command line to questions: weights, boards of several images, boxes and masks."""
+"""From the arguments of a command line to questions: weights, boards, and regions."""
 
 import re
 from collections.abc import Sequence
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from cli.option_groups import QuestionOptions
 from cli.terminal.printing import read_stdin
 from retrieval.errors import UsageError
+from retrieval.models.registry import known_modes
+from retrieval.settings import UNLIKE_WEIGHT
 
 if TYPE_CHECKING:
     from retrieval.search.engine import Engine
@@ -47,14 +49,14 @@ class Question:
             return Query(found, texts=self.texts) if self.texts else found[0]
 
         weights, images = _weighed(self.images)
-        minus_weights, minus = _weighed(self.options.away or [])
+        minus_weights, minus = _weighed(images_away(self.options))
         return Query(
             [_find(image, engine) for image in images],
             weights,
             [_find(image, engine) for image in minus],
             minus_weights,
             self.options.combine or "mean",
-            [_region(self.options)] if self.options.has_region else None,
+            _regions(self.options, len(images)),
             self.texts,
         )
 
@@ -78,11 +80,11 @@ def questions_of(queries: Sequence[str], options: QuestionOptions, texts: Sequen
     Raises:
         UsageError: stdin more than once, or options that do not fit the number of images.
     """
-    away = options.away or []
+    away = images_away(options)
     if sum(_split(text)[1] == STDIN for text in (*queries, *away)) > 1:
         raise UsageError(f"{STDIN} (stdin) may be given once")
-    if options.box is not None and options.mask is not None:
-        raise UsageError("choose one of --box and --mask")
+    if (options.box is not None) + (options.mask is not None) + options.subject > 1:
+        raise UsageError("choose one of --box, --mask and --subject")
     if options.has_region and len(queries) > 1:
         raise UsageError(f"--box and --mask are of one image, and {len(queries)} queries were given")
     if away and len(queries) > 1 and options.combine is None:
@@ -94,7 +96,32 @@ def questions_of(queries: Sequence[str], options: QuestionOptions, texts: Sequen
     if weighed is not None:
         raise UsageError(f"no such file: {weighed}; a weight counts among images of one question, see --combine")
     split = [split_texts([query]) for query in queries]
-    return [Question(images, options, False, (*texts, *own)) for images, own in split]
+    return [Question(images, options, options.subject, (*texts, *own)) for images, own in split]
+
+
+def images_away(options: QuestionOptions) -> list[str]:
+    """Return the values of --not that are images."""
+    return [text for text in options.away or [] if not _is_mode(text)]
+
+
+def mode_weights(options: QuestionOptions) -> dict[str, float]:
+    """Return the weights of the modes that --not and --same name.
+
+    Raises:
+        UsageError: a mode is named twice.
+    """
+    named = [_split(text) for text in options.away or [] if _is_mode(text)]
+    weights = [(mode, (1.0 if weight is None else weight) * UNLIKE_WEIGHT) for weight, mode in named]
+    weights += [] if options.same is None else [options.same]
+    twice = next((mode for mode, _ in weights if sum(mode == other for other, _ in weights) > 1), None)
+    if twice is not None:
+        raise UsageError(f"the mode {twice} is named twice: once with --not or --same")
+    return dict(weights)
+
+
+def _is_mode(text: str) -> bool:
+    """Whether a value of --not names a mode: a file of that name is an image."""
+    return _split(text)[1] in known_modes() and not Path(_split(text)[1]).exists()
 
 
 def _split(text: str) -> tuple[float | None, str]:
@@ -114,6 +141,15 @@ def _weighed(texts: Sequence[str]) -> tuple[list[float] | None, list[str]]:
 
 def _find(text: str, engine: "Engine") -> "ImageInput":
     return read_stdin() if text == STDIN else Path(engine.locate(text))
+
+
+def _regions(options: QuestionOptions, images: int) -> "list[RegionInput] | None":
+    """Return the region of each image of a question; None: all are whole."""
+    from retrieval.search.queries.region import Subject
+
+    if options.subject:
+        return [Subject() for _ in range(images)]
+    return [_region(options)] if options.has_region else None
 
 
 def _region(options: QuestionOptions) -> "RegionInput":

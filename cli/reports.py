@@ -151,6 +151,8 @@ def print_info(about: dict[str, Any]) -> None:
     show(f"  codec {about['codec']}" + (f", projections {human_bytes(projections)}" if projections else ""))
     for mode in about["modes"]:
         show(f"  {mode}: {_describe_mode(about, mode)}")
+        if mode in about["percentiles"]:
+            show(f"    {_describe_percentiles(about['percentiles'][mode])}")
     size = human_bytes(about["bytes_per_image"]["catalog and vectors"])
     show(f"  encoders: {', '.join(about['encoders']) or 'none'}; catalogue and vectors {size} per image")
     if about["cache"]["tensors"] or about["attention"] == "lazy":
@@ -176,6 +178,17 @@ def _describe_mode(about: dict[str, Any], mode: str) -> str:
     if stored != about["items"]:
         parts.append(f"tensors of {stored} of {counted(about['items'], 'image')} stored")
     return ", ".join(parts)
+
+
+def _describe_percentiles(known: dict[str, Any]) -> str:
+    """Return one line on what scores of a mode are worth in this index."""
+    example, at = known["example"], known["score_at"]
+    capped = " or fewer" if example["percentile"] >= known["most"] else ""
+    worth = f"one in {example['one_in']:,} random pairs{capped}"
+    return (
+        f"a score of {example['score']:g} or more: {worth}; percentile 50 is {at['50']:.3f}, 99 is {at['99']:.3f}, "
+        f"99.9 is {at['99.9']:.3f}"
+    )
 
 
 def print_compact(change: dict[str, Any], now: bool, speaker: Speaker) -> None:

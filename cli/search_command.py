@@ -10,7 +10,7 @@ from cli import options
 from cli.advice import sentence_of
 from cli.option_groups import EngineOptions, FormOptions, QuestionOptions, SearchOptions, Speech, expand_groups
 from cli.output import Form, note_sentences, print_results
-from cli.questions import questions_of, split_texts
+from cli.questions import mode_weights, questions_of, split_texts
 from cli.search import options as search_options
 from cli.search.filter_options import FilterOptions
 from cli.search.list_options import ListOptions
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from retrieval.search.explaining.explanation import ImageExplanation
     from retrieval.search.queries.query import QueryInput
     from retrieval.search.results import Results
+    from retrieval.settings import SearchChoices
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 MOST_EXPLAINED = 10  # results of one picture: a row each
@@ -82,7 +83,9 @@ def search(
     answers = _Answers(questions)
     try:
         answers.locate(engine)
-        _search(engine, answers, mode, among, how, speaker)
+        choices = how.choices()
+        choices["mode_weights"] = mode_weights(asked)
+        _search(engine, answers, mode, among, choices, speaker)
         if explain is not None:
             _explain(engine, answers, explain, speaker)
     finally:  # also when searches were stopped
@@ -117,7 +120,7 @@ def _search(
     answers: "_Answers",
     mode: str | None,
     among: FilterOptions,
-    how: SearchOptions,
+    choices: "SearchChoices",
     speaker: Speaker,
 ) -> None:
     count = len(answers.questions)
@@ -130,7 +133,7 @@ def _search(
             on_progress=bar.show,
             on_unusable=answers.pass_over if answers.are_several else None,
             where=among.filter(),
-            **how.choices(),
+            **choices,
         )
         for query, results in searches:
             answers.take(query, results)

@@ -84,7 +84,7 @@ def _publish(mirror: Mirror, generation: Generation, text: bytes, current: bytes
     if (before.version if before else Version(None)) != mirror.state.current:
         raise _overtaken(mirror)
     mirror.upload(generation)
-    if mirror.store.create(f"generations/{generation.number:06d}.json", text) is None:
+    if _create(mirror, f"generations/{generation.number:06d}.json", text) is None:
         raise _overtaken(mirror)
     published = _replace_current(mirror, current)
     if published is None:
@@ -92,16 +92,21 @@ def _publish(mirror: Mirror, generation: Generation, text: bytes, current: bytes
     return published
 
 
+def _create(mirror: Mirror, key: str, data: bytes) -> Version | None:
+    return mirror.store.create(key, data) or _if_written(mirror, key, data)
+
+
 def _replace_current(mirror: Mirror, current: bytes) -> Version | None:
     known = mirror.state.current
     if known.e_tag is None:
-        stored = mirror.store.create(CURRENT, current)
-    else:
-        stored = mirror.store.replace(CURRENT, current, known)
-    if stored is None:  # the first answer may have been lost, so that a repeated request met its own commit
-        found = mirror.store.get(CURRENT)
-        stored = found.version if found is not None and found.data == current else None
-    return stored
+        return _create(mirror, CURRENT, current)
+    return mirror.store.replace(CURRENT, current, known) or _if_written(mirror, CURRENT, current)
+
+
+def _if_written(mirror: Mirror, key: str, data: bytes) -> Version | None:
+    """Return the version of an object that holds ``data``: a request that is repeated meets its own work."""
+    found = mirror.store.get(key)
+    return found.version if found is not None and found.data == data else None
 
 
 def _overtaken(mirror: Mirror) -> IndexLockedError:

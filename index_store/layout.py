@@ -16,6 +16,7 @@ coco.diffsim/
   attention/<name>/<segment>.zarr      tensors: q, k, v, or the arrays that the codec names; modes may share a name
   projections/<digest>.npz             weights that turn a stored layer input into q, k, v
   derived/<encoder>.json, *.faiss      IVF index over the vectors: deletable at any time
+  derived/<mode>.scores                scores of random pairs of images: deletable at any time
   cache/<name>/...                     tensors that searches computed: part of no generation, deletable at any time
   REMOTE                               only in a mirror: the object store that the index really lies in
 """
@@ -110,7 +111,7 @@ class Layout:
 
     @property
     def derived(self) -> Path:
-        """The folder of IVF indexes: made from the vectors, deletable at any time."""
+        """The folder of IVF indexes and samples of scores: made from the rest, deletable at any time."""
         return self.root / "derived"
 
     def ivf_record(self, encoder: str) -> Path:
@@ -120,6 +121,10 @@ class Layout:
     def ivf_index(self, encoder: str, number: int) -> Path:
         """Return the IVF index over one encoder's vectors that generation ``number`` trained."""
         return self.derived / f"{file_name(encoder)}-{number:06d}.faiss"
+
+    def score_sample(self, mode: str) -> Path:
+        """Return the scores of random pairs of one mode; see :mod:`index_store.calibration.record`."""
+        return self.derived / f"{file_name(mode)}.scores"
 
 
 def twin_of(file: str) -> str:

@@ -12,6 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from retrieval.errors import DiffSimError
+    from retrieval.grouping.cluster_results import Clusters, write_assignments
+    from retrieval.grouping.clusters import find_clusters
+    from retrieval.grouping.duplicates import find_duplicates
+    from retrieval.grouping.results import Duplicates
+    from retrieval.grouping.sheets import draw_clusters, draw_duplicates
     from retrieval.indexing.build import build_index
     from retrieval.indexing.dry_run import plan_build
     from retrieval.indexing.fill import fill_index
@@ -24,11 +29,11 @@ if TYPE_CHECKING:
     from retrieval.search.filters.filter import Filter
     from retrieval.search.queries.picture import Picture
     from retrieval.search.queries.query import Query
-    from retrieval.search.queries.region import Box, Mask
+    from retrieval.search.queries.region import Box, Mask, Subject
     from retrieval.search.results import Note, Result, Results
     from retrieval.search.results_sheet import draw_results
     from retrieval.serving.client.client import Client
-    from retrieval.settings import BuildSettings, EngineSettings, SearchSettings
+    from retrieval.settings import BuildSettings, ClusterSettings, DuplicateSettings, EngineSettings, SearchSettings
 
 __all__ = [
     "Box",
@@ -38,7 +43,11 @@ __all__ = [
     "BuildSettings",
     "Cancellation",
     "Client",
+    "ClusterSettings",
+    "Clusters",
     "DiffSimError",
+    "DuplicateSettings",
+    "Duplicates",
     "Engine",
     "EngineSettings",
     "FillReport",
@@ -52,12 +61,18 @@ __all__ = [
     "Result",
     "Results",
     "SearchSettings",
+    "Subject",
     "build_index",
+    "draw_clusters",
+    "draw_duplicates",
     "draw_explanations",
     "draw_results",
     "fill_index",
+    "find_clusters",
+    "find_duplicates",
     "plan_build",
     "update_index",
+    "write_assignments",
 ]
 
 _HOMES = {
@@ -68,7 +83,11 @@ _HOMES = {
     "BuildSettings": "settings",
     "Cancellation": "progress",
     "Client": "serving.client.client",
+    "ClusterSettings": "settings",
+    "Clusters": "grouping.cluster_results",
     "DiffSimError": "errors",
+    "DuplicateSettings": "settings",
+    "Duplicates": "grouping.results",
     "Engine": "search.engine",
     "EngineSettings": "settings",
     "FillReport": "indexing.reports",
@@ -82,12 +101,18 @@ _HOMES = {
     "Result": "search.results",
     "Results": "search.results",
     "SearchSettings": "settings",
+    "Subject": "search.queries.region",
     "build_index": "indexing.build",
+    "draw_clusters": "grouping.sheets",
+    "draw_duplicates": "grouping.sheets",
     "draw_explanations": "search.explaining.explanation_sheet",
     "draw_results": "search.results_sheet",
     "fill_index": "indexing.fill",
+    "find_clusters": "grouping.clusters",
+    "find_duplicates": "grouping.duplicates",
     "plan_build": "indexing.dry_run",
     "update_index": "indexing.upkeep.updating",
+    "write_assignments": "grouping.cluster_results",
 }
 
 

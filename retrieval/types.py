@@ -30,6 +30,9 @@ Combine = Literal["mean", "max", "union"]
 """How several images become one score: the weighted ``mean`` of their scores, the closest of them (``max``), or one
 attention over the tokens of all (``union``)."""
 
+Scaling = Literal["none", "csls"]
+"""``csls`` takes half of how near a candidate is to its own neighbours off its score, before the order is decided."""
+
 Fractions = tuple[float, float, float, float]
 """A box in a picture: x and y of its left top corner, width and height, as fractions of the picture's sides."""
 

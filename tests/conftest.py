@@ -12,11 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+from tests.slices import examples
 
 THREADS = int(os.environ.get("DIFFSIM_TEST_THREADS") or 1)
 os.environ["OMP_NUM_THREADS"] = str(THREADS)  # read by torch and FAISS when a test first imports them
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin slow each other down beside other tests
 SLOW_SECONDS = 3600
+
+settings.register_profile("some", max_examples=examples(100), deadline=None)  # a busy machine misses any deadline
+settings.load_profile("some")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

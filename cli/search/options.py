@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from retrieval.types import Scaling as ScalingName
+
 ExcludeSelf = Annotated[
     bool, typer.Option("--exclude-self", help="Leave out the item of the index that the query itself is.")
 ]
@@ -97,5 +99,18 @@ Metadata = Annotated[
         "--metadata",
         metavar="FILE",
         help="The table of --where: Parquet or CSV, joined to the images by its column sha256 or path.",
+    ),
+]
+ScalingOf = Annotated[
+    ScalingName | None,
+    typer.Option(
+        "--scaling",
+        help="csls ranks images lower that are near to everything. (default: csls with --combine, else none)",
+    ),
+]
+MinPercentile = Annotated[
+    float | None,
+    typer.Option(
+        "--min-percentile", metavar="P", help="Leave out results that score less than P of 100 random pairs, e.g. 99.9."
     ),
 ]

@@ -22,16 +22,23 @@ LINE_SECONDS = 15.0  # the longest silence without a terminal
 STAGES = {
     "comparing": ("comparing", STEPS),
     "compute": ("computing candidates", IMAGES),
+    "copies": ("comparing copies", Counted("groups", "group")),
     "copy": ("copying", IMAGES),
     "download": ("downloading", BYTES),
+    "edges": ("scoring neighbours", Counted("pairs", "pair")),
     "filling": ("filling", IMAGES),
     "gallery": ("images of the gallery", IMAGES),
+    "hash": ("comparing files with the index", Counted("files", "file")),
     "images": ("images", IMAGES),
     "indexing": ("indexing", IMAGES),
+    "medoids": ("describing clusters", Counted("clusters", "cluster")),
+    "neighbours": ("finding near images", IMAGES),
     "pairs": ("pairs", Counted("pairs", "pair")),
+    "pictures": ("reading pictures", IMAGES),
     "queries": ("queries", QUERIES),
     "query": ("query images", IMAGES),
     "search": ("searching", QUERIES),
+    "similar": ("scoring similar images", IMAGES),
     "triplets": ("triplets", Counted("triplets", "triplet")),
     "verify": ("reading segments", Counted("segments", "segment")),
 }
@@ -147,7 +154,9 @@ class BuildProgress:
         """Show one event."""
         if event.stage in ("planned", "commit"):
             self._committed = (event.done, event.total)
-        if event.stage == "planned":
+        if event.stage == "hash":
+            self._bar.show(event)
+        elif event.stage == "planned":
             self._speaker.detail(event.note)
         elif event.stage == "model":
             self._say_model(event.note)
@@ -162,6 +171,9 @@ class BuildProgress:
         elif event.stage == "train":
             self._bar.state = f"training the FAISS index of {event.note} on {event.total} images"
             self._speaker.say(self._bar.state)
+        elif event.stage == "calibrate":
+            self._bar.state = f"scoring random pairs of {event.note}, for percentiles"
+            self._speaker.detail(self._bar.state)
 
     def _say_model(self, model: str) -> None:
         if self._note_model:

@@ -56,6 +56,17 @@ def share(value: Any, what: str) -> float:
     return float(value)
 
 
+def numbers(value: Any, what: str, least: float, most: float, count: int) -> tuple[float, ...]:
+    """Return ``value`` if it is a list of at most ``count`` numbers from ``least`` to ``most``."""
+    found = sequence(value, what)
+    if len(found) > count:
+        raise ValueError(f"{what} has {len(found)} numbers, more than {count}")
+    for each in found:
+        if type(each) not in (int, float) or not least <= each <= most:
+            raise ValueError(f"{what} holds {shown(each)}, not a number from {least:g} to {most:g}")
+    return tuple(float(each) for each in found)
+
+
 def text(value: Any, what: str) -> str:
     """Return ``value`` if it is a text of bounded length without a zero character."""
     if not isinstance(value, str) or len(value) > MOST_TEXT or "\0" in value:

@@ -14,6 +14,7 @@ from index_store.errors import IndexCorruptError
 
 FOLDERS = ("generations", "items", "attention", "projections", "derived", "cache")
 FILES = ("CURRENT", "LOCK", "REMOTE")
+OF_SEGMENT = ("vectors", "spare", os.path.join("spare", "vectors"))  # folders; a link in the place of a file is damage
 
 
 def link_error(path: Path | str) -> IndexCorruptError:
@@ -25,12 +26,12 @@ def link_error(path: Path | str) -> IndexCorruptError:
 
 
 def refuse_links(root: Path) -> None:
-    """Raise IndexCorruptError if a file or folder of the index at ``root``, or a mode's folder, is a link."""
-    paths = [os.path.join(root, name) for name in (*FOLDERS, *FILES)]
-    attention = os.path.join(root, "attention")
-    refuse_any(paths)
-    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(attention) as entries:
-        refuse_any(entry.path for entry in entries)
+    """Raise IndexCorruptError if a file or folder of the index at ``root``, a mode or a segment is a link."""
+    refuse_any(os.path.join(root, name) for name in (*FOLDERS, *FILES))
+    for parent, below in (("attention", ()), ("items", OF_SEGMENT)):
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(os.path.join(root, parent)) as entries:
+            for entry in entries:
+                refuse_any([entry.path, *(os.path.join(entry.path, name) for name in below)])
 
 
 def refuse_any(paths: Iterable[str]) -> None:

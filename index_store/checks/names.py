@@ -11,6 +11,7 @@ _COMPONENT = re.compile(r"[0-9A-Za-z_][0-9A-Za-z_.+@=-]{0,199}")
 _REPOSITORY = re.compile(r"[a-z]+:[0-9A-Za-z_][\w.@=-]*(/[0-9A-Za-z_][\w.@=-]*)?", re.ASCII)  # of an encoder
 _GENERATION = re.compile(r"[0-9]{6,18}\.json")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_DIGEST = re.compile(r"[0-9a-f]{16}")
 _FOLDERS = re.compile(r"(spare/|vectors/)?")
 
 
@@ -48,6 +49,13 @@ def sha256(value: Any) -> str:
     """Return a SHA-256 in lower-case hex digits; ValueError if ``value`` is none."""
     if not isinstance(value, str) or not _SHA256.fullmatch(value):
         raise ValueError(f"{shown(value)} can't be a SHA-256")
+    return value
+
+
+def digest(value: Any) -> str:
+    """Return 16 lower-case hex digits; ValueError if ``value`` is something else."""
+    if not isinstance(value, str) or not _DIGEST.fullmatch(value):
+        raise ValueError(f"{shown(value)} can't be a digest")
     return value
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from index_store.catalog_files.rows import ITEM_SCHEMA, read_table
 from index_store.checks.generation_json import first_rows_of
+from index_store.checks.links import refuse_links
 from index_store.codecs import all_finite
 from index_store.errors import IndexCorruptError
 from index_store.files import check_file, corrupt, decode_or_corrupt
@@ -39,10 +40,12 @@ def find_damage(root: Path, on_segment: Callable[[int, int], None] = lambda done
 
     Raises:
         IndexUnreadableError: the system refused to read a file, which may be whole.
+        IndexCorruptError: a folder is a symbolic link, and nothing behind it is read.
         IndexIncompatibleError: written by a newer version of this software.
         RemoteStoreError: the object store can't be reached.
     """
     layout = Layout(root)
+    refuse_links(layout.root)
     yield from _generation_damage(layout)
     generation = newest_generation(layout)
     if generation is None:

@@ -38,12 +38,14 @@ def newest_generation(layout: Layout) -> Generation | None:
     except IndexCorruptError:
         named = None
     files = [path for path in generation_files(layout, spares=True) if named is None or int(path.stem) <= named]
+    for path in files:
+        if int(path.stem) == named and (exact := _read(path)) is not None:
+            return exact
     readable = [path for path in files if _read(path) is not None]
     complete = [path for path in readable if is_complete(layout, path)]
-    exact = [path for path in readable if int(path.stem) == named]
-    path = max(exact or complete or readable, key=lambda path: int(path.stem), default=None)
-    found = None if path is None else _read(path)
-    if found is not None and (exact or not _unreadable_since(files, readable, found.number)):
+    newest = max(complete or readable, key=lambda path: int(path.stem), default=None)
+    found = None if newest is None else _read(newest)
+    if found is not None and not _unreadable_since(files, readable, found.number):
         return found
     return rebuild(layout, found, named)
 

@@ -74,7 +74,7 @@ def exact_nearest(
     to the result, nor tie with it. Otherwise, as with many duplicates, we fetch four times as many.
 
     Args:
-        approximate: returns that many rows with the largest products, in any order.
+        approximate: returns that many rows with the largest products, in any order; fewer where products are NaN.
         exact: returns the cosines of rows.
         rows: how many rows have a vector.
         count: k, how many rows are wanted.
@@ -87,6 +87,6 @@ def exact_nearest(
     while True:
         found, products = approximate(fetched)
         best, similarities = best_first(found, exact(found), count)
-        if fetched == rows or float(products.min()) + error < float(similarities[-1]):
+        if fetched == rows or (len(best) and float(products.min()) + error < float(similarities[-1])):
             return best, similarities
         fetched = min(rows, 4 * fetched)

@@ -54,7 +54,7 @@ class FlatIndex:
     def search(self, query: Floats, count: int, allowed: Rows | None = None) -> Ranked:
         """Return the rows nearest to ``query [dim]`` and their cosines, best first; the lowest row among equals.
 
-        Only ``allowed`` rows are found, ascending; None: all.
+        Only ``allowed`` rows are found, ascending; None: all. A row whose cosine is not a number is never found.
         """
         exact = partial(self.similarities, query)
         if allowed is None:
@@ -67,10 +67,25 @@ class FlatIndex:
         scan = partial(self._scan, query, options=options)
         return exact_nearest(scan, exact, len(places), count, rounding(query))
 
+    def search_many(self, queries: Floats, count: int) -> Ranked:
+        """Return the rows nearest to each of ``queries [queries, dim]`` and their cosines, both ``[queries, count]``.
+
+        Cosines are FAISS's products, so equal ones may come in any order. A place without a row holds -1.
+        """
+        products, found = self._faiss.search(np.ascontiguousarray(queries), count)
+        rows = found.astype(np.int64)
+        return (rows if self._rows is None else np.where(rows < 0, -1, self._rows[rows])), products
+
     def _scan(self, query: Floats, count: int, options: Any = None) -> Ranked:
         products, found = self._faiss.search(query[None], count, params=options)
-        return found[0].astype(np.int64) if self._rows is None else self._rows[found[0]], products[0]
+        there = found[0] >= 0  # FAISS gives -1 in place of a row whose product is not a number
+        rows = found[0][there].astype(np.int64)
+        return rows if self._rows is None else self._rows[rows], products[0][there]
 
     def similarities(self, query: Floats, rows: NDArray[np.int64]) -> Floats:
         """Return the cosines of ``query [dim]`` with ``rows``, in their order; 0 for a row without a vector."""
-        return cosines_of(self._vectors.__getitem__, rows, query)
+        return cosines_of(self.vectors, rows, query)
+
+    def vectors(self, rows: NDArray[np.int64]) -> Floats:
+        """Return the vectors of ``rows``, of norm 1, float32 ``[rows, dim]``; zeros for a row without one."""
+        return self._vectors[rows]

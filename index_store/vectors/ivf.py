@@ -110,6 +110,15 @@ class IVFIndex:
         products, found = self._index.search(query[None], count, params=options)
         return found[0], products[0]
 
+    def search_many(self, queries: Floats, count: int) -> tuple[NDArray[np.int64], Floats]:
+        """Return ids near to each of ``queries [queries, dim]`` and their products, both ``[queries, count]``.
+
+        Each query probes the lists that were measured for ``count``. A place without an id holds -1.
+        """
+        options = self._options(nprobe=self._record.probes_for(count), sel=self._selector)
+        products, ids = self._index.search(np.ascontiguousarray(queries), count, params=options)
+        return ids, products
+
     @property
     def dim(self) -> int:
         """Entries of a vector."""

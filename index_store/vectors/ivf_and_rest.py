@@ -63,6 +63,21 @@ class IVFAndRestIndex:
         rows = np.concatenate(found)
         return best_first(rows, self.similarities(query, rows), count)
 
+    def search_many(self, queries: Floats, count: int) -> Ranked:
+        """Return rows near to each of ``queries [queries, dim]`` and their products, both ``[queries, count]``.
+
+        The products are those of stored float16 numbers, whose norms vary by 1e-3. A place without a row holds -1.
+        """
+        ids, products = self._ivf.search_many(queries, count)
+        rows = np.where(ids < 0, -1, np.searchsorted(self._ids, ids))
+        if self._flat is None:
+            return rows, products
+        newer, theirs = self._flat.search_many(queries, count)
+        rows = np.concatenate([rows, np.where(newer < 0, -1, self._rest[newer])], axis=1)
+        products = np.where(rows < 0, -np.inf, np.concatenate([products, theirs], axis=1)).astype(np.float32)
+        order = np.argsort(-products, axis=1, kind="stable")[:, :count]
+        return np.take_along_axis(rows, order, axis=1), np.take_along_axis(products, order, axis=1)
+
     def _search_among(self, query: Floats, count: int, rows: Rows) -> Ranked:
         exact = partial(self.similarities, query)
         if len(rows) <= FEW_ROWS:
@@ -83,9 +98,10 @@ class IVFAndRestIndex:
 
     def similarities(self, query: Floats, rows: NDArray[np.int64]) -> Floats:
         """Return the cosines of ``query [dim]`` with ``rows``, in their order; 0 for a row without a vector."""
-        return cosines_of(self._read, rows, query)
+        return cosines_of(self.vectors, rows, query)
 
-    def _read(self, rows: NDArray[np.int64]) -> Floats:
+    def vectors(self, rows: NDArray[np.int64]) -> Floats:
+        """Return the vectors of ``rows``, of norm 1, float32 ``[rows, dim]``; zeros for a row without one."""
         position = self._position[rows]
         vectors = np.zeros((len(rows), self._ivf.dim), np.float32)
         in_ivf, scanned = position == _IN_IVF, position >= 0

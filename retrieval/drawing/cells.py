@@ -33,6 +33,7 @@ class SheetRow:
     title: str
     query: SheetCell
     neighbours: Sequence[SheetCell]
+    label: str = "query"  # of the image that stands apart
 
 
 def outlined(image: Image.Image, box: Fractions) -> Image.Image:

@@ -62,7 +62,7 @@ class _Sheet:
         self.pencil.line((_MARGIN, y, _MARGIN + width, y), fill=_LINE)
         self._write(_MARGIN, y + self.above // 5, printable(row.title), self.title, _INK, width)
         y += self.above
-        self._query(row.query, y)
+        self._query(row.query, row.label, y)
         rule = self.first - _ASIDE // 2
         self.pencil.line((rule, y, rule, y + self._lines(row) * self.line - _MARGIN), fill=_LINE, width=2)
         if not row.neighbours:
@@ -72,12 +72,12 @@ class _Sheet:
             self._cell(neighbour, self.first + column * (self.cell + _GAP), y + line * self.line, f"{rank + 1}")
         return y + self._lines(row) * self.line
 
-    def _query(self, query: SheetCell, y: int) -> None:
+    def _query(self, query: SheetCell, label: str, y: int) -> None:
         self.pencil.rounded_rectangle(
             (_MARGIN - 7, y - 7, _MARGIN + self.cell + 6, y + self.cell + 6), 6, outline=_ACCENT, width=4
         )
-        extra = query if query.caption != "query" else replace(query, caption="")
-        self._cell(extra, _MARGIN, y, "query", _ACCENT)
+        extra = query if query.caption != label else replace(query, caption="")
+        self._cell(extra, _MARGIN, y, label, _ACCENT)
 
     def _cell(self, cell: SheetCell, x: int, y: int, label: str, colour: tuple[int, int, int] = _GREY) -> None:
         side = self.cell

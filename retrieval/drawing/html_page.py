@@ -27,13 +27,13 @@ def html_page(rows: Sequence[SheetRow], heading: str = "") -> str:
 
 
 def _section(row: SheetRow, thumbnails: Thumbnails) -> str:
-    cells = [f"<li>{_figure(cell, thumbnails, str(k))}</li>\n" for k, cell in enumerate(row.neighbours, start=1)]
+    cells = [f"<li>{_figure(cell, thumbnails, str(k), False)}</li>\n" for k, cell in enumerate(row.neighbours, start=1)]
     found = f"<ol>\n{''.join(cells)}</ol>" if cells else '<p class="empty">no results</p>'
-    query = _figure(row.query, thumbnails, "query")
+    query = _figure(row.query, thumbnails, row.label, True)
     return f'<section>\n<h2>{_text(row.title)}</h2>\n<div class="row">\n{query}\n{found}\n</div>\n</section>\n'
 
 
-def _figure(cell: SheetCell, thumbnails: Thumbnails, label: str) -> str:
+def _figure(cell: SheetCell, thumbnails: Thumbnails, label: str, stands_apart: bool) -> str:
     caption = _text(cell.caption) if cell.caption != label else ""
     described = ", ".join(part for part in (label, _text(cell.note), caption) if part)
     picture = thumbnails.of(cell)
@@ -45,7 +45,7 @@ def _figure(cell: SheetCell, thumbnails: Thumbnails, label: str) -> str:
     if isinstance(cell.image, Path):
         frame = f'<a class="frame" href="{_address(cell.image)}">{inner}</a>'
     note = f"<small>{_text(cell.note)}</small>" if cell.note else ""
-    kind = ' class="query"' if label == "query" else ""
+    kind = ' class="query"' if stands_apart else ""
     return f"<figure{kind}>{frame}<figcaption><b>{label}</b><span>{caption}</span>{note}</figcaption></figure>"
 
 

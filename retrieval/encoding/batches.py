@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 BATCHES_AHEAD = 2  # batches that are decoded before they are asked for
 MAX_WORKERS = 8
 # Memory of all images that are decoded at the same time: enough for one of the most pixels that are allowed, and for
-# photos in every thread; never more than half of what is free.
+# photos in MAX_WORKERS threads; more threads share it. Never more than half of what is free.
 DECODING_BYTES = 2**32
 DECODING_BYTES_A_THREAD = 2**27
 LEAST_DECODING_BYTES = 2**28
@@ -131,9 +131,9 @@ def working_bytes(settings: ModelSettings, device: "torch.device") -> int:
 
 
 def decoding_memory(workers: int) -> int:
-    """Return the bytes that so many decoding threads may take together for files and pixels."""
+    """Return the bytes that so many decoding threads may take together for files and pixels: 5 GiB at most."""
     free = available_memory()
-    wanted = DECODING_BYTES + workers * DECODING_BYTES_A_THREAD
+    wanted = DECODING_BYTES + min(workers, MAX_WORKERS) * DECODING_BYTES_A_THREAD
     return wanted if free is None else max(LEAST_DECODING_BYTES, min(wanted, free // 2))
 
 

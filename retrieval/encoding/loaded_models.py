@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from retrieval.models.protocols import (
     HiddenExtractor,
     Pixels,
     PoolingEmbedder,
+    SideBySide,
     TensorEmbedder,
     readout_of,
 )
@@ -113,16 +115,24 @@ class LoadedModels:
         clock.stop()
         return InFlightBatch(vectors, arrays, self.codec, clock)
 
+    def run_side_by_side(self) -> bool:
+        """Say whether several threads of a CPU should compute a batch each; see :class:`SideBySide`."""
+        each = (self.extractor, *self.embedders.values())
+        return self.device.type == "cpu" and all(isinstance(one, SideBySide) and one.side_by_side for one in each)
+
     def pools(self, outputs: Outputs) -> bool:
         """Say whether one pass gives tensors of ``outputs`` and vectors that are pooled from them."""
         return bool(outputs.modes and self._pooling(outputs.encoders))
 
     def _pooling(self, encoders: Sequence[str]) -> dict[str, PoolingEmbedder]:
         """Return by name those of ``encoders`` that pool the extractor's own tensors."""
-        found = {name: self.embedders[name] for name in encoders}
+        return {name: self._all_pooling[name] for name in encoders if name in self._all_pooling}
+
+    @cached_property
+    def _all_pooling(self) -> dict[str, PoolingEmbedder]:
         return {
             name: embedder
-            for name, embedder in found.items()
+            for name, embedder in self.embedders.items()
             if isinstance(embedder, PoolingEmbedder) and embedder.reads(self.extractor)
         }
 
@@ -148,9 +158,9 @@ class LoadedModels:
         return {mode: by_target[self.targets[mode]] for mode in modes}
 
     def _begin_vectors(self, batch: Sequence[ModelInputs], name: str, hidden: Mapping[Target, Tensor]) -> Fetched:
-        embedder = self.embedders[name]
-        if isinstance(embedder, PoolingEmbedder) and embedder.target in hidden:
-            return fetch(embedder.pool(hidden[embedder.target]))
+        pooling, embedder = self._all_pooling.get(name), self.embedders[name]
+        if pooling is not None and pooling.target in hidden:
+            return fetch(pooling.pool(hidden[pooling.target]))
         pixels = _pixels(batch, name)
         if isinstance(embedder, TensorEmbedder):
             return fetch(embedder.vectors(pixels))
@@ -227,11 +237,12 @@ def _load_embedders(settings: ModelSettings, device: torch.device, offline: bool
 def _decode_rules(settings: ModelSettings) -> DecodeRules:
     """Return how images are decoded: JPEGs for a fast model at a reduced scale, since a full decode costs as much.
 
-    The reduced image has at least twice the side that any of the models takes.
+    The reduced image has the model's multiple of the side that any of the models takes.
     """
     description = describe_extractor(settings.model)
     size = settings.image_size or description.image_size
-    draft = max(size, 224) if description.draft else None
+    # The rule of decoding is half the short side.
+    draft = round(max(size, 224) * description.draft / 2) if description.draft else None
     return DecodeRules(alpha=settings.alpha, draft=draft, colour=settings.colour)
 
 

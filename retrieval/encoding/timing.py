@@ -13,11 +13,15 @@ class StageClock:
     """Adds up the working time of every stage; safe to use from many threads."""
 
     def __init__(self, decoders: int) -> None:
-        """Take the number of decoding threads; every other stage has one thread."""
+        """Take the number of decoding threads; every other stage has one thread until :meth:`set_threads`."""
         self._threads = {DECODE: decoders, COMPUTE: 1, WRITE: 1}
         self._seconds = dict.fromkeys(self._threads, 0.0)
         self._images = dict.fromkeys(self._threads, 0)
         self._lock = threading.Lock()
+
+    def set_threads(self, stage: str, threads: int) -> None:
+        """Take the number of threads that work on ``stage``."""
+        self._threads[stage] = threads
 
     @contextmanager
     def working(self, stage: str, images: int) -> Iterator[None]:

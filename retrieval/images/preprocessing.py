@@ -32,6 +32,19 @@ def resize_square(image: Image.Image, size: int) -> NDArray[np.uint8]:
     return np.array(image.resize((size, size), Image.Resampling.LANCZOS))
 
 
+def resize_square_fast(image: Image.Image, size: int) -> NDArray[np.uint8]:
+    """Return the RGB image as uint8 [size, size, 3], bicubic; its aspect ratio is not kept.
+
+    A side of four sizes or more is first averaged by a whole factor down to two sizes or more, because a filter's time
+    grows with the pixels that it reads.
+
+    Raises:
+        UsageError: the image is not RGB, or the size is below 1.
+    """
+    _check_resize(image, size)
+    return np.array(image.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=2.0))
+
+
 def resize_and_crop(image: Image.Image, shortest: int, crop: int) -> NDArray[np.uint8]:
     """Return the centre of the RGB image as uint8 [crop, crop, 3], its short side made ``shortest`` px.
 

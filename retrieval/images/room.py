@@ -1,6 +1,9 @@
 """Bound the memory of several decoding threads: a decoder says how much it takes, and waits until there is room."""
 
+import ctypes
 import threading
+from collections.abc import Callable
+from functools import cache
 from types import TracebackType
 
 from PIL import Image
@@ -15,6 +18,24 @@ _FULL_COEFFICIENTS = 6  # bytes a pixel: a progressive JPEG keeps all coefficien
 # Bytes a pixel that a format's own library takes beside Pillow's image, by measurement; tests/images compares.
 _LIBRARY_BYTES = {"WEBP": 12, "AVIF": 12, "HEIC": 12, "TIFF": 8, "GIF": 4}
 _BAND_BYTES = 24  # a pixel of the band that is converted: its parts before and after each step
+
+
+_WORTH_A_TRIM = 2**25  # bytes of a picture after which freed memory goes back to the system
+
+
+@cache
+def _trim() -> Callable[[int], int] | None:
+    try:
+        found: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):  # another C library than glibc
+        return None
+    return found
+
+
+def _return_freed_memory() -> None:
+    """Let the C library return what is free: glibc keeps a pool of pages for each thread, however many there are."""
+    if trim := _trim():
+        trim(0)
 
 
 class Memory:
@@ -67,6 +88,8 @@ class Room:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if sum(amount for _, amount in self._held) >= _WORTH_A_TRIM:
+            _return_freed_memory()
         while self._held:
             part, amount = self._held.pop()
             part.give_back(amount)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Unpack
 
@@ -20,7 +21,7 @@ from index_store.lock import writer_lock
 from index_store.reader import IndexReader
 from index_store.remote.mirror import index_name
 from retrieval.encoding.batches import workers
-from retrieval.encoding.loaded_models import LoadModels, load_models
+from retrieval.encoding.loaded_models import LoadedModels, LoadModels, load_models
 from retrieval.encoding.recipe import new_recipe
 from retrieval.encoding.stored_tensors import coverage, with_projections
 from retrieval.encoding.timing import StageClock
@@ -37,7 +38,7 @@ from retrieval.indexing.segment_job import FinishedSegment, SegmentJob, segment_
 from retrieval.indexing.sources.copies import ContentCopier
 from retrieval.indexing.sources.places import missing_elsewhere
 from retrieval.indexing.tally import ProgressTally
-from retrieval.indexing.training import open_trained
+from retrieval.indexing.training import calibrate_where_due, open_trained
 from retrieval.progress import Cancellation, ignore_progress
 from retrieval.settings import BuildSettings, ModelChoices
 from retrieval.version import CREATED_BY
@@ -82,7 +83,7 @@ def build_index(
     listing, layout = listing if only is None else only(listing), Layout(root)
     fresh = None if was_committed(layout) else new_recipe(modes, choices, run)  # refuses bad settings before any write
     with writer_lock(layout), _removed_if_empty(layout):
-        plan = planning.plan(root, paths, listing, modes, choices, run, fresh)
+        plan = planning.plan(root, paths, listing, modes, choices, run, fresh, on_progress)
         tally = ProgressTally(on_progress, StageClock(workers(run)), plan.images + len(plan.changes.copies))
         tally.tell("planned", plan.summary)
         tally.tell("model", plan.model)
@@ -98,6 +99,8 @@ def build_index(
         filled = _fill_older_items(plan, pipeline, committer)
         committer.note_sources()
         reader = open_trained(root, on_progress)
+        models = partial(_models, pipeline, plan, run, load)
+        calibrate_where_due(reader, models, on_progress, cancel)
     report = _report(plan, listing, committer, filled, reader)
     gone = missing_elsewhere(reader, paths)
     return replace(report, gone_elsewhere=gone, seconds=time.monotonic() - started)
@@ -131,6 +134,11 @@ def _load(
     generation = _add_modes_and_encoders(found or Generation(0, {}, {}, plan.sources, (), ()), plan, prepared)
     tally.tell("loaded")
     return generation, prepared
+
+
+def _models(pipeline: Pipeline | None, plan: Plan, run: BuildSettings, load: LoadModels) -> LoadedModels:
+    """Return the models that the build has loaded, or load them."""
+    return planning.prepare(plan, run, load).models if pipeline is None else pipeline.models
 
 
 def _add_modes_and_encoders(generation: Generation, plan: Plan, prepared: Prepared) -> Generation:

@@ -14,9 +14,11 @@ from index_store.remote.pull import local_root
 from retrieval.errors import UsageError
 from retrieval.images.decoding import FileFacts
 from retrieval.images.discovery import IMAGE_SUFFIXES, Listing, Paths, find_images, state_of
+from retrieval.indexing.reports import OnBuildProgress
 from retrieval.indexing.sources.hashing import HashedFile, ListedFile, hash_files
 from retrieval.indexing.sources.known import KnownFiles, find_lost, find_revivable
 from retrieval.indexing.sources.matching import Matches, at_file, match
+from retrieval.progress import ignore_progress
 from retrieval.settings import BuildSettings
 from retrieval.text import counted
 
@@ -69,7 +71,13 @@ def _no_images(listing: Listing, sources: Sequence[Path], is_update: bool) -> Us
     return UsageError(text, advice="remove-gone") if is_update else UsageError(text)
 
 
-def find_changes(listing: Listing, sources: Sequence[Path], reader: IndexReader | None, run: BuildSettings) -> Changes:
+def find_changes(
+    listing: Listing,
+    sources: Sequence[Path],
+    reader: IndexReader | None,
+    run: BuildSettings,
+    on_progress: OnBuildProgress = ignore_progress,
+) -> Changes:
     """Compare the files in ``listing`` with the items of an index; ``reader`` is None for a new index.
 
     A file with the same size and times is unchanged. Otherwise the SHA-256 of its bytes decides: an item whose own file
@@ -78,9 +86,9 @@ def find_changes(listing: Listing, sources: Sequence[Path], reader: IndexReader 
     """
     if reader is None:
         files = [ListedFile(name, uri_of(name), state_of(name)) for name in listing.names]
-        found = match(hash_files(files, np.empty(0, np.int64)), (), ())
+        found = match(hash_files(files, np.empty(0, np.int64), on_progress), (), ())
         return Changes(pending=_names(found.others), copies=found.copies)
-    return _Comparison(KnownFiles(listing, sources, reader, run)).changes()
+    return _Comparison(KnownFiles(listing, sources, reader, run)).changes(on_progress)
 
 
 class _Comparison:
@@ -92,9 +100,9 @@ class _Comparison:
         self._displaced: dict[str, Item] = {}  # by path: items whose file holds other bytes now
         self._unchanged = known.unchanged
 
-    def changes(self) -> Changes:
+    def changes(self, on_progress: OnBuildProgress) -> Changes:
         known, items = self._known, self._items_there()
-        files = hash_files(known.doubtful, known.sizes)
+        files = hash_files(known.doubtful, known.sizes, on_progress)
         rest = [file for file in files if not self._is_touched(file, items.get(file.uri))]
         found, revived = self._match(rest)
         taken = {item.id for item in found.moved.values()}
@@ -148,6 +156,7 @@ class _Comparison:
         held = {item.sha256 for item in alike if item.id not in lost}
         needed = Counter(file.sha256 for file in files) - Counter(item.sha256 for item in free)
         removed = find_revivable(self._reader, self._known.removed, {d for d in needed if d is not None})
+        held |= {item.sha256 for retired in self._known.retired for item in retired.like(digests)}
         return match(files, [*free, *removed], held), frozenset(item.id for item in removed)
 
 

@@ -5,8 +5,9 @@ computed again. A file that is not the indexed one any more is left out.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 
 from index_store.layout import Layout
@@ -27,10 +28,10 @@ from retrieval.indexing.fill_order import check_order, in_order
 from retrieval.indexing.filler import Filled, Filler
 from retrieval.indexing.missing import find_missing
 from retrieval.indexing.pipeline import Pipeline
-from retrieval.indexing.planning import Plan
+from retrieval.indexing.planning import Plan, Prepared
 from retrieval.indexing.reports import FillReport, OnBuildProgress
 from retrieval.indexing.tally import ProgressTally
-from retrieval.indexing.training import open_trained
+from retrieval.indexing.training import calibrate_where_due, open_trained
 from retrieval.progress import Cancellation, ignore_progress
 from retrieval.settings import NEWEST, BuildSettings
 from retrieval.text import counted
@@ -73,30 +74,34 @@ def fill_index(
     layout = Layout(require_index(existing_root(index)))
     with writer_lock(layout):
         plan = planning.plan_fill(layout.root, modes, weights, run)
+        prepare = cache(partial(planning.prepare, plan, run, load))
         tally = ProgressTally(on_progress, StageClock(workers(run)), plan.images)
         tally.tell("planned", f"{counted(plan.images, 'image')} to complete")
         generation = clear_leftovers(layout, plan.reader)
         adopted, filled = 0, Filled()
         if generation is not None and (plan.missing or plan.missing.unavailable):
             committer = SegmentCommitter(layout, generation, run, tally, cancel)
-            adopted, filled = _fill(plan, order, load, committer)
+            adopted, filled = _fill(plan, order, prepare, committer)
         reader = open_trained(layout.root, on_progress)
+        calibrate_where_due(reader, lambda: prepare().models, on_progress, cancel)
     report = _report(plan, reader, adopted, filled, tally)
     return replace(report, seconds=time.monotonic() - started)
 
 
-def _fill(plan: Plan, order: Sequence[str], load: LoadModels, committer: SegmentCommitter) -> tuple[int, Filled]:
+def _fill(
+    plan: Plan, order: Sequence[str], prepare: Callable[[], Prepared], committer: SegmentCommitter
+) -> tuple[int, Filled]:
     """Do the work of ``plan``; return the number of tensors taken from the cache, and what was computed or copied."""
     tally, reader = committer.tally, IndexReader(plan.root)
     tally.tell("model", plan.model)
-    prepared = planning.prepare(plan, committer.run, load)
+    prepared = prepare()
     rows = in_order(reader, order, prepared.models)  # before any commit: it may name a picture that does not exist
     planning.check_room(plan, prepared, tally)
     filler = Filler(Pipeline.begin(prepared.models, prepared.run, tally.clock), committer)
     tally.tell("loaded")
-    adopted, cache = 0, TensorCache(Layout(plan.root), budget=0)
+    adopted, tensor_cache = 0, TensorCache(Layout(plan.root), budget=0)
     for name in plan.wanted.modes:
-        adopted += filler.adopt(reader, cache, name, tensors_digest(prepared.fingerprint, name))
+        adopted += filler.adopt(reader, tensor_cache, name, tensors_digest(prepared.fingerprint, name))
     reader = IndexReader(plan.root)
     missing = find_missing(reader, plan.wanted, rows)
     tally.total = len(missing)

@@ -142,7 +142,7 @@ class _UnchangedFiles:
         self._picked: deque[list[int]] = deque()  # rows, by batch
 
     def images(self, batch: FileBatch) -> list[ModelInputs]:
-        """Return the unchanged images of the next batch; runs in the thread that computes."""
+        """Return the unchanged images of the next batch, in order; runs while earlier ones are computed."""
         rows = next(self._batches)
         both = zip(rows.tolist(), self._reader.items(rows), batch.outcomes, strict=True)
         same = [

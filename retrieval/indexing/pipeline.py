@@ -1,9 +1,12 @@
 """Turn image files into encoded batches: decoding, computing and writing run side by side.
 
 Threads decode two batches ahead. One thread gives the device a batch while the caller writes the batch before. On a
-GPU the next batch is queued before the current one ends (:mod:`retrieval.devices.transfer`).
+GPU the next batch is queued before the current one ends (:mod:`retrieval.devices.transfer`). On a CPU small models
+compute several batches side by side, each on one core: cores that share an operation wait for each other at its end,
+and for those that decode.
 """
 
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -12,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from retrieval.devices.threads import side_by_side, use_one_core
 from retrieval.encoding.batches import FileBatch, read_batches, workers
 from retrieval.encoding.encoded_batches import InFlightBatch
 from retrieval.encoding.loaded_models import LoadedModels, ModelInputs
@@ -31,11 +35,14 @@ class Pipeline:
     batch: int  # images
     workers: int  # decoding threads
     clock: StageClock
+    computing: int = 1  # threads that compute a batch each
 
     @classmethod
     def begin(cls, models: LoadedModels, run: BuildSettings, clock: StageClock) -> "Pipeline":
         """Take loaded models, and settings whose batch size is known."""
-        return cls(models, run.batch_size or 1, workers(run), clock)
+        computing = side_by_side() if models.run_side_by_side() else 1
+        clock.set_threads(COMPUTE, computing)
+        return cls(models, run.batch_size or 1, workers(run), clock, computing)
 
     def run(
         self,
@@ -51,37 +58,56 @@ class Pipeline:
         prepare = partial(self.models.prepare, outputs=outputs)
         batches = read_batches(files, self.batch, self.workers, self.models.rules, prepare, self.clock)
 
-        def compute(batch: FileBatch) -> tuple[InFlightBatch, int]:
-            images = usable(batch)
-            return self.models.begin(images, outputs), len(images)
+        def images_of(batch: FileBatch) -> tuple[FileBatch, Sequence[ModelInputs]]:
+            return batch, usable(batch)
 
-        with closing(prefetch(batches, compute, goes_on)) as computed:
-            for batch, (in_flight, images) in computed:
-                self.clock.add(COMPUTE, images, in_flight.wait() if images else 0.0)
+        def compute(chosen: tuple[FileBatch, Sequence[ModelInputs]]) -> InFlightBatch:
+            return self.models.begin(chosen[1], outputs)
+
+        chosen = closing_map(images_of, batches)
+        with closing(prefetch(chosen, compute, lambda each: goes_on(each[0]), self.computing)) as computed:
+            for (batch, images), in_flight in computed:
+                self.clock.add(COMPUTE, len(images), in_flight.wait() if images else 0.0)
                 yield batch, in_flight
 
 
-def prefetch(
-    batches: Generator[_In, None, None], compute: Callable[[_In], _Out], goes_on: Callable[[_In], bool]
-) -> Generator[tuple[_In, _Out], None, None]:
-    """Yield every batch with the result of ``compute``, in order; compute the next batch while the caller uses one.
+def closing_map(function: Callable[[_In], _Out], each: Generator[_In, None, None]) -> Generator[_Out, None, None]:
+    """Yield ``function`` of each element; close the source at the end."""
+    with closing(each):
+        for element in each:
+            yield function(element)
 
-    Ends early after the first batch for which ``goes_on`` returns False: no batch is computed that nobody asks for.
-    An error of ``compute`` is raised at its own batch. On a GPU ``compute`` only launches work, so the next batch is
+
+def prefetch(
+    batches: Generator[_In, None, None],
+    compute: Callable[[_In], _Out],
+    goes_on: Callable[[_In], bool],
+    threads: int = 1,
+) -> Generator[tuple[_In, _Out], None, None]:
+    """Yield every batch with the result of ``compute``, in order; compute the next ones while the caller uses one.
+
+    As many batches are computed ahead as there are ``threads``; several threads use one core each. Ends early after the
+    first batch for which ``goes_on`` returns False: with one thread, no batch is computed that nobody asks for. An
+    error of ``compute`` is raised at its own batch. On a GPU ``compute`` only launches work, so the next batch is
     queued before the current one ends.
     """
-    pool = ThreadPoolExecutor(1, thread_name_prefix="compute")
+    alone = use_one_core if threads > 1 else None
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="compute", initializer=alone)
+    waiting: deque[tuple[_In, Future[_Out]]] = deque()
 
-    def submit() -> tuple[_In, Future[_Out]] | None:
-        batch = next(batches, None)
-        return None if batch is None else (batch, pool.submit(compute, batch))
+    def submit(most: int) -> None:
+        while len(waiting) < most and (batch := next(batches, None)) is not None:
+            waiting.append((batch, pool.submit(compute, batch)))
 
     try:
-        waiting = submit()
-        while waiting is not None:
-            batch, future = waiting
+        submit(threads)
+        while waiting:
+            batch, future = waiting.popleft()
             result = future.result()
-            waiting = submit() if goes_on(batch) else None
+            if goes_on(batch):
+                submit(threads)
+            else:
+                waiting.clear()
             yield batch, result
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # complete batches are committed without waiting for the rest

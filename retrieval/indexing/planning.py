@@ -24,12 +24,13 @@ from retrieval.images.discovery import Listing
 from retrieval.indexing.changes import Changes, find_changes
 from retrieval.indexing.estimate import Workload, estimate_workload, find_problem
 from retrieval.indexing.missing import Missing, find_missing
-from retrieval.indexing.reports import Estimate
+from retrieval.indexing.reports import Estimate, OnBuildProgress
 from retrieval.indexing.sources.known import with_revived
 from retrieval.indexing.sources.places import sources_after, without_emptied
 from retrieval.indexing.tally import ProgressTally
 from retrieval.models.modes import Outputs
 from retrieval.models.registry import choose_modes, describe_extractor
+from retrieval.progress import ignore_progress
 from retrieval.settings import BuildSettings, ModelChoices
 from retrieval.text import counted
 
@@ -95,8 +96,11 @@ def plan(
     choices: ModelChoices,
     run: BuildSettings,
     fresh: Recipe | None = None,
+    on_progress: OnBuildProgress = ignore_progress,
 ) -> Plan:
     """Plan a build of the files in ``listing``, found below ``sources``; ``fresh`` is the recipe of a new index.
+
+    ``on_progress`` is called while files are compared with the index by their bytes.
 
     Raises:
         UsageError: an unknown name.
@@ -105,11 +109,11 @@ def plan(
     """
     if not was_committed(Layout(root)):
         recipe = fresh or new_recipe(modes, choices, run)
-        changes = find_changes(listing, sources, None, run)
+        changes = find_changes(listing, sources, None, run, on_progress)
         return Plan(root, None, recipe, recipe.wanted, changes, sources_after((), sources, root))
     reader = IndexReader(root)
     recipe = continued_recipe(reader, root, modes, choices, run)
-    changes = find_changes(listing, sources, reader, run)
+    changes = find_changes(listing, sources, reader, run, on_progress)
     if changes.revived:
         reader = IndexReader(root, with_revived(reader.generation, changes.revived))
     gone = {*changes.vanished, *changes.replaced.values()}

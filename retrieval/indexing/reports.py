@@ -79,9 +79,10 @@ class BuildPlan:
 class BuildEvent(Progress):
     """Progress of a build or a fill.
 
-    Stages, in order: ``planned``, ``model`` (note: its name), ``estimate``, ``loaded``, then ``encode`` after every
-    batch and ``commit`` after every segment, and ``train`` (note: the encoder). ``done`` and ``total`` count files;
-    for ``train`` the total counts indexed images.
+    Stages, in order: ``hash`` after every file that is compared by its bytes, ``planned``, ``model`` (note: its name),
+    ``estimate``, ``loaded``, then ``encode`` after every batch and ``commit`` after every segment, ``train`` (note: the
+    encoder) and ``calibrate`` (note: the mode). ``done`` and ``total`` count files; for the last two the total counts
+    indexed images.
     """
 
     rejected: int = 0  # files that can't be used

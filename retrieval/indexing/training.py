@@ -1,11 +1,18 @@
-"""Train the IVF index of every encoder that has grown large enough."""
+"""Derived files after a build or fill: IVF indexes of large encoders, and the scores of random pairs."""
 
+import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from index_store.reader import IndexReader
 from index_store.vectors import training
+from retrieval.calibration.upkeep import calibrate, modes_due
+from retrieval.encoding.loaded_models import LoadedModels
+from retrieval.errors import CancelledError, DiffSimError
 from retrieval.indexing.reports import BuildEvent, OnBuildProgress
-from retrieval.progress import ignore_progress
+from retrieval.progress import Cancellation, ignore_progress
+
+LOG = logging.getLogger(__name__)
 
 
 def open_trained(root: Path, on_progress: OnBuildProgress = ignore_progress) -> IndexReader:
@@ -20,3 +27,29 @@ def open_trained(root: Path, on_progress: OnBuildProgress = ignore_progress) -> 
 
     training.train_where_due(reader.vector_reader, tell)
     return reader
+
+
+def calibrate_where_due(
+    reader: IndexReader,
+    load: Callable[[], LoadedModels],
+    on_progress: OnBuildProgress = ignore_progress,
+    cancel: Cancellation | None = None,
+) -> None:
+    """Score random pairs of the modes whose sample is missing or outdated. The caller holds the writer's lock.
+
+    A failure leaves the index as it is, without percentiles, because every image is stored already.
+
+    Args:
+        reader: the index as it was committed.
+        load: returns the index's models; called only where a mode is due.
+        on_progress: called before each mode, with its name as the note.
+        cancel: stops the work when another thread asks for it.
+    """
+    if not modes_due(reader):
+        return
+    try:
+        calibrate(reader, load(), lambda mode: on_progress(BuildEvent("calibrate", 0, len(reader), mode)), cancel)
+    except CancelledError:
+        raise
+    except DiffSimError as error:
+        LOG.warning("%s: no percentiles until the next build: %s", reader.layout.root, error)

@@ -50,7 +50,9 @@ class ExtractorDescription(Description):
     default_modes: tuple[str, ...] = DEFAULT_MODES
     codec: str = "qkv-float16"  # a new index's; a hidden one is smaller and projects every candidate of a search again
     last_step: int = LAST_STEP  # the network's timestep is last_step - denoising step
-    draft: bool = False  # decode JPEGs at a reduced scale, because decoding costs as much as the model
+    # A fast model decodes JPEGs at the smallest scale whose short side is this many times the model's, which counts as
+    # 224 px at least; 0: in full.
+    draft: float = 0.0
     batch_sizes: tuple[int, int] = (1, 16)  # images in a batch on a CPU, and on a GPU
     working_mb: int = 0  # approximate memory for one image beside the weights, in float32; 0: not measured
     float32_vae: bool = False  # the VAE, which takes most of that memory, always runs in float32

@@ -79,6 +79,7 @@ class Mode:
     name: str
     target: Target
     encoders: tuple[str, ...]
+    small_regions: bool = False  # a region of a query asks drawn small, too: where that was measured to help
 
 
 @dataclass(frozen=True)
@@ -136,8 +137,13 @@ CELLS_MODES = _table(
 OBJECT, SURFACE = "object", "surface"  # the layers of the model mini
 MINI_MODES = _table(
     Mode("style", Target(SURFACE, 0, MapValues(sharpness=5.0)), ("mini-style",)),
-    Mode("instance", Target(OBJECT, 0, MapValues(sharpness=15.0)), ("mini-instance",)),
-    Mode("semantic", Target(OBJECT, 0, MapValues(sharpness=5.0, meaning=True)), ("mini-semantic",)),
+    Mode("instance", Target(OBJECT, 0, MapValues(sharpness=15.0)), ("mini-instance",), small_regions=True),
+    Mode(
+        "semantic",
+        Target(OBJECT, 0, MapValues(sharpness=5.0, meaning=True)),
+        ("mini-semantic",),
+        small_regions=True,
+    ),
     Mode("lowlevel", Target(SURFACE, 0, CellValues(1.0, sharpness=1.0, contrast=0.5), _ROOT), ("mini-lowlevel",)),
 )
 DEFAULT_MODES = ("style", "instance", "semantic")

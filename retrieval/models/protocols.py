@@ -40,6 +40,16 @@ class ProjectedOutput(Protocol):
 
 
 @runtime_checkable
+class SideBySide(Protocol):
+    """A model that says whether a CPU should compute several batches at the same time, each on one core.
+
+    That suits a small network: its batches fit into memory together, and its operations are too short to share.
+    """
+
+    side_by_side: bool
+
+
+@runtime_checkable
 class SeveralSquares(Protocol):
     """An extractor whose prepared pixels hold several pictures of the same image, for different layers."""
 

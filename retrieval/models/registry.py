@@ -119,7 +119,7 @@ EXTRACTORS: dict[str, ExtractorDescription] = {
         noise="shared",
         default_modes=tuple(MINI_MODES),
         codec="hidden-float16",  # two maps serve four modes
-        draft=True,
+        draft=1.5,  # photographs of 1 MP decode at half their scale
         batch_sizes=(4, 64),
         working_mb=24,
         unused=OF_DIFFUSION,
@@ -134,7 +134,7 @@ EXTRACTORS: dict[str, ExtractorDescription] = {
         image_size=144,
         noise="shared",
         codec="hidden-float16",  # one map serves all modes, and the order of neighbours stays
-        draft=True,
+        draft=2.0,
         batch_sizes=(16, 64),
         working_mb=4,
         unused=OF_DIFFUSION,
@@ -205,6 +205,11 @@ def choose_modes(description: ExtractorDescription, names: Iterable[str]) -> tup
         if name not in description.modes:
             raise unknown_mode(name, "this model", description.modes)
     return tuple(description.modes[name] for name in wanted)
+
+
+def known_modes() -> frozenset[str]:
+    """Return the names of the modes of all models."""
+    return frozenset(mode for model in EXTRACTORS.values() for mode in model.modes)
 
 
 def unknown_mode(name: str, what: str, known: Iterable[str]) -> UsageError:

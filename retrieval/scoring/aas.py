@@ -39,7 +39,7 @@ from retrieval.errors import UsageError
 from retrieval.scoring.regions import attention_bias, choose_tokens, read_weighted
 from retrieval.types import LINEAR, Directions, Readout, Similarity
 
-LONG = 8192  # entries of a row from which a CPU computes one dot product a row faster than all products at once
+LONG = 32768  # entries of a row from which a CPU computes one dot product a row faster than all products at once
 
 AnyReadout = Readout | Callable[[Tensor], Tensor]
 """How outputs are read before they are compared: elementwise, or by a function of float32

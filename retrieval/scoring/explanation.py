@@ -26,6 +26,21 @@ class Explanation:
     # float32 [query tokens, candidate tokens]: A's attention to B, rows sum to 1; None where the keys are other tokens
     query_attention: Tensor | None
     candidate_attention: Tensor | None  # float32 [candidate tokens, query tokens]: B's attention to A, likewise
+    given_pairs: Tensor | None = None  # float32 [query tokens, candidate tokens]; None: made of the parts
+
+    @property
+    def pairs(self) -> Tensor:
+        """The part of the score that each pair of tokens makes, float32 ``[query tokens, candidate tokens]``.
+
+        Raises:
+            ValueError: there is no attention.
+        """
+        if self.given_pairs is not None:
+            return self.given_pairs
+        if self.query_attention is None or self.candidate_attention is None:
+            raise ValueError("keys that are other tokens make no pairs")
+        there, back = self.query_parts[:, None] * self.query_attention, self.candidate_parts[:, None]
+        return there + (back * self.candidate_attention).T
 
     @property
     def score(self) -> float:

@@ -1,8 +1,8 @@
 """Answer questions: encode their images, choose candidates, score these exactly, and make results of them."""
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -16,19 +16,24 @@ from retrieval.devices.memory import tried_twice
 from retrieval.encoding.loaded_models import ModelInputs
 from retrieval.encoding.recipe import Recipe, codec_of
 from retrieval.encoding.timing import SharedTiming
+from retrieval.errors import UsageError
 from retrieval.models.modes import Outputs
 from retrieval.models.registry import describe_extractor
 from retrieval.progress import Cancellation, OnProgress
 from retrieval.scoring.aas import QKV, Comparison
 from retrieval.search.candidates import CandidateGenerator, Candidates
-from retrieval.search.found_boxes import as_scored, find_boxes
+from retrieval.search.found_boxes import find_boxes
 from retrieval.search.index_info import about_index
+from retrieval.search.index_percentiles import IndexPercentiles
+from retrieval.search.judging import Judgement, judge, merged
 from retrieval.search.notes import note_on_gone, search_notes
-from retrieval.search.queries.combining import coarse_vectors, combine_scores, scored_parts
+from retrieval.search.queries.combining import coarse_vectors, combine_scores, join_views, scored_parts
 from retrieval.search.queries.query import Query
 from retrieval.search.ranking import rank_candidates
+from retrieval.search.region_views import Small, as_scored, small_views, with_subjects
 from retrieval.search.reranking import QueryTensors, rerank
 from retrieval.search.results import Note, Result, Results
+from retrieval.search.scaling import LocalScaling, scaling_of
 from retrieval.search.scoring_context import ScoringContext
 from retrieval.search.tensors.candidate_tensors import CandidateScores, CandidateTensors, Scored
 from retrieval.search.tensors.memory_cache import MemoryCache, ModeCache, cache_dtype
@@ -53,6 +58,7 @@ class _Exact:
 
     scores: CandidateScores
     region: Scored | None
+    others: Mapping[str, CandidateScores] = field(default_factory=dict)  # in further modes
 
 
 class Answerer:
@@ -64,26 +70,37 @@ class Answerer:
         self._model = describe_extractor(recipe.settings.model)
         self.generator = CandidateGenerator(reader, self._model.modes, device)
         self._memory_cache = MemoryCache(memory)
+        self.percentiles = IndexPercentiles(reader)
+        self._scaling = LocalScaling(reader, self.generator, self.percentiles)
 
     def answer(self, context: ScoringContext, questions: Sequence[Query], request: Request) -> list[Results]:
         """Answer some questions at once; the time that they spend together is shared out evenly.
 
         Raises:
+            UsageError: percentiles are needed, and there are none for a question.
             MemoryFullError: memory ran out twice, the second time without candidates cached in memory.
         """
+        if request.settings.scaling == "csls":
+            self._scaling.required(request.mode)
+        if request.settings.needs_percentiles:
+            self._check_percentiles(questions, request)
         attempt = partial(self._answer, context, questions, request)
         return tried_twice(attempt, self._memory_cache.shrink, self._device)
 
     def _answer(self, context: ScoringContext, questions: Sequence[Query], request: Request) -> list[Results]:
         mode, timing = request.mode, SharedTiming(len(questions))
-        places = _places(questions)
         with timing.of("embed"):
-            outputs = Outputs((mode,) if request.settings.rerank else (), tuple(context.models.embedders))
+            questions = [with_subjects(context, mode, question) for question in questions]
+            places = _places(questions)
+            modes = (mode, *request.settings.mode_weights) if request.settings.rerank else ()
+            outputs = Outputs(modes, tuple(context.models.embedders))
             pictures = [picture for question in questions for picture in question.pictures]
-            inputs = [context.models.prepare(picture.image, outputs) for picture in pictures]
+            small = small_views(context, mode, pictures) if request.settings.rerank else {}
+            drawn = [*(picture.image for picture in pictures), *(view.drawing for view in small.values())]
+            inputs = [context.models.prepare(image, outputs) for image in drawn]
             at_once = context.models.pools(outputs)  # else tensors are computed while candidates are read
             first = outputs if at_once else Outputs(encoders=outputs.encoders)
-            encoded = context.encode(inputs, "query", first)
+            encoded = context.encode(inputs if at_once else inputs[: len(pictures)], "query", first)
         with timing.of("coarse"):
             found = [
                 self._candidates(question, {name: every[place] for name, every in encoded.vectors.items()}, request)
@@ -91,13 +108,22 @@ class Answerer:
             ]
         scored: Sequence[_Exact | None] = [None] * len(questions)
         if request.settings.rerank:
-            own = encoded.tensors[mode].to(context.device) if at_once else inputs
-            scored = self._rerank(context, questions, own, [each.rows for each in found], request, timing)
+            rows = [each.rows for each in found]
+            by_mode = {
+                name: self._rerank(
+                    context,
+                    questions,
+                    encoded.tensors[name].to(context.device) if at_once else inputs,
+                    small,
+                    rows,
+                    replace(request, mode=name),
+                    timing,
+                )
+                for name in modes
+            }
+            scored = _of_all_modes(by_mode)
         answers = list(zip(questions, found, scored, strict=True))
-        ranked = [
-            rank_candidates(self._reader, each, None if exact is None else exact.scores, request.settings)
-            for _, each, exact in answers
-        ]
+        ranked = [self._ranked(question, each, exact, request) for question, each, exact in answers]
         if any(exact is not None and exact.region is not None for exact in scored):
             with timing.of("locate"):
                 ranked = [
@@ -108,6 +134,35 @@ class Answerer:
             self._results(question, results, exact, request, timing.ms)
             for results, (question, _, exact) in zip(ranked, answers, strict=True)
         ]
+
+    def _ranked(
+        self, question: Query, candidates: Candidates, exact: "_Exact | None", request: Request
+    ) -> tuple[Result, ...]:
+        """Order candidates: by their scores, these scaled by neighbourhoods, or by several modes."""
+        if exact is None:
+            return rank_candidates(self._reader, candidates, None, request.settings)
+        judged, offsets = self._judged(question, exact, request), None
+        if scaling_of(question, request.settings) == "csls":
+            offsets = self._scaling.offsets(request.mode, candidates.rows)
+        keys = None if judged is None else judged.keys
+        keys = exact.scores.scores - offsets if offsets is not None else keys
+        return rank_candidates(self._reader, candidates, exact.scores, request.settings, judged, keys)
+
+    def _check_percentiles(self, questions: Sequence[Query], request: Request) -> None:
+        """Raise UsageError unless all questions and modes have percentiles."""
+        if not all(question.is_plain and question.is_whole for question in questions):
+            raise UsageError("percentiles are of one whole image: boards, boxes and masks have none")
+        for name in (request.mode, *request.settings.mode_weights):
+            self.percentiles.required(name)
+        if request.settings.min_percentile is not None:
+            self.percentiles.check(request.mode, request.settings.min_percentile)
+
+    def _judged(self, question: Query, exact: "_Exact", request: Request) -> Judgement | None:
+        """Return the candidates on the scale of random pairs, which are whole images compared by cosine."""
+        if not (question.is_plain and question.is_whole and request.settings.similarity == "cosine"):
+            return None
+        scored = {request.mode: exact.scores, **exact.others}
+        return judge(self.percentiles, request.mode, scored, request.settings.mode_weights)
 
     def _candidates(self, question: Query, vectors: Mapping[str, NDArray[np.float32]], request: Request) -> Candidates:
         asking, settings = coarse_vectors(question, vectors), request.settings
@@ -130,13 +185,14 @@ class Answerer:
         context: ScoringContext,
         questions: Sequence[Query],
         own: QKV | Sequence[ModelInputs],
+        small: Small,
         rows: Sequence[NDArray[np.int64]],
         request: Request,
         timing: SharedTiming,
     ) -> list["_Exact"]:
         """Score each question's rows exactly; they are read while tensors of the questions' images are computed.
 
-        ``own`` are these tensors, or the images where they are still to be computed.
+        ``own`` are these tensors, or the images where they are still to be computed; those of ``small`` come last.
         """
         mode = request.mode
         begun = CandidateTensors.begin(
@@ -145,22 +201,21 @@ class Answerer:
         with timing.of("embed"):
             tensors = own if isinstance(own, QKV) else context.tensors(own, "query", mode)
         how = Comparison(request.settings.similarity, context.models.readout(mode))
-        images = [
-            [
-                as_scored(context, mode, picture, tensors[n : n + 1])
-                for n, picture in enumerate(question.pictures, start=place.start)
-            ]
-            for question, place in zip(questions, _places(questions), strict=True)
-        ]
+        pictures = [picture for question in questions for picture in question.pictures]
+        scored = as_scored(context, mode, pictures, small, tensors)
+        images = [scored[place] for place in _places(questions)]
         parts = [scored_parts(question, own) for question, own in zip(questions, images, strict=True)]
         asked = [
-            QueryTensors(part.qkv, own.tolist(), part.directions, part.mask)
+            QueryTensors(view.qkv, own.tolist(), view.directions, view.mask)
             for mine, own in zip(parts, rows, strict=True)
             for part in mine
+            for view in part.views
         ]
         found = iter(begun.scores(asked, rerank(asked, begun.sources, how)))
         return [
-            _Exact(combine_scores(question, [next(found) for _ in mine], how.similarity), _first_region(own))
+            _Exact(
+                combine_scores(question, [_joined(part, found) for part in mine], how.similarity), _first_region(own)
+            )
             for question, mine, own in zip(questions, parts, images, strict=True)
         ]
 
@@ -215,6 +270,20 @@ class Answerer:
             notes=(*([Note("model", warning)] if warning else []), *partial, *notes, *note_on_gone(results)),
             **({} if scored is None else scored.counts),
         )
+
+
+def _of_all_modes(by_mode: Mapping[str, Sequence[_Exact]]) -> list[_Exact]:
+    """Return each question's scores in the first mode, with those in the others."""
+    (mode, *others), every = by_mode, []
+    for number, exact in enumerate(by_mode[mode]):
+        beside = {other: by_mode[other][number].scores for other in others}
+        every.append(replace(exact, scores=merged(exact.scores, beside), others=beside) if beside else exact)
+    return every
+
+
+def _joined(part: Scored, found: Iterator[CandidateScores]) -> CandidateScores:
+    """Take the scores of a part's views and join them."""
+    return join_views([next(found) for _ in part.views])
 
 
 def _first_region(images: Sequence[Scored]) -> Scored | None:

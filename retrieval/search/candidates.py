@@ -94,6 +94,10 @@ class CandidateGenerator:
             self._encoders[mode] = tuple(name for name in preferred if name in has) or tuple(has)
         return self._encoders[mode]
 
+    def vectors(self, encoder: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return an encoder's vectors of ``rows``, float32 of norm 1 ``[rows, dim]``; zeros for a row without one."""
+        return self._index(encoder).vectors(rows)
+
     def without_vector(self, mode: str, allowed: NDArray[np.int64] | None = None) -> int:
         """Return how many images, of the ``allowed`` rows or of all, miss a vector of one of the mode's encoders."""
         if allowed is not None:

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from index_store.lookup import locate_image
 from index_store.reader import IndexReader
 from index_store.remote.pull import existing_root
-from index_store.row_locations import batched
 from index_store.tensors.cache import TensorCache
 from retrieval.devices.selection import choose_device
 from retrieval.encoding.loaded_models import LoadModels, load_models
@@ -39,6 +38,7 @@ from retrieval.search.filters.matching import FilterRows
 from retrieval.search.index_info import describe_index
 from retrieval.search.queries.picture import Picture
 from retrieval.search.queries.query import Query, QueryInput, as_query
+from retrieval.search.region_views import with_subjects
 from retrieval.search.results import Results
 from retrieval.search.scoring_context import ScoringContext, load_context
 from retrieval.search.tensors.memory_cache import default_budget
@@ -48,7 +48,6 @@ from retrieval.types import Role
 
 logger = logging.getLogger(__name__)
 
-ITEMS_AT_ONCE = 4096  # whose paths are in memory together
 QUERIES_AT_ONCE = 16  # they share the reading and computing of common candidates
 
 OnUnusable = Callable[[Any, ImageError], None]
@@ -136,8 +135,8 @@ class Engine:
             **choices: fields of :class:`retrieval.settings.SearchSettings`.
 
         Raises:
-            UsageError: an unknown mode, choices that contradict each other, a region outside its image, or a filter
-                that doesn't fit the index.
+            UsageError: an unknown mode, choices that contradict each other, a region outside its image, a filter that
+                doesn't fit the index, or percentiles are needed and there are none.
             IndexIncompatibleError: the index was not built for this mode, or the models found here are not its own.
             ImageError: the query can't be used as an image.
             CancelledError: ``cancel`` was requested; tensors computed until then are kept.
@@ -170,7 +169,10 @@ class Engine:
             where: as for a single search.
             **choices: as for a single search.
         """
-        request = Request(self._mode(mode), SearchSettings(**choices), on_progress, cancel)
+        settings = SearchSettings(**choices)
+        request = Request(self._mode(mode), settings, on_progress, cancel)
+        if request.mode in {self._mode(other) for other in settings.mode_weights}:
+            raise UsageError(f"{request.mode} is the mode of the search: weigh other modes beside it")
         if where is not None:
             allowed = self._filter_rows.of(where)
             request = replace(request, allowed=allowed, filter={**where.about(), "images": len(allowed)})
@@ -207,6 +209,14 @@ class Engine:
         how = Comparison(readout=context.models.readout(chosen))
         return bounded(float(aligned_attention_scores(query, candidate, how)[0]))
 
+    def percentile(self, mode: str | None, score: float) -> float:
+        """Return how many of 100 random pairs of the index score less than ``score`` in a mode; None: the first mode.
+
+        Raises:
+            UsageError: an unknown mode, or the index has no percentiles.
+        """
+        return float(self._answerer.percentiles.required(self._mode(mode)).percentiles(score))
+
     def explain(self, query: QueryInput, candidate: CandidateInput, mode: str | None = None) -> ImageExplanation:
         """Explain the score that a search gives ``candidate``; see :meth:`explain_all`."""
         return next(self.explain_all(query, [candidate], mode))
@@ -221,7 +231,7 @@ class Engine:
         """Yield an explanation of every candidate's cosine score; the query's tensors are computed once.
 
         Args:
-            query: of one image; explain the images of a board one by one.
+            query: of one image or its region; explain the images of a board one by one.
             candidates: results, ids, indexed paths, or other images, which take the gallery's role.
             mode: one of :attr:`modes`; the first of them by default.
             correspondences: how many pairs of cells to name, the strongest.
@@ -231,7 +241,11 @@ class Engine:
                 the index and whose file has changed.
             ImageError: an image can't be used.
         """
-        explainer = Explainer(self._context, self._mode(mode), self._picture(query))
+        name = self._mode(mode)
+        question = with_subjects(self._context, name, self.read_query(query))
+        if not question.is_plain:
+            raise UsageError("explain each image of a board by itself")
+        explainer = Explainer(self._context, name, question.pictures[0])
         return (explainer.explain(candidate, correspondences) for candidate in candidates)
 
     def locate(self, text: str) -> Path | str:
@@ -248,8 +262,7 @@ class Engine:
 
     def items(self) -> Iterator[tuple[int, str]]:
         """Yield id and path of every indexed image, in the order of the ids; they are read as they are taken."""
-        for rows in batched(np.arange(len(self)), ITEMS_AT_ONCE):
-            yield from zip(self._reader.ids[rows].tolist(), self._reader.uris(rows), strict=True)
+        return self.catalogue.paths()
 
     def info(self) -> dict[str, Any]:
         """Return a description of the index, as JSON values."""

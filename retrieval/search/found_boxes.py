@@ -5,37 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from retrieval.errors import UsageError
-from retrieval.models.mask_tokens import prepare_of, token_weights
 from retrieval.models.token_grid import TokenGrid, grid_of
 from retrieval.progress import Cancellation, OnProgress
 from retrieval.scoring.aas import QKV
 from retrieval.scoring.location import candidate_shares, fullest_box
-from retrieval.search.queries.picture import Picture
 from retrieval.search.scoring_context import ScoringContext
 from retrieval.search.tensors.candidate_tensors import CandidateTensors, Scored
 from retrieval.search.tensors.chunks import Buffers
 from retrieval.search.tensors.memory_cache import ModeCache
 from retrieval.types import Fractions
-
-
-def as_scored(context: ScoringContext, mode: str, picture: Picture, qkv: QKV) -> Scored:
-    """Return a picture as it is scored: a region looks for itself, and its tokens count as its mask says.
-
-    Raises:
-        UsageError: a mask, and a mode whose keys are other tokens than its queries.
-    """
-    if picture.region is None:
-        return Scored(qkv)
-    if picture.region.mask is None:
-        return Scored(qkv, None, "query_to_candidate")
-    tokens = qkv.q.shape[3]
-    if qkv.k.shape[3] != tokens:
-        raise UsageError(f"mode {mode} can't weigh tokens by a mask, since its keys are other tokens: give a box")
-    extractor, target = context.models.extractor, context.models.targets[mode]
-    grid = grid_of(extractor, tokens, picture.image.size)
-    weights = token_weights(prepare_of(extractor, target), picture.region.mask, grid)
-    return Scored(qkv, weights, "query_to_candidate")
 
 
 @torch.inference_mode()
@@ -59,6 +37,7 @@ def find_boxes(
         on_progress: hears of tensors that are computed again, because nothing could keep them.
         cancel: ends the computing.
     """
+    region = region.small or region  # subjects of candidates are small more often than not
     items = dict(zip(rows, context.reader.items(rows), strict=True))
     sizes = {row: (item.width, item.height) for row, item in items.items()}
     found: dict[int, Fractions] = {}

@@ -43,6 +43,10 @@ class VectorIndex(Protocol):
         """Return the cosines of ``query [dim]`` with ``rows``, in their order."""
         ...
 
+    def vectors(self, rows: NDArray[np.int64]) -> Floats:
+        """Return the vectors of ``rows``, of norm 1, float32 ``[rows, dim]``; zeros for a row without one."""
+        ...
+
 
 def open_vector_index(reader: IndexReader, encoder: str, device: torch.device) -> VectorIndex:
     """Return the vector index of one encoder: on a GPU with room for all vectors, else FAISS's."""
@@ -122,9 +126,10 @@ class GpuIndex:
 
     def similarities(self, query: Floats, rows: NDArray[np.int64]) -> Floats:
         """Return the cosines of ``query [dim]`` with ``rows``, in their order; 0 for one without a vector."""
-        return cosines_of(self._read, rows, query)
+        return cosines_of(self.vectors, rows, query)
 
-    def _read(self, rows: NDArray[np.int64]) -> Floats:
+    def vectors(self, rows: NDArray[np.int64]) -> Floats:
+        """Return the vectors of ``rows``, of norm 1, float32 ``[rows, dim]``; zeros for a row without one."""
         stored: NDArray[np.float16] = self._vectors[torch.from_numpy(rows).to(self._vectors.device)].cpu().numpy()
         return normalised(stored)
 

@@ -11,6 +11,7 @@ from retrieval.encoding.recipe import Recipe
 from retrieval.encoding.stored_tensors import coverage
 from retrieval.models.modes import Target
 from retrieval.models.registry import describe_extractor
+from retrieval.search.index_percentiles import describe_percentiles
 
 _BESIDE = "catalog and vectors"  # the kind of bytes beside the tensors
 
@@ -52,6 +53,7 @@ def describe_index(reader: IndexReader, recipe: Recipe) -> dict[str, Any]:
         "rejects": [{"path": r.uri, "reason": r.reason, "detail": r.detail} for r in rejects],
         "attention": recipe.attention,
         "coverage": coverage(reader),
+        "percentiles": describe_percentiles(reader),
         **_sizes(reader),
         "cache": dict(zip(("tensors", "bytes"), cache_size(reader.layout), strict=True)),
         "fingerprint": dict(generation.fingerprint),

@@ -16,6 +16,16 @@ SCHEMA = 1
 
 
 @dataclass(frozen=True)
+class ModeScore:
+    """A result's score in another mode than that of the search."""
+
+    mode: str
+    score: float  # exact, in [-1, 1]
+    percentile: float
+    one_in: int
+
+
+@dataclass(frozen=True)
 class Result:
     """One neighbour. ``score`` is None when the ranking of the first stage alone was asked for."""
 
@@ -29,6 +39,11 @@ class Result:
     # Where it has the region of the question (of its first region), as fractions; None: no region, or no exact score.
     found_box: Fractions | None = None
     is_gone: bool = False  # there was no file at its path when the search ended
+    # How many of 100 random pairs of the index score less; None: percentiles are unknown, or not of this question.
+    percentile: float | None = None
+    one_in: int | None = None  # one in so many random pairs scores at least so much
+    other_modes: tuple[ModeScore, ...] = ()  # where the search weighs further modes
+    order_key: float | None = None  # what the order went by, higher first; None: the score
 
     @property
     def shown_score(self) -> float:
@@ -36,6 +51,12 @@ class Result:
         if self.score is not None:
             return self.score
         return float("nan") if self.coarse_score is None else self.coarse_score
+
+    @property
+    def percentiles(self) -> tuple[float, ...]:
+        """The percentile in the mode of the search, if it is known, and those in further modes."""
+        own = () if self.percentile is None else (self.percentile,)
+        return (*own, *(found.percentile for found in self.other_modes))
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def sheet_rows(
         most: neighbours in a row.
         digits: of each score; None: as few of 3 and 4 as tell the scores of each row apart.
     """
-    picture, box = _picture(query), _box(query)
+    picture, box = _picture(query), _box(query, searches)
     digits = _digits([results[:most] for results in searches]) if digits is None else digits
     cell = SheetCell(picture, "query", _end_of(picture) if isinstance(picture, Path) else "", box)
     return [
@@ -67,9 +67,15 @@ def sheet_rows(
 
 def _neighbours(shown: Sequence[Result], digits: int) -> list[SheetCell]:
     return [
-        SheetCell(Path(result.path), f"{result.shown_score:.{digits}f}", _end_of(result.path), result.found_box)
+        SheetCell(Path(result.path), _caption(result, digits), _end_of(result.path), result.found_box)
         for result in shown
     ]
+
+
+def _caption(result: Result, digits: int) -> str:
+    """Return a result's score and, in brackets, its percentiles."""
+    percentiles = ", ".join(f"{each:.2f} %" for each in result.percentiles)
+    return f"{result.shown_score:.{digits}f}" + (f" ({percentiles})" if percentiles else "")
 
 
 def _digits(rows: Sequence[Sequence[Result]]) -> int:
@@ -103,7 +109,7 @@ def _picture(given: QueryInput) -> Image.Image | Path:
     return Picture.read(image, DecodeRules()).image
 
 
-def _box(given: QueryInput) -> Fractions | None:
+def _box(given: QueryInput, searches: Sequence[Results]) -> Fractions | None:
     """Return the box of the one region that a question has; a board draws its regions itself."""
     query = as_query(given)
     if not query.images:
@@ -111,7 +117,10 @@ def _box(given: QueryInput) -> Fractions | None:
     image = query.images[0]
     if not query.is_plain or not (query.regions or isinstance(image, Picture)):
         return None
-    region = query.read(DecodeRules()).pictures[0].region
+    picture = query.read(DecodeRules()).pictures[0]
+    if picture.seeks_subject:  # a search found it
+        return next((tuple(found.query["region"]["box"]) for found in searches if "region" in found.query), None)
+    region = picture.region
     is_cut_out = isinstance(image, Picture) and image.path is None  # then the sheet shows the region alone
     return None if region is None or is_cut_out else region.box
 

@@ -19,6 +19,7 @@ from retrieval.encoding.recipe import Recipe
 from retrieval.encoding.stored_tensors import DecodeQKV, qkv_decoder
 from retrieval.errors import ModelError
 from retrieval.models.modes import Outputs
+from retrieval.models.registry import describe_extractor
 from retrieval.scoring.aas import QKV
 from retrieval.settings import BuildSettings, EngineSettings, ModelSettings
 from retrieval.types import Role
@@ -34,6 +35,7 @@ class ScoringContext:
     tensor_cache: TensorCache  # where computed tensors are kept
     batch_size: int  # images that are encoded at a time
     workers: int  # threads that decode images
+    small_modes: frozenset[str] = frozenset()  # whose regions ask drawn small, too
     _encoding: threading.Lock = field(default_factory=threading.Lock)
     _decoders: dict[str, DecodeQKV] = field(default_factory=dict)
     _digests: dict[str, str] = field(default_factory=dict)
@@ -93,7 +95,9 @@ def load_context(
     stored, root = reader.generation.fingerprint, reader.layout.root
     check_fingerprint(stored, models.fingerprint(), root, ignore=("model.dtype",))
     run = BuildSettings(device=settings.device)
-    return ScoringContext(reader, models, device, tensor_cache, batch_size(recipe.settings, run), workers(run))
+    small = {name for name, known in describe_extractor(recipe.settings.model).modes.items() if known.small_regions}
+    size = batch_size(recipe.settings, run)
+    return ScoringContext(reader, models, device, tensor_cache, size, workers(run), frozenset(small))
 
 
 def _settings_here(stored: ModelSettings, here: EngineSettings, device: torch.device) -> ModelSettings:

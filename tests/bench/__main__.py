@@ -36,8 +36,8 @@ from tests.bench.scale import run_apart
 from tests.bench.scale import write as write_random
 from tests.bench.sizes import sizes
 from tests.bench.timing import Row, device_peak, in_turns, peak_memory
-from tests.support.real_size import write_real_size_sd15
 from tests.support.reranking import scores_of
+from tests.support.weights.real_size import write_real_size_sd15
 
 SD15_U0 = (2, 8, 256, 160)
 

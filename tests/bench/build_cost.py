@@ -24,7 +24,7 @@ from retrieval.models.registry import describe_extractor, load_extractor
 from retrieval.models.weights.finding import find_weights
 from retrieval.settings import ModelSettings
 from tests.bench.timing import Row, finish
-from tests.support.real_size import TINY, real_size_unet, real_size_vae
+from tests.support.weights.real_size import TINY, real_size_unet, real_size_vae
 
 TARGETS = [SD15_MODES[mode].target for mode in DEFAULT_MODES]
 

@@ -71,7 +71,8 @@ def held_by(index: Path) -> Held:
 
 def build(source: Path, index: Path, run: BuildSettings = REAL) -> None:
     """Index ``source``, or bring the index up to date with it."""
-    build_index(source, index, model="cells", modes=MODES, image_size=64, run=run)
+    codec = None if Layout(index).current.exists() else "qkv-float16"  # tensors of two modes, three files each
+    build_index(source, index, model="cells", modes=MODES, image_size=64, codec=codec, run=run)
 
 
 def prepare(folder: Path) -> None:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from cli.terminal.bars import BYTES, IMAGES, QUERIES, Counted, Stand, bar_line, can_draw
 from cli.terminal.process import Speaker
-from cli.terminal.progress import ProgressBar
+from cli.terminal.progress import BuildProgress, ProgressBar
+from retrieval.indexing.reports import BuildEvent
 from retrieval.progress import Progress
 
 LONG = "images of the gallery"
@@ -89,6 +90,13 @@ def test_a_terminal_that_moves_no_cursor_gets_lines(
         assert can_draw() == ProgressBar(Speaker()).is_drawn == draws
         assert not ProgressBar(Speaker(), bar=False).is_drawn
         assert not ProgressBar(Speaker(quiet=True)).is_drawn
+
+
+def test_files_that_are_compared_are_counted_before_a_build_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    with terminal(monkeypatch) as drawn, BuildProgress(Speaker()) as progress:
+        progress.tell(BuildEvent("hash", 3, 500))
+        progress.tell(BuildEvent("planned", 0, 2))
+        assert "3/500" in drawn()
 
 
 def test_a_folder_with_markup_in_its_name_is_drawn_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,9 @@
 """The installed commands, as a user runs them."""
 
 import json
+import os
 import re
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -20,28 +22,32 @@ def desk(index: Path, gallery: Path) -> Path:
 
 
 def test_an_index_is_built_searched_and_described(gallery: Path, tmp_path: Path) -> None:
-    (tmp_path / "pictures").symlink_to(gallery)
-    built = run("diffsim-index", "build", "pictures", "--segment-rows", "16", cwd=tmp_path)
+    """The installed commands in processes of their own, with the streams and the model that a user has."""
+    for style in STYLES[:2]:
+        shutil.copytree(gallery / style, tmp_path / "pictures" / style, copy_function=os.link)
+    built = run("diffsim-index", "build", "pictures", "--segment-rows", "8", cwd=tmp_path)
     assert built.returncode == 0, built.stderr
-    first = r"pictures\.diffsim: 40 images in \d+ s, \d\.\d MB; search it with: diffsim-search PICTURE --mode style\n"
+    first = r"pictures\.diffsim: 16 images in \d+ s, \d\.\d MB; search it with: diffsim-search PICTURE --mode style\n"
     assert re.fullmatch(first, built.stdout.decode())
-    slow = ("preparing", "indexing: ")  # a busy machine also says how far it is
+    slow = ("preparing", "indexing: ", "searching")  # a busy machine also says how far it is
     (note,) = [line for line in built.stderr.decode().splitlines() if not line.startswith(slow)]
     assert note.startswith("note: model mini, ")
     assert note.endswith("; choose another with --model")
     again = run_here("diffsim-index", "build", "pictures", "--json", cwd=tmp_path)
-    assert json.loads(again.stdout)["unchanged"] == 40
+    assert json.loads(again.stdout)["unchanged"] == 16
     assert json.loads(again.stdout)["added"] == 0
 
-    found = run("diffsim-search", query_of(gallery), "-m", "instance", "-k", "3", cwd=tmp_path)
+    query = query_of(gallery).read_bytes()
+    found = run("diffsim-search", "-", "-m", "instance", "-k", "3", cwd=tmp_path, stdin=query)
     assert found.returncode == 0, found.stderr
+    assert all(line.startswith(slow) for line in found.stderr.decode().splitlines()), found.stderr
     lines = found.stdout.decode().splitlines()
     assert lines[0].split() == ["rank", "score", "path"]
     assert lines[1].split()[2] == f"pictures/{STYLES[0]}/{MOTIFS[0]}.png"
     assert len(lines) == 4
 
     about = run_here("diffsim-index", "info", cwd=tmp_path).stdout.decode()
-    assert "40 images, model mini" in about
+    assert "16 images, model mini" in about
     assert "kB per image" in about
 
 
@@ -63,11 +69,11 @@ def test_every_form_of_output_is_the_same_answer(desk: Path, gallery: Path) -> N
 
 def test_queries_from_stdin_and_from_the_index(desk: Path, gallery: Path) -> None:
     query = query_of(gallery, 2, 2)
-    by_path = run("diffsim-search", query, "--jsonl", cwd=desk)
-    assert run("diffsim-search", "-", "--jsonl", cwd=desk, stdin=query.read_bytes()).stdout == by_path.stdout
+    by_path = run_here("diffsim-search", query, "--jsonl", cwd=desk)
+    assert run_here("diffsim-search", "-", "--jsonl", cwd=desk, stdin=query.read_bytes()).stdout == by_path.stdout
     number = json.loads(by_path.stdout.splitlines()[0])["id"]
-    assert run("diffsim-search", f"id:{number}", "--jsonl", cwd=desk).stdout == by_path.stdout
-    assert "the query" in failed(run("diffsim-search", "-", cwd=desk), 1)
+    assert run_here("diffsim-search", f"id:{number}", "--jsonl", cwd=desk).stdout == by_path.stdout
+    assert "the query" in failed(run_here("diffsim-search", "-", cwd=desk), 1)
 
 
 def test_several_queries_at_once(desk: Path, gallery: Path, index: Path, tmp_path: Path) -> None:
@@ -76,7 +82,7 @@ def test_several_queries_at_once(desk: Path, gallery: Path, index: Path, tmp_pat
     engine = Engine.open(index)
     alone = [engine.search(query, k=3).results for query in queries]
     asked = ("diffsim-search", queries[0], broken, "nothing.png", queries[1], "-k", "3")
-    result = run(*asked, "--json", "--sheet", sheet, cwd=desk)
+    result = run_here(*asked, "--json", "--sheet", sheet, cwd=desk)
     answers = json.loads(result.stdout)
     for each, expected in zip((answers[0], answers[3]), alone, strict=True):
         assert_same_ranking([(found["id"], found["score"]) for found in each["results"]], expected)
@@ -88,14 +94,14 @@ def test_several_queries_at_once(desk: Path, gallery: Path, index: Path, tmp_pat
     assert answers[0]["timing_ms"]["total"] >= answers[0]["timing_ms"]["embed"] > 0
     assert result.returncode == 1
     assert "broken.png" in result.stderr.decode()
-    assert "may be given once" in failed(run("diffsim-search", "-", "-", cwd=desk), 2)
+    assert "may be given once" in failed(run_here("diffsim-search", "-", "-", cwd=desk), 2)
     assert sheet.read_text().count("<img") == 8
-    lines = [json.loads(line) for line in run(*asked, "--jsonl", cwd=desk).stdout.splitlines()]
+    lines = [json.loads(line) for line in run_here(*asked, "--jsonl", cwd=desk).stdout.splitlines()]
     assert {(line["schema"], line["mode"]) for line in lines} == {(1, "style")}
     shown = [(each["query"]["path"], found["path"]) for each in (answers[0], answers[3]) for found in each["results"]]
     assert [(line["query"], line["path"]) for line in lines] == shown
     assert [query for query, _ in shown] == [str(query) for query in queries for _ in range(3)]
-    paths = run(*asked, "--paths", cwd=desk).stdout.decode().splitlines()
+    paths = run_here(*asked, "--paths", cwd=desk).stdout.decode().splitlines()
     assert paths == list(dict.fromkeys(path for _, path in shown))
 
 
@@ -115,19 +121,21 @@ def test_sheets_are_drawn(desk: Path, gallery: Path, tmp_path: Path) -> None:
 
 
 def test_semantic_mode_of_cells_warns_in_one_line(desk: Path, gallery: Path) -> None:
-    result = run("diffsim-search", query_of(gallery), "-m", "semantic", cwd=desk)
+    result = run_here("diffsim-search", query_of(gallery), "-m", "semantic", cwd=desk)
     assert [line for line in result.stderr.decode().splitlines() if "not meaning" in line] != []
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_which_index_is_meant(desk: Path, gallery: Path, index: Path, tmp_path: Path) -> None:
+def test_which_index_is_meant(gallery: Path, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     query = query_of(gallery)
-    assert "no index in" in failed(run("diffsim-search", query, cwd=tmp_path), 3)
-    assert "does not exist" in failed(run("diffsim-search", query, "-i", "x.diffsim", cwd=tmp_path), 3)
-    assert run("diffsim-search", query, cwd=tmp_path, environment={"DIFFSIM_INDEX": str(index)}).returncode == 0
+    assert "no index in" in failed(run_here("diffsim-search", query, cwd=tmp_path), 3)
+    assert "does not exist" in failed(run_here("diffsim-search", query, "-i", "x.diffsim", cwd=tmp_path), 3)
+    with monkeypatch.context() as shell:
+        shell.setenv("DIFFSIM_INDEX", str(index))
+        assert run_here("diffsim-search", query, cwd=tmp_path).returncode == 0
     for name in ("a", "b"):
         (tmp_path / f"{name}.diffsim" / "generations").mkdir(parents=True)
-    message = failed(run("diffsim-search", query, cwd=tmp_path), 3)
+    message = failed(run_here("diffsim-search", query, cwd=tmp_path), 3)
     assert "a.diffsim, b.diffsim" in message
 
 
@@ -178,8 +186,6 @@ def test_rejects_are_counted_listed_and_strict(gallery: Path, tmp_path: Path) ->
     "damage", ["CURRENT", "generations/000002.json", "items/*/items.parquet", "attention/style/*.zarr/h/c/0/0/0/0"]
 )
 def test_the_error_for_a_damaged_index_names_the_file(damage: str, gallery: Path, index: Path, tmp_path: Path) -> None:
-    import shutil
-
     copy = tmp_path / "copy.diffsim"
     shutil.copytree(index, copy)
     (file,) = copy.glob(damage)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from retrieval.sample_images.pictures import MOTIFS, STYLES
+from tests.slices import loads_model_libraries
 from tests.support import bench_trees as trees
 from tests.support.paths import DATA
 
@@ -96,6 +97,7 @@ def test_wrong_requests_end_in_one_sentence(evaluate, gallery: Path, tmp_path: P
     ).failure(2)
 
 
+@loads_model_libraries
 def test_figure_sweep_and_coarse_recall_write_their_results(evaluate, gallery: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     query = gallery / STYLES[1] / f"{MOTIFS[2]}.png"
     assert evaluate("figure", gallery, "-m", "lab-hist,ssim", "-o", tmp_path / "f.png", "--query", query).code == 0

@@ -60,7 +60,7 @@ def test_notes_of_a_search_end_with_their_remedy_in_every_form(run: Run, photos:
     run(*BUILD, "--attention", "lazy", "-q")
     (photos / sorted(photos.iterdir())[-1].name).unlink()
     search = ("search", query, "--max-cache", "0")
-    remedy = "bring it up to date with: diffsim-index build SOURCE"
+    remedy = "bring it up to date with: diffsim-index build SOURCE, or with --update"
     code, _, err = run(*search)
     assert code == 0
     notes = [line for line in err.splitlines() if line.startswith("note: ")]

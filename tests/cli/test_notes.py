@@ -30,7 +30,7 @@ def test_notes_of_a_lazy_index_say_what_to_do(tmp_path: Path, capsys: pytest.Cap
         f"4 of them could not be kept in {index / 'cache'}, so the next search computes them again; the folder may "
         "not be writable, the disk may be full, or --max-cache may be too small",
         "1 candidates are left out: their style tensors are not in the index, and their files can't be read or have "
-        "changed since; bring it up to date with: diffsim-index build SOURCE",
+        "changed since; bring it up to date with: diffsim-index build SOURCE, or with --update",
     ]
     assert note_sentences(found) == sentences
     assert found.to_dict()["notes"] == [sentence.rpartition(";")[0] for sentence in sentences]

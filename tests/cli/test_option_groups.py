@@ -50,9 +50,9 @@ def names(kind: type) -> set[str]:
     ("settings", "group", "elsewhere"),
     [
         (ModelSettings, ModelOptions, set()),
-        (BuildSettings, RunOptions, {"attention", "retry_rejects", "rehash", "gone"}),  # of `build` alone
+        (BuildSettings, RunOptions, {"attention", "retry_rejects", "rehash", "gone", "pool"}),  # of `build` alone
         (EngineSettings, EngineOptions, {"memory"}),  # follows from the number of queries
-        (SearchSettings, SearchOptions, {"rerank"}),  # --no-rerank
+        (SearchSettings, SearchOptions, {"rerank", "mode_weights"}),  # --no-rerank; --same and --not name modes
         (MetricSettings, MetricOptions, {"denoising_step", "directions"}),  # --step; no option chooses directions
     ],
 )
@@ -79,7 +79,7 @@ def test_groups_hand_every_choice_on() -> None:
     }
     chosen: dict[str, Any] = {"device": "cpu", "offline": True, "batch_size": 2, "workers": 3, "max_pixels": 9}
     chosen |= {"segment_rows": 4, "commit_seconds": 5.0}
-    alone: dict[str, Any] = {"attention": "lazy", "retry_rejects": True, "rehash": True, "gone": True}
+    alone: dict[str, Any] = {"attention": "lazy", "retry_rejects": True, "rehash": True, "gone": True, "pool": None}
     assert chosen.keys() | alone.keys() == names(BuildSettings)
     assert RunOptions(**chosen).settings(**alone) == BuildSettings(**chosen, **alone)
     engine = EngineOptions(weights=Path("w"), encoders="clip=c", max_cache="2MB", max_pixels=9)

@@ -11,7 +11,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from tests.support.commands import BIN, query_of, run
+from tests.support.commands import BIN, query_of, run_here
 from tests.support.paths import ROOT
 
 
@@ -53,7 +53,8 @@ def test_ctrl_c_leaves_a_valid_index_and_the_same_command_goes_on(gallery: Path,
     for number, image in enumerate(images):
         # Other bytes behind each picture: equal files would be computed once.
         image.write_bytes(query_of(gallery, number % 5, number % 8).read_bytes() + str(number).encode())
-    command = [str(BIN / "diffsim-index"), "build", "many", "--segment-rows", "16", "--batch-size", "4"]
+    command = [str(BIN / "diffsim-index"), "build", "many", "--model", "cells", "--segment-rows", "16"]
+    command += ["--batch-size", "4"]
     # A shell's background jobs ignore SIGINT, and so would what they start: take it as a terminal would give it.
     default = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     process = subprocess.Popen(
@@ -71,11 +72,11 @@ def test_ctrl_c_leaves_a_valid_index_and_the_same_command_goes_on(gallery: Path,
     last = errors.decode().splitlines()[-1]
     counts = re.fullmatch(r"stopped: (\d+) of 800 images are done and in many.diffsim; the same command goes on", last)
     assert counts, last
-    kept = json.loads(run("diffsim-index", "info", "--json", cwd=tmp_path).stdout)["items"]
+    kept = json.loads(run_here("diffsim-index", "info", "--json", cwd=tmp_path).stdout)["items"]
     assert int(counts[1]) == kept
     assert 16 <= kept < 800
     for image in images[kept + 20 :]:
         image.unlink()
-    report = json.loads(run("diffsim-index", "build", "many", "--json", cwd=tmp_path).stdout)
+    report = json.loads(run_here("diffsim-index", "build", "many", "--json", cwd=tmp_path).stdout)
     assert report["unchanged"] == kept
     assert report["items"] == min(kept + 20, 800)

@@ -33,7 +33,10 @@ from retrieval.search.tensors.memory_cache import MemoryCache
 from retrieval.settings import ModelSettings
 from retrieval.types import LINEAR, Readout
 from tests.models.test_vit import write_tiny_models
+from tests.slices import loads_model_libraries
 from tests.support.golden import DATA, golden_models, tiny_dit
+
+pytestmark = loads_model_libraries
 
 META = torch.device("meta")
 COPIES = ("aten.copy_", "aten._to_copy", "aten.index")  # the index of rows may lie in this machine's memory

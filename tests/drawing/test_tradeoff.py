@@ -19,6 +19,7 @@ from retrieval.drawing.tradeoff import (
     write_tradeoffs,
 )
 from retrieval.errors import UsageError
+from tests.slices import examples
 
 FIRST, SECOND, FRONT = (24, 78, 119), (214, 58, 84), (150, 150, 160)
 
@@ -39,7 +40,7 @@ def middle(picture: Image.Image, colour: tuple[int, int, int]) -> tuple[float, f
     return float(np.median(columns)), float(np.median(rows))
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(st.floats(1e-3, 1e9), st.floats(1.5, 1e4))
 def test_costs_that_differ_by_the_same_factor_are_equally_far_apart(cost: float, factor: float) -> None:
     marks = [mark(name, cost * factor**power, 0.5) for power, name in enumerate(("a", "b", "c"))]

@@ -19,12 +19,16 @@ from index_store.reader import IndexReader
 from retrieval import Engine, build_index
 from retrieval.indexing.upkeep.compacting import compact
 from retrieval.indexing.upkeep.repairing import verify
+from retrieval.search.results import Results
 from tests.indexing.builds import exact_scores
 from tests.models.test_sd15 import TINY
+from tests.slices import loads_model_libraries
 from tests.support import stub_models as tiny
 from tests.support.ranking import assert_same_ranking
 from tests.support.sample_index import RUN, Contents, paint
 from tests.support.stub_models import load_tiny, tiny_model
+
+pytestmark = loads_model_libraries
 
 HIDDEN = [name for name, codec in CODECS.items() if codec.hidden]
 MODES = ["style", "instance"]
@@ -64,19 +68,26 @@ def test_an_index_is_a_third_and_a_sixth(indexes: dict[str, Path]) -> None:
     assert sizes["hidden-int8"] * 5.6 < sizes["qkv-float16"]
 
 
-@pytest.mark.parametrize("codec", HIDDEN)
-def test_tiny_sd15_scores_and_orders_as_qkv_does(tmp_path: Path, codec: str) -> None:
-    images = TINY.parent / "golden_images"
-    found = {}
-    for name in ("qkv-float16", codec):
-        index = tmp_path / f"{name}.diffsim"
+@pytest.fixture(scope="module")
+def sd15_results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[Results]]]:
+    """The folder of an index of the golden images a codec, with the tiny SD 1.5; and all their rankings."""
+    folder, images, found = tmp_path_factory.mktemp("sd15"), TINY.parent / "golden_images", {}
+    for name in CODECS:
         choices: dict[str, Any] = {"model": "sd15", "weights": str(TINY), "image_size": 128, "encoders": {}}
-        build_index(images, index, modes=["style"], codec=name, run=RUN, **choices)
-        engine = Engine.open(index)
+        build_index(images, folder / f"{name}.diffsim", modes=["style"], codec=name, run=RUN, **choices)
+        engine = Engine.open(folder / f"{name}.diffsim")
         found[name] = [engine.search(query, exhaustive=True) for query in sorted(images.iterdir())]
+    return folder, found
+
+
+@pytest.mark.parametrize("codec", HIDDEN)
+def test_tiny_sd15_scores_and_orders_as_qkv_does(
+    sd15_results: tuple[Path, dict[str, list[Results]]], codec: str
+) -> None:
+    folder, found = sd15_results
     for expected, results in zip(found["qkv-float16"], found[codec], strict=True):
         assert_same_ranking(results, expected, atol=2e-3, whole=True)
-    assert len(list((tmp_path / f"{codec}.diffsim" / "projections").iterdir())) == 1
+    assert len(list((folder / f"{codec}.diffsim" / "projections").iterdir())) == 1
 
 
 @pytest.mark.parametrize("codec", HIDDEN)

@@ -28,6 +28,7 @@ from retrieval.models.registry import load_extractor
 from retrieval.settings import ModelSettings
 from tests.indexing.builds import exact_scores
 from tests.models.test_sd15 import LAYERS, load
+from tests.slices import examples
 from tests.support.faults import Operations, flip_bit
 from tests.support.sample_index import RUN, Contents, paint
 from tests.support.stub_models import tiny_model
@@ -68,7 +69,7 @@ def test_the_codec_is_the_models_own_unless_one_is_named(model: str, codec: str)
 CHANNEL = st.tuples(st.integers(-130, 18), st.integers(0, 2**32 - 1))  # size of a channel as a power of two, and a seed
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(CHANNEL, min_size=1, max_size=6), st.integers(1, 5))
 def test_int8_is_off_by_half_a_step_of_its_own_channel_at_most(channels: list[tuple[int, int]], tokens: int) -> None:
     """However far apart channels lie: next to one of 10^6, one of 10^-3 keeps its 127 steps."""

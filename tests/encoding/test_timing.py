@@ -4,6 +4,7 @@ import threading
 from collections.abc import Generator
 
 import pytest
+import torch
 
 from retrieval.encoding.timing import COMPUTE, DECODE, WRITE, StageClock
 from retrieval.indexing.pipeline import prefetch
@@ -50,6 +51,29 @@ def test_the_next_batch_is_computed_while_one_is_written() -> None:
             assert begun[number + 1].wait(60)  # before this one is done with
         if number == 0:
             assert not begun[2].is_set()  # never more than one ahead
+
+
+def test_several_batches_are_computed_side_by_side_each_on_one_core() -> None:
+    both, threads_seen, before = threading.Barrier(2), list[int](), torch.get_num_threads()
+
+    def compute(number: int) -> int:
+        both.wait(60)  # passes only while two batches are computed
+        threads_seen.append(torch.get_num_threads())
+        return number
+
+    assert [number for number, _ in prefetch(numbers(6, []), compute, always, threads=2)] == list(range(6))
+    assert threads_seen == [1] * 6
+    later: list[int] = []
+    new = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+    new.start()
+    new.join()
+    assert [torch.get_num_threads(), *later] == [before] * 2, "other threads keep their number"
+
+
+def test_side_by_side_it_still_ends_after_the_last_batch_and_closes() -> None:
+    closed: list[str] = []
+    assert [n for n, _ in prefetch(numbers(9, closed), lambda n: n, lambda n: n != 3, threads=3)] == [0, 1, 2, 3]
+    assert closed == ["closed"]
 
 
 def test_an_error_is_raised_in_its_place_and_the_batches_are_closed() -> None:

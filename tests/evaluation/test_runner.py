@@ -20,6 +20,7 @@ from retrieval.evaluation.runner import Run, run_bench
 from retrieval.images.decoding import DecodeRules
 from retrieval.metrics.registry import load_metric
 from retrieval.progress import Cancellation, Progress
+from tests.slices import loads_model_libraries
 from tests.support import bench_trees as trees
 from tests.support.paths import DATA
 
@@ -74,6 +75,7 @@ def test_all_sets_of_a_folder_come_into_one_table(tmp_path: Path) -> None:
         list(run_bench("all", tmp_path / "none", Run({"oracle": trees.Oracle()})))
 
 
+@loads_model_libraries
 def test_nights_is_measured_under_the_prompt_of_each_category(tmp_path: Path) -> None:
     from retrieval.metrics.base import MetricSettings
 

@@ -12,7 +12,10 @@ from retrieval.evaluation.runner import Run, run_bench
 from retrieval.evaluation.sweep import CELLS, FEATURES, sweep
 from retrieval.metrics.registry import load_metric
 from retrieval.progress import Progress
+from tests.slices import loads_model_libraries
 from tests.support.paths import DATA
+
+pytestmark = loads_model_libraries
 
 TINY_SD15 = str(DATA / "tiny_sd15")
 

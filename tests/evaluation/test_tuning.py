@@ -15,7 +15,10 @@ from retrieval.models.registry import load_embedder
 from retrieval.models.vit.pooled import ViTEmbedder
 from retrieval.tuning import TuneSettings, hinge, read_tuning_triplets, tune, two_afc
 from tests.models.test_vit import write_tiny_models
+from tests.slices import loads_model_libraries
 from tests.support.bench_trees import nights, paint
+
+pytestmark = loads_model_libraries
 
 CPU = torch.device("cpu")
 

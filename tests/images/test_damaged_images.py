@@ -15,6 +15,7 @@ from PIL import Image
 
 from retrieval.errors import ImageError
 from retrieval.images.decoding import DecodeRules, decode_bytes, read_image
+from tests.slices import examples
 from tests.support.encoded_images import FORMATS, RULES, SAMPLES, encode, noise, pixels, reason
 
 
@@ -143,14 +144,14 @@ def attempt(data: bytes) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.binary(max_size=200), st.sampled_from([b"", *sorted({data[:30] for data in SAMPLES.values()})]))
 def test_any_bytes_give_an_image_or_an_image_error(data: bytes, start: bytes) -> None:
     attempt(start + data)
 
 
 @pytest.mark.filterwarnings("ignore")
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(
     st.sampled_from(sorted(SAMPLES)),
     st.floats(0, 1),

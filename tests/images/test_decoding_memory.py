@@ -75,7 +75,7 @@ def test_the_memory_is_bounded_by_what_is_free(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("retrieval.encoding.batches.available_memory", lambda: 6 << 30)
     assert decoding_memory(8) == decoding_memory(256) == 3 << 30
     monkeypatch.setattr("retrieval.encoding.batches.available_memory", lambda: None)
-    assert DECODING_BYTES < decoding_memory(1) < decoding_memory(64)
+    assert DECODING_BYTES < decoding_memory(1) < decoding_memory(8) == decoding_memory(256) == 5 << 30
 
 
 def test_a_build_reads_every_image_with_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,6 +120,42 @@ with memory.room() as room:
     read_image(Path(sys.argv[1]), DecodeRules(), room)
     print(memory.pixels.taken + memory.files.taken, peak())
 """
+
+
+_BUILD = """
+import sys
+from pathlib import Path
+import retrieval.encoding.batches as batches
+from retrieval import BuildSettings, build_index
+limit, workers, photos, index = *map(int, sys.argv[1:3]), *map(Path, sys.argv[3:])
+batches.decoding_memory = lambda workers: limit
+run = BuildSettings(device="cpu", workers=workers, batch_size=32)
+report = build_index(photos, index, model="cells", modes=["style"], run=run)
+status = Path("/proc/self/status").read_text()
+print(report.items, report.rejected, 1024 * int(status.split("VmHWM:")[1].split()[0]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from Linux's /proc")
+def test_the_peak_of_a_build_does_not_grow_with_its_threads(tmp_path: Path) -> None:
+    photos, small, limit = tmp_path / "photos", tmp_path / "small", 400_000_000
+    for folder, data in ((small, encode(noise(40, 40), "PNG")), (photos, _large()["png-rgb"])):
+        folder.mkdir()
+        for number in range(24):
+            (folder / f"{number}.png").write_bytes(data + bytes([number]))  # no copies: each is decoded
+
+    def peak(workers: int, source: Path) -> int:
+        index = tmp_path / f"{source.name}-{workers}.diffsim"
+        command = [sys.executable, "-W", "ignore", "-c", _BUILD, str(limit), str(workers), str(source), str(index)]
+        items, rejected, bytes_taken = subprocess.run(command, capture_output=True, text=True).stdout.split()
+        assert (items, rejected) == ("24", "{}")
+        return int(bytes_taken)
+
+    idle = peak(1, small)
+    peaks = {workers: peak(workers, photos) - idle for workers in (1, 4, 16, 64)}
+    print({workers: f"{taken / 1e6:.0f} MB" for workers, taken in peaks.items()}, f"of {limit / 1e6:.0f} MB")
+    assert max(peaks.values()) < limit
 
 
 @pytest.mark.slow

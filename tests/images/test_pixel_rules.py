@@ -12,6 +12,9 @@ from PIL import Image
 from retrieval.errors import ModelError
 from retrieval.images.pixel_rules import PROCESSORS, PatchRules, PixelRules, read_pixel_rules
 from retrieval.models.normalisation import normalise
+from tests.slices import loads_model_libraries
+
+pytestmark = loads_model_libraries
 
 CPU = torch.device("cpu")
 SIZES = [(90, 61), (47, 96), (33, 32), (11, 12), (200, 9)]

@@ -11,6 +11,7 @@ from PIL import Image
 from retrieval.errors import UsageError
 from retrieval.images.decoding import from_array
 from retrieval.images.preprocessing import resize_and_crop, resize_square
+from tests.slices import examples
 from tests.support.encoded_images import noise
 
 
@@ -59,7 +60,7 @@ def centre(array: np.ndarray, crop: int) -> np.ndarray:
     return padded[top : top + crop, left : left + crop]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.integers(1, 50), st.integers(1, 50), st.integers(1, 40), st.integers(1, 60))
 def test_resize_and_crop_follows_its_rule(width: int, height: int, shortest: int, crop: int) -> None:
     image = noise(width, height)

@@ -20,6 +20,7 @@ from index_store.layout import Layout
 from index_store.reader import IndexReader
 from index_store.segment_writer import SegmentWriter
 from tests.index_store.small_index import assert_corrupt, item, read_all
+from tests.slices import examples
 from tests.support.faults import flip_bit
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -33,7 +34,7 @@ REASON = TEXT.filter(lambda reason: reason != GONE)
 REJECTS = st.lists(st.builds(Reject, PATH, *STATE, REASON, TEXT), max_size=5, unique_by=lambda reject: reject.uri)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(items=ITEMS, rejects=REJECTS, folders=FOLDERS)
 def test_catalogue_rows_survive_below_any_sources(
     tmp_path_factory: pytest.TempPathFactory, items: list[Item], rejects: list[Reject], folders: list[str]

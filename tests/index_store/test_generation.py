@@ -19,6 +19,7 @@ from index_store.generation import AttentionRecord, Generation, SegmentRecord, r
 from index_store.layout import Layout
 from index_store.reader import IndexReader
 from tests.index_store.small_index import assert_corrupt, read_all
+from tests.slices import EVERY, examples
 from tests.support.faults import flip_bit
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -59,7 +60,7 @@ GENERATIONS = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(generation=GENERATIONS)
 def test_a_generation_survives(tmp_path_factory: pytest.TempPathFactory, generation: Generation) -> None:
     layout = Layout(tmp_path_factory.mktemp("g"))
@@ -106,9 +107,10 @@ def test_no_flipped_bit_of_current_gives_an_older_generation(layout: Layout) -> 
 def test_any_damage_to_a_generation_is_found(layout: Layout) -> None:
     victim = layout.generation(3)
     whole = victim.read_bytes()
-    damaged = [whole[:length] for length in range(0, len(whole) - 1, 7)]
+    step = 7 if EVERY else 37
+    damaged = [whole[:length] for length in range(0, len(whole) - 1, step)]
     damaged += [bytes(len(whole)), whole[::-1], whole * 2, layout.generation(2).read_bytes()]
-    for bit in range(0, 8 * len(whole), 7):
+    for bit in range(0, 8 * len(whole), step):
         changed = bytearray(whole)
         changed[bit // 8] ^= 1 << bit % 8
         damaged.append(bytes(changed))

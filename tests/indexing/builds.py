@@ -69,7 +69,7 @@ def files_of(index: Path) -> dict[str, tuple[int, int]]:
 
 def refuse_to_compute(event: BuildEvent) -> None:
     """Listen to a build that must compute nothing."""
-    assert event.stage in ("planned", "model", "commit"), f"computed: {event}"
+    assert event.stage in ("hash", "planned", "model", "commit"), f"computed: {event}"
 
 
 def stop_at(stage: str, number: int) -> Any:

@@ -67,7 +67,7 @@ class AnyHistory(RuleBasedStateMachine):
 
     @rule(one=names, two=names)
     def swap(self, one: str, two: str) -> None:
-        if (self.folder / one).exists() and (self.folder / two).exists():
+        if one != two and (self.folder / one).exists() and (self.folder / two).exists():
             (self.folder / one).rename(self.root / "aside.png")
             (self.folder / two).rename(self.folder / one)
             (self.root / "aside.png").rename(self.folder / two)
@@ -94,7 +94,11 @@ class AnyHistory(RuleBasedStateMachine):
         if (self.root / "saved").exists():
             shutil.copytree(self.root / "saved", self.index, dirs_exist_ok=True)
             self.modes = self.saved_modes
+            self.mend()
             self.build(self.index)
+
+    def mend(self) -> None:
+        """An index that came back from the past may have damage of the past."""
 
     @rule(name=names)
     def delete(self, name: str) -> None:
@@ -122,17 +126,21 @@ class AnyHistory(RuleBasedStateMachine):
     def change_the_rule(self, rule: str) -> None:
         self.build(self.index, rule)
 
-    @rule(order=st.sampled_from(["newest", "oldest", "path", "like:keep.png"]), data=st.data())
-    def fill(self, order: str, data: st.DataObject) -> None:
+    @rule(
+        order=st.sampled_from(["newest", "oldest", "path", "like:keep.png"]),
+        place=st.integers(0, 5),
+        whole=st.booleans(),
+    )
+    def fill(self, order: str, place: int, whole: bool) -> None:
         """All of it, or a batch."""
-        mode = data.draw(st.sampled_from(self.modes))
+        mode = self.modes[place % len(self.modes)]
 
         def stop(event: BuildEvent) -> None:
             if event.stage == "encode":
                 raise KeyboardInterrupt
 
         with tiny_model(), suppress(KeyboardInterrupt):
-            on_progress = stop if data.draw(st.booleans()) else lambda event: None
+            on_progress = (lambda event: None) if whole else stop
             fill_index(self.index, modes=[mode], order=[order], run=RUN, on_progress=on_progress)
 
     @rule()

@@ -22,6 +22,7 @@ from tests.indexing.builds import (
     files_of,
     real_build,
 )
+from tests.slices import loads_model_libraries
 from tests.support.paths import DATA
 from tests.support.sample_index import Contents, paint
 
@@ -149,6 +150,7 @@ def test_choices_that_are_left_out_are_the_indexs_own(photos: Path, tmp_path: Pa
     assert Contents.of(other).tensors != whole.tensors, "the size means something"
 
 
+@loads_model_libraries
 def test_other_weights_are_refused_wherever_they_lie(photos: Path, tmp_path: Path) -> None:
     index, own, copied, other = (tmp_path / name for name in ("x.diffsim", "own", "copied", "other"))
     for folder in (own, copied, other):

@@ -37,9 +37,12 @@ from retrieval.settings import ModelSettings
 from tests.models.test_sd15 import TINY
 from tests.models.test_sd15 import load as load_sd15
 from tests.models.test_vit import write_tiny_models
+from tests.slices import loads_model_libraries
 from tests.support.golden import golden_models, tiny_dit
 from tests.support.sample_index import RUN, paint
 from tests.support.stub_models import load_tiny, tiny_model
+
+pytestmark = loads_model_libraries
 
 Shrink = Callable[[int], None]
 

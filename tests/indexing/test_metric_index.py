@@ -18,7 +18,10 @@ from retrieval.metrics.registry import AAS, METRICS, chosen_model, describe_metr
 from retrieval.search.engine import Engine
 from retrieval.settings import BuildSettings, EngineSettings
 from tests.models.test_vit import write_tiny_models
+from tests.slices import loads_model_libraries
 from tests.support.golden import DATA, golden_models
+
+pytestmark = loads_model_libraries
 
 CPU = BuildSettings(device="cpu", workers=1)
 PICTURES = DATA / "golden_images"

@@ -21,9 +21,12 @@ from retrieval.indexing.fill import fill_index
 from retrieval.indexing.reports import BuildEvent
 from retrieval.models.modes import SD15_MODES, Outputs, Target
 from retrieval.settings import BuildSettings, ModelSettings
+from tests.slices import loads_model_libraries
 from tests.support.paths import DATA
 from tests.support.sample_index import RUN, paint
 from tests.support.stub_models import TinyExtractor, tiny_model
+
+pytestmark = loads_model_libraries
 
 TINY = DATA / "tiny_sd15"
 STYLE = Outputs(("style",))

@@ -17,7 +17,10 @@ from retrieval.metrics.features import join, select
 from retrieval.metrics.registry import METRICS, describe_metric, load_metric
 from tests.metrics.test_metrics import TINY_SD15, matrix
 from tests.models.test_vit import write_tiny_models
+from tests.slices import loads_model_libraries
 from tests.support.golden import images
+
+pytestmark = loads_model_libraries
 
 OFFLINE = ("cells", "rgb-hist", "lab-hist", "ssim")
 

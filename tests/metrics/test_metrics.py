@@ -14,6 +14,7 @@ from retrieval.metrics.base import Features, Metric, MetricSettings
 from retrieval.metrics.features import count, select
 from retrieval.metrics.registry import load_metric
 from retrieval.scoring.aas import QKV
+from tests.slices import loads_model_libraries
 from tests.support.golden import (
     DATA,
     EVERY_GOLDEN,
@@ -25,6 +26,8 @@ from tests.support.golden import (
     tiny_dit,
 )
 from tests.support.reference import diffsim
+
+pytestmark = loads_model_libraries
 
 TINY_SD15 = str(DATA / "tiny_sd15")
 # The published code scores channels-last pixels; contiguous ones, which are nearer the truth, move a score by 6e-5.

@@ -20,7 +20,10 @@ from retrieval.metrics.gram import FILE, gram, vgg19
 from retrieval.metrics.registry import METRICS, describe_metric, load_metric
 from retrieval.models.weights.finding import Weights, find_weights
 from tests.models.test_vit import write_tiny_models
+from tests.slices import loads_model_libraries
 from tests.support.golden import images
+
+pytestmark = loads_model_libraries
 
 
 def dinov2_in(folder: Path) -> Weights:

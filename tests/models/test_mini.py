@@ -90,8 +90,10 @@ def test_lowlevel_scores_as_the_model_cells_does(extractor: MiniExtractor) -> No
     cells = load_extractor(ModelSettings(model="cells"), CPU, offline=True)
     theirs, ours = CELLS_MODES["semantic"].target, TARGETS["lowlevel"]
     assert theirs.values == ours.values
-    expected = cells.extract(np.stack([cells.prepare(picture) for picture in PICTURES[:2]]), [theirs], "query")[theirs]
-    found = extractor.extract(pixels_of(extractor, 0, 1), [ours], "query")[ours]
+    pixels = pixels_of(extractor, 0, 1)
+    squares = np.stack([extractor.square_of(each, ours) for each in pixels])
+    expected = cells.extract(squares, [theirs], "query")[theirs]
+    found = extractor.extract(pixels, [ours], "query")[ours]
     for name in "qkv":
         torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=1e-4, atol=1e-6)
 

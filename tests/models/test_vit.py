@@ -12,7 +12,10 @@ from cli.advice import sentence_of
 from retrieval.errors import ModelError, UsageError
 from retrieval.images.decoding import DecodeRules, read_image
 from retrieval.models.registry import load_embedder
+from tests.slices import loads_model_libraries
 from tests.support.golden import EVERY_GOLDEN, IMAGES, dinov2_at_98_px, needs_every_golden
+
+pytestmark = loads_model_libraries
 
 CPU = torch.device("cpu")
 

@@ -3,24 +3,22 @@
 import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from string import Formatter
 from typing import TypeVar
 
-import pytest
-
 from cli.advice import ADVICE
-from tests.support.paths import ROOT
+from tests.support.paths import ROOT, tree_of
 
 LIBRARY = sorted(path for package in ("retrieval", "index_store") for path in (ROOT / package).rglob("*.py"))
 Node = TypeVar("Node", bound=ast.AST)
 OPTION = re.compile(r"(?<![\w-])--[a-z]|diffsim-(index|search|eval|serve)\b")
 
 
-@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_the_library_names_no_option(path: Path) -> None:
+def test_the_library_names_no_option() -> None:
     """Neither in what it says nor in docstrings and comments."""
-    assert [line.strip() for line in path.read_text("utf-8").splitlines() if OPTION.search(line)] == []
+    lines = {path: [line.strip() for line in path.read_text("utf-8").splitlines()] for path in LIBRARY}
+    found = {str(path.relative_to(ROOT)): [line for line in lines[path] if OPTION.search(line)] for path in LIBRARY}
+    assert {name: named for name, named in found.items() if named} == {}
 
 
 def advice_of(call: ast.Call) -> str:
@@ -31,7 +29,7 @@ def advice_of(call: ast.Call) -> str:
 
 def nodes(kind: type[Node]) -> Iterator[Node]:
     for path in LIBRARY:
-        yield from (node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, kind))
+        yield from (node for node in ast.walk(tree_of(path)) if isinstance(node, kind))
 
 
 def test_every_advice_is_in_the_table_and_is_given() -> None:

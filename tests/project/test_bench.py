@@ -14,6 +14,7 @@ from retrieval.settings import ModelSettings
 from tests.bench import build_cost, enlarged, gpu, reads, sizes
 from tests.bench.gpu import build_speed, draw_photos, scores, steady
 from tests.bench.timing import device_peak
+from tests.slices import loads_model_libraries
 from tests.support.paths import DATA
 from tests.support.ranking import assert_same_ranking
 
@@ -88,6 +89,7 @@ def test_attention_is_counted_on_any_device() -> None:
         assert found == 2 * products
 
 
+@loads_model_libraries
 def test_an_image_is_counted_on_shapes_as_on_numbers() -> None:
     settings = ModelSettings(model="sd15", weights=str(TINY), image_size=64, dtype="float32")
     found = [
@@ -96,6 +98,8 @@ def test_an_image_is_counted_on_shapes_as_on_numbers() -> None:
     assert found[0] == found[1]
 
 
+@pytest.mark.slow  # the real size; the test above counts the tiny model the same way
+@loads_model_libraries
 def test_an_image_takes_less_than_half_of_the_published_operations() -> None:
     found = build_cost.count(build_cost.shapes_alone())
     assert found["published_tflop"] == pytest.approx(8.17, abs=0.01)

@@ -20,8 +20,11 @@ from retrieval.indexing.upkeep.compacting import compact
 from retrieval.indexing.upkeep.repairing import verify
 from retrieval.models.registry import load_extractor
 from retrieval.settings import ModelSettings
+from tests.slices import loads_model_libraries
 from tests.support.paths import DATA
 from tests.support.ranking import assert_same_ranking
+
+pytestmark = loads_model_libraries
 
 INDEXES = DATA / "indexes"
 TINY_SD15 = str(DATA / "tiny_sd15")

@@ -79,7 +79,7 @@ def test_drawing_leaves_numpys_own_generator_alone() -> None:
     assert np.random.random_sample() == expected
 
 
-@pytest.mark.parametrize("size", [16, 33, 100])
+@pytest.mark.parametrize("size", [16, 33, pytest.param(100, marks=pytest.mark.slow)])  # SIZE lies between
 @pytest.mark.parametrize("style", STYLES)
 def test_any_size_is_drawn(style: str, size: int) -> None:
     assert draw(style, "flower", size).shape == (size, size, 3)

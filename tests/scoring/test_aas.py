@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from retrieval.errors import UsageError
 from retrieval.scoring.aas import QKV, Comparison, aligned_attention_scores, bounded, own_output
 from retrieval.types import Similarity
+from tests.slices import examples
 from tests.support.reference import diffsim, directed
 from tests.support.tensors import as_triple, random_qkv
 
@@ -17,7 +18,7 @@ MSE = Comparison("mse")
 
 
 @given(SHAPES, st.integers(1, 5), st.integers(0, 2**31), st.sampled_from(["cosine", "mse"]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_equals_the_formula(shape: tuple[int, ...], items: int, seed: int, similarity: Similarity) -> None:
     query, candidates = random_qkv(1, shape, seed), random_qkv(items, shape, seed + 1)
     a = as_triple(query, 0)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from retrieval.scoring.aas import QKV, Comparison, aligned_attention_scores
 from retrieval.scoring.explanation import explain
 from retrieval.types import LINEAR, Readout, Similarity
+from tests.slices import examples
 from tests.support.tensors import random_qkv
 
 SHAPES = st.tuples(*(st.integers(1, n) for n in (2, 3, 7, 5)))
@@ -29,7 +30,7 @@ def project(output: torch.Tensor) -> torch.Tensor:
     masking=st.sampled_from(["none", "some", "weights"]),
     tokens=st.integers(1, 6),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 def test_the_parts_sum_to_the_score(
     shape: tuple[int, ...],
     seed: int,

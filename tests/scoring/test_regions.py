@@ -10,6 +10,7 @@ from retrieval.errors import UsageError
 from retrieval.scoring.aas import QKV, Comparison, aligned_attention_scores, own_output
 from retrieval.scoring.regions import choose_tokens
 from retrieval.types import LINEAR, Readout, Similarity
+from tests.slices import examples
 from tests.support.reference import attention
 from tests.support.tensors import as_triple, random_qkv
 
@@ -49,7 +50,7 @@ def slowly(query: QKV, candidate: QKV, how: Comparison) -> float:
 
 
 @given(SHAPES, st.integers(0, 2**31), SIMILARITIES, DIRECTIONS, READOUTS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_a_mask_of_ones_is_no_mask(
     shape: tuple[int, ...], seed: int, similarity: Similarity, directions: str, readout: Readout
 ) -> None:
@@ -62,7 +63,7 @@ def test_a_mask_of_ones_is_no_mask(
 
 
 @given(SHAPES, st.integers(0, 2**31), SIMILARITIES, DIRECTIONS, st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_leaving_tokens_out_is_the_formula_without_them(
     shape: tuple[int, ...], seed: int, similarity: Similarity, directions: str, data: st.DataObject
 ) -> None:
@@ -83,7 +84,7 @@ def test_leaving_tokens_out_is_the_formula_without_them(
 
 
 @given(SHAPES, st.integers(0, 2**31), SIMILARITIES, DIRECTIONS, READOUTS, st.sampled_from([0.01, 1.0, 50.0]), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_a_weight_counts_copies_of_a_token(
     shape: tuple[int, ...],
     seed: int,

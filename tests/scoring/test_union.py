@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from retrieval.scoring.aas import QKV, Comparison, aligned_attention_scores
 from retrieval.types import LINEAR, Readout, Similarity
+from tests.slices import examples
 from tests.support.reference import attention
 from tests.support.tensors import as_triple, random_qkv
 
@@ -16,7 +17,7 @@ READOUTS = st.sampled_from([LINEAR, Readout(root=True, floor=1e-3)])
 
 
 @given(SHAPES, st.integers(0, 2**31), SIMILARITIES, READOUTS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_a_union_of_one_image_is_that_image(
     shape: tuple[int, ...], seed: int, similarity: Similarity, readout: Readout
 ) -> None:
@@ -26,7 +27,7 @@ def test_a_union_of_one_image_is_that_image(
 
 
 @given(SHAPES, st.integers(0, 2**31), SIMILARITIES, st.integers(2, 4))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_the_order_of_a_union_does_not_matter(
     shape: tuple[int, ...], seed: int, similarity: Similarity, images: int
 ) -> None:
@@ -37,7 +38,7 @@ def test_the_order_of_a_union_does_not_matter(
 
 
 @given(SHAPES, st.integers(0, 2**31), st.integers(1, 3))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_a_weight_counts_copies_of_an_image(shape: tuple[int, ...], seed: int, copies: int) -> None:
     first, second = random_qkv(1, shape, seed), random_qkv(1, shape, seed + 1)
     candidates, tokens = random_qkv(3, shape, seed + 2), shape[2]

@@ -17,6 +17,7 @@ from retrieval.errors import ImageError, IndexIncompatibleError, UsageError
 from retrieval.sample_images.pictures import MOTIFS, STYLES
 from retrieval.search.results import Result
 from retrieval.settings import SearchChoices
+from tests.slices import loads_model_libraries
 from tests.support.paths import DATA
 from tests.support.ranking import assert_same_ranking
 from tests.support.sample_index import RUN, paint
@@ -251,7 +252,8 @@ def test_results_are_plain_values_and_html(engine: Engine, gallery: Path) -> Non
     results = engine.search(gallery / STYLES[0] / f"{MOTIFS[0]}.png", "semantic", k=2)
     values = results.to_dict()
     counts = ["computed", "cached", "left_out"]
-    assert list(values) == ["schema", "index", "query", "mode", "timing_ms", *counts, "notes", "results"]
+    names = ["schema", "index", "query", "mode", "filter", "timing_ms", *counts, "notes", "results"]
+    assert list(values) == names
     assert [values[name] for name in counts] == [0, 0, 0]
     assert values["index"]["model"] == "cells"
     assert set(values["timing_ms"]) == {"embed", "coarse", "read", "rerank", "compute", "total"}
@@ -260,6 +262,7 @@ def test_results_are_plain_values_and_html(engine: Engine, gallery: Path) -> Non
     assert len(results[:1]) == 1
 
 
+@loads_model_libraries
 def test_sd15_end_to_end_with_pairwise_noise(tmp_path: Path) -> None:
     images = DATA / "golden_images"
     index = tmp_path / "g.diffsim"

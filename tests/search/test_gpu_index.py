@@ -26,6 +26,7 @@ from retrieval.search import candidates, gpu_index
 from retrieval.search.gpu_index import MEMORY_SHARE, GpuIndex, belongs_on, open_vector_index
 from retrieval.search.results import Results
 from retrieval.settings import SearchChoices
+from tests.slices import examples
 from tests.support.ranking import assert_same_ranking
 from tests.support.synthetic_index import ENCODER, add_segments
 
@@ -67,7 +68,7 @@ def assert_exact(device: str, stored: Stored, held: NDArray[np.int64], query: ND
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(data=st.data())
 def test_any_vectors_are_ordered_as_by_faiss(device: str, data: st.DataObject) -> None:
     """Few kinds of vectors, so that most are copies, some apart by one bit; rows without one are not found."""

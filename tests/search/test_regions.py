@@ -158,13 +158,13 @@ def test_a_question_that_was_read_asks_the_same_again(engine: Engine, scene: Pat
 
 def test_regions_have_a_wider_first_stage(engine: Engine, scene: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int | None] = []
-    generate = engine._answerer._generator.generate
+    generate = engine._answerer.generator.generate
 
-    def noted(vectors: object, mode: str, wanted: SearchSettings, excluded: object = ()) -> object:
+    def noted(vectors: object, mode: str, wanted: SearchSettings, *others: object) -> object:
         seen.append(wanted.candidates)
-        return generate(vectors, mode, wanted, excluded)  # type: ignore[arg-type]
+        return generate(vectors, mode, wanted, *others)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(engine._answerer._generator, "generate", noted)
+    monkeypatch.setattr(engine._answerer.generator, "generate", noted)
     region = Query([scene], regions=[Box(100, 20, 80, 60)])
     for question, choices in ((scene, {}), (region, {}), (region, {"candidates": 7})):
         engine.search(question, **choices)  # type: ignore[arg-type]

@@ -17,6 +17,7 @@ from retrieval.search.tensors.chunks import Chunk, StoredChunk
 from retrieval.search.tensors.memory_cache import MemoryCache, ModeCache
 from retrieval.search.tensors.tensor_sources import StoredTensors
 from retrieval.types import LINEAR, Readout
+from tests.slices import examples
 from tests.support.reranking import scores_of
 from tests.support.tensors import half_arrays, random_qkv
 
@@ -42,7 +43,7 @@ class Reads:
 
 
 @given(st.permutations(list(range(20))), st.sampled_from([1, 3, 7, 64]), st.sampled_from([1, 2, 5, 64]))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 def test_each_row_gets_its_own_score_in_any_order_chunk_and_step(rows: list[int], chunk: int, step: int) -> None:
     query, read = random_qkv(1, SHAPE, 3), Reads(random_qkv(20, SHAPE, 4))
     with pytest.MonkeyPatch.context() as patch:
@@ -56,7 +57,7 @@ def test_each_row_gets_its_own_score_in_any_order_chunk_and_step(rows: list[int]
 
 
 @given(wanted=st.lists(st.lists(st.integers(0, 11), unique=True, max_size=12), min_size=1, max_size=4))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_queries_that_share_candidates_get_the_scores_of_single_ones_and_read_each_row_once(
     wanted: list[list[int]],
 ) -> None:

@@ -26,7 +26,7 @@ def run(
     )
 
 
-def run_here(*arguments: str | Path, cwd: Path) -> "subprocess.CompletedProcess[bytes]":
+def run_here(*arguments: str | Path, cwd: Path, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
     """Run a command in this process: for what does not depend on how a process starts and ends."""
     words = [str(word) for word in arguments]
     module = importlib.import_module(f"cli.{words[0].removeprefix('diffsim-')}_command")
@@ -35,6 +35,7 @@ def run_here(*arguments: str | Path, cwd: Path) -> "subprocess.CompletedProcess[
         contextlib.chdir(cwd),
         mock.patch.dict(os.environ, {"COLUMNS": "200"}),
         mock.patch.object(sys, "argv", words),
+        mock.patch.object(sys, "stdin", sys.stdin and io.TextIOWrapper(io.BytesIO(stdin), "utf-8")),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):

@@ -47,7 +47,7 @@ def golden_models() -> Path:
     """
     import atexit
 
-    from tests.support.partial_weights import PARTIAL, complete
+    from tests.support.weights.partial_weights import PARTIAL, complete
 
     folder = Path(tempfile.mkdtemp(prefix="golden-models-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

@@ -17,6 +17,7 @@ from retrieval.indexing.committer import SegmentCommitter
 from retrieval.indexing.segment_job import FinishedSegment, SegmentLimit, write_segment
 from retrieval.indexing.sources.hashing import HashedFile
 from retrieval.indexing.sources.matching import at_file
+from retrieval.indexing.sources.retired import open_retired
 from retrieval.models.modes import Outputs
 
 COPIED_ROWS = 16  # read and written at a time
@@ -32,20 +33,29 @@ class ContentCopier:
     def run(self, files: Sequence[HashedFile], replaced: Mapping[str, int]) -> list[HashedFile]:
         """Add an item for each of ``files``; ``replaced`` holds the ids of items that give way, by path.
 
+        The content is looked for in the index, then in the segments that a compaction has retired.
+
         Returns:
             The files that no readable item has the content of; they must be computed.
         """
         if not files:
             return []
         reader = IndexReader(self._layout.root)  # opened again: it has the images that were just computed
-        alike = {item.sha256: item for item in _items_like(reader, files)}
-        self._left = [file for file in files if file.sha256 not in alike]
+        self._left = list(files)
+        self._copy(reader, reader.items(reader.catalog.with_content(_digests(files))), replaced)
+        for retired in open_retired(reader, self._committer.run) if self._left else ():
+            self._copy(retired.reader, retired.like(_digests(self._left)), replaced)
+        return self._left
+
+    def _copy(self, reader: IndexReader, items: Sequence[Item], replaced: Mapping[str, int]) -> None:
+        """Add an item for each file that is left and has the content of one of ``items``."""
+        alike = {item.sha256: item for item in items}
+        files, self._left = self._left, [file for file in self._left if file.sha256 not in alike]
         pairs = [(file, alike[file.sha256]) for file in files if file.sha256 in alike]
         rows = np.searchsorted(reader.ids, np.array([item.id for _, item in pairs], np.int64))
         for outputs, chosen in _by_outputs(reader, rows):
             write = partial(self._write, reader, outputs, rows[chosen], [pairs[at] for at in chosen.tolist()])
             self._committer.commit_all(len(chosen), COPIED_ROWS, write, replaced)
-        return self._left
 
     def _write(
         self,
@@ -80,10 +90,8 @@ class ContentCopier:
         return write_segment(writer, batches, append, committer.tally.clock, first)
 
 
-def _items_like(reader: IndexReader, files: Sequence[HashedFile]) -> Iterator[Item]:
-    """Yield the items with the content of ``files``."""
-    digests = {file.sha256 for file in files if file.sha256 is not None}
-    return iter(reader.items(reader.catalog.with_content(digests)))
+def _digests(files: Sequence[HashedFile]) -> set[str]:
+    return {file.sha256 for file in files if file.sha256 is not None}
 
 
 def _by_outputs(reader: IndexReader, rows: NDArray[np.int64]) -> Iterator[tuple[Outputs, NDArray[np.int64]]]:

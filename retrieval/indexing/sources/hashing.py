@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from retrieval.errors import ImageError
 from retrieval.images.decoding import read_bytes
 from retrieval.images.discovery import FileState
+from retrieval.indexing.reports import BuildEvent, OnBuildProgress
+from retrieval.progress import ignore_progress
 
 THREADS = 4  # a file each is in memory
 END_BYTES = 4096  # of a file's beginning and of its end, which tell nearly all files of one size apart
@@ -38,12 +40,15 @@ class HashedFile:
     sha256: str | None = None  # None: it was not hashed, because no known picture has its size, or it can't be read
 
 
-def hash_files(files: Sequence[ListedFile], known_sizes: NDArray[np.int64]) -> list[HashedFile]:
+def hash_files(
+    files: Sequence[ListedFile], known_sizes: NDArray[np.int64], on_progress: OnBuildProgress = ignore_progress
+) -> list[HashedFile]:
     """Hash the files that may be equal to a known picture or to each other; return all files in their order.
 
     Args:
         files: to look at.
         known_sizes: bytes of the files that are indexed.
+        on_progress: called after every hashed file with the stage "hash".
     """
     sizes = np.array([file.state[0] for file in files], np.int64)
     wanted = np.isin(sizes, known_sizes)
@@ -51,7 +56,10 @@ def hash_files(files: Sequence[ListedFile], known_sizes: NDArray[np.int64]) -> l
     rows = np.flatnonzero(wanted).tolist()
     pool = ThreadPoolExecutor(THREADS, thread_name_prefix="hash")
     try:
-        found = dict(zip(rows, pool.map(hashed, (files[row] for row in rows)), strict=True))
+        found = dict[int, HashedFile]()
+        for done, (row, file) in enumerate(zip(rows, pool.map(hashed, (files[row] for row in rows)), strict=True), 1):
+            found[row] = file
+            on_progress(BuildEvent("hash", done, len(rows)))
     finally:
         pool.shutdown(cancel_futures=True)
     return [found.get(row) or HashedFile(*file) for row, file in enumerate(files)]

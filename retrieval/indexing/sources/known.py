@@ -18,9 +18,10 @@ from retrieval.images.discovery import FileState, Listing, absolute_source, stat
 from retrieval.images.file_bytes import READ_ERROR, read_bytes
 from retrieval.indexing.sources.hashing import ListedFile
 from retrieval.indexing.sources.places import below
+from retrieval.indexing.sources.retired import RetiredItems, open_retired
 from retrieval.settings import BuildSettings
 
-HANDFUL = 5  # so many files of a source may vanish at once, however few it has
+HANDFUL = 5  # so many files of a source may vanish at once, however few it has, unless it is empty now
 ROWS_AT_ONCE = 16  # whose tensors are in memory
 
 
@@ -63,12 +64,18 @@ class KnownFiles:
         """The removed items that are still on the disk."""
         return self.reader.catalog.removed()
 
+    @cached_property
+    def retired(self) -> tuple[RetiredItems, ...]:
+        """The items of segments that a compaction has retired."""
+        return tuple(open_retired(self.reader, self._run))
+
     @property
     def sizes(self) -> NDArray[np.int64]:
         """The bytes of every file whose content the index knows; not needed where no file is doubtful."""
         if not self.doubtful:
             return np.empty(0, np.int64)
-        return np.concatenate([self.reader.file_states()[0], self.removed.file_states()[0]])
+        older = [retired.sizes for retired in self.retired]
+        return np.concatenate([self.reader.file_states()[0], self.removed.file_states()[0], *older])
 
     def is_lost(self, item: Item) -> bool:
         """Say whether an item has no file any more: it is not listed below the sources, or not there elsewhere."""
@@ -79,21 +86,26 @@ class KnownFiles:
     def gone_but(self, taken: Collection[int]) -> tuple[list[int], dict[str, int]]:
         """Return the ids of items that are gone, without those ``taken`` to other files, and those not to be believed.
 
-        The second are counts by source, of sources that seem to have lost more than a few files and more than half: a
-        disk may not be mounted. Their items are not among the first.
+        The second are counts by source, of sources that hold no image now, or lost more than a few and more than half:
+        a disk may not be mounted. Their items are not among the first.
         """
         gone = self._gone[~np.isin(self.reader.ids[self._gone], np.array(sorted(taken), np.int64))]
         withheld: dict[str, int] = {}
-        if self._run.gone or len(gone) <= HANDFUL:
+        if self._run.gone or not len(gone):
             return self.reader.ids[gone].tolist(), withheld
         uris = self.reader.uris(gone)
         kept = np.ones(len(gone), bool)
         for source in self._searched:
             lost = np.array([_is_in(uri, (source,)) for uri in uris], bool)
-            if lost.sum() > HANDFUL and 2 * lost.sum() > sum(_is_in(uri, (source,)) for uri in self.rows):
+            if lost.any() and self._seems_unmounted(source, int(lost.sum())):
                 withheld[source.rstrip(os.sep) or os.sep] = int(lost.sum())
                 kept &= ~lost
         return self.reader.ids[gone[kept]].tolist(), withheld
+
+    def _seems_unmounted(self, source: str, lost: int) -> bool:
+        if lost > HANDFUL and 2 * lost > sum(_is_in(uri, (source,)) for uri in self.rows):
+            return True
+        return not any(_is_in(uri, (source,)) for uri in self.listed)
 
 
 def find_lost(known: KnownFiles, items: Sequence[Item], displaced: Collection[int]) -> set[int]:

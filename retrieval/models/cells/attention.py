@@ -48,6 +48,8 @@ def load(
 class CellExtractor:
     """An AttentionExtractor with one branch, one head and the layer ``cells``."""
 
+    side_by_side = True
+
     def __init__(self, device: torch.device, image_size: int) -> None:
         """Describe images of ``image_size`` pixels a side on ``device``."""
         self.image_size = image_size

@@ -7,8 +7,12 @@ cells is the histogram of the image.
     patterns   ``[images, cells, 34]``    Ojala et al., 2002; 10, 10 and 14 patterns at three radii
 """
 
+import math
+from collections.abc import Iterator
+from functools import cache
 from itertools import pairwise, product
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -35,8 +39,8 @@ def cell_histograms(pixels: Tensor, cells: int) -> tuple[Tensor, Tensor]:
 def to_lab(pixels: Tensor) -> Tensor:
     """Convert sRGB ``[images, 3, H, W]`` uint8 to CIE Lab (D65, 2 degrees), float32."""
     levels = torch.arange(256, device=pixels.device) / 255.0
-    linear = torch.where(levels > 0.04045, ((levels + 0.055) / 1.055) ** 2.4, levels / 12.92)[pixels.long()]
-    red, green, blue = linear.unbind(1)
+    linear = torch.where(levels > 0.04045, ((levels + 0.055) / 1.055) ** 2.4, levels / 12.92)
+    red, green, blue = linear.index_select(0, pixels.flatten().int()).view(pixels.shape).unbind(1)
     xyz = [(r * red + g * green + b * blue) / w for (r, g, b), w in zip(_TO_XYZ, _WHITE, strict=True)]
     x, y, z = (torch.where(c > 0.008856, c.clamp_min(1e-6) ** (1 / 3), 7.787 * c + 16.0 / 116.0) for c in xyz)
     return torch.stack([116.0 * y - 16.0, 500.0 * (x - y), 200.0 * (y - z)], dim=1)
@@ -51,41 +55,53 @@ def grey(pixels: Tensor) -> Tensor:
 def lab_histograms(lab: Tensor, cells: int) -> Tensor:
     """Return the trilinear histograms of ``[images, 3, S, S]`` by cell: ``[images, cells², 180]``."""
     images, _, size, _ = lab.shape
-    unit = [lab[:, 0] / 100.0, *((lab[:, i] / (2 * AB_RANGE) + 0.5).clamp(0, 1) for i in (1, 2))]
-    position = [u * (bins - 1) for u, bins in zip(unit, LAB_BINS, strict=True)]
-    corner = [p.long().clamp(0, bins - 2) for p, bins in zip(position, LAB_BINS, strict=True)]
-    fraction = [p - c for p, c in zip(position, corner, strict=True)]
-    line = _cell_of(size, cells, lab.device)
-    cell = line[:, None] * cells + line
-    # Pixels by cell. On a GPU a bincount would wait for all earlier work, because it looks for the largest number.
-    members = (line == torch.arange(cells, device=lab.device)[:, None]).sum(dim=1)
-    pixels = (members[:, None] * members).flatten()
-    cell = cell + cells**2 * torch.arange(images, device=lab.device)[:, None, None]
-    first = ((cell * LAB_BINS[0] + corner[0]) * LAB_BINS[1] + corner[1]) * LAB_BINS[2] + corner[2]
+    unit = [lab[:, 0] / 100.0, *((lab[:, i] / (2 * AB_RANGE) + 0.5).clamp_(0, 1) for i in (1, 2))]
+    position = [u.mul_(bins - 1) for u, bins in zip(unit, LAB_BINS, strict=True)]
+    corner = [p.int().clamp_(0, bins - 2) for p, bins in zip(position, LAB_BINS, strict=True)]
+    fraction = [p.sub_(c) for p, c in zip(position, corner, strict=True)]
+    near = [(1 - f, f) for f in fraction]
+    first = _cell_of_pixels(images, size, cells, lab.device).mul_(LAB_BINS[0]).add_(corner[0])
+    first = first.mul_(LAB_BINS[1]).add_(corner[1]).mul_(LAB_BINS[2]).add_(corner[2]).flatten()
     histogram = torch.zeros(images * cells**2 * LAB_SIZE, device=lab.device)
-    for l, a, b in product((0, 1), repeat=3):  # noqa: E741  # the eight bins around a colour
-        near = [f if step else 1 - f for f, step in zip(fraction, (l, a, b), strict=True)]
-        bins = first + (l * LAB_BINS[1] + a) * LAB_BINS[2] + b
-        histogram.index_add_(0, bins.flatten(), (near[0] * near[1] * near[2]).flatten())
-    return histogram.view(images, cells**2, LAB_SIZE) / pixels[:, None]
+    for l, a in product((0, 1), repeat=2):  # noqa: E741  # with b: the eight bins around a colour
+        share = near[0][l] * near[1][a]
+        for b in (0, 1):
+            bins = first + ((l * LAB_BINS[1] + a) * LAB_BINS[2] + b)
+            histogram.index_add_(0, bins, (share * near[2][b]).flatten())
+    return histogram.view(images, cells**2, LAB_SIZE) / _pixels_of_cells(size, cells, lab.device)[:, None]
 
 
 def lbp_histograms(luma: Tensor, cells: int) -> Tensor:
     """Return the histograms of patterns of ``[images, S, S]`` by cell and ring: ``[images, cells², 34]``."""
-    line = _cell_of(luma.shape[-1], cells, luma.device)
-    member = (line == torch.arange(cells, device=luma.device)[:, None]).float()
-    mean, found = member / member.sum(dim=1, keepdim=True), []
+    images, size = luma.shape[:2]
+    cell = _cell_of_pixels(images, size, cells, luma.device)
+    pixels, one = _pixels_of_cells(size, cells, luma.device), torch.ones((), device=luma.device)
+    found = []
     for points, radius in RINGS:
-        codes = uniform_patterns(luma, points, radius)
-        # One pattern after the other, because a one-hot tensor of all would take ten times the image.
-        shares = [(mean @ (codes == code).float() @ mean.T).flatten(1) for code in range(points + 2)]
-        found.append(torch.stack(shares, dim=-1))
+        bins = (cell * (points + 2)).add_(uniform_patterns(luma, points, radius)).flatten()
+        counts = torch.zeros(images * cells**2 * (points + 2), device=luma.device)
+        counts.index_add_(0, bins, one.expand(len(bins)))
+        found.append(counts.view(images, cells**2, points + 2) / pixels[:, None])
     return torch.cat(found, dim=-1)
 
 
 def _cell_of(size: int, cells: int, device: torch.device) -> Tensor:
-    """Return each pixel's cell along one axis, int64 ``[size]``; the widths of cells differ by one pixel at most."""
-    return torch.arange(size, device=device) * cells // size
+    """Return each pixel's cell along one axis, int32 ``[size]``; the widths of cells differ by one pixel at most."""
+    return torch.arange(size, device=device, dtype=torch.int32) * cells // size
+
+
+def _cell_of_pixels(images: int, size: int, cells: int, device: torch.device) -> Tensor:
+    """Return each pixel's cell, int32 ``[images, size, size]``; the cells of all images are numbered through."""
+    line = _cell_of(size, cells, device)
+    numbers = cells**2 * torch.arange(images, device=device, dtype=torch.int32)
+    return numbers[:, None, None] + (line[:, None] * cells + line)
+
+
+def _pixels_of_cells(size: int, cells: int, device: torch.device) -> Tensor:
+    """Return the number of pixels of each cell, ``[cells²]``."""
+    # On a GPU a bincount would wait for all earlier work, because it looks for the largest number.
+    inside = (_cell_of(size, cells, device) == torch.arange(cells, device=device)[:, None]).sum(dim=1)
+    return (inside[:, None] * inside).flatten()
 
 
 def uniform_patterns(luma: Tensor, points: int, radius: float) -> Tensor:
@@ -95,29 +111,45 @@ def uniform_patterns(luma: Tensor, points: int, radius: float) -> Tensor:
     outside of the image count as 0. The result is uint8 in the shape of ``luma``, ``[images, H, W]``.
     """
     # A sample's four weights sum to 1 only up to rounding; without the tolerance flat areas would become noise.
-    brighter = [sample >= luma - 1e-3 for sample in _ring(luma, points, radius)]
-    count, changes = (torch.zeros_like(luma, dtype=torch.uint8) for _ in range(2))
-    for bit in brighter:
-        count += bit
+    least, margin = luma - 1e-3, int(radius) + 2
+    padded = pad(luma, (margin,) * 4)
+    brighter = [(sample >= least).view(torch.uint8) for sample in _ring(padded, margin, points, radius)]
+    count, changes = brighter[0].clone(), torch.zeros_like(brighter[0])
     for before, after in pairwise(brighter):
-        changes += before != after
+        count += after
+        changes += before ^ after
     return torch.where(changes <= 2, count, points + 1)
 
 
-def _ring(luma: Tensor, points: int, radius: float) -> list[Tensor]:
-    height, width = luma.shape[1:]
-    margin = int(radius) + 2
-    padded = pad(luma, (margin,) * 4)
-    angles = 2 * torch.pi * torch.arange(points, dtype=torch.float64) / points
-    samples = []
-    for angle in angles:
-        y, x = (round(float(radius * c), 5) for c in (-angle.sin(), angle.cos()))
-        top, left = int(y // 1), int(x // 1)
-        sample = torch.zeros_like(luma)
+def _ring(padded: Tensor, margin: int, points: int, radius: float) -> Iterator[Tensor]:
+    """Yield the brightness at each point around every pixel, bilinear; the next one overwrites the last."""
+    height, width = (side - 2 * margin for side in padded.shape[1:])
+    weighed = {weight: padded * weight for weight in {w for point in _samples(points, radius) for w, *_ in point}}
+    mixed = padded.new_empty(len(padded), height, width)
+    for point in _samples(points, radius):
+        near = [
+            weighed[weight][:, margin + y : margin + y + height, margin + x : margin + x + width]
+            for weight, y, x in point
+        ]
+        if len(near) > 1:
+            torch.add(near[0], near[1], out=mixed)
+        for each in near[2:]:
+            mixed += each
+        yield mixed if len(near) > 1 else near[0]
+
+
+@cache
+def _samples(points: int, radius: float) -> tuple[tuple[tuple[float, int, int], ...], ...]:
+    """Return for each point of a ring the pixels around it: weight (a float32), rows down, columns right."""
+    found = []
+    for number in range(points):
+        angle = 2 * math.pi * number / points
+        y, x = (round(radius * c, 5) for c in (-math.sin(angle), math.cos(angle)))
+        top, left = math.floor(y), math.floor(x)
+        pixels = []
         for dy, dx in product((0, 1), repeat=2):
             weight = (y - top if dy else top + 1 - y) * (x - left if dx else left + 1 - x)
             if weight > 0:
-                rows, columns = margin + top + dy, margin + left + dx
-                sample += weight * padded[:, rows : rows + height, columns : columns + width]
-        samples.append(sample)
-    return samples
+                pixels.append((float(np.float32(weight)), top + dy, left + dx))
+        found.append(tuple(pixels))
+    return tuple(found)

@@ -35,6 +35,8 @@ def load(description: Description, folder: Path | None, device: torch.device, of
 class Descriptor:
     """An Embedder; vectors have 180 + 34 entries."""
 
+    side_by_side = True
+
     def __init__(self, device: torch.device, values: CellValues) -> None:
         self._device = device
         self._values = values

@@ -20,12 +20,12 @@ from torch import Tensor
 
 from retrieval.devices.transfer import to_device
 from retrieval.errors import UsageError
-from retrieval.images.preprocessing import resize_square
+from retrieval.images.preprocessing import resize_square, resize_square_fast
 from retrieval.models.cells.histograms import CELLS_VERSION, cell_histograms
 from retrieval.models.cells.projection import CellProjection
 from retrieval.models.cells.values import GRID
 from retrieval.models.descriptions import ExtractorDescription
-from retrieval.models.mini.network import Lite0, read_network
+from retrieval.models.mini.network import STRIDE, Lite0, read_network
 from retrieval.models.mini.projection import HistogramProjection, ObjectProjection, SurfaceProjection
 from retrieval.models.mini.values import MINI_VERSION, OBJECT_WIDTH, SURFACE_WIDTHS
 from retrieval.models.mini.weights import SHA256, find_weights
@@ -35,8 +35,8 @@ from retrieval.scoring.aas import QKV
 from retrieval.settings import ModelSettings
 from retrieval.types import Role
 
-STRIDE = 32  # pixels a side of a token of the last stage
 CELLS_SIDE = 144  # pixels a side of the image that is cut into cells, as in the model cells
+LEAST_SHRINKING = 1.5  # times CELLS_SIDE: the least square that the cells' is made from
 LEARNT = "learnt.npz"  # made by tests/bench/mini_learnt.py
 
 
@@ -66,14 +66,21 @@ def mini_on(device: torch.device, image_size: int) -> "MiniExtractor":
 class MiniExtractor:
     """A HiddenExtractor with one branch, one head and the layers ``object`` and ``surface``."""
 
+    side_by_side = True
+
     def __init__(self, network: Lite0, device: torch.device, image_size: int) -> None:
         """Take a loaded network; images get ``image_size`` pixels a side."""
         self._network, self._device, self.image_size = network, device, image_size
         self._projections: dict[Target, Projection] = {}
 
     def prepare(self, image: Image.Image) -> Pixels:
-        """Return the network's square above that of the cells, ``[S + 144, max(S, 144), 3]``; the rest is black."""
-        squares = [resize_square(image, side) for side in (self.image_size, CELLS_SIDE)]
+        """Return the network's square above that of the cells, ``[S + 144, max(S, 144), 3]``; the rest is black.
+
+        The cells' square of a large image is made from the network's, because that has fewer pixels.
+        """
+        network = resize_square_fast(image, self.image_size)
+        shrinks = min(image.size) >= self.image_size >= LEAST_SHRINKING * CELLS_SIDE
+        squares = network, resize_square(Image.fromarray(network) if shrinks else image, CELLS_SIDE)
         both = np.zeros((self.image_size + CELLS_SIDE, max(self.image_size, CELLS_SIDE), 3), np.uint8)
         both[: self.image_size, : self.image_size], both[self.image_size :, :CELLS_SIDE] = squares
         return both
@@ -136,7 +143,7 @@ class MiniExtractor:
             "version": MINI_VERSION,
             "histograms": CELLS_VERSION,
             "image_size": self.image_size,
-            "resize": "square-lanczos",
+            "resize": "square-bicubic-gap2, cells from it by lanczos",
             "dtype": "float32",
         }
 

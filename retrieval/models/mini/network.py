@@ -5,18 +5,23 @@ normalisation (eps 1e-3) is folded into the convolutions when the weights are re
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
+from retrieval.models.mini.fused import Convolve, fused
 from retrieval.models.weights.reading import model_errors
 
 STAGES = ((1, 1, 1), (2, 2, 6), (2, 2, 6), (3, 2, 6), (3, 1, 6), (4, 2, 6), (1, 1, 6))  # blocks, stride, expansion
 MIDDLE, SCALE = 127.0, 128.0  # the released network takes (x - 127) / 128, x in 0 to 255
 EPSILON = 1e-3
+STRIDE = 32  # pixels a side of a token of the last stage
+CHECKED = 3  # stages that have kernels of every size and stride, and few weights
+TOLERANCE = 1e-4  # between the maps of fused and of plain convolutions, of the largest number
 Weights = Mapping[str, Tensor]
 
 
@@ -31,7 +36,7 @@ class Convolution:
         )
         factor = scale / (variance + EPSILON).sqrt()
         self._kernel, self._bias = kernel * factor[:, None, None, None], shift - mean * factor
-        self._stride, self._bounded = stride, bounded
+        self.stride, self._bounded = stride, bounded
         self._groups = len(kernel) if kernel.shape[1] == 1 else 1  # depthwise, or dense
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -40,11 +45,15 @@ class Convolution:
         if size == 1:  # a product of matrices, because torch's own path for it is slower on one core
             flat = torch.matmul(self._kernel[:, :, 0, 0], x.flatten(2)).add_(self._bias[:, None])
             y = flat.view(len(x), -1, *x.shape[2:])
-        elif self._stride == 1:
+        elif self.stride == 1:
             y = conv2d(x, self._kernel, self._bias, padding=size // 2, groups=self._groups)
         else:
-            y = conv2d(_pad_same(x, size, self._stride), self._kernel, self._bias, self._stride, groups=self._groups)
+            y = conv2d(_pad_same(x, size, self.stride), self._kernel, self._bias, self.stride, groups=self._groups)
         return y.clamp_(0, 6) if self._bounded else y
+
+    def fused(self, side: int) -> Convolve:
+        """Return the same for maps of ``side`` x ``side`` on a CPU; see :func:`retrieval.models.mini.fused.fused`."""
+        return fused(self._kernel, self._bias, side, self.stride, self._bounded)
 
     def to(self, device: torch.device) -> None:
         """Move the kernel and the bias."""
@@ -58,7 +67,7 @@ class Block:
         """Read block ``number`` of the released network."""
         name = f"_blocks.{number}."
         self._skips = skips
-        self.convolutions = [
+        self.convolutions: list[Convolution] = [
             *([Convolution(weights, (f"{name}_expand_conv", f"{name}_bn0"))] if expands else []),
             Convolution(weights, (f"{name}_depthwise_conv", f"{name}_bn1"), stride),
             Convolution(weights, (f"{name}_project_conv", f"{name}_bn2"), bounded=False),
@@ -66,12 +75,12 @@ class Block:
         # A normalisation's output has this mean over the training images.
         self.mean = weights[f"{name}_bn2.bias"]
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Return the block's output."""
+    def __call__(self, x: Tensor, convolutions: Sequence[Convolve] = ()) -> Tensor:
+        """Return the block's output; ``convolutions`` may stand for its own ones."""
         y = x
-        for convolution in self.convolutions:
+        for convolution in convolutions or self.convolutions:
             y = convolution(y)
-        return y + x if self._skips else y
+        return y.add_(x) if self._skips else y
 
 
 class Lite0:
@@ -89,6 +98,8 @@ class Lite0:
             number += repeats
         for convolution in (self._stem, *(c for stage in self._stages for block in stage for c in block.convolutions)):
             convolution.to(device)
+        self._fused: dict[tuple[int, int, int], list[list[Convolve]]] = {}  # by side, threads and stages
+        self._device = device
         self._means = [torch.stack([block.mean for block in stage]).sum(0).to(device) for stage in self._stages]
 
     def stages(self, pixels: Tensor) -> list[Tensor]:
@@ -97,12 +108,53 @@ class Lite0:
         A stage adds the outputs of its blocks up, so its mean is the sum of theirs. Stage n is
         ``[images, channels, H, W]``, float32.
         """
-        x, maps = self._stem((pixels.float() - MIDDLE) / SCALE), []
-        for stage, mean in zip(self._stages, self._means, strict=True):
+        own = self._fused_for(pixels.shape[-1]) if self._may_fuse and pixels.shape[-2] == pixels.shape[-1] else []
+        return self._maps(pixels, own)
+
+    def _maps(
+        self, pixels: Tensor, fused_ones: Sequence[Sequence[Convolve]] = (), stages: int = len(STAGES)
+    ) -> list[Tensor]:
+        """Return the maps of the first ``stages``, by fused convolutions of the stem and of every block if given."""
+        x, maps, own = (pixels.float() - MIDDLE) / SCALE, [], iter(fused_ones)
+        x = next(own)[0](x.contiguous(memory_format=torch.channels_last)) if fused_ones else self._stem(x)
+        for stage, mean in zip(self._stages[:stages], self._means, strict=False):
             for block in stage:
-                x = block(x)
+                x = block(x, next(own, ()))
             maps.append(x - mean[:, None, None])
         return maps
+
+    def _fused_for(self, side: int, stages: int = len(STAGES)) -> list[list[Convolve]]:
+        """Return the fused convolutions of the stem and of every block for images of that size; none for odd maps.
+
+        oneDNN packs kernels for the number of threads: with another number a call would pack them again.
+        """
+        if side % STRIDE:
+            return []
+        key = side, torch.get_num_threads(), stages
+        if key not in self._fused:
+            blocks = [block.convolutions for stage in self._stages[:stages] for block in stage]
+            found: list[list[Convolve]] = []
+            at = side
+            for convolutions in ([self._stem], *blocks):
+                found.append([])
+                for convolution in convolutions:
+                    found[-1].append(convolution.fused(at))
+                    at //= convolution.stride
+            self._fused[key] = found
+        return self._fused[key]
+
+    @cached_property
+    def _may_fuse(self) -> bool:
+        """Whether this torch has fused convolutions, and they give the first maps, of every geometry, as plain ones."""
+        if self._device.type != "cpu":
+            return False
+        image = torch.randint(256, (1, 3, STRIDE, STRIDE), generator=torch.Generator().manual_seed(0))
+        try:
+            found = self._maps(image, self._fused_for(STRIDE, CHECKED), CHECKED)
+        except (AttributeError, RuntimeError):
+            return False
+        both = zip(found, self._maps(image, stages=CHECKED), strict=True)
+        return all(bool((a - b).abs().max() <= TOLERANCE * b.abs().max()) for a, b in both)
 
 
 def read_network(path: Path, device: torch.device) -> Lite0:

@@ -37,6 +37,8 @@ def load(description: Description, folder: Path | None, device: torch.device, of
 class PooledMode:
     """A PoolingEmbedder over the tensors of one target."""
 
+    side_by_side = True
+
     def __init__(self, extractor: MiniExtractor, target: Target) -> None:
         """Take the loaded model."""
         self._extractor, self.target = extractor, target

@@ -58,7 +58,7 @@ WITH_TEXT = ("clip", "siglip2")
 
 
 @dataclass(frozen=True, eq=False)
-class TextEncoder:
+class TextTower:
     """One text tower, float32."""
 
     model: Any
@@ -77,7 +77,7 @@ class TextEncoder:
 
 def load_text(
     description: Description, family: TextFamily, folder: Path | None, device: torch.device, offline: bool, digest: str
-) -> TextEncoder:
+) -> TextTower:
     """Load the text tower that belongs to an image encoder.
 
     Args:
@@ -103,7 +103,7 @@ def load_text(
         raise ModelError(f"transformers {transformers.__version__} has no {family.kind}; a newer version has")
     what = f"the text tower of {description.name}"
     model = load_pretrained(kind, weights[""], what, dtype=torch.float32, config=config).to(device)
-    return TextEncoder(model, family, _tokens(weights.root, family, int(config.max_position_embeddings)))
+    return TextTower(model, family, _tokens(weights.root, family, int(config.max_position_embeddings)))
 
 
 def _config(root: Path) -> Any:

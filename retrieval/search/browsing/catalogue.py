@@ -1,7 +1,7 @@
 """The items of an opened index, for people who browse it; only files that the catalogue names are read."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from index_store.lookup import ID_PREFIX, MAX_ID
 from index_store.reader import IndexReader
 from index_store.remote.object_store import is_url
 from index_store.remote.pull import existing_root
+from index_store.row_locations import batched
 from retrieval.encoding.recipe import Recipe
 from retrieval.errors import ImageError, UsageError
 from retrieval.images.decoding import DecodeRules, decode_bytes
@@ -26,6 +27,7 @@ from retrieval.search.index_info import about_index
 
 __all__ = ["Catalogue", "Item"]
 
+ITEMS_AT_ONCE = 4096  # whose paths are in memory together
 CHANGED = "is another file than the one that was indexed"
 
 
@@ -55,6 +57,11 @@ class Catalogue:
     def ids(self) -> NDArray[np.int64]:
         """The items' ids, ascending, int64 ``[items]``."""
         return self._reader.ids
+
+    def paths(self) -> Iterator[tuple[int, str]]:
+        """Yield id and path of every item, in the order of the ids; they are read as they are taken."""
+        for rows in batched(np.arange(len(self._reader)), ITEMS_AT_ONCE):
+            yield from zip(self._reader.ids[rows].tolist(), self._reader.uris(rows), strict=True)
 
     def about(self) -> dict[str, Any]:
         """Return the short description that stands in every result, as JSON values."""

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from retrieval.scoring.aas import QKV, Comparison, bounded
 from retrieval.scoring.explanation import Explanation, explain
 from retrieval.search.explaining.explanation import Correspondence, ExplainedImage, ImageExplanation
 from retrieval.search.queries.picture import ImageInput, Picture
+from retrieval.search.region_views import as_scored, onto_cut_out, small_views
 from retrieval.search.results import Result
 from retrieval.search.scoring_context import ScoringContext
 from retrieval.search.tensors.candidate_tensors import CandidateTensors
@@ -35,9 +37,13 @@ class Explainer:
     """Explains the scores of one query; its tensors are computed once."""
 
     def __init__(self, context: ScoringContext, mode: str, query: Picture) -> None:
-        """Compute the tensors of a query, in the query's role."""
+        """Compute the tensors of a query or its region, in the query's role."""
         self._context, self._mode, self._picture = context, mode, query
-        self._qkv = context.tensors([self._prepared(query)], "query", mode)
+        small = small_views(context, mode, [query])
+        images = [query.image, *(view.drawing for view in small.values())]
+        tensors = context.tensors([self._prepared(image) for image in images], "query", mode)
+        (self._scored,) = as_scored(context, mode, [query], small, tensors)
+        self._small = small.get(0)
 
     @torch.inference_mode()
     def explain(self, given: CandidateInput, correspondences: int) -> ImageExplanation:
@@ -58,20 +64,45 @@ class Explainer:
         else:
             candidate, size, path = self._stored(item), (item.width, item.height), item.uri
             shown = Path(item.uri)
-        found = explain(self._qkv, candidate, Comparison(readout=self._context.models.readout(self._mode)))
-        query_size = (self._picture.width, self._picture.height)
-        grids = self._grid(self._qkv, query_size), self._grid(candidate, size)
+        found = self._split(candidate)
+        grids = self._grid(self._scored.qkv, self._shown_size), self._grid(candidate, size)
         return ImageExplanation(
             self._mode,
             bounded(found.score),
-            _explained(self._picture.path, shown_picture(self._picture), grids[0], found.query_parts),
+            _explained(self._picture.path, self._shown_query, grids[0], found.query_parts),
             _explained(path, shown, grids[1], found.candidate_parts),
             strongest(found, grids, correspondences),
             _between_cells(found.query_attention, grids),
         )
 
-    def _prepared(self, picture: Picture) -> dict[str, NDArray[np.uint8]]:
-        return dict(self._context.models.prepare(picture.image, Outputs((self._mode,))))
+    @property
+    def _shown_query(self) -> Image.Image | Path:
+        return shown_picture(self._picture) if self._picture.region is None else self._picture.image
+
+    @property
+    def _shown_size(self) -> Size:
+        whole = self._picture.width, self._picture.height
+        return whole if self._picture.region is None else self._picture.image.size
+
+    def _split(self, candidate: QKV) -> Explanation:
+        """Split the score of one candidate; a region's over the cells of both pictures, half on each side."""
+        region, readout = self._scored, self._context.models.readout(self._mode)
+        if region.directions is None:
+            return explain(region.qkv, candidate, Comparison(readout=readout))
+        how = Comparison(readout=readout, directions=region.directions)
+        found = [explain(view.qkv, candidate, how, view.mask) for view in region.views]
+        if found[0].query_attention is None:
+            return found[0]
+        pairs = [each.pairs for each in found]
+        if region.small is not None and self._small is not None:
+            small = self._grid(region.small.qkv, self._small.drawing.size)
+            pairs[1] = onto_cut_out(self._small.box, small, self._grid(region.qkv, self._shown_size)) @ pairs[1]
+        joined = torch.stack(pairs).mean(dim=0) / 2
+        parts = joined.sum(dim=1), joined.sum(dim=0)
+        return replace(found[0], query_parts=parts[0], candidate_parts=parts[1], given_pairs=2 * joined)
+
+    def _prepared(self, image: Image.Image) -> dict[str, NDArray[np.uint8]]:
+        return dict(self._context.models.prepare(image, Outputs((self._mode,))))
 
     def _grid(self, qkv: QKV, size: Size) -> TokenGrid:
         return grid_of(self._context.models.extractor, qkv.q.shape[3], size)
@@ -92,7 +123,7 @@ class Explainer:
 
     def _encoded(self, picture: Picture) -> QKV:
         """Return the tensors of an image outside the index as the index would store them."""
-        stored = self._context.encode_stored([self._prepared(picture)], Outputs((self._mode,)))
+        stored = self._context.encode_stored([self._prepared(picture.image)], Outputs((self._mode,)))
         if stored.unusable:
             raise ModelError("the model gives numbers for the candidate that can't be stored; no score is made")
         arrays = stored.tensors[self._mode].items()
@@ -126,11 +157,9 @@ def shown_picture(picture: Picture) -> Image.Image | Path:
 
 def strongest(found: Explanation, grids: tuple[TokenGrid, TokenGrid], count: int) -> Sequence[Correspondence]:
     """Return the pairs of cells that make the largest parts of the score, above 0; none if keys are other tokens."""
-    there, back = found.query_attention, found.candidate_attention
-    if there is None or back is None:
+    if found.query_attention is None:
         return ()
-    weights = found.query_parts[:, None] * there + (found.candidate_parts[:, None] * back).T
-    weights = weights[grids[0].before :, grids[1].before :]
+    weights = found.pairs[grids[0].before :, grids[1].before :]
     best = weights.flatten().topk(min(count, weights.numel()))
     return tuple(
         Correspondence(_cell(place // weights.shape[1], grids[0]), _cell(place % weights.shape[1], grids[1]), weight)

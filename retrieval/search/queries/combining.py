@@ -16,10 +16,17 @@ from retrieval.types import Similarity
 AWAY = 0.5  # share of the score that an image to move away from takes off: half, so that likeness still leads
 
 
+def join_views(found: Sequence[CandidateScores]) -> CandidateScores:
+    """Return the mean scores of a region at full size and drawn small; a single view stays as it is."""
+    if len(found) == 1:
+        return found[0]
+    return _summed(found, np.mean([each.scores for each in found], axis=0, dtype=np.float64))
+
+
 def scored_parts(query: Query, images: Sequence[Scored]) -> list[Scored]:
     """Return what is scored against the candidates: every image on its own, or the union as one.
 
-    A union with a region looks for itself, as a region does.
+    A union with a region looks for itself, as a region does; regions are in it at full size.
 
     Args:
         query: a question that was read.
@@ -56,6 +63,11 @@ def combine_scores(query: Query, found: Sequence[CandidateScores], similarity: S
     scores = _joined(query, np.stack([each.scores for each in toward]), similarity)
     for weight, each in zip(query.minus_image_weights, away, strict=True):
         scores = scores - AWAY * weight / len(away) * each.scores
+    return _summed(found, scores)
+
+
+def _summed(found: Sequence[CandidateScores], scores: NDArray[np.float64]) -> CandidateScores:
+    """Return the ``scores`` that were made of those ``found``, with the time of all."""
     times = [each.timing_ms for each in found]
     timing = {part: sum(each[part] for each in times) for part in times[0]}
     return replace(found[0], scores=scores.astype(np.float32), timing_ms=timing)

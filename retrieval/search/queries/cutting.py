@@ -8,15 +8,16 @@ from PIL import Image
 from retrieval.errors import UsageError
 from retrieval.images.decoding import DecodeRules
 from retrieval.search.queries.picture import UNNAMED, ImageInput, Picture
-from retrieval.search.queries.region import Box, Mask, Region, box_of_mask, pixels_of
+from retrieval.search.queries.region import Box, Mask, Region, Subject, box_of_mask, pixels_of
+from retrieval.types import Fractions
 
 WHITE = 128  # of 255: a mask's box lies around pixels from here on, so that traces of JPEG don't widen it
 
 
-def read_region(image: ImageInput | Picture, region: Box | Mask, rules: DecodeRules) -> Picture:
+def read_region(image: ImageInput | Picture, region: Box | Mask | Subject, rules: DecodeRules) -> Picture:
     """Read an image and keep a region of it; a region that is the whole image changes nothing.
 
-    A :class:`Picture` is cut as it was decoded.
+    A :class:`Picture` is cut as it was decoded. A subject is cut out by :func:`cut_subject`, once a model has seen it.
 
     Args:
         image: the image, or one that was read.
@@ -28,10 +29,21 @@ def read_region(image: ImageInput | Picture, region: Box | Mask, rules: DecodeRu
         UsageError: the region does not lie inside the image, or nothing of the mask is white.
     """
     read = image if isinstance(image, Picture) else Picture.read(image, replace(rules, draft=None))
+    if isinstance(region, Subject):
+        return replace(read, seeks_subject=read.region is None)
     chosen = _of_box(region, read) if isinstance(region, Box) else _of_mask(region, read, rules)
     if chosen is not None:
         return replace(read, image=read.image.crop(pixels_of(chosen.box, read.image.size)), region=chosen)
     return read if isinstance(image, Picture) else Picture.read(image, rules)
+
+
+def cut_subject(picture: Picture, box: Fractions | None) -> Picture:
+    """Return the picture cut to the box of its subject, in fractions; None: all of it is the subject."""
+    found = replace(picture, seeks_subject=False)
+    if box is None or _is_whole(box, picture):
+        return found
+    cut = picture.image.crop(pixels_of(box, picture.image.size))
+    return replace(found, image=cut, region=Region(box, is_subject=True))
 
 
 def _of_box(box: Box, picture: Picture) -> Region | None:
@@ -39,7 +51,7 @@ def _of_box(box: Box, picture: Picture) -> Region | None:
     return None if _is_whole(fractions, picture) else Region(fractions)
 
 
-def _is_whole(box: tuple[float, float, float, float], picture: Picture) -> bool:
+def _is_whole(box: Fractions, picture: Picture) -> bool:
     return pixels_of(box, picture.image.size) == (0, 0, *picture.image.size)
 
 

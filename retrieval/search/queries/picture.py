@@ -36,6 +36,7 @@ class Picture:
     sha256: str | None = None  # hex digits of the file's bytes; None: there are no such bytes
     partial: str = ""  # says which part of a cut file was used, as a clause; empty: the file is whole
     region: Region | None = None  # the part of the whole image that ``image`` is; None: all of it
+    seeks_subject: bool = False  # a search has yet to cut the subject out of ``image``
 
     def __post_init__(self) -> None:
         if self.image.mode != "RGB":

@@ -77,7 +77,7 @@ class Query:
     @property
     def is_whole(self) -> bool:
         """Whether a question that was read has no region."""
-        return all(picture.region is None for picture in self.pictures)
+        return all(picture.region is None and not picture.seeks_subject for picture in self.pictures)
 
     def read(self, rules: DecodeRules) -> "Query":
         """Decode all images by the rules of the index that is searched, and cut out regions; pictures stay as they are.

@@ -60,7 +60,12 @@ class Mask:
     image: Any  # a ``retrieval.search.queries.picture.ImageInput``, or an array ``[H, W]`` of uint8 or bool
 
 
-RegionInput = Box | Mask | None
+@dataclass(frozen=True)
+class Subject:
+    """The subject of the query, where the model of the index sees it; see :mod:`retrieval.scoring.subject`."""
+
+
+RegionInput = Box | Mask | Subject | None
 """The part of an image that asks; None: the whole image."""
 
 
@@ -72,10 +77,13 @@ class Region:
     mask: Image.Image | None = None  # mode L, over the cut-out; None: all of it counts alike
     is_mask: bool = False  # whether a mask was given; one that is white all over its box leaves no ``mask``
     mask_path: str | None = None  # absolute; None: the mask did not come from a file
+    is_subject: bool = False  # whether the model chose the box
 
     def about(self) -> dict[str, Any]:
         """Return what results say about the region, as JSON values; ``box`` has fractions of the picture."""
         about: dict[str, Any] = {"box": [round(number, 6) for number in self.box]}
+        if self.is_subject:
+            about["subject"] = True
         return {**about, "mask": self.mask_path} if self.is_mask else about
 
 

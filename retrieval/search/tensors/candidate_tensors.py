@@ -52,6 +52,12 @@ class Scored:
     qkv: QKV  # one item
     mask: Tensor | None = None  # how much each token counts
     directions: Directions | None = None  # None: those of the search
+    small: "Scored | None" = None  # the same region drawn small; both scores make one
+
+    @property
+    def views(self) -> "list[Scored]":
+        """The part itself, and the small drawing of its region."""
+        return [self] if self.small is None else [self, self.small]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from retrieval.devices.selection import choose_device
 from retrieval.encoding.recipe import Recipe
 from retrieval.errors import UsageError
 from retrieval.models.registry import describe_embedder
-from retrieval.models.vit.text import TEXT_FAMILIES, WITH_TEXT, TextEncoder, load_text
+from retrieval.models.vit.text import TEXT_FAMILIES, WITH_TEXT, TextTower, load_text
 from retrieval.search.candidates import CandidateGenerator, Candidates
 from retrieval.settings import EngineSettings, SearchSettings
 
@@ -27,7 +27,7 @@ class TextRanker:
     ) -> None:
         """Take an index, and the generator that reads its vectors; the first text loads the text towers."""
         self._reader, self._recipe, self._settings, self._generator = reader, recipe, settings, generator
-        self._loaded: dict[str, TextEncoder] = {}
+        self._loaded: dict[str, TextTower] = {}
         self._loading = threading.Lock()
 
     def encoders(self) -> tuple[str, ...]:
@@ -80,7 +80,7 @@ class TextRanker:
         unit: NDArray[np.float32] = (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)[None]
         return unit
 
-    def _encoder(self, name: str) -> TextEncoder:
+    def _encoder(self, name: str) -> TextTower:
         with self._loading:
             if name not in self._loaded:
                 stored = self._reader.generation.fingerprint["encoders"][name]

@@ -14,6 +14,7 @@ from index_store.garbage import clear_uncommitted
 from index_store.generation import digest_of, read_current
 from index_store.layout import Layout
 from index_store.reader import IndexReader
+from index_store.repair.damage import find_damage
 from tests.index_store.small_index import grow
 
 Body = dict[str, Any]
@@ -133,7 +134,18 @@ def test_a_commit_after_a_refusal_never_happens_and_nothing_outside_is_gone(layo
     assert (precious / "thesis.txt").read_text() == "years of work"
 
 
-FOLDERS = ("generations", "items", "attention", "attention/style", "projections", "derived", "cache")
+OF_SEGMENT = ("items/SEGMENT", "items/SEGMENT/vectors", "items/SEGMENT/spare", "items/SEGMENT/spare/vectors")
+FOLDERS = (
+    *OF_SEGMENT,
+    "items/planted",
+    "generations",
+    "items",
+    "attention",
+    "attention/style",
+    "projections",
+    "derived",
+    "cache",
+)
 
 
 @pytest.mark.parametrize("name", [*FOLDERS, "CURRENT", "REMOTE", "LOCK"])
@@ -143,7 +155,7 @@ def test_a_link_inside_an_index_is_neither_read_nor_cleared(layout: Layout, tmp_
         (outside / folder).mkdir(parents=True)
         (outside / folder / "thesis.txt").write_text("years of work")
     before = sorted(outside.rglob("*"))
-    path = layout.root / name
+    path = layout.root / name.replace("SEGMENT", generation.segments[0].name)
     if path.exists():
         path.rename(tmp_path / "aside")
     path.symlink_to(outside if name in FOLDERS else outside / "000009" / "thesis.txt")
@@ -152,11 +164,13 @@ def test_a_link_inside_an_index_is_neither_read_nor_cleared(layout: Layout, tmp_
             act()
     with pytest.raises(IndexCorruptError, match="symbolic link"):
         clear_uncommitted(layout, None)
+    with pytest.raises(IndexCorruptError, match="symbolic link"):
+        list(find_damage(layout.root))
     assert sorted(outside.rglob("*")) == before
 
 
-@pytest.mark.parametrize("name", ["items/planted", "attention/style/planted.zarr"])
-def test_a_planted_link_is_removed_and_what_it_leads_to_stays(layout: Layout, tmp_path: Path, name: str) -> None:
+def test_a_planted_link_is_removed_and_what_it_leads_to_stays(layout: Layout, tmp_path: Path) -> None:
+    name = "attention/style/planted.zarr"
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "thesis.txt").write_text("years of work")

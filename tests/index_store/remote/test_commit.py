@@ -48,8 +48,11 @@ with mock.patch.object(ObjectStore, "{method}", kill):
 
 @pytest.mark.parametrize(
     ("method", "ending", "number", "expected"),
-    [("create", "CURRENT", 1, 0), ("replace", "CURRENT", 2, 4), ("put", "items.parquet", 2, 4)],
-    ids=["before the first commit", "before a later commit", "in mid-upload"],
+    [
+        pytest.param("create", "CURRENT", 1, 0, id="before the first commit", marks=pytest.mark.slow),
+        pytest.param("replace", "CURRENT", 2, 4, id="before a later commit"),
+        pytest.param("put", "items.parquet", 2, 4, id="in mid-upload"),
+    ],
 )
 def test_a_killed_writer_leaves_the_last_commit(
     method: str, ending: str, number: int, expected: int, url: str, tmp_path: Path, other_machine: Callable[[], None]
@@ -72,6 +75,27 @@ def test_a_killed_writer_leaves_the_last_commit(
     assert Contents.of(local_root(url)).differences(undisturbed) == []
     other_machine()
     assert Contents.of(local_root(url)).differences(undisturbed) == []
+    assert verify(url) == []
+
+
+@pytest.mark.parametrize(("method", "ending"), [("create", ".json"), ("create", "CURRENT"), ("replace", "CURRENT")])
+def test_a_lost_answer_is_no_other_writer(method: str, ending: str, url: str, tmp_path: Path) -> None:
+    """The store did as it was asked, the answer was lost, and the repeated request met its own work."""
+    source = tmp_path / "pictures"
+    paint(source, range(10))
+    own, lost = getattr(ObjectStore, method), []
+
+    def lose(self: ObjectStore, key: str, *rest: object) -> object:
+        answer = own(self, key, *rest)
+        if not key.endswith(ending) or len(lost) == 2:
+            return answer
+        lost.append(key)
+        return None
+
+    with mock.patch.object(ObjectStore, method, lose):
+        build(source, url)
+    assert lost
+    assert Contents.of(local_root(url)).differences(folder_of(source, tmp_path / "local.diffsim")) == []
     assert verify(url) == []
 
 

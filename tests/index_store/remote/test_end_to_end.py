@@ -1,6 +1,7 @@
 """An index in an object store is the same as a folder to its users."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +20,8 @@ from retrieval.indexing.fill import fill_index
 from retrieval.indexing.upkeep.compacting import compact
 from retrieval.indexing.upkeep.removing import remove_items
 from retrieval.search.engine import Engine
-from tests.cli.test_cli import failed, run
 from tests.index_store.remote.remote_index import build
+from tests.support.commands import failed, run, run_here
 from tests.support.sample_index import RUN, Contents, paint
 from tests.support.stub_models import tiny_model
 
@@ -38,7 +39,7 @@ def test_the_commands_end_to_end(remote: dict[str, str], url: str, gallery: Path
         found = Engine.open(index).search(query, "style", k=8).to_dict()["results"]
         return [{key: row[key] for key in ("path", "score", "coarse_score")} for row in found]
 
-    built = run("diffsim-index", "build", source, "--index", url, "--model", "cells", cwd=tmp_path, environment=remote)
+    built = run_here("diffsim-index", "build", source, "--index", url, "--model", "cells", cwd=tmp_path)
     assert built.returncode == 0, built.stderr
     assert f"{url}: {len(paths)} images".encode() in built.stdout
     build_index(source, tmp_path / "a.diffsim", model="cells")
@@ -59,9 +60,10 @@ def test_the_commands_end_to_end(remote: dict[str, str], url: str, gallery: Path
     assert found[0]["path"] == str(source / "03.png")
 
     sizes = ("-k", "2", "--queries", "2", "--candidates", "5", "--json")
-    recall = json.loads(run("diffsim-eval", "coarse-recall", url, *sizes, cwd=tmp_path, environment=fresh).stdout)
+    with mock.patch.dict(os.environ, fresh):
+        recall = json.loads(run_here("diffsim-eval", "coarse-recall", url, *sizes, cwd=tmp_path).stdout)
+        checked = run_here("diffsim-index", "verify", cwd=tmp_path)
     assert (recall["index"], len(recall["recalls"])) == (url, 3)
-    checked = run("diffsim-index", "verify", cwd=tmp_path, environment=fresh)
     assert checked.stdout.decode().strip() == f"{url}: no damage"
     about, local = Engine.open(url).info(), Engine.open(tmp_path / "b.diffsim").info()
     assert about["path"] == url
@@ -70,7 +72,7 @@ def test_the_commands_end_to_end(remote: dict[str, str], url: str, gallery: Path
 
 
 def test_wrong_places_are_told_in_a_sentence(remote: dict[str, str], url: str, tmp_path: Path) -> None:
-    message = failed(run("diffsim-index", "info", "--index", url, cwd=tmp_path, environment=remote), 3)
+    message = failed(run_here("diffsim-index", "info", "--index", url, cwd=tmp_path), 3)
     assert f"there is no index at {url}" in message
     for place, what in (("gopher://a/b", "gopher://a/b: only folders and s3"), ("s3://bucket", "BUCKET/NAME.diffsim")):
         with pytest.raises(UsageError, match=what):

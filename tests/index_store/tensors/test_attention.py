@@ -26,6 +26,7 @@ from tests.index_store.tensors.small_group import (
     read,
     write,
 )
+from tests.slices import examples
 
 pytestmark = pytest.mark.usefixtures("small_shards")
 
@@ -67,7 +68,7 @@ def test_rows_of_zeros_are_rows(tmp_path: Path) -> None:
     assert_same(read(tmp_path / "g.zarr", record, range(SHARD_ROWS + 1)), tensors)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(rows=st.lists(st.integers(0, 7), min_size=1, max_size=20))
 def test_rows_are_read_in_any_order_with_duplicates(tmp_path_factory: pytest.TempPathFactory, rows: list[int]) -> None:
     tensors = random_rows(8)

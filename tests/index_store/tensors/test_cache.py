@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from index_store.layout import Layout
 from index_store.tensors.cache import CacheKey, TensorCache, cache_size
+from tests.slices import examples
 from tests.support.faults import flip_bit
 
 DIGEST = "0123456789abcdef"
@@ -65,7 +66,7 @@ def test_what_is_put_is_got_by_any_process_and_only_under_its_key(layout: Layout
     assert cache.images("style", DIGEST) == {key(1).sha256, key(1001).sha256}
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(bit=st.integers(0, 8 * 400))
 def test_any_flipped_bit_is_found(tmp_path_factory: pytest.TempPathFactory, bit: int) -> None:
     layout = Layout(tmp_path_factory.mktemp("cache"))

@@ -52,6 +52,18 @@ def test_what_is_no_npy_file_is_found(tmp_path: Path) -> None:
             read_vectors(tmp_path / "e.npy", 5)
 
 
+@pytest.mark.parametrize("count", [1, 5, 30])
+def test_a_row_that_is_no_number_is_never_found(count: int) -> None:
+    vectors = normalised(np.random.default_rng(0).standard_normal((30, 16)).astype(np.float16))
+    vectors[[3, 17]] = np.nan
+    rows, cosines = FlatIndex(vectors).search(vectors[0], count)
+    assert len(rows) == min(count, 28)
+    assert rows[0] == 0
+    assert not {-1, 3, 17} & set(rows.tolist())
+    assert np.isfinite(cosines).all()
+    assert len(FlatIndex(vectors).search(vectors[3], count)[0]) == 0, "nothing is near to what is no number"
+
+
 def test_ties_of_the_coarse_stage_go_to_the_lowest_row() -> None:
     index = FlatIndex(np.eye(3, dtype=np.float32)[[0, 1, 0, 1, 0]])
     rows, cosines = index.search(np.array([1, 0, 0], np.float32), 5)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from index_store.catalog import Item
 from index_store.reader import IndexReader
+from retrieval.indexing.reports import BuildEvent
 from retrieval.indexing.sources.hashing import HashedFile
 from retrieval.indexing.sources.matching import match
 from retrieval.indexing.upkeep.compacting import compact
@@ -112,6 +113,38 @@ def test_a_removed_image_whose_tensors_are_damaged_is_computed_again(photos: Pat
     assert by_path(index) == before
 
 
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("rule", ["eager", "filled", "lazy"])
+def test_what_a_compaction_left_out_is_copied_while_the_old_segments_stay(
+    rule: str, times: int, photos: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(photos, index, RUN if rule == "eager" else LAZY)
+    if rule == "filled":
+        fill(index)
+    before = by_path(index) if rule != "lazy" else {}
+    remove_items(index, [str(photos / "00[0-3].png")])
+    for _ in range(times):
+        compact(index)
+    batches = computed(monkeypatch)
+    report = build(photos, index)
+    assert (report.items, report.copied, batches) == (IMAGES, 4, [])
+    assert rule == "lazy" or by_path(index) == before
+    assert min(ids_of(index)[f"00{number}.png"] for number in range(4)) >= IMAGES, "ids are never given twice"
+    assert verify(index) == []
+
+
+def test_what_a_compaction_left_out_and_can_not_be_read_is_computed_again(photos: Path, index: Path) -> None:
+    build(photos, index, modes=["style"])
+    before = by_path(index)
+    group = IndexReader(index).layout.attention("style", IndexReader(index).generation.segments[0].name)
+    remove_items(index, [str(photos / "*")])
+    compact(index)
+    flip_bit(next(path for path in group.glob("q/c/**/*") if path.is_file()), 100)
+    report = build(photos, index, modes=["style"])
+    assert (report.items, report.added) == (IMAGES, IMAGES)
+    assert by_path(index) == before
+
+
 def test_what_a_compaction_took_away_is_computed_again(photos: Path, index: Path) -> None:
     build(photos, index)
     before = by_path(index)
@@ -136,6 +169,17 @@ def test_copies_of_a_broken_file_are_broken(photos: Path, index: Path) -> None:
         (photos / name).write_bytes(b"no image")
     report = build(photos, index)
     assert (report.items, report.rejected) == (IMAGES, {"not_an_image": 2})
+
+
+def test_files_that_moved_are_counted_while_they_are_compared(photos: Path, index: Path) -> None:
+    build(photos, index)
+    photos = photos.rename(photos.parent / "moved")
+    events: list[BuildEvent] = []
+    build(photos, index, on_progress=events.append)
+    assert [(event.done, event.total) for event in events if event.stage == "hash"] == [
+        (done, IMAGES) for done in range(1, IMAGES + 1)
+    ]
+    assert [event.stage for event in events][: IMAGES + 1] == ["hash"] * IMAGES + ["planned"]
 
 
 def test_a_copy_lacks_what_its_original_lacks_until_both_are_filled(photos: Path, index: Path) -> None:

@@ -148,6 +148,27 @@ def test_most_of_a_source_vanishes_only_when_asked(photos: Path, index: Path, le
     assert build(photos, index).revived == len(vanished)
 
 
+@pytest.mark.parametrize("images", [1, 4])
+def test_a_source_that_is_empty_today_keeps_its_images_however_few(
+    photos: Path, index: Path, tmp_path: Path, images: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paint(tmp_path / "nas", range(50, 50 + images))
+    both = [photos, tmp_path / "nas"]
+    build(both, index)
+    (tmp_path / "nas").rename(tmp_path / "away")
+    (tmp_path / "nas").mkdir()
+    report = build(both, index)
+    assert (report.withheld, report.removed) == ({str(tmp_path / "nas"): images}, 0)
+    (tmp_path / "nas").rmdir()
+    (tmp_path / "away").rename(tmp_path / "nas")
+    batches = computed(monkeypatch)
+    assert build(both, index).unchanged == IMAGES + images
+    assert batches == []
+    for path in (tmp_path / "nas").iterdir():
+        path.unlink()
+    assert build(both, index, replace(RUN, gone=True)).removed == images
+
+
 def test_an_empty_source_is_refused_unless_its_images_are_said_to_be_gone(photos: Path, index: Path) -> None:
     build(photos, index)
     for path in photos.iterdir():

@@ -19,7 +19,16 @@ def scores(index: Path, query: Path) -> dict[str, float | None]:
     return {r.path: r.score for r in Engine.open(index).search(query, "style", exhaustive=True, k=100)}
 
 
-@pytest.mark.parametrize("how", ["an older generation", "an older copy over the index"])
+def lose_all_but_the_cache(index: Path, before: Path) -> None:
+    """Take away every trace of the generations after those of the copy ``before``, the cache of tensors apart."""
+    for path in sorted(index.rglob("*"), reverse=True):
+        place = path.relative_to(index)
+        if place.parts[0] != "cache" and path.is_file() and not (before / place).exists():
+            path.unlink()
+    Layout(index).current.write_bytes((before / "CURRENT").read_bytes())
+
+
+@pytest.mark.parametrize("how", ["an older generation", "an older copy over the index", "only the cache stays"])
 @pytest.mark.parametrize("is_filled", [False, True])
 def test_pictures_that_get_the_ids_of_others_keep_their_own_scores(
     how: str, is_filled: bool, photos: Path, index: Path, tmp_path: Path
@@ -31,6 +40,8 @@ def test_pictures_that_get_the_ids_of_others_keep_their_own_scores(
     scores(index, photos / "000.png")  # keeps what it computes
     if how == "an older generation":
         Layout(index).current.write_bytes((tmp_path / "saved" / "CURRENT").read_bytes())
+    elif how == "only the cache stays":  # the newest generation, its copy and its segment vanish, so ids come again
+        lose_all_but_the_cache(index, tmp_path / "saved")
     else:
         shutil.copytree(tmp_path / "saved", index, dirs_exist_ok=True)
     for number in range(10, 14):

@@ -18,7 +18,10 @@ from retrieval.models.vit.attention import VisionTransformer
 from retrieval.scoring.aas import attention_output
 from retrieval.settings import ModelSettings
 from tests.models.vit.conftest import FolderOf
+from tests.slices import loads_model_libraries
 from tests.support.hub.vision_models import MODELS
+
+pytestmark = loads_model_libraries
 
 CPU = torch.device("cpu")
 READABLE = [name for name in MODELS if ARCHITECTURES[name].attention]

@@ -18,7 +18,10 @@ from retrieval.models.vit.architectures import ARCHITECTURES
 from retrieval.models.vit.pooled import ViTEmbedder
 from retrieval.models.weights.loading import quiet_loading
 from tests.models.vit.conftest import FolderOf
+from tests.slices import loads_model_libraries
 from tests.support.hub.vision_models import MODELS, write_model
+
+pytestmark = loads_model_libraries
 
 CPU = torch.device("cpu")
 IMAGES = [Image.effect_mandelbrot(size, (-2, -1, 1, 1), 50).convert("RGB") for size in ((90, 61), (47, 96), (32, 32))]

@@ -16,9 +16,12 @@ from retrieval.metrics.registry import indexed_by, load_metric
 from retrieval.models.registry import load_embedder
 from retrieval.search.engine import Engine
 from retrieval.settings import BuildSettings, EngineSettings
+from tests.slices import loads_model_libraries
 from tests.support.commands import run_here
 from tests.support.hub.cache import Hub, online_hub
 from tests.support.hub.vision_models import write_model
+
+pytestmark = loads_model_libraries
 
 SIGLIP, DINOV3, OLD, NEW = "someone/siglip2-tiny", "someone/dinov3-tiny", "a" * 40, "b" * 40
 OFFLINE = BuildSettings(device="cpu", offline=True)

@@ -10,7 +10,7 @@ import torch
 
 from retrieval.errors import ModelError
 from retrieval.models.registry import describe_embedder, load_embedder
-from retrieval.models.vit.text import TEXT_FAMILIES, TextEncoder, load_text
+from retrieval.models.vit.text import TEXT_FAMILIES, TextTower, load_text
 from retrieval.models.weights.loading import quiet_loading
 from tests.support.hub.text_models import LENGTH, TOKENIZERS, write_text_model
 
@@ -24,7 +24,7 @@ def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
     return lambda name: root / name if (root / name).is_dir() else write_text_model(root / name, name)
 
 
-def load(folder: Path) -> TextEncoder:
+def load(folder: Path) -> TextTower:
     name = f"hf:{folder}"
     stated = load_embedder(name, None, CPU, offline=True).fingerprint()
     family = TEXT_FAMILIES[stated["name"]]

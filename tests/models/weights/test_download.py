@@ -14,9 +14,12 @@ from retrieval.models.registry import EXTRACTORS, IP_ADAPTER, VAE
 from retrieval.models.weights.finding import are_cached, fetch, plan_download
 from retrieval.progress import Cancellation, Progress
 from retrieval.settings import ModelSettings
-from tests.models.weights.test_hub_caches import REPOSITORIES, load
+from tests.models.weights.test_hub_caches import EACH, REPOSITORIES, load
+from tests.slices import loads_model_libraries
 from tests.support.hub.cache import Hub, online_hub, point_to
 from tests.support.hub.files import FILES, tiny_repository
+
+pytestmark = loads_model_libraries
 
 EVERY = (*EXTRACTORS.values(), *EMBEDDERS.values(), IP_ADAPTER, VAE)
 
@@ -35,7 +38,7 @@ def first_names(description: Description) -> list[str]:
     return [name.split(" or ")[0] for part in description.parts for name in part.wanted()]
 
 
-@pytest.mark.parametrize("name", REPOSITORIES)
+@pytest.mark.parametrize("name", EACH)
 def test_exactly_the_files_that_are_loaded_are_downloaded(name: str, hub: Hub) -> None:
     load(name, offline=False)
     got = hub.downloaded()

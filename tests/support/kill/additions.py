@@ -9,12 +9,13 @@ from typing import Any
 
 from retrieval.indexing.build import build_index
 from retrieval.indexing.fill import fill_index
+from tests.slices import EVERY
 from tests.support.kill.child import Child, Say
 from tests.support.kill.looks import BATCH, REAL, SEED, keep_contents, look_partial, reporting_batches
 from tests.support.sample_index import paint
 
 ADDITION_IMAGES = 36
-ADDITION_KILLS = 12
+ADDITION_KILLS = 12 if EVERY else 6
 BOTH = ["style", "instance"]
 
 

@@ -24,6 +24,7 @@ import retrieval.models.cells.pooled  # noqa: F401
 from retrieval.indexing.build import build_index
 from retrieval.search.engine import Engine
 from retrieval.settings import EngineSettings
+from tests.slices import EVERY
 from tests.support.kill.additions import kill_additions
 from tests.support.kill.child import Child, Say
 from tests.support.kill.looks import BATCH, REAL, SEED, keep_contents, look, reporting_batches
@@ -32,7 +33,7 @@ from tests.support.ranking import assert_same_ranking
 from tests.support.sample_index import paint
 
 IMAGES = 60
-KILLS = 20
+KILLS = 20 if EVERY else 10
 
 
 def kill_at_random(folder: Path) -> dict[str, Any]:

@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from retrieval.indexing.build import build_index
+from tests.slices import EVERY
 from tests.support.faults import Operations
 from tests.support.kill.child import Child, Say
 from tests.support.kill.looks import keep_contents, look
 from tests.support.sample_index import RUN, paint
 from tests.support.stub_models import tiny_model
 
+STEP = 1 if EVERY else 3  # no multiple of two, since flushes and replacements take turns
+
 
 def kill_at_operations(folder: Path) -> dict[str, Any]:
-    """Kill a small build at each of its flushes and replacements in turn, and resume it."""
+    """Kill a small build at each of its flushes and replacements in turn, or every third one, and resume it."""
     photos, whole = folder / "few", folder / "few.diffsim"
     paint(photos, range(4))
     (photos / "001.png").write_bytes(b"no image")
@@ -30,9 +33,9 @@ def kill_at_operations(folder: Path) -> dict[str, Any]:
 
     *_, counted = Child(undisturbed).wait()[0]
     kept: list[dict[str, Any]] = []
-    commits = 0
-    for number in range(1, counted["operations"] + 2):
-        previous, index = folder / f"few{number - 1}.diffsim", folder / f"few{number}.diffsim"
+    commits = before = 0
+    for number in (*range(1, counted["operations"] + 1, STEP), counted["operations"] + 1):
+        previous, index = folder / f"few{before}.diffsim", folder / f"few{number}.diffsim"
 
         def work(say: Say, previous: Path = previous, index: Path = index, number: int = number) -> None:
             if number > 1:
@@ -46,10 +49,10 @@ def kill_at_operations(folder: Path) -> dict[str, Any]:
         lines, killed = Child(work).wait()
         answers = {name: value for line in lines for name, value in line.items()}
         if number > 1:
-            kept.append({"kept": answers["kept"], "resumed": answers["resumed"], "commits": commits})
+            kept.append({"kept": answers["kept"], "resumed": answers["resumed"], "commits": commits, "at": before})
         if killed != (number <= counted["operations"]):
             raise RuntimeError(f"operation {number} of {counted['operations']}: killed is {killed}")
-        commits = answers.get("commits", 0)
+        commits, before = answers.get("commits", 0), number
     return {"operations": counted["operations"], "kept": kept}
 
 

@@ -45,6 +45,9 @@ def test_a_box_and_a_mask_ask_with_a_part(index: Path, files: list[Path], tmp_pa
     assert by_box["query"]["region"] == {"box": [0, 0, 0.5, 1]}
     assert by_mask["query"]["region"]["mask"] == str(tmp_path / "left.png")
     assert all(len(result["found_box"]) == 4 for result in by_box["results"])
+    each = ("diffsim-search", "-i", index, "-k", "3", "--json", "--subject", *files[:2])
+    for found in json.loads(run_here(*each, "--sheet", "part.html", cwd=tmp_path).stdout):
+        assert found["query"]["region"]["subject"] is True
     assert "no white pixel" in failed(run_here(*asked, "--mask", "black.png", cwd=tmp_path), 2)
 
 
@@ -54,7 +57,8 @@ def test_a_box_and_a_mask_ask_with_a_part(index: Path, files: list[Path], tmp_pa
         (("--combine", "max", "2:A", "B"), "takes no weights"),
         (("--not", "C", "A", "B"), "--combine"),
         (("--box", "0,0,1,1", "A", "B"), "of one image, and 2 queries"),
-        (("--box", "0,0,1,1", "--mask", "C", "A"), "choose one of --box and --mask"),
+        (("--box", "0,0,1,1", "--mask", "C", "A"), "choose one of --box, --mask and --subject"),
+        (("--box", "0,0,1,1", "--subject", "A"), "choose one of"),
         (("--box", "1,2,3", "A"), "'1,2,3' is not a box: write x,y,width,height"),
         (("--box", "90,0,20,20", "A"), "which has 96 x 96 px"),
         (("--combine", "sum", "A", "B"), "sum"),

@@ -1,0 +1,122 @@
+"""Keep the samples of random pairs up to date: drawn where they are missing, or where the index has changed by much."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index_store.calibration.record import ScoreSample, read_sample, write_sample
+from index_store.reader import IndexReader
+from index_store.remote.mirror import find_mirror
+from retrieval.calibration.coarse import slope_of
+from retrieval.calibration.percentiles import Percentiles
+from retrieval.calibration.sampling import ScoredPairs, plan_pairs, sample_scores
+from retrieval.encoding.loaded_models import LoadedModels
+from retrieval.encoding.recipe import stored_recipe
+from retrieval.progress import Cancellation
+
+LOG = logging.getLogger(__name__)
+
+LEAST_IMAGES = 32  # with stored tensors; the pairs of fewer say little about the next picture
+CHANGED_SHARE = 0.25  # of the images may be new or gone since pairs were drawn
+
+
+def modes_due(reader: IndexReader) -> tuple[str, ...]:
+    """Return the modes whose sample is missing or old, and whose stored tensors are enough for one.
+
+    An index in an object store gets none: reading a thousand images from there would cost more than it tells.
+    """
+    if find_mirror(reader.layout) is not None:
+        return ()
+    return tuple(mode for mode in reader.generation.modes if _is_due(reader, mode))
+
+
+def calibrate(
+    reader: IndexReader,
+    models: LoadedModels,
+    on_mode: Callable[[str], None] = lambda mode: None,
+    cancel: Cancellation | None = None,
+) -> tuple[str, ...]:
+    """Draw random pairs for the modes that are due, and return these. The caller holds the writer's lock.
+
+    Args:
+        reader: the index as it was committed.
+        models: those of the index.
+        on_mode: called with each mode before its pairs are scored.
+        cancel: stops the work between blocks of pairs; finished modes are kept.
+
+    Raises:
+        CancelledError: it was stopped.
+        IndexCorruptError: tensors are damaged.
+        NoSpaceError, MemoryFullError: the disk or the memory is full.
+    """
+    modes = modes_due(reader)
+    roles_differ = stored_recipe(reader, reader.layout.root).settings.noise == "pairwise"
+    for mode in modes:
+        on_mode(mode)
+        rows = _population(reader, mode)
+        plan = plan_pairs(rows, reader.row_bytes(mode), roles_differ)
+        blocks = []
+        for block in sample_scores(reader, models, mode, plan):
+            blocks.append(block)
+            if cancel is not None:
+                cancel.check()
+        if any(len(block.scores) for block in blocks):
+            write_sample(reader.layout, _sample(reader, mode, rows, ScoredPairs.join(blocks)))
+            LOG.info("%s: scored random pairs of %s", reader.layout.root, mode)
+    return modes
+
+
+def _sample(reader: IndexReader, mode: str, rows: NDArray[np.int64], pairs: ScoredPairs) -> ScoreSample:
+    return ScoreSample(
+        mode=mode,
+        digest=sample_digest(reader, mode),
+        generation=reader.generation.number,
+        items=len(rows),
+        next_id=int(reader.ids[rows].max()) + 1,
+        scores=tuple(sorted(np.round(pairs.scores, 6).tolist())),
+        slope=slope_of(reader, mode, pairs),
+    )
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What an index knows about the scores of one mode."""
+
+    percentiles: Percentiles
+    slope: float | None  # of scores over cosines of coarse vectors
+
+
+def read_calibration(reader: IndexReader, mode: str) -> Calibration | None:
+    """Return what is known about the scores of a mode; None if the index has no sample that fits it."""
+    sample = read_sample(reader.layout, mode, sample_digest(reader, mode))
+    return None if sample is None else Calibration(Percentiles(sample.scores), sample.slope)
+
+
+def _is_due(reader: IndexReader, mode: str) -> bool:
+    ids = reader.ids[_population(reader, mode)]
+    if len(ids) < LEAST_IMAGES:
+        return False
+    sample = read_sample(reader.layout, mode, sample_digest(reader, mode))
+    if sample is None:
+        return True
+    new = int((ids >= sample.next_id).sum())
+    return new + abs(sample.items - (len(ids) - new)) > CHANGED_SHARE * sample.items
+
+
+def _population(reader: IndexReader, mode: str) -> NDArray[np.int64]:
+    """Return the rows that pairs are drawn from: those whose tensors are stored."""
+    rows: NDArray[np.int64] = np.flatnonzero(reader.has_tensors(mode))
+    return rows
+
+
+def sample_digest(reader: IndexReader, mode: str) -> str:
+    """Return a digest of everything but the images that a mode's scores depend on."""
+    fingerprint = reader.generation.fingerprint
+    parts = {name: value for name, value in fingerprint.items() if name not in ("encoders", "modes")}
+    parts["mode"] = {"name": mode, **fingerprint["modes"].get(mode, {})}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""`python -m tests.bench.duplicates DATA`: find copies made by code, and tell them from pictures that are alike."""
