@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from retrieval import Box, Engine, Mask, Query, Results
+from retrieval import Box, Engine, Mask, Query, Results, Subject
+from retrieval.search.filters.filter import Filter
 from tests.support.commands import run_here
 
 TIMED = ("timing_ms",)
@@ -29,6 +30,8 @@ def expected(results: Results) -> dict[str, Any]:
 def close(answer: dict[str, Any], results: Results) -> None:
     """Assert equal answers; scores may differ in the last digits, because several questions share a batch."""
     mine, other = plain(copy.deepcopy(answer)), expected(results)
+    if mine["filter"] is None:
+        other["filter"] = None
     for one, two in zip(mine.pop("results"), other.pop("results"), strict=True):
         for name in ("score", "coarse_score"):
             assert one.pop(name) == pytest.approx(two.pop(name), abs=1e-5)
@@ -90,6 +93,18 @@ def test_a_box_and_a_mask(client: TestClient, engine: Engine, files: list[Path])
     options = {"images": [{"part": 0, "mask": {"part": 1}}], "k": 3}
     answer = client.post("/v1/search/upload", files=files_of_form, data={"options": json.dumps(options)}).json()
     close(answer, engine.search(Query([data], regions=[Mask(buffer.getvalue())]), k=3))
+
+
+def test_filters_texts_subjects_and_percentiles(client: TestClient, engine: Engine, files: list[Path]) -> None:
+    answer = client.post("/v1/search", json={"images": [{"id": 1}], "glob": ["*cat.png"], "newer": "9d", "k": 9}).json()
+    close({**answer, "filter": None}, engine.search(Path(engine.paths()[1]), where=Filter(glob="*cat.png"), k=9))
+    assert answer["filter"]["images"] == 5
+    texts = client.post("/v1/search", json={"texts": ["a cat"]})
+    assert "no encoder" in texts.json()["error"]
+    subject = client.post("/v1/search", json={"images": [{**encoded(files[3]), "subject": True}], "k": 3}).json()
+    close(subject, engine.search(Query([files[3].read_bytes()], regions=[Subject()]), k=3))
+    judged = client.post("/v1/search", json={"images": [{"id": 1}], "min_percentile": 10})
+    assert judged.status_code in (200, 422), "an index of 40 images may have no percentiles"
 
 
 def test_uploaded_files_ask_in_one_request_or_by_their_key(

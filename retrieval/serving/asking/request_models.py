@@ -54,10 +54,17 @@ class AskedImage(ImageSource):
     )
     mask: ImageSource | None = Field(None, description="A picture that is white where this image counts.")
 
+    subject: bool = Field(False, description="Only the subject of this image counts, where the model sees it.")
+
+    @property
+    def has_region(self) -> bool:
+        """Whether a part of the image counts."""
+        return self.box is not None or self.mask is not None or self.subject
+
     @model_validator(mode="after")
     def _has_one_region(self) -> Self:
-        if self.box is not None and self.mask is not None:
-            raise ValueError("choose one of box and mask")
+        if (self.box is not None) + (self.mask is not None) + self.subject > 1:
+            raise ValueError("choose one of box, mask and subject")
         return self
 
 

@@ -11,7 +11,8 @@ from starlette.datastructures import QueryParams
 from retrieval.errors import UsageError
 from retrieval.serving.asking.request_models import SearchRequest
 
-RESULTS = 60  # by default
+RESULTS = 60  # by default, if the server gives so many
+SUBJECT = "subject"  # in place of a box: the model finds it
 _IMAGE = re.compile(r"(?:([0-9]{1,6}(?:\.[0-9]{1,6})?):)?(?:id:([0-9]{1,18})|upload:([0-9a-f]{64}))")
 _WORDS = ("index", "mode", "compare", "combine", "box", "words", "under", "glob")
 _NUMBERS = ("k", "candidates")
@@ -117,14 +118,16 @@ class PageState:
         left = self.images[:position] + self.images[position + 1 :]
         return self.url(images=left, box="", minus=self.minus if left else ())
 
-    def request(self, mode: str) -> SearchRequest:
-        """Return the request for one mode.
+    def request(self, mode: str, results: int) -> SearchRequest:
+        """Return the request for one mode; ``results`` are asked for where the address names no number.
 
         Raises:
             UsageError, ValidationError: a field that makes no sense.
         """
         images = [image.fields() for image in self.images]
-        if self.box and images:
+        if self.box == SUBJECT and images:
+            images[0]["subject"] = True
+        elif self.box and images:
             images[0]["box"] = _box(self.box)
         return SearchRequest.model_validate(
             {
@@ -133,7 +136,7 @@ class PageState:
                 "images": images,
                 "minus": [image.fields() for image in self.minus],
                 "combine": self.combine or "mean",
-                "k": _whole("k", self.k) or RESULTS,
+                "k": _whole("k", self.k) or results,
                 "candidates": _whole("candidates", self.candidates),
                 "exhaustive": bool(self.exhaustive),
                 "exclude_copies": bool(self.exclude_copies),

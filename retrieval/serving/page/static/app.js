@@ -5,7 +5,7 @@ import { card, element } from "./cards.js";
 import { Explainer } from "./explain.js";
 import { Grid } from "./grid.js";
 import { askedPicture, listen, showQuestion } from "./question.js";
-import { asks, isPlain, parse, request } from "./state.js";
+import { asks, isPlain, parse, request, setResults } from "./state.js";
 
 const PAGE = 200; // items that the collection fetches at a time
 const data = JSON.parse(document.querySelector("#data").textContent);
@@ -17,6 +17,7 @@ let state = { ...parse(location.search), index: data.index };
 let grids = [], running = null;
 
 document.documentElement.classList.add("scripted");
+setResults(data.results);
 if (matchMedia("(max-width: 52rem)").matches) document.querySelector("details").open = false; // results come first on a phone
 
 const modesOf = (asked) => [...new Set([asked.mode || data.modes[0], asked.compare].filter(Boolean))];

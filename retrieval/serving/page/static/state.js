@@ -2,7 +2,12 @@
 
 const FIELDS = ["index", "mode", "compare", "combine", "box", "k", "candidates", "exhaustive", "exclude_copies", "words", "under", "glob"];
 const WEIGHED = /^(?:([0-9.]+):)?(id|upload):(.+)$/;
-export const RESULTS = 60;
+export let RESULTS = 60; // by default, see setResults
+export const SUBJECT = "subject"; // in place of a box: the model finds it
+
+export function setResults(count) {
+  RESULTS = count;
+}
 
 export function parse(search) {
   const given = new URLSearchParams(search);
@@ -54,7 +59,8 @@ export function source(image) {
 
 export function request(state, mode) {
   const images = state.images.map(source);
-  if (state.box && images.length) {
+  if (state.box === SUBJECT && images.length) images[0].subject = true;
+  else if (state.box && images.length) {
     const box = state.box.split(",").map(Number);
     if (box.length !== 4 || box.some(Number.isNaN)) throw new Error(`'${state.box}' is not a box: write x,y,width,height`);
     images[0].box = box;
