@@ -14,7 +14,7 @@ from cli.questions import mode_weights, questions_of, split_texts
 from cli.search import options as search_options
 from cli.search.filter_options import FilterOptions
 from cli.search.list_options import ListOptions
-from cli.search.remote import connected
+from cli.search.opening import connected, opened
 from cli.search.streaming import stream
 from cli.search.updating import bring_up_to_date
 from cli.terminal.printing import say
@@ -69,14 +69,10 @@ def search(
     work_offline(engine_options.offline)
     place = None if server else find_index(index, os.environ, Path.cwd())
     _check_files(sheet or [], explain, questions, how)
-    if place is None:
-        engine = connected(server or "", index, update, os.environ)
-    else:
-        if update:
-            bring_up_to_date(place, engine_options, speaker)
-        from retrieval.search.engine import Engine
-
-        engine = Engine.open(place, engine_options.settings(2 if lists.is_stream else len(questions)))
+    if place is not None and update:
+        bring_up_to_date(place, engine_options, speaker)
+    count = 2 if lists.is_stream else len(questions)
+    engine = connected(server or "", index, update) if place is None else opened(place, engine_options.settings(count))
     if lists.is_stream:
         stream(engine, questions, texts, lists, mode, among, how, speaker)
         return

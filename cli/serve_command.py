@@ -12,7 +12,7 @@ import typer
 from cli import options
 from cli.option_groups import EngineOptions, Speech, expand_groups
 from cli.parsing import parse_bytes
-from cli.search.remote import TOKEN_VARIABLE
+from cli.search.opening import TOKEN_VARIABLE
 from cli.terminal.printing import show
 from cli.terminal.process import HELP, run, stopping, work_offline
 from index_store.layout import SUFFIX

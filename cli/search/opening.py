@@ -1,9 +1,11 @@
-"""Search with a server instead of an index on this machine."""
+"""The index that a search asks: one on this machine, or one of a server."""
 
-from collections.abc import Mapping
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from retrieval.errors import UsageError
+from retrieval.settings import EngineSettings
 
 if TYPE_CHECKING:
     from retrieval.search.engine import Engine
@@ -11,7 +13,14 @@ if TYPE_CHECKING:
 TOKEN_VARIABLE = "DIFFSIM_TOKEN"
 
 
-def connected(server: str, index: str | None, update: bool, environment: Mapping[str, str]) -> "Engine":
+def opened(place: str | Path, settings: EngineSettings) -> "Engine":
+    """Open an index on this machine or in an object store."""
+    from retrieval.search.engine import Engine
+
+    return Engine.open(place, settings)
+
+
+def connected(server: str, index: str | None, update: bool) -> "Engine":
     """Return a client of a server, which has the methods of an engine that a search calls.
 
     Raises:
@@ -22,4 +31,4 @@ def connected(server: str, index: str | None, update: bool, environment: Mapping
         raise UsageError("a server writes to no index: bring it up to date where it lies, with diffsim-index build")
     from retrieval.serving.client.client import Client
 
-    return cast("Engine", Client(server, index, environment.get(TOKEN_VARIABLE) or None))
+    return cast("Engine", Client(server, index, os.environ.get(TOKEN_VARIABLE) or None))
