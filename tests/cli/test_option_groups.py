@@ -52,7 +52,7 @@ def names(kind: type) -> set[str]:
         (ModelSettings, ModelOptions, set()),
         (BuildSettings, RunOptions, {"attention", "retry_rejects", "rehash", "gone"}),  # of `build` alone
         (EngineSettings, EngineOptions, {"memory"}),  # follows from the number of queries
-        (SearchSettings, SearchOptions, {"rerank"}),  # --no-rerank
+        (SearchSettings, SearchOptions, {"rerank", "mode_weights"}),  # --no-rerank; --not and --same ask questions
         (MetricSettings, MetricOptions, {"denoising_step", "directions"}),  # --step; no option chooses directions
     ],
 )
