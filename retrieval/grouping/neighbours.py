@@ -64,8 +64,10 @@ def near_pairs(
                 cancel.check()
             asking = rows[start : start + ROWS_AT_ONCE]
             near, cosines = index.search_many(vectors[asking], count + 1)
-            known = np.where(near < 0, -1.0, cosines)  # FAISS fills empty places with the lowest number there is
-            found.append(_pairs_of(asking, near, (known - typical) / (1 - typical)))
+            known = np.where(
+                near < 0, np.float32(-1), cosines
+            )  # FAISS fills empty places with the lowest number there is
+            found.append(_pairs_of(asking, near, ((known - typical) / (1 - typical)).astype(np.float32)))
             on_progress(Progress("neighbours", number * len(reader) + start + len(asking), total))
         on_progress(Progress("neighbours", (number + 1) * len(reader), total))
     return merged(found, len(reader))

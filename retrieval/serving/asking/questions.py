@@ -8,7 +8,7 @@ from retrieval.images.decoding import DecodeRules
 from retrieval.search.engine import Engine
 from retrieval.search.queries.picture import ImageInput
 from retrieval.search.queries.query import Query
-from retrieval.search.queries.region import Box, Mask, RegionInput
+from retrieval.search.queries.region import Box, Mask, RegionInput, Subject
 from retrieval.serving.asking.fetching import Fetcher
 from retrieval.serving.asking.request_models import AskedImage, ChoiceFields, ImageSource, QuestionFields
 from retrieval.serving.errors import LimitError, NotFoundError, RequestError, TooLargeError
@@ -89,6 +89,8 @@ class QuestionReader:
     def _region(self, engine: Engine, asked: AskedImage) -> RegionInput:
         if asked.box is not None:
             return Box(*asked.box)
+        if asked.subject:
+            return Subject()
         return None if asked.mask is None else Mask(self.image(engine, asked.mask))
 
 
@@ -110,4 +112,4 @@ def _weights(images: Sequence[AskedImage]) -> list[float] | None:
 
 
 def _has_region(images: Sequence[AskedImage]) -> bool:
-    return any(image.box is not None or image.mask is not None for image in images)
+    return any(image.box is not None or image.mask is not None or image.subject for image in images)

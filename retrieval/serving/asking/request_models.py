@@ -53,11 +53,12 @@ class AskedImage(ImageSource):
         None, description="x, y, width and height: pixels, or fractions of the sides if all four are at most 1."
     )
     mask: ImageSource | None = Field(None, description="A picture that is white where this image counts.")
+    subject: bool = Field(False, description="Ask with the subject that the model sees in the picture.")
 
     @model_validator(mode="after")
     def _has_one_region(self) -> Self:
-        if self.box is not None and self.mask is not None:
-            raise ValueError("choose one of box and mask")
+        if (self.box is not None) + (self.mask is not None) + self.subject > 1:
+            raise ValueError("choose one of box, mask and subject")
         return self
 
 

@@ -15,7 +15,7 @@ from retrieval.images.file_bytes import read_bytes
 from retrieval.search.filters.filter import Filter
 from retrieval.search.queries.picture import UNNAMED, ImageInput, Picture
 from retrieval.search.queries.query import Query
-from retrieval.search.queries.region import Box, RegionInput
+from retrieval.search.queries.region import Box, RegionInput, Subject
 
 
 def question_json(query: Query, items: Mapping[str, int]) -> dict[str, Any]:
@@ -79,4 +79,6 @@ def _region(region: RegionInput) -> dict[str, Any]:
         return {}
     if isinstance(region, Box):
         return {"box": [region.x, region.y, region.width, region.height]}
+    if isinstance(region, Subject):
+        return {"subject": True}
     return {"mask": image_json(region.image, {})}

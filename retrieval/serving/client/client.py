@@ -198,17 +198,15 @@ class Client:
             pairs = [
                 Correspondence(tuple(p["query"]), tuple(p["candidate"]), p["weight"]) for p in found["correspondences"]
             ]
-            explained = (
-                self._explained(found[side], picture) for side, picture in (("query", image), ("candidate", number))
-            )
-            yield ImageExplanation(found["mode"], found["score"], *explained, pairs, None)
+            asking, asked_about = self._explained(found["query"], image), self._explained(found["candidate"], number)
+            yield ImageExplanation(found["mode"], found["score"], asking, asked_about, pairs, None)
 
     def _explained(self, found: dict[str, Any], picture: Any) -> ExplainedImage:
         parts = np.array(found["map"], np.float32)
         if isinstance(picture, int):
             data = self._transport.fetch(f"{self._path}/items/{picture}/thumbnail?side={SIDE}")
             picture = Image.open(io.BytesIO(data))
-        grid = TokenGrid(*parts.shape, region=tuple(found["region"]))
+        grid = TokenGrid(parts.shape[0], parts.shape[1], region=tuple(found["region"]))
         return ExplainedImage(found["path"], picture, grid, parts, found["other"])
 
     def locate(self, text: str) -> Path | str:
