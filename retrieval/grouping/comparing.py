@@ -15,6 +15,8 @@ TURNED_FITS = 0.7  # the same of a turned middle
 SAME_SHAPE = 0.05  # relative difference of two aspect ratios that may still show the same cut
 LIGHTER = 8.0  # grey levels of mean brightness that count as a change of light
 CONTRAST = 1.12  # ratio of spreads that counts as one
+SMALL_CUT = 0.5  # of the area: a smaller cut must agree in nearly all of its structure
+NEARLY_ALL = 0.9
 ALTERED = 0.95  # share of agreeing structure below which a part was altered
 
 
@@ -29,6 +31,13 @@ class Verdict:
     def share(self) -> float:
         """The share of structure that agrees; 0 if each shows a part that the other lacks."""
         return 0.0 if self.agreement.extent == "overlapping" else self.agreement.share
+
+    def is_copy(self, same: float) -> bool:
+        """Say whether b is a copy of a: the share is ``same`` or more, and nearly 1 for a cut to less than half.
+
+        A subject on an empty ground has little structure, and another photograph of it can fit at some size.
+        """
+        return self.share >= (same if self.agreement.covers >= SMALL_CUT else max(same, NEARLY_ALL))
 
     @property
     def shows_more(self) -> bool:

@@ -94,7 +94,7 @@ class Judge:
         if picture is None or theirs is None:
             return self.alike_by_tensors(kept, row), None
         verdict = compare(picture, theirs, self.same)
-        return verdict.share >= self.same, verdict
+        return verdict.is_copy(self.same), verdict
 
     def reason(self, copies: Copies) -> str:
         """Say why an image is kept, by what sets it apart from its copies."""

@@ -1,5 +1,7 @@
 """A picture is found again in its turned, cut, framed and enlarged copies, and not in another one."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -68,6 +70,14 @@ def test_two_cuts_that_only_overlap_are_no_copies(picture: Image.Image) -> None:
     left, right = small(picture.crop((0, 0, 190, 180))), small(picture.crop((50, 0, 240, 180)))
     assert agree(left.grey, right.grey, align(left.grey, right.grey)).extent == "overlapping"
     assert compare(left, right).share < 0.5
+
+
+def test_a_small_cut_must_agree_nearly_everywhere(picture: Image.Image) -> None:
+    verdict = compare(small(picture), small(picture))
+    small_cut, half = (replace(verdict.agreement, share=0.8, covers=covers) for covers in (0.37, 0.64))
+    assert not replace(verdict, agreement=small_cut).is_copy(0.65)
+    assert replace(verdict, agreement=half).is_copy(0.65)
+    assert not replace(verdict, agreement=half).is_copy(0.85)
 
 
 def test_grey_and_light_are_named(picture: Image.Image) -> None:
