@@ -65,7 +65,7 @@ def near_pairs(
             asking = rows[start : start + ROWS_AT_ONCE]
             near, cosines = index.search_many(vectors[asking], count + 1)
             known = np.where(near < 0, -1.0, cosines)  # FAISS fills empty places with the lowest number there is
-            found.append(_pairs_of(asking, near, (known - typical) / (1 - typical)))
+            found.append(_pairs_of(asking, near, ((known - typical) / (1 - typical)).astype(np.float32)))
             on_progress(Progress("neighbours", number * len(reader) + start + len(asking), total))
         on_progress(Progress("neighbours", (number + 1) * len(reader), total))
     return merged(found, len(reader))
@@ -88,7 +88,7 @@ def _pairs_of(asking: NDArray[np.int64], near: NDArray[np.int64], closeness: Flo
     kept = (near >= 0) & (near != mine)
     one, other = mine[kept], near[kept]
     return Pairs(
-        np.minimum(one, other), np.maximum(one, other), closeness[kept].astype(np.float32), ranks[kept].astype(np.int64)
+        np.minimum(one, other), np.maximum(one, other), closeness[kept], ranks[kept].astype(np.int64)
     )
 
 
