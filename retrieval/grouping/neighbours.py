@@ -87,9 +87,7 @@ def _pairs_of(asking: NDArray[np.int64], near: NDArray[np.int64], closeness: Flo
     mine = np.broadcast_to(asking[:, None], near.shape)
     kept = (near >= 0) & (near != mine)
     one, other = mine[kept], near[kept]
-    return Pairs(
-        np.minimum(one, other), np.maximum(one, other), closeness[kept], ranks[kept].astype(np.int64)
-    )
+    return Pairs(np.minimum(one, other), np.maximum(one, other), closeness[kept], ranks[kept].astype(np.int64))
 
 
 def merged(parts: Sequence[Pairs], rows: int) -> Pairs:
