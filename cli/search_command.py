@@ -66,6 +66,7 @@ def search(
     if not (named or lists.has_others):
         named, texts = list(queries or []), []  # texts alone ask
     questions = questions_of(lists.queries(named), asked, texts)
+    choices = how.choices(mode_weights(asked))
     work_offline(engine_options.offline)
     place = None if server else find_index(index, os.environ, Path.cwd())
     _check_files(sheet or [], explain, questions, how)
@@ -78,13 +79,11 @@ def search(
 
         engine = Engine.open(place, engine_options.settings(2 if lists.is_stream else len(questions)))
     if lists.is_stream:
-        stream(engine, questions, texts, lists, mode, among, how, speaker)
+        stream(engine, questions, texts, lists, mode, among, choices, speaker)
         return
     answers = _Answers(questions)
     try:
         answers.locate(engine)
-        choices = how.choices()
-        choices["mode_weights"] = mode_weights(asked)
         _search(engine, answers, mode, among, choices, speaker)
         if explain is not None:
             _explain(engine, answers, explain, speaker)
