@@ -13,9 +13,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Unpack
 
-import numpy as np
-from numpy.typing import NDArray
-
 from index_store.lookup import locate_image
 from index_store.reader import IndexReader
 from index_store.remote.pull import existing_root
@@ -30,7 +27,6 @@ from retrieval.progress import Cancellation, OnProgress, ignore_progress
 from retrieval.scoring.aas import Comparison, aligned_attention_scores, bounded
 from retrieval.search.answering import Answerer, Request
 from retrieval.search.browsing.catalogue import Catalogue
-from retrieval.search.browsing.projection import project
 from retrieval.search.explaining.explainer import CandidateInput, Explainer
 from retrieval.search.explaining.explanation import ImageExplanation
 from retrieval.search.filters.filter import Filter
@@ -105,11 +101,7 @@ class Engine:
     @property
     def catalogue(self) -> Catalogue:
         """The items, to browse them."""
-        return Catalogue(self._reader, self._recipe)
-
-    def map(self, mode: str | None = None) -> NDArray[np.float32]:
-        """Return the places of all items in a plane; see :func:`retrieval.search.browsing.projection.project`."""
-        return project(self._reader, self._answerer.generator.encoders(self._mode(mode)))
+        return Catalogue(self._reader, self._recipe, self._answerer.generator)
 
     def search(
         self,

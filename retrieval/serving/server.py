@@ -23,8 +23,8 @@ from retrieval.serving.errors import GoneError, NotFoundError
 from retrieval.serving.indexes.byte_cache import ByteCache
 from retrieval.serving.indexes.served_index import ServedIndex
 from retrieval.serving.metrics import ServerMetrics
+from retrieval.serving.queueing.computing_thread import ComputingThread
 from retrieval.serving.queueing.jobs import CallJob
-from retrieval.serving.queueing.worker import Worker
 from retrieval.serving.safety.access import Access
 from retrieval.settings import ServerSettings
 
@@ -57,7 +57,7 @@ class Server:
         self.indexes = {name: ServedIndex(name, place, engine, load) for name, place in indexes.items()}
         self.metrics = ServerMetrics()
         self.access = Access(settings)
-        self.worker = Worker(limits.queue, settings.batch, settings.gather_ms / 1000, self.metrics)
+        self.worker = ComputingThread(limits.queue, settings.batch, settings.gather_ms / 1000, self.metrics)
         self.readers = ThreadPoolExecutor(READERS, "diffsim-reader")
         self.browsers = ThreadPoolExecutor(READERS, "diffsim-browser")
         self.thumbnails = ByteCache("thumbnails", settings.thumbnails, self.metrics)

@@ -12,8 +12,8 @@ from retrieval.errors import ImageError, UsageError
 from retrieval.search.filters.filter import Filter
 from retrieval.serving.client.transport import ServerError
 from retrieval.settings import ServerLimits, ServerSettings
+from tests.serving.served import serving
 from tests.support.commands import failed, run_here
-from tests.support.served import serving
 
 TOKEN = "a-long-enough-token-of-a-test"
 

@@ -19,8 +19,8 @@ from retrieval.indexing.build import build_index
 from retrieval.indexing.upkeep.compacting import compact
 from retrieval.serving.safety import slow_clients
 from retrieval.settings import ServerLimits, ServerSettings
+from tests.serving.served import serving
 from tests.support.sample_index import RUN, paint
-from tests.support.served import serving
 from tests.support.stub_models import load_tiny
 
 CLIENTS = 16

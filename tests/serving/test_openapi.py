@@ -12,8 +12,8 @@ from starlette.testclient import TestClient
 
 from retrieval.serving.openapi import KEPT, as_text, document
 from retrieval.settings import ServerLimits, ServerSettings
+from tests.serving.served import serving
 from tests.support.paths import ROOT
-from tests.support.served import serving
 
 
 @pytest.fixture

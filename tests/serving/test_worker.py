@@ -11,8 +11,8 @@ import pytest
 from retrieval.errors import ModelError
 from retrieval.serving.errors import BusyError, DeadlineError, StoppingError
 from retrieval.serving.metrics import ServerMetrics
+from retrieval.serving.queueing.computing_thread import ComputingThread
 from retrieval.serving.queueing.jobs import CallJob, SearchJob
-from retrieval.serving.queueing.worker import Worker
 from retrieval.settings import SearchSettings
 
 SOON = 10.0  # seconds
@@ -44,8 +44,8 @@ def bench() -> Bench:
 
 
 @pytest.fixture
-def worker() -> Iterator[Worker]:
-    made = Worker(most=6, batch=4, gather_seconds=0.05, metrics=ServerMetrics())
+def worker() -> Iterator[ComputingThread]:
+    made = ComputingThread(most=6, batch=4, gather_seconds=0.05, metrics=ServerMetrics())
     made.start()
     yield made
     made.close()
@@ -58,12 +58,12 @@ def job(bench: Bench, question: str, seconds: float = SOON, k: int = 10) -> Sear
     )
 
 
-def submit(worker: Worker, jobs: list[SearchJob]) -> None:
+def submit(worker: ComputingThread, jobs: list[SearchJob]) -> None:
     with worker.admitted(time.monotonic() + SOON, len(jobs)) as ticket:
         worker.submit(ticket, list(jobs))
 
 
-def test_questions_with_the_same_choices_are_answered_together(worker: Worker, bench: Bench) -> None:
+def test_questions_with_the_same_choices_are_answered_together(worker: ComputingThread, bench: Bench) -> None:
     bench.gate.clear()
     first = job(bench, "first")
     submit(worker, [first])
@@ -76,7 +76,7 @@ def test_questions_with_the_same_choices_are_answered_together(worker: Worker, b
     assert bench.batches == [["first"], ["a", "c"], ["b", "d"]]
 
 
-def test_a_batch_waits_for_a_question_that_is_being_read(worker: Worker, bench: Bench) -> None:
+def test_a_batch_waits_for_a_question_that_is_being_read(worker: ComputingThread, bench: Bench) -> None:
     deadline = time.monotonic() + SOON
     with worker.admitted(deadline) as late:
         submit(worker, [early := job(bench, "early")])
@@ -86,7 +86,7 @@ def test_a_batch_waits_for_a_question_that_is_being_read(worker: Worker, bench: 
     assert bench.batches == [["early", "late"]]
 
 
-def test_a_question_at_fault_fails_alone(worker: Worker, bench: Bench) -> None:
+def test_a_question_at_fault_fails_alone(worker: ComputingThread, bench: Bench) -> None:
     jobs = [job(bench, name) for name in ("a", "bad", "c")]
     submit(worker, jobs)
     assert jobs[0].future.result(SOON).name == "a"
@@ -95,7 +95,7 @@ def test_a_question_at_fault_fails_alone(worker: Worker, bench: Bench) -> None:
         jobs[1].future.result(SOON)
 
 
-def test_the_queue_is_bounded(worker: Worker, bench: Bench) -> None:
+def test_the_queue_is_bounded(worker: ComputingThread, bench: Bench) -> None:
     deadline = time.monotonic() + SOON
     with worker.admitted(deadline, 4), worker.admitted(deadline, 2):
         with pytest.raises(BusyError) as caught, worker.admitted(deadline):
@@ -105,7 +105,7 @@ def test_the_queue_is_bounded(worker: Worker, bench: Bench) -> None:
         pass
 
 
-def test_a_request_that_would_wait_beyond_its_deadline_is_told_at_once(worker: Worker, bench: Bench) -> None:
+def test_a_request_that_would_wait_beyond_its_deadline_is_told_at_once(worker: ComputingThread, bench: Bench) -> None:
     worker._seconds = 1.0
     deadline = time.monotonic() + SOON
     with worker.admitted(deadline, 2), pytest.raises(BusyError) as caught, worker.admitted(time.monotonic() + 1.5):
@@ -113,7 +113,7 @@ def test_a_request_that_would_wait_beyond_its_deadline_is_told_at_once(worker: W
     assert caught.value.seconds == 2
 
 
-def test_late_and_cancelled_questions_are_not_computed(worker: Worker, bench: Bench) -> None:
+def test_late_and_cancelled_questions_are_not_computed(worker: ComputingThread, bench: Bench) -> None:
     bench.gate.clear()
     submit(worker, [first := job(bench, "first")])
     jobs = [job(bench, "late", 0.01, k=2), job(bench, "gone", k=2), job(bench, "kept", k=2)]
@@ -130,7 +130,7 @@ def test_late_and_cancelled_questions_are_not_computed(worker: Worker, bench: Be
 
 
 def test_closing_answers_everything_that_was_taken(bench: Bench) -> None:
-    worker = Worker(most=40, batch=4, gather_seconds=0, metrics=ServerMetrics())
+    worker = ComputingThread(most=40, batch=4, gather_seconds=0, metrics=ServerMetrics())
     worker.start()
     bench.gate.clear()
     jobs = [job(bench, str(number)) for number in range(10)]

@@ -22,7 +22,10 @@ from retrieval.errors import ImageError, UsageError
 from retrieval.images.decoding import DecodeRules, decode_bytes
 from retrieval.images.file_bytes import read_bytes
 from retrieval.images.formats import sniff
+from retrieval.models.registry import unknown_mode
 from retrieval.models.vit.text import TEXT_FAMILIES
+from retrieval.search.browsing.projection import project
+from retrieval.search.candidates import CandidateGenerator
 from retrieval.search.index_info import about_index
 
 __all__ = ["Catalogue", "Item"]
@@ -34,8 +37,8 @@ CHANGED = "is another file than the one that was indexed"
 class Catalogue:
     """The items of one generation, in the order of their ids; safe in many threads."""
 
-    def __init__(self, reader: IndexReader, recipe: Recipe) -> None:
-        self._reader, self._recipe = reader, recipe
+    def __init__(self, reader: IndexReader, recipe: Recipe, generator: CandidateGenerator) -> None:
+        self._reader, self._recipe, self._generator = reader, recipe, generator
 
     @property
     def generation(self) -> int:
@@ -69,6 +72,16 @@ class Catalogue:
 
     def __len__(self) -> int:
         return len(self._reader)
+
+    def map(self, mode: str) -> NDArray[np.float32]:
+        """Return the places of all items in a plane; see :func:`retrieval.search.browsing.projection.project`.
+
+        Raises:
+            UsageError: a mode that the index does not have, or an index without vectors.
+        """
+        if mode not in self._recipe.targets:
+            raise unknown_mode(mode, "this index", tuple(self._recipe.targets))
+        return project(self._reader, self._generator.encoders(mode))
 
     def page(self, first: int, count: int) -> list[Item]:
         """Return ``count`` items from position ``first`` on; fewer at the end."""

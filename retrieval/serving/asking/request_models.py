@@ -6,7 +6,7 @@ from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, model_validator
 
 from retrieval.search.filters.filter import Filter
 from retrieval.settings import SearchSettings
-from retrieval.types import Combine, Similarity
+from retrieval.types import Combine, Scaling, Similarity
 
 MAX_ID = 2**63 - 1
 _SEARCH = SearchSettings()
@@ -108,6 +108,10 @@ class ChoiceFields(Strict):
     )
     exclude_self: bool = Field(False, description="Leave out the item that asks.")
     exclude_copies: bool = Field(False, description="Leave out files with the same bytes as the query, too.")
+
+    min_percentile: float | None = Field(None, ge=0, le=100, description="Leave out results below, of random pairs.")
+    mode_weights: dict[str, float] = Field({}, max_length=16, description="Further modes that count, by their weight.")
+    scaling: Scaling | None = None
 
     def settings(self) -> SearchSettings:
         """Return the library's settings; choices that contradict each other are a UsageError."""

@@ -20,7 +20,7 @@ from retrieval.progress import Cancellation, OnProgress, ignore_progress
 from retrieval.search.explaining.explanation import Correspondence, ExplainedImage, ImageExplanation
 from retrieval.search.filters.filter import Filter
 from retrieval.search.queries.query import Query, QueryInput, as_query
-from retrieval.search.results import Note, Result, Results
+from retrieval.search.results import ModeScore, Note, Result, Results
 from retrieval.serving.client.asked_json import filter_json, image_json, local_path, question_json
 from retrieval.serving.client.transport import Transport, as_error
 from retrieval.settings import CORRESPONDENCES, SearchChoices, SearchSettings
@@ -151,9 +151,7 @@ class Client:
         """Return the results in an answer, with the paths of pictures that were sent from here."""
         known = {name: value for name, value in answer.items() if name not in ("schema", "note_details")}
         known["notes"] = tuple(Note(**note) for note in answer["note_details"])
-        boxes = [None if each["found_box"] is None else tuple(each["found_box"]) for each in answer["results"]]
-        pairs = zip(answer["results"], boxes, strict=True)
-        known["results"] = tuple(Result(**{**each, "found_box": box}) for each, box in pairs)
+        known["results"] = tuple(map(_result, answer["results"]))
         about = known["query"]
         places = about.get("images", []) + about.get("minus", []) or [about]
         for place, image in zip(places, (*query.images, *query.minus), strict=False):
@@ -198,8 +196,11 @@ class Client:
             pairs = [
                 Correspondence(tuple(p["query"]), tuple(p["candidate"]), p["weight"]) for p in found["correspondences"]
             ]
-            asking, asked_about = self._explained(found["query"], image), self._explained(found["candidate"], number)
-            yield ImageExplanation(found["mode"], found["score"], asking, asked_about, pairs, None)
+            query_side, candidate_side = (
+                self._explained(found["query"], image),
+                self._explained(found["candidate"], number),
+            )
+            yield ImageExplanation(found["mode"], found["score"], query_side, candidate_side, pairs, None)
 
     def _explained(self, found: dict[str, Any], picture: Any) -> ExplainedImage:
         parts = np.array(found["map"], np.float32)
@@ -242,3 +243,8 @@ class Client:
         """Return a description of the index, as JSON values."""
         found: dict[str, Any] = self._transport.ask(self._path)
         return found
+
+
+def _result(values: dict[str, Any]) -> Result:
+    box, others = values["found_box"], tuple(ModeScore(**each) for each in values["other_modes"])
+    return Result(**{**values, "found_box": None if box is None else tuple(box), "other_modes": others})

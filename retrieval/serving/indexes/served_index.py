@@ -91,7 +91,9 @@ class ServedIndex:
 
     def map(self, mode: str | None) -> Map:
         """Return all items' ids and places, computed once for each generation and mode."""
-        return self._once(("map", mode), lambda engine: (engine.catalogue.ids, engine.map(mode)))
+        return self._once(
+            ("map", mode), lambda engine: (engine.catalogue.ids, engine.catalogue.map(mode or engine.modes[0]))
+        )
 
     def _once(self, key: Any, make: Callable[[Engine], T]) -> T:
         engine = self._engine

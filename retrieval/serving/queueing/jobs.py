@@ -67,7 +67,7 @@ class SearchJob(Job):
     @property
     def key(self) -> Hashable:
         """The index, mode, choices and filter, which questions that are answered together share."""
-        return id(self.index), self.mode, self.choices, self.where
+        return id(self.index), self.mode, repr(self.choices), self.where
 
 
 @dataclass(eq=False, kw_only=True)

@@ -27,6 +27,10 @@ class NeighbourAnswer(BaseModel):
     sha256: str
     found_box: BoxNumbers | None
     is_gone: bool
+    percentile: float | None = Field(description="How many of 100 random pairs of the index score less.")
+    one_in: int | None
+    other_modes: list[dict[str, Any]]
+    order_key: float | None
 
 
 class NoteAnswer(BaseModel):

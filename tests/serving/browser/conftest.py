@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from retrieval.settings import ServerSettings
-from tests.support.served import serving
+from tests.serving.served import serving
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the extra `browser` is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

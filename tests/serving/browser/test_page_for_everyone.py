@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.serving.browser.conftest import Open
-from tests.support.served import serving
+from tests.serving.served import serving
 from tests.support.stub_models import load_tiny
 
 pytestmark = pytest.mark.browser

@@ -41,6 +41,10 @@ export function card(state, each, position, count, canExplain = false) {
     picture(thumbnail(state.index, each.id, each.key), `More like ${each.name}`, each.box));
   const about = element("p", { class: "about" });
   if (each.score !== null) about.append(element("b", { class: "score" }, each.score.toFixed(4)), " ");
+  if (each.percentile !== null) {
+    const words = "of 100 random pairs of this index, so many score less";
+    about.append(element("span", { class: "percentile", title: words }, `${each.percentile.toFixed(1)} %`), " ");
+  }
   about.append(element("a", { class: "name", href: original(state.index, each.id), title: each.path }, each.name));
   const actions = element("p", { class: "actions" },
     element("a", { href: also(state, each.id), "aria-label": `Add ${each.name} to the board` }, "+ board"));

@@ -32,7 +32,7 @@ class Ticket:
     is_reading: bool = True
 
 
-class Worker:
+class ComputingThread:
     """One thread and its queue. A request is admitted, read, submitted as jobs, and leaves with its answers."""
 
     def __init__(self, most: int, batch: int, gather_seconds: float, metrics: ServerMetrics) -> None:
