@@ -24,9 +24,9 @@ from retrieval.scoring.aas import QKV
 from retrieval.search.tensors.memory_cache import MemoryCache
 from tests.bench import build_cost, coarse
 from tests.bench.codecs import add_data_option, codec_rows
-from tests.bench.embedded import embedded
 from tests.bench.gpu import gpu_rows
 from tests.bench.growth import growth
+from tests.bench.models.embedded import embedded
 from tests.bench.pairwise import pairwise
 from tests.bench.published import published_loop
 from tests.bench.reads import reads
