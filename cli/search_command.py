@@ -91,8 +91,7 @@ def search(
         answers.print(form, speaker)
     for file in (sheet or []) if answers.found else ():
         _draw(file, answers.found, speaker)
-    if answers.are_several and len(answers.found) < len(questions):
-        raise typer.Exit(1)
+    answers.exit_if_any_failed()
 
 
 def _check_files(
@@ -179,6 +178,10 @@ class _Answers:
         """Queries with their results, without those that failed."""
         in_order = (self.given[position] for position in sorted(self.given))
         return [(query, given) for query, given in in_order if not isinstance(given, DiffSimError)]
+
+    def exit_if_any_failed(self) -> None:
+        if self.are_several and len(self.found) < len(self.questions):
+            raise typer.Exit(1)
 
     def kept(self) -> str:
         return f"{len(self.given)} of {len(self.questions)} queries are answered" if self.are_several else ""
