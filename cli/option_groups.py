@@ -196,9 +196,10 @@ class SearchOptions:
     min_percentile: search_options.MinPercentile = None
     scaling: search_options.ScalingOf = None
 
-    def choices(self) -> SearchChoices:
-        """Return the library's choices."""
+    def choices(self, mode_weights: Mapping[str, float] | None = None) -> SearchChoices:
+        """Return the library's choices, with the weights of further modes."""
         return {
+            "mode_weights": mode_weights or {},
             "k": self.k,
             "candidates": self.candidates,
             "exhaustive": self.exhaustive,

@@ -66,6 +66,7 @@ def search(
     if not (named or lists.has_others):
         named, texts = list(queries or []), []  # texts alone ask
     questions = questions_of(lists.queries(named), asked, texts)
+    choices = how.choices(mode_weights(asked))
     work_offline(engine_options.offline)
     place = None if server else find_index(index, os.environ, Path.cwd())
     _check_files(sheet or [], explain, questions, how)
@@ -74,13 +75,11 @@ def search(
     count = 2 if lists.is_stream else len(questions)
     engine = connected(server or "", index, update) if place is None else opened(place, engine_options.settings(count))
     if lists.is_stream:
-        stream(engine, questions, texts, lists, mode, among, how, speaker)
+        stream(engine, questions, texts, lists, mode, among, choices, speaker)
         return
     answers = _Answers(questions)
     try:
         answers.locate(engine)
-        choices = how.choices()
-        choices["mode_weights"] = mode_weights(asked)
         _search(engine, answers, mode, among, choices, speaker)
         if explain is not None:
             _explain(engine, answers, explain, speaker)
@@ -88,8 +87,7 @@ def search(
         answers.print(form, speaker)
     for file in (sheet or []) if answers.found else ():
         _draw(file, answers.found, speaker)
-    if answers.are_several and len(answers.found) < len(questions):
-        raise typer.Exit(1)
+    answers.exit_if_any_failed()
 
 
 def _check_files(
@@ -176,6 +174,10 @@ class _Answers:
         """Queries with their results, without those that failed."""
         in_order = (self.given[position] for position in sorted(self.given))
         return [(query, given) for query, given in in_order if not isinstance(given, DiffSimError)]
+
+    def exit_if_any_failed(self) -> None:
+        if self.are_several and len(self.found) < len(self.questions):
+            raise typer.Exit(1)
 
     def kept(self) -> str:
         return f"{len(self.given)} of {len(self.questions)} queries are answered" if self.are_several else ""

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from cli.advice import sentence_of
-from cli.option_groups import SearchOptions
 from cli.output import note_sentences
 from cli.search.filter_options import FilterOptions
 from cli.search.line_file import LineFile
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from retrieval.search.engine import Engine
     from retrieval.search.queries.query import Query, QueryInput
     from retrieval.search.results import Results
+    from retrieval.settings import SearchChoices
 
 SCHEMA = 1
 Write = Callable[[Mapping[str, Any]], None]
@@ -99,7 +99,7 @@ def stream(
     lists: ListOptions,
     mode: str | None,
     among: FilterOptions,
-    how: SearchOptions,
+    choices: "SearchChoices",
     speaker: Speaker,
 ) -> None:
     """Answer ``questions``, or ask with every item narrowed by ``texts``, and write one JSON line for each.
@@ -110,7 +110,7 @@ def stream(
     total = len(engine) if lists.every else len(questions)
     file = None
     if lists.out is not None:
-        file = LineFile(lists.out, _header(engine, questions, texts, lists, mode, among, how))
+        file = LineFile(lists.out, _header(engine, questions, texts, lists, mode, among, choices))
     done = 0 if file is None else file.answered
     if done:
         speaker.say(f"{lists.out} has {done} of {total} answers; going on")
@@ -129,7 +129,7 @@ def stream(
             on_progress=bar.show,
             on_unusable=stream.pass_over,
             where=among.filter(),
-            **how.choices(),
+            **choices,
         )
         for query, results in searches:
             stream.take(query, results)
@@ -173,7 +173,7 @@ def _header(
     lists: ListOptions,
     mode: str | None,
     among: FilterOptions,
-    how: SearchOptions,
+    choices: "SearchChoices",
 ) -> dict[str, Any]:
     """Return what a file of answers says that it answers; the same command makes the same."""
     index = engine.info()
@@ -185,7 +185,7 @@ def _header(
         "mode": mode or engine.modes[0],
         "queries": "all" if lists.every else hashlib.sha256(names).hexdigest(),
         "texts": list(texts),
-        "settings": dict(how.choices()),
+        "settings": dict(choices),
         "filter": {
             name: str(value) if not isinstance(value, list) else [*map(str, value)] for name, value in given.items()
         },

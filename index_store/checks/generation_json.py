@@ -49,6 +49,8 @@ def check_generation(body: Any) -> None:
     for mode, name in mapping(body.get("tensors", {}), "tensors").items():
         component(mode, "a mode")
         component(name, "stored tensors")
+        if name not in body["modes"]:
+            raise ValueError(f"tensors are stored under {shown(name)}, which is no mode of the index")
     whole_number(body.get("repair_of", 0), "repair_of", 0, MOST_ID)
     check_retired(body.get("retired", {}))  # may name a segment of ``segments``: a repair retires parts of one
     segments = [check_segment(record) for record in sequence(body["segments"], "segments")]

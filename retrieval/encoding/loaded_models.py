@@ -222,7 +222,7 @@ def load_models(settings: ModelSettings, targets: Mapping[str, Target], device: 
     return LoadedModels(
         extractor=load_extractor(settings, chosen, offline),
         embedders=_load_embedders(settings, chosen, offline),
-        rules=_decode_rules(settings),
+        rules=decode_rules(settings),
         targets=targets,
         codec=find_codec(settings.codec or DEFAULT_CODEC),
         device=chosen,
@@ -234,7 +234,7 @@ def _load_embedders(settings: ModelSettings, device: torch.device, offline: bool
     return {name: load_embedder(name, folder, device, offline) for name, folder in folders.items()}
 
 
-def _decode_rules(settings: ModelSettings) -> DecodeRules:
+def decode_rules(settings: ModelSettings) -> DecodeRules:
     """Return how images are decoded: JPEGs for a fast model at a reduced scale, since a full decode costs as much.
 
     The reduced image has the model's multiple of the side that any of the models takes.

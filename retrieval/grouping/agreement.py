@@ -81,7 +81,8 @@ def _share(mine: Grey, theirs: Grey) -> float:
     spread_one, spread_other = np.sqrt((one**2).mean(axis=1)), np.sqrt((other**2).mean(axis=1))
     # Grey levels that a change of contrast spreads apart are brought to one scale.
     ratio = (float(np.median(spread_one)) + 1) / (float(np.median(spread_other)) + 1)
-    structure = np.sqrt(spread_one * spread_other * min(max(ratio, 0.5), 2.0))
+    # Structure that only one of them has counts against them.
+    structure = np.maximum(spread_one, spread_other * min(max(ratio, 0.5), 2.0))
     correlation = (one * other).mean(axis=1) / np.maximum(spread_one * spread_other, 1.0)
     says = structure > STRUCTURE
     if says.sum() < ENOUGH:

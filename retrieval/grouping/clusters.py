@@ -154,7 +154,7 @@ def _encoders_of(reader: IndexReader, recipe: Recipe, mode: str) -> tuple[str, .
     """Return the encoders that find a mode's candidates in a search, of those that the index has vectors of."""
     usable = usable_encoders(reader)
     if not usable and len(reader):
-        raise UsageError(f"{reader.layout.root} has no vectors to find near images by: it was built without encoders")
+        raise UsageError(f"{reader.layout.root} has no vectors to compare: it was built without encoders")
     known = describe_extractor(recipe.settings.model).modes
     preferred = known[mode].encoders if mode in known else ()
     return tuple(name for name in preferred if name in usable) or usable

@@ -7,7 +7,7 @@ from PIL import Image
 
 from retrieval.grouping.agreement import Agreement, agree
 from retrieval.grouping.alignment import SYMMETRIES, align, core_fits, fitted, turn, whole_fits
-from retrieval.grouping.pictures import SQUARE, Grey, Picture
+from retrieval.grouping.pictures import SQUARE, Grey, GreyPicture
 
 WHOLE_FITS = 0.8  # correlation of whole squares from which larger pictures are compared
 CORE_FITS = 0.8  # the same of the middle of one in the other
@@ -15,6 +15,8 @@ TURNED_FITS = 0.7  # the same of a turned middle
 SAME_SHAPE = 0.05  # relative difference of two aspect ratios that may still show the same cut
 LIGHTER = 8.0  # grey levels of mean brightness that count as a change of light
 CONTRAST = 1.12  # ratio of spreads that counts as one
+SMALL_CUT = 0.5  # of the area: a smaller cut must agree in nearly all of its structure
+NEARLY_ALL = 0.9
 ALTERED = 0.95  # share of agreeing structure below which a part was altered
 
 
@@ -30,13 +32,20 @@ class Verdict:
         """The share of structure that agrees; 0 if each shows a part that the other lacks."""
         return 0.0 if self.agreement.extent == "overlapping" else self.agreement.share
 
+    def is_copy(self, same: float) -> bool:
+        """Say whether b is a copy of a: the share is ``same`` or more, and nearly 1 for a cut to less than half.
+
+        A subject on an empty ground has little structure, and another photograph of it can fit at some size.
+        """
+        return self.share >= (same if self.agreement.covers >= SMALL_CUT else max(same, NEARLY_ALL))
+
     @property
     def shows_more(self) -> bool:
         """Whether b is the better cut: it shows more than a, or it lacks a border that a has."""
         extent, border = self.agreement.extent, self.agreement.border
         return (extent == "around" and not border) or (extent == "inside" and border)
 
-    def changes(self, kept: Picture, copy: Picture) -> tuple[str, ...]:
+    def changes(self, kept: GreyPicture, copy: GreyPicture) -> tuple[str, ...]:
         """Return in words how the copy b differs from the kept picture a, as far as pixels tell."""
         agreement, said = self.agreement, [SYMMETRIES[self.symmetry]]
         if agreement.extent == "inside":
@@ -52,7 +61,7 @@ class Verdict:
         return tuple(filter(None, said))
 
 
-def compare(a: Picture, b: Picture, enough: float = ALTERED) -> Verdict:
+def compare(a: GreyPicture, b: GreyPicture, enough: float = ALTERED) -> Verdict:
     """Compare picture b with a, in the symmetry of b that fits best, at the place in a that fits best.
 
     A share of ``enough`` where both show the same cut ends the search for another place.
@@ -65,7 +74,7 @@ def compare(a: Picture, b: Picture, enough: float = ALTERED) -> Verdict:
     return max(found, key=lambda verdict: (verdict.share, -verdict.symmetry))
 
 
-def _symmetries(a: Picture, b: Picture) -> list[int]:
+def _symmetries(a: GreyPicture, b: GreyPicture) -> list[int]:
     """Return the symmetries of b to look at: one if whole squares fit, else those whose middle fits best."""
     first, second = square_of(a.grey), square_of(b.grey)
     whole, symmetry = whole_fits(first[None], second[None])
@@ -79,7 +88,7 @@ def _symmetries(a: Picture, b: Picture) -> list[int]:
     return [number for number in best if fits[number] > TURNED_FITS] or best[:1]
 
 
-def _compared(a: Picture, b: Picture, symmetry: int, enough: float) -> list[Agreement]:
+def _compared(a: GreyPicture, b: GreyPicture, symmetry: int, enough: float) -> list[Agreement]:
     turned, found = turn(b.grey, symmetry), list[Agreement]()
     shapes = [picture.shape[0] / picture.shape[1] for picture in (a.grey, turned)]
     if abs(shapes[0] / shapes[1] - 1) < SAME_SHAPE:

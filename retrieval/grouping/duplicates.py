@@ -25,7 +25,7 @@ from retrieval.grouping.keeping import Copies, Judge
 from retrieval.grouping.members import Describer
 from retrieval.grouping.neighbours import Pairs, near_pairs, usable_encoders
 from retrieval.grouping.pictures import Pictures
-from retrieval.grouping.quality import Quality, measure_quality
+from retrieval.grouping.quality import ImageQuality, measure_quality
 from retrieval.grouping.results import Duplicates
 from retrieval.grouping.scores import PairScores, choose_mode
 from retrieval.grouping.screening import screened
@@ -94,9 +94,7 @@ class _Finder:
         reader = self._reader
         encoders = usable_encoders(reader)
         if not encoders and len(reader) > 1:
-            raise UsageError(
-                f"{reader.layout.root} has no vectors to find near images by: it was built without encoders"
-            )
+            raise UsageError(f"{reader.layout.root} has no vectors to compare: it was built without encoders")
         with self._timed("neighbours"):
             pairs = near_pairs(reader, encoders, self._settings.neighbours, self._tell, self._cancel)
         with self._timed("pictures"):
@@ -128,7 +126,7 @@ class _Finder:
     def _read_item(self, row: int) -> Item:
         return self._reader.items([row])[0]
 
-    def _measure(self, row: int) -> Quality:
+    def _measure(self, row: int) -> ImageQuality:
         return measure_quality(self._item(row), self._rules)
 
     def _reference_rows(self, folders: Sequence[str]) -> frozenset[int]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from index_store.catalog import Item
 from retrieval.grouping.comparing import Verdict, compare
 from retrieval.grouping.pictures import Pictures
-from retrieval.grouping.quality import Quality
+from retrieval.grouping.quality import ImageQuality
 from retrieval.text import human_bytes
 
 ABOUT_AS_MUCH = 0.8  # of the pixels with detail: a copy with that many is as good
@@ -34,7 +34,7 @@ class Judge:
 
     pictures: Pictures
     items: Callable[[int], Item]
-    quality: Callable[[int], Quality]
+    quality: Callable[[int], ImageQuality]
     is_reference: Callable[[int], bool]
     alike_by_tensors: Callable[[int, int], bool]  # for files that are gone
     same: float  # the share of structure from which an image is a copy
@@ -94,7 +94,7 @@ class Judge:
         if picture is None or theirs is None:
             return self.alike_by_tensors(kept, row), None
         verdict = compare(picture, theirs, self.same)
-        return verdict.share >= self.same, verdict
+        return verdict.is_copy(self.same), verdict
 
     def reason(self, copies: Copies) -> str:
         """Say why an image is kept, by what sets it apart from its copies."""
@@ -112,7 +112,7 @@ class Judge:
         said += self._worth(mine, rest, self.items(copies.kept))
         return " and ".join(said) or "it is as good as any, and came first"
 
-    def _worth(self, mine: Quality, rest: Sequence[Quality], item: Item) -> list[str]:
+    def _worth(self, mine: ImageQuality, rest: Sequence[ImageQuality], item: Item) -> list[str]:
         """Return why an image of this quality is kept; empty if nothing sets it apart."""
         if mine.detail * ABOUT_AS_MUCH > max(each.detail for each in rest):
             wider = mine.pixels * ABOUT_AS_MUCH > max(each.pixels for each in rest)

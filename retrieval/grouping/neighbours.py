@@ -64,8 +64,10 @@ def near_pairs(
                 cancel.check()
             asking = rows[start : start + ROWS_AT_ONCE]
             near, cosines = index.search_many(vectors[asking], count + 1)
-            known = np.where(near < 0, -1.0, cosines)  # FAISS fills empty places with the lowest number there is
-            found.append(_pairs_of(asking, near, (known - typical) / (1 - typical)))
+            # FAISS fills empty places with the lowest number there is.
+            known = np.where(near < 0, np.float32(-1), cosines)
+            closeness = ((known - typical) / (1 - typical)).astype(np.float32)
+            found.append(_pairs_of(asking, near, closeness))
             on_progress(Progress("neighbours", number * len(reader) + start + len(asking), total))
         on_progress(Progress("neighbours", (number + 1) * len(reader), total))
     return merged(found, len(reader))
@@ -87,9 +89,7 @@ def _pairs_of(asking: NDArray[np.int64], near: NDArray[np.int64], closeness: Flo
     mine = np.broadcast_to(asking[:, None], near.shape)
     kept = (near >= 0) & (near != mine)
     one, other = mine[kept], near[kept]
-    return Pairs(
-        np.minimum(one, other), np.maximum(one, other), closeness[kept].astype(np.float32), ranks[kept].astype(np.int64)
-    )
+    return Pairs(np.minimum(one, other), np.maximum(one, other), closeness[kept], ranks[kept].astype(np.int64))
 
 
 def merged(parts: Sequence[Pairs], rows: int) -> Pairs:

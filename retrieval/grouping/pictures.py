@@ -25,7 +25,7 @@ Grey = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Picture:
+class GreyPicture:
     """One image in grey, 0 to 255, float32 ``[height, width]`` with :data:`SIDE` as the longer side."""
 
     grey: Grey
@@ -38,7 +38,7 @@ class Pictures:
     def __init__(self, reader: IndexReader, rules: DecodeRules, workers: int) -> None:
         """Take an index, the rules by which its images were read, and a number of decoding threads."""
         self._reader, self._rules, self._workers = reader, rules, workers
-        self._kept: OrderedDict[int, Picture | None] = OrderedDict()
+        self._kept: OrderedDict[int, GreyPicture | None] = OrderedDict()
 
     def squares(
         self, rows: NDArray[np.int64], on_progress: OnProgress, cancel: Cancellation | None = None
@@ -65,7 +65,7 @@ class Pictures:
             return None
         return np.asarray(image.convert("L").resize((SQUARE, SQUARE), Image.Resampling.BOX, reducing_gap=2.0))
 
-    def of(self, row: int) -> Picture | None:
+    def of(self, row: int) -> GreyPicture | None:
         """Return the picture of one row; None if its file is gone or changed."""
         if row in self._kept:
             self._kept.move_to_end(row)
@@ -89,14 +89,14 @@ def read_known(item: Item, rules: DecodeRules, draft: int | None) -> Image.Image
     return image if facts.sha256 == item.sha256 else None
 
 
-def small(image: Image.Image) -> Picture:
+def small(image: Image.Image) -> GreyPicture:
     """Return the picture of an RGB image."""
     factor = SIDE / max(image.size)
     size = (max(8, round(image.width * factor)), max(8, round(image.height * factor)))
     fitted = image.resize(size, Image.Resampling.BICUBIC if factor > 1 else Image.Resampling.BOX)
     channels = np.asarray(fitted, np.float32)
     spread = float((channels.max(axis=2) - channels.min(axis=2)).mean())
-    return Picture(np.asarray(fitted.convert("L"), np.float32), spread > COLOURED)
+    return GreyPicture(np.asarray(fitted.convert("L"), np.float32), spread > COLOURED)
 
 
 def chosen_squares(squares: NDArray[np.uint8], rows: Sequence[int]) -> Grey:

@@ -15,7 +15,7 @@ SCALES = (0.125, 0.177, 0.25, 0.354, 0.5, 0.595, 0.707, 0.841)
 
 
 @dataclass(frozen=True)
-class Quality:
+class ImageQuality:
     """One image's own worth. ``sharpness`` is the scale, up to 1, to which it can shrink without loss of detail."""
 
     pixels: int
@@ -29,12 +29,12 @@ class Quality:
         return self.pixels * (1.0 if self.sharpness is None else self.sharpness) ** 2
 
 
-def measure_quality(item: Item, rules: DecodeRules) -> Quality:
+def measure_quality(item: Item, rules: DecodeRules) -> ImageQuality:
     """Measure one item from its file; without the file only the catalogue speaks."""
     image, pixels = read_known(item, rules, DRAFT), item.width * item.height
     if image is None:
-        return Quality(pixels, None, None, item.size)
-    return Quality(pixels, sharpness(image), _is_coloured(image), item.size)
+        return ImageQuality(pixels, None, None, item.size)
+    return ImageQuality(pixels, sharpness(image), _is_coloured(image), item.size)
 
 
 def sharpness(image: Image.Image) -> float:

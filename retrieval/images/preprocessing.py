@@ -33,16 +33,17 @@ def resize_square(image: Image.Image, size: int) -> NDArray[np.uint8]:
 
 
 def resize_square_fast(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """Return the RGB image as uint8 [size, size, 3], bicubic; its aspect ratio is not kept.
+    """Return the RGB image as uint8 [size, size, 3] by Hamming's filter; its aspect ratio is not kept.
 
-    A side of four sizes or more is first averaged by a whole factor down to two sizes or more, because a filter's time
-    grows with the pixels that it reads.
+    The filter reads a third of the pixels of Lanczos, and its time grows with them. So a side of four sizes or more is
+    first averaged by a whole factor, down to two sizes or more. Lanczos enlarges smaller images, since it is smoother.
 
     Raises:
         UsageError: the image is not RGB, or the size is below 1.
     """
     _check_resize(image, size)
-    return np.array(image.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=2.0))
+    resample = Image.Resampling.HAMMING if min(image.size) >= size else Image.Resampling.LANCZOS
+    return np.array(image.resize((size, size), resample, reducing_gap=2.0))
 
 
 def resize_and_crop(image: Image.Image, shortest: int, crop: int) -> NDArray[np.uint8]:

@@ -59,6 +59,8 @@ class Target:
             KeyError, TypeError: another version wrote them.
         """
         described, readout = values.get("values"), values.get("readout")
+        if not isinstance(values["layer"], str) or type(values["timestep"]) is not int:
+            raise TypeError("a layer is no name, or a timestep no number")
         return cls(
             values["layer"],
             values["timestep"],

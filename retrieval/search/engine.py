@@ -114,12 +114,10 @@ class Engine:
     ) -> Results:
         """Return the nearest neighbours of ``query``.
 
-        Candidates whose tensors are not in the index are computed from their files. Candidates whose file is gone or
-        has changed since are left out, and a note says so.
+        Candidates without tensors are computed; one whose file is gone or has changed is left out, and a note says so.
 
         Args:
-            query: see :data:`retrieval.search.queries.query.QueryInput`; for an item of the index, give its path. A
-                :class:`Query` asks with several images.
+            query: see :data:`retrieval.search.queries.query.QueryInput`; for an item of the index, give its path.
             mode: one of :attr:`modes`; the first of them by default.
             on_progress: hears of the stage "compute" when tensors are computed, in images.
             cancel: ends the search between batches of computed tensors.
@@ -202,11 +200,7 @@ class Engine:
         return bounded(float(aligned_attention_scores(query, candidate, how)[0]))
 
     def percentile(self, mode: str | None, score: float) -> float:
-        """Return how many of 100 random pairs of the index score less than ``score`` in a mode; None: the first mode.
-
-        Raises:
-            UsageError: an unknown mode, or the index has no percentiles.
-        """
+        """Return how many of 100 random pairs of the index score less; UsageError if there are no percentiles."""
         return float(self._answerer.percentiles.required(self._mode(mode)).percentiles(score))
 
     def explain(self, query: QueryInput, candidate: CandidateInput, mode: str | None = None) -> ImageExplanation:

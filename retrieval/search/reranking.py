@@ -102,6 +102,7 @@ class ChunkScorer:
         self._how = replace(how, precision=how.precision or limits.dtype)
         self._queries = [replace(query, qkv=query.qkv.to(self._device, self._how.dtype)) for query in queries]
         self._hows = [replace(self._how, directions=query.directions or self._how.directions) for query in queries]
+        self._needs_own = any(how.directions != "query_to_candidate" for how in self._hows)  # of candidates
         self._own = [own_output(query.qkv, self._how, query.mask) for query in self._queries]
         self._askers = _askers(queries)
         self._step = max(1, min(limits.step_rows, limits.step_bytes // (4 * count_entries(queries[0].qkv))))
@@ -114,9 +115,12 @@ class ChunkScorer:
             part = slice(start, start + self._step)
             candidates, outputs = chunk.load(part, self._buffers)
             self._check_shapes(candidates)
-            outputs = self._output(candidates) if outputs is None else outputs
-            self._compare(chunk.rows[part], candidates, self._read(outputs))
-            if isinstance(chunk, StoredChunk):
+            keeps = isinstance(chunk, StoredChunk) and chunk.cache is not None
+            if outputs is None and (self._needs_own or keeps):
+                outputs = self._output(candidates)
+            own = None if outputs is None or not self._needs_own else self._read(outputs)
+            self._compare(chunk.rows[part], candidates, own)
+            if isinstance(chunk, StoredChunk) and outputs is not None:
                 chunk.keep(part, candidates, outputs)
 
     def scores(self) -> list[dict[int, float]]:
@@ -147,13 +151,14 @@ class ChunkScorer:
     def _read(self, output: Tensor) -> Tensor:
         return read(output, self._how.readout)
 
-    def _compare(self, rows: Sequence[int], candidates: QKV, own: Tensor) -> None:
+    def _compare(self, rows: Sequence[int], candidates: QKV, own: Tensor | None) -> None:
         places = self._places(rows)
         chosen = self._on_device({number: mine for number, mine in places.items() if len(mine) < len(rows)})
         for number, mine in places.items():
             some, theirs = candidates, own
             if number in chosen:
-                some, theirs = candidates[chosen[number]], own[chosen[number]]
+                some = candidates[chosen[number]]
+                theirs = None if own is None else own[chosen[number]]
             query, how = self._queries[number], self._hows[number]
             scores = aligned_attention_scores(query.qkv, some, how, self._own[number], theirs, query.mask)
             self._found[number].append(([rows[place] for place in mine], scores))

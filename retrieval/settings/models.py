@@ -1,8 +1,9 @@
 """The settings of models."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, TypedDict
+from dataclasses import asdict, dataclass
+from types import UnionType
+from typing import Any, Literal, TypedDict, Union, get_args, get_origin, get_type_hints
 
 from retrieval.settings.checks import at_least
 from retrieval.types import AlphaRule, Branches, ColourRule, DtypeName, NoiseRule, Parity
@@ -51,10 +52,30 @@ class ModelSettings(RunSettings):
 
         Keys of newer versions are ignored: the index's fingerprint says whether its tensors still mean the same. An
         index without a rule for colours was made before there was one, and keeps to it.
+
+        Raises:
+            TypeError: a value has another type than its field, as only somebody else's file can.
         """
-        known = {f.name for f in fields(cls)}
+        known = get_type_hints(cls)
+        for name, value in values.items():
+            if name in known and not _fits(value, known[name]):
+                raise TypeError(f"{name} makes no sense: {str(value)[:40]!r}")
         older: dict[str, Any] = {"codec": OLDEST_CODEC, "colour": "ignored"}
         return cls(**{**older, **{key: value for key, value in values.items() if key in known}})
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Say whether a JSON value has the type of an annotation; a name of a Literal may be one of another version."""
+    kind, parts = get_origin(hint), get_args(hint)
+    if kind in (Union, UnionType):
+        return any(_fits(value, part) for part in parts)
+    if kind is Literal:
+        return isinstance(value, str)
+    if kind is Mapping:
+        return isinstance(value, dict) and all(_fits(k, parts[0]) and _fits(v, parts[1]) for k, v in value.items())
+    if hint in (int, float):
+        return isinstance(value, (int, hint)) and not isinstance(value, bool)
+    return isinstance(value, hint)
 
 
 class ModelChoices(TypedDict, total=False):

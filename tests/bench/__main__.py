@@ -7,8 +7,6 @@ machine and its load; ratios depend on them far less.
 import argparse
 import json
 import platform
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +26,7 @@ from tests.bench import build_cost, coarse
 from tests.bench.codecs import add_data_option, codec_rows
 from tests.bench.gpu import gpu_rows
 from tests.bench.growth import growth
+from tests.bench.models.embedded import embedded
 from tests.bench.pairwise import pairwise
 from tests.bench.published import published_loop
 from tests.bench.reads import reads
@@ -82,47 +81,6 @@ def rerank_against_published(device: str) -> list[Row]:
         ("  against the published loop", f"{times['published'] / times['disk']:.2f} x", "higher is better"),
         ("re-rank them from the memory of an earlier search", f"{times['memory']:.1f} ms", "own outputs kept"),
         ("  against the published loop", f"{times['published'] / times['memory']:.2f} x", "higher is better"),
-    ]
-
-
-def build_and_search(device: str, folder: Path) -> list[Row]:
-    """Index 256 JPEG files of 1024 px with the embedded model, then search warm and cold."""
-    photos = folder / "photos"
-    photos.mkdir()
-    for number, drawn in enumerate(gallery(256)):
-        big = Image.fromarray(drawn.pixels).resize((1024, 1024), Image.Resampling.BICUBIC)
-        for turn in (0, 1):
-            big.rotate(90 * turn).save(photos / f"{number:03d}_{turn}.jpg", quality=90)
-    files = sorted(photos.glob("*.jpg"))
-    index = folder / "photos.diffsim"
-    report = build_index(photos, index, model="cells", run=BuildSettings(device=device))  # type: ignore[arg-type]
-    size = sum(path.stat().st_size for path in index.rglob("*") if path.is_file()) / report.items
-    engine = Engine.open(index, EngineSettings(device=device))  # type: ignore[arg-type]
-    engine.search(files[0])
-    times = in_turns({mode: lambda mode=mode: engine.search(files[1], mode, candidates=200) for mode in engine.modes})
-    bare = Engine.open(index, EngineSettings(device=device, memory=0))  # type: ignore[arg-type]
-    forms = {
-        "one by one": lambda: [bare.search(file, candidates=200) for file in files[:16]],
-        "at once": lambda: list(bare.search_many(files[:16], candidates=200)),
-    }
-    many = in_turns(forms, rounds=3)
-    command = [str(Path(sys.executable).parent / "diffsim-search"), str(files[0]), "-i", str(index), "--paths"]
-    command += ["--device", device]
-    cold = in_turns({"cold": lambda: subprocess.run(command, check=True, capture_output=True)}, rounds=3)["cold"]
-    return [
-        (
-            "cells: index JPEG files of 1 MP, three modes",
-            f"{report.added / report.seconds:.1f} images/s",
-            "models loading included",
-        ),
-        ("cells: on disk, three modes", f"{size / 1e3:.0f} kB an image", ""),
-        *((f"cells: search, 200 candidates, {mode}", f"{ms:.0f} ms", "warm process") for mode, ms in times.items()),
-        (
-            "cells: 16 queries at once, 200 candidates each",
-            f"{many['at once'] / 16:.0f} ms a query",
-            f"{many['one by one'] / many['at once']:.2f} x as fast as one by one, nothing kept in memory",
-        ),
-        ("cells: diffsim-search, a new process", f"{cold / 1e3:.1f} s", "imports included"),
     ]
 
 
@@ -204,7 +162,7 @@ def parts(asked: argparse.Namespace, scratch: Path) -> list[Callable[[], list[Ro
     weights = asked.sd15 or (random_weights(scratch) if on_gpu else None)
     found: list[Callable[[], list[Row]]] = [
         lambda: rerank_against_published(device),
-        lambda: build_and_search(device, scratch),
+        lambda: embedded(device, scratch),
         lambda: pairwise(scratch),
         lambda: reads(scratch),
         lambda: growth(scratch),

@@ -23,8 +23,8 @@ from retrieval.models.modes import SD15_MODES
 from retrieval.models.registry import load_extractor
 from retrieval.sample_images.pictures import gallery
 from retrieval.scoring.aas import QKV
-from retrieval.settings import DeviceName, ModelSettings
-from retrieval.types import DtypeName
+from retrieval.settings import ModelSettings
+from retrieval.types import DeviceName, DtypeName
 from tests.bench.timing import Row, device_peak, finish
 from tests.support.reranking import scores_of
 

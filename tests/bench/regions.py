@@ -1,4 +1,4 @@
-"""`python -m tests.bench.regions DATA [--model mini] [--mode instance] [--image-size N] [--queries N]`: small subjects.
+"""`python -m tests.bench.regions DATA [--model mini] [--mode instance] [--image-size N] [--step N]`: small subjects.
 
 Each picture of DATA/instance_dreambooth is pasted at 40 % of the side on one of six scenes, and subjects share scenes.
 All pictures of DATA are candidates beside these. Some of the pasted pictures ask: whole, with their box, and with the
@@ -169,7 +169,7 @@ def main() -> None:
     parser.add_argument("--model", default="mini")
     parser.add_argument("--mode", default="instance")
     parser.add_argument("--image-size", type=int)
-    parser.add_argument("--step", type=int, default=2, help="every so many pictures ask")
+    parser.add_argument("--step", type=int, default=4, help="every so many pictures ask")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     run, made = (

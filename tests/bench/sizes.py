@@ -14,7 +14,7 @@ from typing import TypeVar
 from retrieval import BuildSettings, Engine, EngineSettings, build_index
 from retrieval.indexing.upkeep.compacting import compact
 from retrieval.indexing.upkeep.repairing import verify
-from retrieval.settings import DeviceName
+from retrieval.types import DeviceName
 from tests.bench import enlarged
 from tests.bench.reads import IN_MEMORY, NOT_MEASURED, can_forget, forget
 from tests.bench.scale import run_apart

@@ -18,17 +18,19 @@ def finish() -> None:
                 torch.cuda.synchronize(number)
 
 
-def in_turns(variants: dict[str, Callable[[], object]], rounds: int = 7) -> dict[str, float]:
+def in_turns(
+    variants: dict[str, Callable[[], object]], rounds: int = 7, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
     """Return the median milliseconds of each variant, run in turns so that a busy moment hits all of them."""
     times: dict[str, list[float]] = {name: [] for name in variants}
     for number in range(rounds + 1):
         for name, variant in variants.items():
             finish()
-            start = time.perf_counter()
+            start = clock()
             variant()
             finish()
             if number:  # the first round warms up
-                times[name].append(1e3 * (time.perf_counter() - start))
+                times[name].append(1e3 * (clock() - start))
     return {name: statistics.median(values) for name, values in times.items()}
 
 

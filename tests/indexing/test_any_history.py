@@ -80,6 +80,7 @@ class AnyHistory(RuleBasedStateMachine):
             self.root = self.root.rename(self.root.with_name(f"{self.root.name}-{self.seed}"))
             self.folder, self.index = self.root / self.folder.name, self.root / "images.diffsim"
         else:
+            self.build(self.index)  # else files that are gone stay, and a note says so: their source was not given
             self.folder = self.folder.rename(self.root / f"images-{self.seed}")
             self.build(self.index)
 

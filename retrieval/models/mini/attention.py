@@ -143,7 +143,7 @@ class MiniExtractor:
             "version": MINI_VERSION,
             "histograms": CELLS_VERSION,
             "image_size": self.image_size,
-            "resize": "square-bicubic-gap2, cells from it by lanczos",
+            "resize": "square-hamming-gap2, larger by lanczos, cells from it by lanczos",
             "dtype": "float32",
         }
 

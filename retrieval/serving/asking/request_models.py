@@ -53,7 +53,6 @@ class AskedImage(ImageSource):
         None, description="x, y, width and height: pixels, or fractions of the sides if all four are at most 1."
     )
     mask: ImageSource | None = Field(None, description="A picture that is white where this image counts.")
-
     subject: bool = Field(False, description="Only the subject of this image counts, where the model sees it.")
 
     @property

@@ -134,6 +134,12 @@ def test_a_commit_after_a_refusal_never_happens_and_nothing_outside_is_gone(layo
     assert (precious / "thesis.txt").read_text() == "years of work"
 
 
+def test_tensors_are_stored_under_a_mode_of_the_index(layout: Layout) -> None:
+    edit(layout, lambda body: body.setdefault("tensors", {}).update({body["modes"][0]: "hidden-int8"}))
+    with pytest.raises(IndexCorruptError, match="which is no mode of the index"):
+        read_current(layout)
+
+
 OF_SEGMENT = ("items/SEGMENT", "items/SEGMENT/vectors", "items/SEGMENT/spare", "items/SEGMENT/spare/vectors")
 FOLDERS = (
     *OF_SEGMENT,

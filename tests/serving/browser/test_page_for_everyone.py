@@ -56,6 +56,7 @@ def test_the_keyboard_alone_is_enough(page: Any, url: str) -> None:
     page.keyboard.press("Tab")
     assert page.evaluate("() => document.activeElement.textContent") == "Skip to the pictures"
     page.keyboard.press("Enter")
+    page.wait_for_function("() => document.activeElement.id === 'main'")
     page.keyboard.press("Tab")
     assert page.evaluate("() => document.activeElement.className") == "open"
     page.keyboard.press("ArrowRight")

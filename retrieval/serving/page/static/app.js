@@ -14,7 +14,7 @@ const say = (text) => { status.textContent = text; };
 const explainer = new Explainer(askedPicture, say);
 const names = { ...data.names };
 let state = { ...parse(location.search), index: data.index };
-let grids = [], running = null;
+let grids = [], running = null, loaded = location.search;
 
 document.documentElement.classList.add("scripted");
 setResults(data.results);
@@ -87,7 +87,8 @@ async function load() {
   running?.abort();
   running = new AbortController();
   const { signal } = running;
-  state = { ...parse(location.search), index: data.index };
+  loaded = location.search;
+  state = { ...parse(loaded), index: data.index };
   main.querySelectorAll(".banner").forEach((old) => old.remove());
   document.title = `${asks(state) ? "Results" : state.index} – DiffSim`;
   showQuestion(state, names, modesOf(state)[0], go);
@@ -133,7 +134,7 @@ addEventListener("click", (event) => {
   if (link.matches(".open")) scrollTo({ top: 0 });
   main.focus({ preventScroll: true });
 });
-addEventListener("popstate", load);
+addEventListener("popstate", () => location.search !== loaded && load()); // a link to a part of the page changes nothing
 
 columns.addEventListener("click", (event) => {
   const button = event.target.closest(".why");
