@@ -125,7 +125,8 @@ addEventListener("click", (event) => {
   const link = event.target.closest?.("a[href]");
   if (!link || event.defaultPrevented || event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
   const target = new URL(link.href);
-  if (target.origin !== location.origin || target.pathname !== "/" || (parse(target.search).index || data.index) !== data.index) return;
+  const isHere = target.origin === location.origin && target.pathname === "/" && (parse(target.search).index || data.index) === data.index;
+  if (!isHere || link.getAttribute("href").startsWith("#")) return;
   event.preventDefault();
   const from = link.closest(".card");
   const name = from?.querySelector(".name")?.textContent;
