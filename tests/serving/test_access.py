@@ -19,10 +19,17 @@ TOKEN = "a-long-enough-token-of-a-test"
 
 
 @pytest.fixture(scope="module")
-def guarded(index: Path) -> Iterator[TestClient]:
+def opened(index: Path) -> Iterator[TestClient]:
     settings = ServerSettings(host="0.0.0.0", token=TOKEN, hosts=("photos.example",))
     with TestClient(create_app({"gallery": index}, settings), ORIGIN, follow_redirects=False) as client:
         yield client
+
+
+@pytest.fixture
+def guarded(opened: TestClient) -> TestClient:
+    """Nobody is logged in."""
+    opened.cookies.clear()
+    return opened
 
 
 def test_a_server_for_others_needs_a_token() -> None:

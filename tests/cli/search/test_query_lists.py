@@ -1,9 +1,7 @@
 """Many questions at once: from a file, from stdin, and with every item; answers as lines that outlive a stop."""
 
-import io
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +25,13 @@ def lines(data: bytes) -> list[dict[str, Any]]:
     return [json.loads(line) for line in data.splitlines()]
 
 
-def test_a_file_of_queries_is_like_arguments(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_queries_is_like_arguments(index: Path, tmp_path: Path) -> None:
     asked = ("diffsim-search", "-i", index, "-k", "3", "--json")
     (tmp_path / "list.txt").write_bytes(b"id:3\r\n\nphotos/004.png\n")
     by_arguments = json.loads(run_here(*asked, "id:3", "photos/004.png", cwd=tmp_path).stdout)
     listed = json.loads(run_here(*asked, "--queries", "list.txt", cwd=tmp_path).stdout)
     assert [each["results"] for each in listed] == [each["results"] for each in by_arguments]
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"photos/004.png")))
-    mixed = json.loads(run_here(*asked, "--queries", "-", "id:3", cwd=tmp_path).stdout)
+    mixed = json.loads(run_here(*asked, "--queries", "-", "id:3", cwd=tmp_path, stdin=b"photos/004.png").stdout)
     assert [each["results"] for each in mixed] == [each["results"] for each in by_arguments]
     board = json.loads(run_here(*asked, "--queries", "list.txt", "--combine", "union", cwd=tmp_path).stdout)
     assert len(board["query"]["images"]) == 2
