@@ -47,7 +47,8 @@ def by_text(home: Path) -> list[str]:
     return [reader.uris()[row] for row in np.argsort(-cosines)]
 
 
-def test_a_text_alone_ranks_by_the_encoder_with_text(engine: Engine, by_text: list[str]) -> None:
+def test_a_text_alone_ranks_by_the_encoder_with_text(home: Path, by_text: list[str]) -> None:
+    engine = Engine.open(home / "p.diffsim", CPU)
     found = engine.search(Query(texts=[TEXT]), k=5)
     assert [result.path for result in found] == by_text[:5]
     assert found.is_coarse
