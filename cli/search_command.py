@@ -94,6 +94,8 @@ def _check_files(
     sheets: "Sequence[Path]", explain: Path | None, questions: "Sequence[Question]", how: SearchOptions
 ) -> None:
     """Raise the errors of files that can't be drawn before the search."""
+    if not sheets and explain is None:
+        return
     from retrieval.drawing.sheet_file import check_picture, check_sheet
 
     for file in sheets:

@@ -52,6 +52,7 @@ def finite_rows(vectors: Vectors) -> NDArray[np.bool_]:
 def normalised(stored: Vectors) -> Floats:
     """Return stored vectors ``[rows, dim]`` as float32 with norm 1 again, after the rounding; zeros stay zeros."""
     vectors: Floats = stored.astype(np.float32)
-    norms: Floats = np.linalg.norm(vectors, axis=1, keepdims=True)
-    vectors /= np.maximum(norms, np.finfo(np.float32).tiny)
+    with np.errstate(invalid="ignore", over="ignore"):  # rows that are not finite stay so, and are never found
+        norms: Floats = np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors /= np.maximum(norms, np.finfo(np.float32).tiny)
     return vectors

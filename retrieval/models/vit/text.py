@@ -6,10 +6,9 @@ between versions.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,39 +21,13 @@ from retrieval.errors import ModelError
 from retrieval.models.descriptions import Description
 from retrieval.models.references import folder_in
 from retrieval.models.repositories import TRANSFORMERS
+from retrieval.models.vit.text_families import TextFamily
 from retrieval.models.weights.finding import find_weights, source_of
 from retrieval.models.weights.loading import load_pretrained
 from retrieval.models.weights.parts import CONFIG, Part
 from retrieval.models.weights.reading import model_errors
 
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
-
-
-@dataclass(frozen=True)
-class TextFamily:
-    """How the text tower of one family of models is loaded and read."""
-
-    kind: str  # a class of transformers
-    vector: str  # the field of its output
-    padded: bool = False  # trained with lower-case texts that are padded to one length, without a mask
-
-
-_CLIP = TextFamily("CLIPTextModelWithProjection", "text_embeds")
-_SIGLIP = TextFamily("SiglipTextModel", "pooler_output", padded=True)
-
-TEXT_FAMILIES: Mapping[str, TextFamily] = MappingProxyType(
-    {
-        "clip": _CLIP,
-        "hf:clip_vision_model": _CLIP,
-        "hf:metaclip_2_vision_model": replace(_CLIP, kind="MetaClip2TextModelWithProjection"),
-        "hf:siglip_vision_model": _SIGLIP,
-        "hf:siglip2_vision_model": replace(_SIGLIP, kind="Siglip2TextModel"),
-    }
-)
-"""The families with text, by the name of the image encoder in its fingerprint."""
-
-WITH_TEXT = ("clip", "siglip2")
-"""The named encoders that have text; CLIP, MetaCLIP 2, SigLIP and SigLIP 2 of any repository have it too."""
 
 
 @dataclass(frozen=True, eq=False)

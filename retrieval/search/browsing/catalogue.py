@@ -23,7 +23,7 @@ from retrieval.images.decoding import DecodeRules, decode_bytes
 from retrieval.images.file_bytes import read_bytes
 from retrieval.images.formats import sniff
 from retrieval.models.registry import unknown_mode
-from retrieval.models.vit.text import TEXT_FAMILIES
+from retrieval.models.vit.text_families import TEXT_FAMILIES
 from retrieval.search.browsing.projection import project
 from retrieval.search.candidates import CandidateGenerator
 from retrieval.search.index_info import about_index

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,12 @@ from retrieval.devices.selection import choose_device
 from retrieval.encoding.recipe import Recipe
 from retrieval.errors import UsageError
 from retrieval.models.registry import describe_embedder
-from retrieval.models.vit.text import TEXT_FAMILIES, WITH_TEXT, TextTower, load_text
+from retrieval.models.vit.text_families import TEXT_FAMILIES, WITH_TEXT
 from retrieval.search.candidates import CandidateGenerator, Candidates
 from retrieval.settings import EngineSettings, SearchSettings
+
+if TYPE_CHECKING:
+    from retrieval.models.vit.text import TextTower
 
 
 class TextRanker:
@@ -80,7 +84,9 @@ class TextRanker:
         unit: NDArray[np.float32] = (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)[None]
         return unit
 
-    def _encoder(self, name: str) -> TextTower:
+    def _encoder(self, name: str) -> "TextTower":
+        from retrieval.models.vit.text import load_text  # imports transformers, which other searches do without
+
         with self._loading:
             if name not in self._loaded:
                 stored = self._reader.generation.fingerprint["encoders"][name]

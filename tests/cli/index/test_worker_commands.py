@@ -79,7 +79,8 @@ def test_processes_build_what_one_process_builds(desk: Path) -> None:
     assert len(IndexReader(desk / "two.diffsim")) == 9
 
 
-def test_ray_is_imported_only_when_asked() -> None:
-    modules = "cli.index_command, retrieval.indexing.build, retrieval.indexing.workers.opening"
-    code = f"import sys, {modules}; print('ray' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout == b"False\n"
+def test_heavy_libraries_are_imported_only_when_asked() -> None:
+    modules = "cli.index_command, cli.search_command, retrieval.search.engine, retrieval.indexing.workers.opening"
+    heavy = ("ray", "transformers", "diffusers", "sklearn", "duckdb", "fastapi", "pandas")
+    code = f"import sys, {modules}; print([name for name in {heavy} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout == b"[]\n"

@@ -10,7 +10,8 @@ import torch
 
 from retrieval.errors import ModelError
 from retrieval.models.registry import describe_embedder, load_embedder
-from retrieval.models.vit.text import TEXT_FAMILIES, TextTower, load_text
+from retrieval.models.vit.text import TextTower, load_text
+from retrieval.models.vit.text_families import TEXT_FAMILIES
 from retrieval.models.weights.loading import quiet_loading
 from tests.support.hub.text_models import LENGTH, TOKENIZERS, write_text_model
 
