@@ -234,6 +234,12 @@ def _fsync(path: str) -> None:
         os.close(descriptor)
 
 
+def read_regular(path: Path) -> bytes:
+    """Return the bytes of a file of the index; a link is refused, as by :func:`open_regular`."""
+    with reading(path), open_regular(path) as file:
+        return file.read()
+
+
 def decode_or_corrupt(path: Path, decode: Callable[[bytes], _Decoded], most: int = MOST_BYTES) -> _Decoded:
     """Read ``path`` and decode it; IndexCorruptError if it has over ``most`` bytes or they make no sense to ``decode``.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from index_store.checks.links import refuse_links, remove_tree
 from index_store.errors import DiffSimError, IndexCorruptError
-from index_store.files import atomic_write, is_abandoned
+from index_store.files import atomic_write, is_abandoned, read_regular
 from index_store.generation import KEPT_GENERATIONS, Generation, generation_files, read_generation
 from index_store.ids import with_unused_ids
 from index_store.layout import Layout
@@ -51,7 +51,7 @@ def _complete_copies(layout: Layout, generation: Generation) -> None:
     path, spare = layout.generation(generation.number), layout.spare_generation(generation.number)
     if path.exists() and not spare.exists():
         with suppress(DiffSimError, OSError):  # a full disk may still hold what the writer goes on to do
-            atomic_write(spare, path.read_bytes())
+            atomic_write(spare, read_regular(path))
 
 
 def _given_up(layout: Layout, generation: Generation) -> list[str]:

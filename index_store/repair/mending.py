@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from index_store.errors import UsageError
-from index_store.files import atomic_write
+from index_store.files import atomic_write, read_regular
 from index_store.garbage import retire
 from index_store.generation import Generation, SegmentRecord, is_complete, read_current, read_generation
 from index_store.layout import Layout, twin_of
@@ -89,7 +89,7 @@ def restore(layout: Layout, copies: Mapping[Path, Path]) -> None:
     mirror = find_mirror(layout)
     for path, copy in copies.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, copy.read_bytes())
+        atomic_write(path, read_regular(copy))
         if mirror is not None:
             mirror.store.put(path.relative_to(layout.root).as_posix(), path)
 

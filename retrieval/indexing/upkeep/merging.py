@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from index_store.catalog_files.sources import Source
 from index_store.commit import commit
-from index_store.files import atomic_write
+from index_store.files import atomic_write, read_regular
 from index_store.garbage import clear_uncommitted, prepare_to_write
 from index_store.generation import Generation
 from index_store.ids import new_segment_name
@@ -91,7 +91,7 @@ def _copy_projections(layout: Layout, part: IndexReader) -> None:
         target = layout.projection(digest)
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(target, part.layout.projection(digest).read_bytes())
+            atomic_write(target, read_regular(part.layout.projection(digest)))
 
 
 def _take(layout: Layout, part: IndexReader, copied: OnCopied) -> None:
