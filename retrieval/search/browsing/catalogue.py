@@ -90,8 +90,8 @@ class Catalogue:
 
     def item(self, number: int) -> Item | None:
         """Return the item with an id; None: there is none."""
-        rows = self._reader.find("id", number) if 0 <= number <= MAX_ID else []
-        return self._reader.items(rows)[0] if rows else None
+        found = self.some([number]) if 0 <= number <= MAX_ID else []
+        return found[0] if found else None
 
     def some(self, numbers: Sequence[int]) -> list[Item]:
         """Return the items with these ids, in that order; ids that no item has are left out."""
