@@ -172,8 +172,9 @@ def show_map(
 ) -> Response:
     """Return the place of every image in a plane, so that images that are alike lie near each other."""
     index = server_of(request).index(name)
-    ids, places = index.map(mode)
-    about = {"index": name, "generation": index.engine.catalogue.generation, "mode": mode or index.engine.modes[0]}
+    shown = mode or index.engine.modes[0]
+    ids, places = index.map(shown)
+    about = {"index": name, "generation": index.engine.catalogue.generation, "mode": shown}
     x, y = ([round(number, 4) for number in column] for column in places.T.tolist())
     return JSONResponse({"schema": SCHEMA, **about, "ids": ids.tolist(), "x": x, "y": y})
 
