@@ -13,7 +13,7 @@ from starlette.datastructures import UploadFile as FormFile
 from retrieval.errors import DiffSimError, UsageError
 from retrieval.serving.errors import NotFoundError, TooLargeError, UnauthorizedError, status_of
 from retrieval.serving.indexes.served_index import ServedIndex
-from retrieval.serving.page.page_state import RESULTS, PageImage, PageState
+from retrieval.serving.page.page_state import FORM_FIELDS, RESULTS, PageImage, PageState
 from retrieval.serving.page.rendering import RENDERED, items_column, page, results_column, short_name
 from retrieval.serving.routes.asking import Asking, server_of
 from retrieval.serving.routes.index_routes import picture_facts
@@ -23,19 +23,6 @@ from retrieval.serving.server import Server
 
 router = APIRouter(include_in_schema=False)
 
-FORM_FIELDS = (
-    "mode",
-    "compare",
-    "combine",
-    "box",
-    "k",
-    "candidates",
-    "exhaustive",
-    "exclude_copies",
-    "words",
-    "under",
-    "glob",
-)
 COOKIE_SECONDS = 30 * 24 * 3600
 
 
