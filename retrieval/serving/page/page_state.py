@@ -97,11 +97,6 @@ class PageState:
         """Whether there is a question; otherwise the page shows the collection."""
         return bool(self.images or self.words)
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether one whole image asks, whose scores can be explained."""
-        return len(self.images) == 1 and not self.minus and not self.box
-
     def url(self, path: str = "/", **changes: Any) -> str:
         """Return the address of this state with some fields changed."""
         state = replace(self, **changes)

@@ -46,14 +46,14 @@ async def _columns(request: Request, state: PageState, index: ServedIndex) -> li
     modes = dict.fromkeys(mode for mode in (state.mode or index.engine.modes[0], state.compare) if mode)
     found = []
     for mode in modes:
-        asked = state.request(mode, results_of(request))
+        asked = state.request(mode, results_of(server_of(request)))
         found.append(results_column(await Asking.of(request, asked).search(asked)))
     return found
 
 
-def results_of(request: Request) -> int:
+def results_of(server: Server) -> int:
     """Return how many results the page asks for by default."""
-    return min(RESULTS, server_of(request).settings.limits.k)
+    return min(RESULTS, server.settings.limits.k)
 
 
 def _collection(index: ServedIndex, state: PageState, first: str) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def _values(
         "names": names,
         "has_text": engine.catalogue.has_text,
         "limits": server.settings.limits,
-        "results_by_default": min(RESULTS, server.settings.limits.k),
+        "results_by_default": results_of(server),
         "failure": "" if index.failure is None else str(index.failure),
         "error": error,
         "columns": columns,
@@ -90,11 +90,9 @@ def _values(
             "index": index.name,
             "modes": list(engine.modes),
             "total": len(engine),
-            "results": min(RESULTS, server.settings.limits.k),
+            "results": results_of(server),
             "names": names,
             "columns": [{**column, "shown": []} for column in columns],
-            "asks": state.asks,
-            "isPlain": state.is_plain,
         },
     }
 
