@@ -8,16 +8,15 @@ from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 from pydantic import ValidationError
 from starlette.datastructures import FormData
-from starlette.datastructures import UploadFile as FormFile
 
 from retrieval.errors import DiffSimError, UsageError
-from retrieval.serving.errors import NotFoundError, TooLargeError, UnauthorizedError, status_of
+from retrieval.serving.errors import NotFoundError, UnauthorizedError, status_of
 from retrieval.serving.indexes.served_index import ServedIndex
 from retrieval.serving.page.page_state import FORM_FIELDS, RESULTS, PageImage, PageState
 from retrieval.serving.page.rendering import RENDERED, items_column, page, results_column, short_name
 from retrieval.serving.routes.asking import Asking, server_of
 from retrieval.serving.routes.index_routes import picture_facts
-from retrieval.serving.routes.search_routes import sentence_of
+from retrieval.serving.routes.search_routes import files_of, sentence_of
 from retrieval.serving.safety.access import COOKIE
 from retrieval.serving.server import Server
 
@@ -111,9 +110,8 @@ async def ask(request: Request) -> Response:
     async with request.form(max_files=server.settings.limits.images, max_fields=32) as form:
         typed: dict[str, Any] = {name: _text(form, name) for name in FORM_FIELDS}
         state = replace(state, index=index.name, **typed)
-        added = [
-            await _held(server, part) for part in form.getlist("image") if isinstance(part, FormFile) and part.size
-        ]
+        files = await files_of(form, server.settings.limits.image_bytes)
+        added = [await _held(server, data) for data in files if data]  # a form without a chosen file sends an empty one
         if text := _text(form, "text"):
             added.append(PageImage(index.engine.catalogue.one(text).id))
         if added:
@@ -123,11 +121,7 @@ async def ask(request: Request) -> Response:
     return RedirectResponse(state.url(), 303)
 
 
-async def _held(server: Server, part: FormFile) -> PageImage:
-    most = server.settings.limits.image_bytes
-    if (part.size or 0) > most:
-        raise TooLargeError("image_bytes", most, f"an image of {part.size} bytes")
-    data = await part.read()
+async def _held(server: Server, data: bytes) -> PageImage:
     loop = asyncio.get_running_loop()
     facts = await loop.run_in_executor(server.readers, picture_facts, server, data)
     return PageImage(upload=facts["upload"])

@@ -155,14 +155,15 @@ async def multipart(request: Request) -> tuple[list[bytes], str]:
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         raise RequestError("the body must be multipart/form-data")
     async with request.form(max_files=limits.images, max_fields=8) as form:
-        files = await _files_of(form, limits.image_bytes)
+        files = await files_of(form, limits.image_bytes)
         options = form.get(OPTIONS_FIELD, "")
     if not files:
         raise RequestError("the form has no file named 'image'")
     return files, options if isinstance(options, str) else ""
 
 
-async def _files_of(form: FormData, most: int) -> list[bytes]:
+async def files_of(form: FormData, most: int) -> list[bytes]:
+    """Return the files named ``image`` of a form; a TooLargeError if one has more than ``most`` bytes."""
     files = [part for part in form.getlist("image") if isinstance(part, FormFile)]
     for file in files:
         if (file.size or 0) > most:
