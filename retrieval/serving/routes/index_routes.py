@@ -26,7 +26,7 @@ from retrieval.serving.routes.answer_models import (
     UploadAnswer,
 )
 from retrieval.serving.routes.asking import server_of
-from retrieval.serving.routes.search_routes import multipart
+from retrieval.serving.routes.search_routes import FILE, form_body, multipart
 from retrieval.serving.server import Server
 
 router = APIRouter(prefix="/v1", responses=ERRORS, tags=["indexes"])
@@ -179,27 +179,11 @@ def show_map(
     return JSONResponse({"schema": SCHEMA, **about, "ids": ids.tolist(), "x": x, "y": y})
 
 
-_UPLOAD_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "properties": {"image": {"type": "string", "format": "binary"}},
-                    "required": ["image"],
-                }
-            }
-        },
-    }
-}
-
-
 @router.post(
     "/uploads",
     responses={200: {"model": UploadAnswer}},
     response_class=JSONResponse,
-    openapi_extra=_UPLOAD_BODY,
+    openapi_extra=form_body(image=FILE),
     tags=["search"],
 )
 async def upload(request: Request) -> Response:

@@ -31,26 +31,19 @@ from retrieval.serving.routes.asking import Asking, results_json, server_of
 router = APIRouter(prefix="/v1", responses=ERRORS, tags=["search"])
 
 OPTIONS_FIELD = "options"
-_UPLOAD_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "properties": {
-                        "image": {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1},
-                        OPTIONS_FIELD: {
-                            "type": "string",
-                            "description": "The JSON of POST /v1/search. Images name files by their `part`, counted "
-                            "from 0; without `images`, every file is an image of the question.",
-                        },
-                    },
-                    "required": ["image"],
-                }
-            }
-        },
-    }
+FILE = {"type": "string", "format": "binary"}
+
+
+def form_body(**properties: dict[str, Any]) -> dict[str, Any]:
+    """Return how the OpenAPI document describes the body of a form with these fields, of which ``image`` is needed."""
+    schema = {"type": "object", "properties": properties, "required": ["image"]}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+
+
+_OPTIONS = {
+    "type": "string",
+    "description": "The JSON of POST /v1/search. Images name files by their `part`, counted from 0; without `images`, "
+    "every file is an image of the question.",
 }
 
 
@@ -65,7 +58,7 @@ async def search(request: Request, asked: SearchRequest) -> Response:
     "/search/upload",
     responses={200: {"model": SearchAnswer}},
     response_class=JSONResponse,
-    openapi_extra=_UPLOAD_BODY,
+    openapi_extra=form_body(image={"type": "array", "items": FILE, "minItems": 1}, **{OPTIONS_FIELD: _OPTIONS}),
 )
 async def search_upload(request: Request) -> Response:
     """Search with image files of a multipart request."""
