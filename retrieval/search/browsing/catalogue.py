@@ -23,10 +23,10 @@ from retrieval.images.decoding import DecodeRules, decode_bytes
 from retrieval.images.file_bytes import read_bytes
 from retrieval.images.formats import sniff
 from retrieval.models.registry import unknown_mode
-from retrieval.models.vit.text_families import TEXT_FAMILIES
 from retrieval.search.browsing.projection import project
 from retrieval.search.candidates import CandidateGenerator
 from retrieval.search.index_info import about_index
+from retrieval.search.text.encoders import encoders_with_text
 
 __all__ = ["Catalogue", "Item"]
 
@@ -53,8 +53,7 @@ class Catalogue:
     @property
     def has_text(self) -> bool:
         """Whether an encoder of the index reads texts."""
-        stored = self._reader.generation.fingerprint.get("encoders", {})
-        return any(stored.get(name, {}).get("name") in TEXT_FAMILIES for name in self.encoders)
+        return bool(encoders_with_text(self._reader))
 
     @property
     def ids(self) -> NDArray[np.int64]:
