@@ -150,7 +150,8 @@ class Client:
 
     def _find(self, text: str) -> dict[str, Any]:
         """Return the one item that the server finds by ``text``, or raise its UsageError."""
-        found: dict[str, Any] = self._transport.ask(f"{self._path}/find?{urlencode({'text': text})}")
+        asked = urlencode({"text": text}, errors="surrogateescape")  # also a name that is not valid UTF-8
+        found: dict[str, Any] = self._transport.ask(f"{self._path}/find?{asked}")
         return found
 
     def _results(self, query: Query, answer: dict[str, Any]) -> Results:
