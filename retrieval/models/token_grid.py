@@ -2,14 +2,16 @@
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from retrieval.errors import UsageError
 from retrieval.images.preprocessing import WHOLE, Region
-from retrieval.models.protocols import AttentionExtractor
 from retrieval.types import Fractions
+
+if TYPE_CHECKING:  # a client has grids in its explanations, and no torch
+    from torch import Tensor
+
+    from retrieval.models.protocols import AttentionExtractor
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class TokenGrid:
         """How many tokens there are."""
         return self.before + self.rows * self.columns
 
-    def cells(self, values: Tensor) -> Tensor:
+    def cells(self, values: "Tensor") -> "Tensor":
         """Return ``values [tokens]`` of one picture as ``[rows, columns]``, without those of the tokens before."""
         return values[self.before :].reshape(self.rows, self.columns)
 
@@ -58,7 +60,7 @@ class PlacedTokens(Protocol):
         """Return the grid of a picture of ``width`` x ``height`` pixels."""
 
 
-def grid_of(extractor: AttentionExtractor, tokens: int, size: tuple[int, int]) -> TokenGrid:
+def grid_of(extractor: "AttentionExtractor", tokens: int, size: tuple[int, int]) -> TokenGrid:
     """Return where the ``tokens`` of one picture lie; without a word of the model, on a square over all of it.
 
     Args:

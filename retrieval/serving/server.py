@@ -18,7 +18,7 @@ from retrieval.errors import DiffSimError, ImageError, UsageError
 from retrieval.search.browsing.catalogue import Item, is_remote, shrunk, thumbnail
 from retrieval.search.queries.picture import UNNAMED
 from retrieval.serving.asking.fetching import Fetcher
-from retrieval.serving.asking.questions import QuestionReader, check_limit
+from retrieval.serving.asking.questions import QuestionReader, check_limit, held_upload
 from retrieval.serving.errors import GoneError, NotFoundError
 from retrieval.serving.indexes.byte_cache import ByteCache
 from retrieval.serving.indexes.served_index import ServedIndex
@@ -140,9 +140,7 @@ class Server:
 
     def upload_thumbnail(self, key: str, side: int) -> bytes:
         """Return a JPEG of an upload; a NotFoundError if the server no longer holds it."""
-        data = self.uploads.get(key)
-        if data is None:
-            raise NotFoundError("the server no longer holds this upload: send the image again")
+        data = held_upload(self.uploads, key)
         pixels = self.settings.limits.pixels
         return self.thumbnails.get_or_make((key, side), lambda: _as_jpeg(shrunk(data, UNNAMED, side, pixels)))
 

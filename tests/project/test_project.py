@@ -30,6 +30,13 @@ def test_importing_the_commands_imports_nothing_heavy(statement: str) -> None:
     assert result.stdout.strip() == "[]"
 
 
+def test_a_client_imports_no_library_of_models() -> None:
+    models = sorted(set(HEAVY) - {"PIL", "numpy"})
+    code = f"import sys; from retrieval import Client; print(sorted(set(sys.modules) & set({models!r})))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert result.stdout.strip() == "[]"
+
+
 @pytest.mark.parametrize("command", ["eval_command", "index_command", "search_command", "serve_command"])
 def test_help_imports_nothing_heavy(command: str) -> None:
     code = (

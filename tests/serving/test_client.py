@@ -95,5 +95,7 @@ def test_errors_are_one_sentence(url: str, tmp_path: Path, files: list[Path], mo
     monkeypatch.setenv("DIFFSIM_TOKEN", TOKEN)
     wrong = run_here("diffsim-search", files[0], "--server", url, "-m", "taste", cwd=tmp_path)
     assert "taste" in failed(wrong, 2)
+    unnamed = run_here("diffsim-search", "no-such\udcff.png", "--server", url, cwd=tmp_path)
+    assert "no item of the index has that name" in failed(unnamed, 2)
     updated = run_here("diffsim-search", files[0], "--server", url, "--update", cwd=tmp_path)
     assert "writes to no index" in failed(updated, 2)

@@ -23,10 +23,10 @@ from retrieval.images.decoding import DecodeRules, decode_bytes
 from retrieval.images.file_bytes import read_bytes
 from retrieval.images.formats import sniff
 from retrieval.models.registry import unknown_mode
-from retrieval.models.vit.text_families import TEXT_FAMILIES
 from retrieval.search.browsing.projection import project
 from retrieval.search.candidates import CandidateGenerator
 from retrieval.search.index_info import about_index
+from retrieval.search.text.encoders import encoders_with_text
 
 __all__ = ["Catalogue", "Item"]
 
@@ -53,8 +53,7 @@ class Catalogue:
     @property
     def has_text(self) -> bool:
         """Whether an encoder of the index reads texts."""
-        stored = self._reader.generation.fingerprint.get("encoders", {})
-        return any(stored.get(name, {}).get("name") in TEXT_FAMILIES for name in self.encoders)
+        return bool(encoders_with_text(self._reader))
 
     @property
     def ids(self) -> NDArray[np.int64]:
@@ -90,8 +89,8 @@ class Catalogue:
 
     def item(self, number: int) -> Item | None:
         """Return the item with an id; None: there is none."""
-        rows = self._reader.find("id", number) if 0 <= number <= MAX_ID else []
-        return self._reader.items(rows)[0] if rows else None
+        found = self.some([number]) if 0 <= number <= MAX_ID else []
+        return found[0] if found else None
 
     def some(self, numbers: Sequence[int]) -> list[Item]:
         """Return the items with these ids, in that order; ids that no item has are left out."""

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from retrieval.models.vit.text import TextTower
 
 
+def encoders_with_text(reader: IndexReader) -> tuple[str, ...]:
+    """Return the encoders that an index has vectors of, and that read texts."""
+    stored = reader.generation.fingerprint.get("encoders", {})
+    return tuple(name for name in reader.generation.encoders if stored.get(name, {}).get("name") in TEXT_FAMILIES)
+
+
 class TextRanker:
     """Ranks the images of one opened index by texts; safe in many threads."""
 
@@ -40,9 +46,9 @@ class TextRanker:
         Raises:
             UsageError: there are none; the message names those that could be added.
         """
-        stored = self._reader.generation.fingerprint.get("encoders", {})
-        found = tuple(name for name in self._reader.generation.encoders if stored[name].get("name") in TEXT_FAMILIES)
+        found = encoders_with_text(self._reader)
         if not found:
+            stored = self._reader.generation.fingerprint.get("encoders", {})
             root, has = self._reader.layout.root, ", ".join(stored) or "none"
             places = " ".join(self._reader.sources.places) or "SOURCE"
             raise UsageError(

@@ -76,10 +76,7 @@ class QuestionReader:
         if source.base64 is not None:
             return source.base64
         if source.upload is not None:
-            held = self.uploads.get(source.upload)
-            if held is None:
-                raise NotFoundError("the server no longer holds this upload: send the image again")
-            return held
+            return held_upload(self.uploads, source.upload)
         if source.part is not None:
             if source.part >= len(self.parts):
                 raise RequestError(f"the request has {len(self.parts)} files, and none with the number {source.part}")
@@ -92,6 +89,14 @@ class QuestionReader:
         if asked.box is not None:
             return Box(*asked.box)
         return None if asked.mask is None else Mask(self.image(engine, asked.mask))
+
+
+def held_upload(uploads: ByteCache, key: str) -> bytes:
+    """Return the bytes of an upload; a NotFoundError if the server no longer holds it."""
+    held = uploads.get(key)
+    if held is None:
+        raise NotFoundError("the server no longer holds this upload: send the image again")
+    return held
 
 
 def check_limit(limit: str, most: int, asked: int, words: str = "") -> None:

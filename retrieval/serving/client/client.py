@@ -56,7 +56,8 @@ class Client:
             raise UsageError(f"{url} serves no index '{name}'; known: {', '.join(served)}")
         self._name, self._about = name, served[name]
         self._path = f"/v1/indexes/{quote(name, safe='')}"
-        self._queries = min(16, self._transport.ask("/v1/limits")["queries"])
+        limits = self._transport.ask("/v1/limits")
+        self._queries, self._page = min(16, limits["queries"]), min(PAGE, limits["page"])
         self._items: dict[str, int] = {}  # ids of the server's items that locate found, by path
 
     def __len__(self) -> int:
@@ -142,10 +143,16 @@ class Client:
     def _same_file(self, path: str) -> int | None:
         try:
             data = read_bytes(Path(path))[0]
-            found = self._transport.ask(f"{self._path}/find?{urlencode({'text': os.path.abspath(path)})}")
+            found = self._find(os.path.abspath(path))
         except (ImageError, UsageError):
             return None
         return int(found["id"]) if found["sha256"] == hashlib.sha256(data).hexdigest() else None
+
+    def _find(self, text: str) -> dict[str, Any]:
+        """Return the one item that the server finds by ``text``, or raise its UsageError."""
+        asked = urlencode({"text": text}, errors="surrogateescape")  # also a name that is not valid UTF-8
+        found: dict[str, Any] = self._transport.ask(f"{self._path}/find?{asked}")
+        return found
 
     def _results(self, query: Query, answer: dict[str, Any]) -> Results:
         """Return the results in an answer, with the paths of pictures that were sent from here."""
@@ -218,22 +225,21 @@ class Client:
         """
         if Path(text).exists():
             return text
-        found = self._transport.ask(f"{self._path}/find?{urlencode({'text': text})}")
+        found = self._find(text)
         self._items[found["path"]] = found["id"]
         return Path(found["path"])
 
     def items(self) -> Iterator[tuple[int, str]]:
         """Yield id and path of every indexed image, in the order of the ids."""
         first = 0
-        most = min(PAGE, self._transport.ask("/v1/limits")["page"])
         while True:
-            path = f"{self._path}/items?first={first}&count={most}"
+            path = f"{self._path}/items?first={first}&count={self._page}"
             items = self._transport.ask(path)["items"]
             self._items.update((each["path"], each["id"]) for each in items)
             yield from ((each["id"], each["path"]) for each in items)
-            if len(items) < most:
+            if len(items) < self._page:
                 return
-            first += most
+            first += self._page
 
     def paths(self) -> list[str]:
         """Return the indexed images' paths, in the order of their ids."""

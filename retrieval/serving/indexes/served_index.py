@@ -89,11 +89,9 @@ class ServedIndex:
         """Return the index's description, made once for each generation."""
         return self._once("info", lambda engine: engine.info())
 
-    def map(self, mode: str | None) -> Map:
+    def map(self, mode: str) -> Map:
         """Return all items' ids and places, computed once for each generation and mode."""
-        return self._once(
-            ("map", mode), lambda engine: (engine.catalogue.ids, engine.catalogue.map(mode or engine.modes[0]))
-        )
+        return self._once(("map", mode), lambda engine: (engine.catalogue.ids, engine.catalogue.map(mode)))
 
     def _once(self, key: Any, make: Callable[[Engine], T]) -> T:
         engine = self._engine

@@ -14,9 +14,21 @@ from retrieval.serving.asking.request_models import SearchRequest
 RESULTS = 60  # by default, if the server gives so many
 SUBJECT = "subject"  # in place of a box: the model finds it
 _IMAGE = re.compile(r"(?:([0-9]{1,6}(?:\.[0-9]{1,6})?):)?(?:id:([0-9]{1,18})|upload:([0-9a-f]{64}))")
-_WORDS = ("index", "mode", "compare", "combine", "box", "words", "under", "glob")
-_NUMBERS = ("k", "candidates")
-_SWITCHES = ("exhaustive", "exclude_copies")
+# What the form of the page holds beside images; an address names these in this order.
+FORM_FIELDS = (
+    "mode",
+    "compare",
+    "combine",
+    "box",
+    "words",
+    "under",
+    "glob",
+    "k",
+    "candidates",
+    "exhaustive",
+    "exclude_copies",
+)
+_FIELDS = ("index", *FORM_FIELDS)
 
 
 @dataclass(frozen=True)
@@ -76,7 +88,7 @@ class PageState:
         Raises:
             UsageError: an image that no page names like that.
         """
-        words = {name: given.get(name, "") for name in (*_WORDS, *_NUMBERS, *_SWITCHES)}
+        words = {name: given.get(name, "") for name in _FIELDS}
         images, minus = (tuple(map(PageImage.parse, given.getlist(name))) for name in ("image", "minus"))
         return cls(**words, images=images, minus=minus)
 
@@ -85,15 +97,10 @@ class PageState:
         """Whether there is a question; otherwise the page shows the collection."""
         return bool(self.images or self.words)
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether one whole image asks, whose scores can be explained."""
-        return len(self.images) == 1 and not self.minus and not self.box
-
     def url(self, path: str = "/", **changes: Any) -> str:
         """Return the address of this state with some fields changed."""
         state = replace(self, **changes)
-        pairs = [(name, getattr(state, name)) for name in (*_WORDS, *_NUMBERS, *_SWITCHES) if getattr(state, name)]
+        pairs = [(name, getattr(state, name)) for name in _FIELDS if getattr(state, name)]
         pairs += [("image", str(image)) for image in state.images] + [("minus", str(image)) for image in state.minus]
         return f"{path}?{urlencode(pairs, safe=':,')}" if pairs else path
 

@@ -69,12 +69,12 @@ def short_name(path: str) -> str:
 
 def item_card(item: Item) -> dict[str, Any]:
     """Return what a card says about an item."""
-    return {**_card(item.id, item.uri, item.sha256), "score": None, "rank": None, "box": None, "percentile": None}
+    return {**_card(item.id, item.uri, item.sha256), "score": None, "box": None, "percentile": None}
 
 
 def result_card(result: Result) -> dict[str, Any]:
     """Return what a card says about a result."""
-    shown = {"score": result.shown_score, "rank": result.rank, "box": result.found_box, "percentile": result.percentile}
+    shown = {"score": result.shown_score, "box": result.found_box, "percentile": result.percentile}
     return {**_card(result.id, result.path, result.sha256), **shown}
 
 

@@ -26,7 +26,7 @@ from retrieval.serving.routes.answer_models import (
     UploadAnswer,
 )
 from retrieval.serving.routes.asking import server_of
-from retrieval.serving.routes.search_routes import multipart
+from retrieval.serving.routes.search_routes import FILE, form_body, multipart
 from retrieval.serving.server import Server
 
 router = APIRouter(prefix="/v1", responses=ERRORS, tags=["indexes"])
@@ -172,33 +172,18 @@ def show_map(
 ) -> Response:
     """Return the place of every image in a plane, so that images that are alike lie near each other."""
     index = server_of(request).index(name)
-    ids, places = index.map(mode)
-    about = {"index": name, "generation": index.engine.catalogue.generation, "mode": mode or index.engine.modes[0]}
+    shown = mode or index.engine.modes[0]
+    ids, places = index.map(shown)
+    about = {"index": name, "generation": index.engine.catalogue.generation, "mode": shown}
     x, y = ([round(number, 4) for number in column] for column in places.T.tolist())
     return JSONResponse({"schema": SCHEMA, **about, "ids": ids.tolist(), "x": x, "y": y})
-
-
-_UPLOAD_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "properties": {"image": {"type": "string", "format": "binary"}},
-                    "required": ["image"],
-                }
-            }
-        },
-    }
-}
 
 
 @router.post(
     "/uploads",
     responses={200: {"model": UploadAnswer}},
     response_class=JSONResponse,
-    openapi_extra=_UPLOAD_BODY,
+    openapi_extra=form_body(image=FILE),
     tags=["search"],
 )
 async def upload(request: Request) -> Response:

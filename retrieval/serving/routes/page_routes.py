@@ -8,34 +8,20 @@ from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 from pydantic import ValidationError
 from starlette.datastructures import FormData
-from starlette.datastructures import UploadFile as FormFile
 
 from retrieval.errors import DiffSimError, UsageError
-from retrieval.serving.errors import NotFoundError, TooLargeError, UnauthorizedError, status_of
+from retrieval.serving.errors import NotFoundError, UnauthorizedError, status_of
 from retrieval.serving.indexes.served_index import ServedIndex
-from retrieval.serving.page.page_state import RESULTS, PageImage, PageState
+from retrieval.serving.page.page_state import FORM_FIELDS, RESULTS, PageImage, PageState
 from retrieval.serving.page.rendering import RENDERED, items_column, page, results_column, short_name
 from retrieval.serving.routes.asking import Asking, server_of
 from retrieval.serving.routes.index_routes import picture_facts
-from retrieval.serving.routes.search_routes import sentence_of
+from retrieval.serving.routes.search_routes import files_of, sentence_of
 from retrieval.serving.safety.access import COOKIE
 from retrieval.serving.server import Server
 
 router = APIRouter(include_in_schema=False)
 
-FORM_FIELDS = (
-    "mode",
-    "compare",
-    "combine",
-    "box",
-    "k",
-    "candidates",
-    "exhaustive",
-    "exclude_copies",
-    "words",
-    "under",
-    "glob",
-)
 COOKIE_SECONDS = 30 * 24 * 3600
 
 
@@ -59,14 +45,14 @@ async def _columns(request: Request, state: PageState, index: ServedIndex) -> li
     modes = dict.fromkeys(mode for mode in (state.mode or index.engine.modes[0], state.compare) if mode)
     found = []
     for mode in modes:
-        asked = state.request(mode, results_of(request))
+        asked = state.request(mode, results_of(server_of(request)))
         found.append(results_column(await Asking.of(request, asked).search(asked)))
     return found
 
 
-def results_of(request: Request) -> int:
+def results_of(server: Server) -> int:
     """Return how many results the page asks for by default."""
-    return min(RESULTS, server_of(request).settings.limits.k)
+    return min(RESULTS, server.settings.limits.k)
 
 
 def _collection(index: ServedIndex, state: PageState, first: str) -> dict[str, Any]:
@@ -93,7 +79,7 @@ def _values(
         "names": names,
         "has_text": engine.catalogue.has_text,
         "limits": server.settings.limits,
-        "results_by_default": min(RESULTS, server.settings.limits.k),
+        "results_by_default": results_of(server),
         "failure": "" if index.failure is None else str(index.failure),
         "error": error,
         "columns": columns,
@@ -103,11 +89,9 @@ def _values(
             "index": index.name,
             "modes": list(engine.modes),
             "total": len(engine),
-            "results": min(RESULTS, server.settings.limits.k),
+            "results": results_of(server),
             "names": names,
             "columns": [{**column, "shown": []} for column in columns],
-            "asks": state.asks,
-            "isPlain": state.is_plain,
         },
     }
 
@@ -126,9 +110,8 @@ async def ask(request: Request) -> Response:
     async with request.form(max_files=server.settings.limits.images, max_fields=32) as form:
         typed: dict[str, Any] = {name: _text(form, name) for name in FORM_FIELDS}
         state = replace(state, index=index.name, **typed)
-        added = [
-            await _held(server, part) for part in form.getlist("image") if isinstance(part, FormFile) and part.size
-        ]
+        files = await files_of(form, server.settings.limits.image_bytes)
+        added = [await _held(server, data) for data in files if data]  # a form without a chosen file sends an empty one
         if text := _text(form, "text"):
             added.append(PageImage(index.engine.catalogue.one(text).id))
         if added:
@@ -138,11 +121,7 @@ async def ask(request: Request) -> Response:
     return RedirectResponse(state.url(), 303)
 
 
-async def _held(server: Server, part: FormFile) -> PageImage:
-    most = server.settings.limits.image_bytes
-    if (part.size or 0) > most:
-        raise TooLargeError("image_bytes", most, f"an image of {part.size} bytes")
-    data = await part.read()
+async def _held(server: Server, data: bytes) -> PageImage:
     loop = asyncio.get_running_loop()
     facts = await loop.run_in_executor(server.readers, picture_facts, server, data)
     return PageImage(upload=facts["upload"])

@@ -31,26 +31,19 @@ from retrieval.serving.routes.asking import Asking, results_json, server_of
 router = APIRouter(prefix="/v1", responses=ERRORS, tags=["search"])
 
 OPTIONS_FIELD = "options"
-_UPLOAD_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "properties": {
-                        "image": {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1},
-                        OPTIONS_FIELD: {
-                            "type": "string",
-                            "description": "The JSON of POST /v1/search. Images name files by their `part`, counted "
-                            "from 0; without `images`, every file is an image of the question.",
-                        },
-                    },
-                    "required": ["image"],
-                }
-            }
-        },
-    }
+FILE = {"type": "string", "format": "binary"}
+
+
+def form_body(**properties: dict[str, Any]) -> dict[str, Any]:
+    """Return how the OpenAPI document describes the body of a form with these fields, of which ``image`` is needed."""
+    schema = {"type": "object", "properties": properties, "required": ["image"]}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+
+
+_OPTIONS = {
+    "type": "string",
+    "description": "The JSON of POST /v1/search. Images name files by their `part`, counted from 0; without `images`, "
+    "every file is an image of the question.",
 }
 
 
@@ -65,7 +58,7 @@ async def search(request: Request, asked: SearchRequest) -> Response:
     "/search/upload",
     responses={200: {"model": SearchAnswer}},
     response_class=JSONResponse,
-    openapi_extra=_UPLOAD_BODY,
+    openapi_extra=form_body(image={"type": "array", "items": FILE, "minItems": 1}, **{OPTIONS_FIELD: _OPTIONS}),
 )
 async def search_upload(request: Request) -> Response:
     """Search with image files of a multipart request."""
@@ -155,14 +148,15 @@ async def multipart(request: Request) -> tuple[list[bytes], str]:
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         raise RequestError("the body must be multipart/form-data")
     async with request.form(max_files=limits.images, max_fields=8) as form:
-        files = await _files_of(form, limits.image_bytes)
+        files = await files_of(form, limits.image_bytes)
         options = form.get(OPTIONS_FIELD, "")
     if not files:
         raise RequestError("the form has no file named 'image'")
     return files, options if isinstance(options, str) else ""
 
 
-async def _files_of(form: FormData, most: int) -> list[bytes]:
+async def files_of(form: FormData, most: int) -> list[bytes]:
+    """Return the files named ``image`` of a form; a TooLargeError if one has more than ``most`` bytes."""
     files = [part for part in form.getlist("image") if isinstance(part, FormFile)]
     for file in files:
         if (file.size or 0) > most:

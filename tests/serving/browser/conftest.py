@@ -51,10 +51,7 @@ def open_page(browser: Any) -> Iterator[Open]:
         page = context.new_page()
         page.set_default_timeout(SECONDS)
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on(
-            "request",
-            lambda r: None if "127.0.0.1" in r.url or r.url[:5] in ("blob:", "data:") else wrong.append(r.url),
-        )
+        page.on("request", lambda r: None if r.url.startswith(OWN) else wrong.append(r.url))
         page.on("console", lambda m: wrong.append(m.text) if "Content Security Policy" in m.text else None)
         return page
 

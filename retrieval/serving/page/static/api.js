@@ -51,5 +51,5 @@ export const shortName = (path) => path.split("/").slice(-2).join("/");
 
 export const asCard = (item) => ({
   id: item.id, path: item.path, name: shortName(item.path), key: item.sha256.slice(0, 12),
-  score: item.score ?? item.coarse_score ?? null, rank: item.rank ?? null, box: item.found_box ?? null, percentile: item.percentile ?? null,
+  score: item.score ?? item.coarse_score ?? null, box: item.found_box ?? null, percentile: item.percentile ?? null,
 });

@@ -29,13 +29,13 @@ function heat(image, low, high) {
 export class Explainer {
   // asked(): the element of the question's picture; say(text): tells the user.
   constructor(asked, say) {
-    Object.assign(this, { asked, say, known: new Map(), shown: null, timer: 0, state: null, mode: "" });
+    Object.assign(this, { asked, say, known: new Map(), shown: null, timer: 0, state: null });
   }
 
   // A new question or other results: nothing that is known is of use any more.
-  begin(state, mode) {
+  begin(state) {
     this.hide();
-    Object.assign(this, { state, mode });
+    this.state = state;
     this.known.clear();
   }
 

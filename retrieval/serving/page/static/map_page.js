@@ -35,9 +35,8 @@ async function onNear(position, x, y) {
   near.replaceChildren(element("img", { src: thumbnail(state.index, id, known.get(id)?.key), alt: "" }), name);
   say(name);
   const onLeft = x > box.width / 2, onTop = y > box.height / 2;
-  near.style.left = onLeft ? "" : `${x + SLACK}px`;
+  near.style.left = onLeft ? "auto" : `${x + SLACK}px`;
   near.style.right = onLeft ? `${box.width - x + SLACK}px` : "auto";
-  near.style.left = onLeft ? "auto" : near.style.left;
   near.style.top = onTop ? "auto" : `${y}px`;
   near.style.bottom = onTop ? `${box.height - y}px` : "auto";
 }

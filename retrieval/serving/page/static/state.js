@@ -3,7 +3,7 @@
 const FIELDS = ["index", "mode", "compare", "combine", "box", "k", "candidates", "exhaustive", "exclude_copies", "words", "under", "glob"];
 const WEIGHED = /^(?:([0-9.]+):)?(id|upload):(.+)$/;
 export let RESULTS = 60; // by default, see setResults
-export const SUBJECT = "subject"; // in place of a box: the model finds it
+const SUBJECT = "subject"; // in place of a box: the model finds it
 
 export function setResults(count) {
   RESULTS = count;
