@@ -12,6 +12,7 @@ from unittest import mock
 from retrieval.sample_images.pictures import MOTIFS, STYLES
 
 BIN = Path(sys.executable).parent
+UNDER_TEST = ("PYTHONPATH", "ATEN_CPU_CAPABILITY", "FAISS_OPT_LEVEL")  # which code, and which kernels it computes with
 
 
 def run(
@@ -20,7 +21,7 @@ def run(
     """Run an installed command; its environment is bare, so that a terminal's settings do not matter."""
     command = [str(BIN / arguments[0]), *map(str, arguments[1:])]
     plain = {"PATH": os.environ["PATH"], "HOME": str(cwd), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    plain |= {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}  # which code is under test
+    plain |= {name: os.environ[name] for name in UNDER_TEST if name in os.environ}
     return subprocess.run(
         command, cwd=cwd, input=stdin, capture_output=True, env=plain | (environment or {}), timeout=120
     )
