@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from index_store.reader import IndexReader
 from index_store.remote.mirror import index_name
 from index_store.remote.pull import existing_root
+from retrieval.encoding.coarse_encoders import encoders_of_mode
 from retrieval.encoding.recipe import Recipe, stored_recipe
 from retrieval.errors import DependencyError, UsageError
 from retrieval.grouping.cluster_results import Cluster, ClusterMember, Clusters
 from retrieval.grouping.graph import Graph, neighbour_graph
-from retrieval.grouping.neighbours import typical_cosine, usable_encoders
+from retrieval.grouping.neighbours import typical_cosine
 from retrieval.grouping.scores import PairScores
 from retrieval.models.registry import describe_extractor
 from retrieval.progress import Cancellation, OnProgress, Progress, ignore_progress
@@ -152,12 +153,10 @@ class _Divider:
 
 def _encoders_of(reader: IndexReader, recipe: Recipe, mode: str) -> tuple[str, ...]:
     """Return the encoders that find a mode's candidates in a search, of those that the index has vectors of."""
-    usable = usable_encoders(reader)
-    if not usable and len(reader):
+    found = encoders_of_mode(reader, describe_extractor(recipe.settings.model).modes, mode)
+    if not found and len(reader):
         raise UsageError(f"{reader.layout.root} has no vectors to compare: it was built without encoders")
-    known = describe_extractor(recipe.settings.model).modes
-    preferred = known[mode].encoders if mode in known else ()
-    return tuple(name for name in preferred if name in usable) or usable
+    return found
 
 
 def _import_hdbscan() -> Any:

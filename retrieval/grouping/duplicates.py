@@ -18,12 +18,13 @@ from index_store.reader import IndexReader
 from index_store.remote.mirror import index_name
 from index_store.remote.pull import existing_root
 from retrieval.encoding.batches import workers
+from retrieval.encoding.coarse_encoders import usable_encoders
 from retrieval.encoding.recipe import stored_recipe
 from retrieval.errors import UsageError
 from retrieval.grouping.components import components, same_digests, stars
 from retrieval.grouping.keeping import Copies, Judge
 from retrieval.grouping.members import Describer
-from retrieval.grouping.neighbours import Pairs, near_pairs, usable_encoders
+from retrieval.grouping.neighbours import Pairs, near_pairs
 from retrieval.grouping.pictures import Pictures
 from retrieval.grouping.quality import ImageQuality, measure_quality
 from retrieval.grouping.results import Duplicates

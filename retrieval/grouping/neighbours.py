@@ -36,11 +36,6 @@ class Pairs:
         return Pairs(self.first[chosen], self.second[chosen], self.closeness[chosen], self.rank[chosen])
 
 
-def usable_encoders(reader: IndexReader) -> tuple[str, ...]:
-    """Return the encoders that the index has vectors of."""
-    return tuple(name for name in reader.generation.encoders if bool(reader.has_vector(name).any()))
-
-
 def near_pairs(
     reader: IndexReader,
     encoders: Sequence[str],
