@@ -85,9 +85,10 @@ class _Divider:
             rows = [np.flatnonzero(labels == label) for label in range(int(labels.max(initial=-1)) + 1)]
             rows.sort(key=lambda each: (-len(each), int(each[0])))
             middles = self._middles(rows)
+            others = [own[own != middle] for own, middle in zip(rows, middles, strict=True)]
             clusters = []
-            for number, (own, middle) in enumerate(zip(rows, middles, strict=True)):
-                clusters.append(self._cluster(number, own, middle, firmness))
+            for number, near in enumerate(self._near(middles, others)):
+                clusters.append(self._cluster(number, middles[number], others[number], *near, firmness))
                 self._tell(Progress("medoids", number + 1, len(rows)))
         noise = self._members(np.flatnonzero(labels < 0), firmness)
         name = index_name(reader.layout.root)
@@ -103,34 +104,52 @@ class _Divider:
     def _middles(self, clusters: Sequence[NDArray[np.int64]]) -> list[int]:
         """Return the row of each cluster whose vectors lie nearest to the mean of all its vectors."""
         found = [np.zeros(len(rows)) for rows in clusters]
-        self._typical = dict[str, float]()
         for encoder in self._encoders:
             vectors = self._reader.vectors(encoder)
             for rows, sums in zip(clusters, found, strict=True):
                 mean = vectors[rows].mean(axis=0, dtype=np.float64)
                 sums += vectors[rows].astype(np.float64) @ mean / max(float(np.linalg.norm(mean)), 1e-12)
-            self._typical[encoder] = typical_cosine(vectors)
         return [int(rows[np.round(sums, 9).argmax()]) for rows, sums in zip(clusters, found, strict=True)]
 
-    def _cluster(self, number: int, rows: NDArray[np.int64], middle: int, firmness: NDArray[np.float64]) -> Cluster:
+    def _near(
+        self, middles: Sequence[int], others: Sequence[NDArray[np.int64]]
+    ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        """Yield the exact scores of each medoid with its ``others``, NaN without tensors, and their closeness to it."""
+        if self._scores is None:
+            yield from ((np.full(len(close), np.nan), close) for close in self._near_vectors(middles, others))
+            return
+        for middle, rows in zip(middles, others, strict=True):
+            self._check()
+            scores = self._scores.of(middle, rows.tolist())
+            yield scores.astype(np.float64), self._scores.closeness(scores).astype(np.float64)
+
+    def _near_vectors(self, middles: Sequence[int], others: Sequence[NDArray[np.int64]]) -> list[NDArray[np.float64]]:
+        """Return by medoid how close the vectors of its ``others`` are to its own; each encoder is read once."""
+        found = [np.zeros(len(rows)) for rows in others]
+        for encoder in self._encoders:
+            self._check()
+            vectors, held = self._reader.vectors(encoder), np.flatnonzero(self._reader.has_vector(encoder))
+            typical = typical_cosine(vectors.__getitem__, held)
+            for middle, rows, close in zip(middles, others, found, strict=True):
+                close += (vectors[rows].astype(np.float64) @ vectors[middle] - typical) / (1 - typical)
+        return [close / len(self._encoders) for close in found]
+
+    def _check(self) -> None:
         if self._cancel is not None:
             self._cancel.check()
-        others = rows[rows != middle]
-        scores, close = self._near(middle, others)
+
+    def _cluster(
+        self,
+        number: int,
+        middle: int,
+        others: NDArray[np.int64],
+        scores: NDArray[np.float64],
+        close: NDArray[np.float64],
+        firmness: NDArray[np.float64],
+    ) -> Cluster:
         order = np.lexsort((others, -np.round(close, 6), -np.round(firmness[others], 6)))
         members = self._members(np.concatenate([[middle], others[order]]), firmness, [None, *scores[order].tolist()])
         return Cluster(number, round(float(np.nanmean(close)), 6), members)
-
-    def _near(self, middle: int, others: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return exact scores with the medoid, NaN without tensors, and closeness to it."""
-        if self._scores is not None:
-            scores = self._scores.of(middle, others.tolist())
-            return scores.astype(np.float64), self._scores.closeness(scores).astype(np.float64)
-        close = np.zeros(len(others))
-        for encoder in self._encoders:
-            vectors, typical = self._reader.vectors(encoder), self._typical[encoder]
-            close += (vectors[others].astype(np.float64) @ vectors[middle] - typical) / (1 - typical)
-        return np.full(len(others), np.nan), close / len(self._encoders)
 
     def _members(
         self, rows: NDArray[np.int64], firmness: NDArray[np.float64], scores: Sequence[float | None] = ()
