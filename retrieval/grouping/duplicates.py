@@ -111,7 +111,7 @@ class _Finder:
         with self._timed("similar"):
             similar = self._similar(pairs, copies)
         with self._timed("describing"):
-            describe = Describer(self._judge, self._scores, there, self._references)
+            describe = Describer(self._judge, self._scores, there)
             groups = [*map(describe.copies, copies), *map(describe.similar, similar)]
         order = sorted(groups, key=lambda group: (group.level != "same", -len(group.members), group.kept.path))
         notes = self._notes(there)

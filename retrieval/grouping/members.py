@@ -1,6 +1,6 @@
 """Turn the rows of groups into what is given out: paths, sizes, scores, and how each copy differs."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,6 @@ class Describer:
     judge: Judge
     scores: PairScores | None  # None: the index stores no tensors
     there: NDArray[np.bool_]  # which rows have a file as it was indexed
-    references: Collection[int]
 
     def copies(self, copies: Copies) -> Group:
         """Describe copies, the kept one first, the others by path."""
@@ -80,7 +79,7 @@ class Describer:
             share=share,
             score=score,
             is_kept=is_kept,
-            is_reference=row in self.references,
+            is_reference=self.judge.is_reference(row),
             is_there=bool(self.there[row]),
         )
 
