@@ -23,7 +23,7 @@ from retrieval.errors import DependencyError, UsageError
 from retrieval.grouping.cluster_results import Cluster, ClusterMember, Clusters
 from retrieval.grouping.graph import Graph, neighbour_graph
 from retrieval.grouping.neighbours import typical_cosine
-from retrieval.grouping.scores import PairScores
+from retrieval.grouping.scores import PairScores, rounded
 from retrieval.models.registry import describe_extractor
 from retrieval.progress import Cancellation, OnProgress, Progress, ignore_progress
 from retrieval.search.results import Note
@@ -148,18 +148,17 @@ class _Divider:
         firmness: NDArray[np.float64],
     ) -> Cluster:
         order = np.lexsort((others, -np.round(close, 6), -np.round(firmness[others], 6)))
-        members = self._members(np.concatenate([[middle], others[order]]), firmness, [None, *scores[order].tolist()])
+        members = self._members(np.concatenate([[middle], others[order]]), firmness, [None, *rounded(scores[order])])
         return Cluster(number, round(float(np.nanmean(close)), 6), members)
 
     def _members(
         self, rows: NDArray[np.int64], firmness: NDArray[np.float64], scores: Sequence[float | None] = ()
     ) -> tuple[ClusterMember, ...]:
         paths, ids = self._reader.uris(rows), self._reader.ids[rows].tolist()
-        given = [None if score is None or np.isnan(score) else round(min(score, 1.0), 6) for score in scores]
         return tuple(
             ClusterMember(number, path, round(firm, 6), score)
             for number, path, firm, score in zip(
-                ids, paths, firmness[rows].tolist(), given or [None] * len(rows), strict=True
+                ids, paths, firmness[rows].tolist(), scores or [None] * len(rows), strict=True
             )
         )
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from index_store.catalog import Item
 from retrieval.grouping.keeping import Copies, Judge
 from retrieval.grouping.results import Group, Member
-from retrieval.grouping.scores import PairScores
+from retrieval.grouping.scores import PairScores, rounded
 
 SMALLER = 0.95  # ratio of sides below which a copy is smaller
 
@@ -55,8 +55,7 @@ class Describer:
     def _scores_with(self, kept: int, others: Sequence[int]) -> Mapping[int, float | None]:
         if self.scores is None:
             return dict.fromkeys(others)
-        found = self.scores.of(kept, others).tolist()
-        return {r: None if np.isnan(s) else round(min(1.0, s), 6) for r, s in zip(others, found, strict=True)}
+        return dict(zip(others, rounded(self.scores.of(kept, others)), strict=True))
 
     def _member(
         self,
