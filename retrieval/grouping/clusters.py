@@ -4,9 +4,7 @@ HDBSCAN (Campello, Moulavi and Sander, 2013) finds clusters of any shape and den
 noise. scikit-learn computes it. The graph has a few edges for each image, so no table of all pairs is ever made.
 """
 
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from index_store.remote.mirror import index_name
 from index_store.remote.pull import existing_root
 from retrieval.encoding.coarse_encoders import encoders_of_mode
 from retrieval.encoding.recipe import Recipe, stored_recipe
+from retrieval.encoding.timing import SharedTiming
 from retrieval.errors import DependencyError, UsageError
 from retrieval.grouping.cluster_results import Cluster, ClusterMember, Clusters
 from retrieval.grouping.graph import Graph, neighbour_graph
@@ -71,17 +70,17 @@ class _Divider:
         self._encoders = _encoders_of(reader, recipe, self._mode)
         is_scored = settings.rerank and bool(reader.has_tensors(self._mode).any())
         self._scores = PairScores(reader, recipe, self._mode) if is_scored else None
-        self._timing: dict[str, float] = {}
+        self._timing = SharedTiming(1)
 
     def divide(self) -> Clusters:
         """Return the clusters."""
         reader, settings = self._reader, self._settings
         hdbscan = _import_hdbscan()
-        with self._timed("graph"):
+        with self._timing.of("graph"):
             graph = neighbour_graph(reader, self._encoders, self._scores, settings.neighbours, self._tell, self._cancel)
-        with self._timed("hdbscan"):
+        with self._timing.of("hdbscan"):
             labels, firmness = _divided(hdbscan, graph, len(reader), settings.min_size)
-        with self._timed("medoids"):
+        with self._timing.of("medoids"):
             rows = [np.flatnonzero(labels == label) for label in range(int(labels.max(initial=-1)) + 1)]
             rows.sort(key=lambda each: (-len(each), int(each[0])))
             middles = self._middles(rows)
@@ -93,13 +92,7 @@ class _Divider:
         noise = self._members(np.flatnonzero(labels < 0), firmness)
         name = index_name(reader.layout.root)
         found, notes = tuple(clusters), self._notes()
-        return Clusters(name, len(reader), self._mode, graph.is_exact, found, noise, notes, self._timing)
-
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self._timing[stage] = round(time.perf_counter() - start, 3)
+        return Clusters(name, len(reader), self._mode, graph.is_exact, found, noise, notes, self._timing.seconds)
 
     def _middles(self, clusters: Sequence[NDArray[np.int64]]) -> list[int]:
         """Return the row of each cluster whose vectors lie nearest to the mean of all its vectors."""
