@@ -1,16 +1,15 @@
 """``diffsim-index duplicates`` and ``clusters``: copies and similar images of an index, and its clusters."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from cli import options
-from cli.advice import with_advice
 from cli.option_groups import Speech, expand_groups
-from cli.output import meant_index, short_path
+from cli.output import meant_index, note_sentences, short_path
 from cli.terminal.printing import show, show_json
 from cli.terminal.process import Speaker, stopping
 from cli.terminal.progress import ProgressBar
@@ -21,6 +20,9 @@ from retrieval.text import counted, human_bytes
 if TYPE_CHECKING:
     from retrieval.grouping.cluster_results import Clusters
     from retrieval.grouping.results import Duplicates, Group, Member
+    from retrieval.progress import OnProgress
+
+    Found = TypeVar("Found", Duplicates, Clusters)
 
 _DUPLICATES, _CLUSTERS = DuplicateSettings(), ClusterSettings()
 
@@ -95,27 +97,29 @@ def duplicates(
         check_sheet(file)
     if list_file is not None:
         check_writable(list_file)
-    found = _find(where, settings, speaker)
+    from retrieval.grouping.duplicates import find_duplicates
+    from retrieval.grouping.sheets import draw_duplicates
+
+    found = _grouped(speaker, lambda show: find_duplicates(where, settings, show))
     if as_json:
         show_json(found.to_dict())
     else:
         _print_groups(found.groups)
-    for note in found.notes:
-        speaker.note(with_advice(note.message, note.advice, note.facts))
+    for note in note_sentences(found):
+        speaker.note(note)
     if list_file is not None:
         _write_list(list_file, found, b"\0" if null else b"\n")
         speaker.say(f"wrote {list_file}: {counted(len(found.offered), 'path')}")
     for file in sheet or []:
-        _draw(file, found, speaker)
+        _say_drawn(file, draw_duplicates(file, found), "group", speaker)
     speaker.say(_summary(found))
 
 
-def _find(where: str | Path, settings: DuplicateSettings, speaker: Speaker) -> "Duplicates":
-    from retrieval.grouping.duplicates import find_duplicates
-
+def _grouped(speaker: Speaker, group: "Callable[[OnProgress], Found]") -> "Found":
+    """Return the groups that ``group`` finds, with a bar of its progress, and say how long each stage took."""
     bar = ProgressBar(speaker, "looking for near images")
     with stopping(lambda: "nothing was changed"), bar:
-        found = find_duplicates(where, settings, bar.show)
+        found = group(bar.show)
     speaker.detail(", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in found.timing_s.items()))
     return found
 
@@ -150,11 +154,8 @@ def _write_list(file: Path, found: "Duplicates", end: bytes) -> None:
     write_bytes(file, b"".join(os.fsencode(path) + end for path in paths))
 
 
-def _draw(file: Path, found: "Duplicates", speaker: Speaker) -> None:
-    from retrieval.grouping.sheets import draw_duplicates
-
-    left_out = draw_duplicates(file, found)
-    speaker.say(f"drew {file}" + (f", without the last {counted(left_out, 'group')}" if left_out else ""))
+def _say_drawn(file: Path, left_out: int, what: str, speaker: Speaker) -> None:
+    speaker.say(f"drew {file}" + (f", without the last {counted(left_out, what)}" if left_out else ""))
 
 
 def _summary(found: "Duplicates") -> str:
@@ -191,28 +192,21 @@ def clusters(
         check_sheet(file)
     if out is not None:
         check_assignments(out)
-    found = _divide(where, settings, speaker)
+    from retrieval.grouping.clusters import find_clusters
+    from retrieval.grouping.sheets import draw_clusters
+
+    found = _grouped(speaker, lambda show: find_clusters(where, settings, show))
     if as_json:
         show_json(found.to_dict())
     else:
         _print_clusters(found)
-    for note in found.notes:
-        speaker.note(with_advice(note.message, note.advice, note.facts))
+    for note in note_sentences(found):
+        speaker.note(note)
     if out is not None:
         write_assignments(out, found)
         speaker.say(f"wrote {out}: {counted(found.images, 'image')}")
     for file in sheet or []:
-        _draw_clusters(file, found, speaker)
-
-
-def _divide(where: str | Path, settings: ClusterSettings, speaker: Speaker) -> "Clusters":
-    from retrieval.grouping.clusters import find_clusters
-
-    bar = ProgressBar(speaker, "looking for near images")
-    with stopping(lambda: "nothing was changed"), bar:
-        found = find_clusters(where, settings, bar.show)
-    speaker.detail(", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in found.timing_s.items()))
-    return found
+        _say_drawn(file, draw_clusters(file, found), "cluster", speaker)
 
 
 def _print_clusters(found: "Clusters") -> None:
@@ -221,10 +215,3 @@ def _print_clusters(found: "Clusters") -> None:
         size = len(cluster.members)
         show(f"{cluster.number:7d}  {size:6d}  {cluster.cohesion:8.3f}  {short_path(cluster.medoid.path)}")
     show(f"  noise  {len(found.noise):6d}")
-
-
-def _draw_clusters(file: Path, found: "Clusters", speaker: Speaker) -> None:
-    from retrieval.grouping.sheets import draw_clusters
-
-    left_out = draw_clusters(file, found)
-    speaker.say(f"drew {file}" + (f", without the last {counted(left_out, 'cluster')}" if left_out else ""))

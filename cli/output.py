@@ -13,6 +13,8 @@ from retrieval.errors import DiffSimError, UsageError
 from retrieval.text import counted, human_bytes
 
 if TYPE_CHECKING:
+    from retrieval.grouping.cluster_results import Clusters
+    from retrieval.grouping.results import Duplicates
     from retrieval.indexing.reports import Estimate
     from retrieval.search.results import Results
 
@@ -100,8 +102,8 @@ def _with_explanations(
     ]
 
 
-def note_sentences(results: "Results") -> list[str]:
-    """Return the notes of a search, each with the option or command that helps."""
+def note_sentences(results: "Results | Duplicates | Clusters") -> list[str]:
+    """Return the notes of a search or a grouping, each with the option or command that helps."""
     return [with_advice(note.message, note.advice, note.facts) for note in results.notes]
 
 

@@ -7,6 +7,7 @@ from index_store.calibration.record import MOST_SLOPE
 from index_store.reader import IndexReader
 from index_store.vectors.storage import normalised
 from retrieval.calibration.sampling import ScoredPairs
+from retrieval.encoding.coarse_encoders import encoders_of_mode
 from retrieval.encoding.recipe import stored_recipe
 from retrieval.models.registry import describe_extractor
 
@@ -15,7 +16,8 @@ LEAST_PAIRS = 64
 
 def slope_of(reader: IndexReader, mode: str, pairs: ScoredPairs) -> float | None:
     """Return the slope of the line that predicts scores from cosines, 0 to 10; None if too few pairs have vectors."""
-    encoders = _encoders(reader, mode)
+    known = describe_extractor(stored_recipe(reader, reader.layout.root).settings.model).modes
+    encoders = encoders_of_mode(reader, known, mode)
     held = np.ones(len(pairs.scores), bool)
     for name in encoders:
         has = reader.has_vector(name)
@@ -29,14 +31,6 @@ def slope_of(reader: IndexReader, mode: str, pairs: ScoredPairs) -> float | None
         return None
     slope = float(np.mean((cosines - cosines.mean()) * pairs.scores[held])) / spread
     return round(min(max(slope, 0.0), MOST_SLOPE), 6)
-
-
-def _encoders(reader: IndexReader, mode: str) -> tuple[str, ...]:
-    """Return the encoders that choose a mode's candidates, as a search does."""
-    known = describe_extractor(stored_recipe(reader, reader.layout.root).settings.model).modes
-    has = tuple(name for name in reader.generation.encoders if reader.has_vector(name).any())
-    preferred = known[mode].encoders if mode in known else ()
-    return tuple(name for name in preferred if name in has) or has
 
 
 def _cosines(

@@ -1,4 +1,4 @@
-"""Time the stages of a build, which run side by side, and the parts of a search."""
+"""Time the stages of a build, which run side by side, and the parts of a search and of other work."""
 
 import threading
 from collections.abc import Iterator
@@ -50,11 +50,16 @@ class StageClock:
 
 
 class SharedTiming:
-    """Milliseconds by part of a search, for one of several queries that are searched together."""
+    """Milliseconds by part of a search, for one of several queries that are searched together; or of one other work."""
 
     def __init__(self, queries: int) -> None:
         self._queries = queries
         self.ms: dict[str, float] = {}
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds by part, to three digits."""
+        return {part: round(ms / 1e3, 3) for part, ms in self.ms.items()}
 
     @contextmanager
     def of(self, part: str) -> Iterator[None]:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from retrieval.grouping.alignment import Alignment
 from retrieval.grouping.pictures import Grey
@@ -61,14 +61,11 @@ def agree(a: Grey, b: Grey, at: Alignment) -> Agreement:
 
 def _placed(b: Grey, at: Alignment, size: tuple[int, int]) -> Grey:
     inverse = (1 / at.scale, 0, -at.x / at.scale, 0, 1 / at.scale, -at.y / at.scale)
-    source = Image.fromarray(b)
-    if at.scale < 0.8:  # an affine transformation does not average what it shrinks
-        source = source.filter(ImageFilter.BoxBlur((1 / at.scale - 1) / 2)) if source.mode == "L" else source
-    return np.asarray(source.transform(size, Image.Transform.AFFINE, inverse, Image.Resampling.BILINEAR))
+    return np.asarray(Image.fromarray(b).transform(size, Image.Transform.AFFINE, inverse, Image.Resampling.BILINEAR))
 
 
 def _soft(picture: Grey) -> Grey:
-    """Return the picture softened by three passes of a box of three pixels' weights."""
+    """Return the picture softened by weights of three pixels, down and across."""
     weight = SOFTENED / 4
     padded = np.pad(picture, 1, mode="edge")
     rows = padded[:-2] * weight + padded[1:-1] * (1 - 2 * weight) + padded[2:] * weight

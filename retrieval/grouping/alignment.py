@@ -20,6 +20,7 @@ CORE = 0.6  # of both sides: the middle that is sought
 SIZES = np.geomspace(0.6, 1.5, 14)  # of one picture in the other, 7 % apart
 FINE = np.linspace(0.95, 1.05, 11)  # around the best of these
 FINEST = np.linspace(0.994, 1.006, 5)
+COARSE = 64  # pixels of the longer side of the pictures that all sizes are tried on
 FLAT = 2.0  # grey levels: a standard deviation below that has no structure
 SURE = 0.93  # correlation from which the other direction is not looked at
 PAIRS_AT_ONCE = 64
@@ -31,16 +32,15 @@ SAME_WAY = 0.005  # a turned picture must fit better by this: some pictures are 
 
 @dataclass(frozen=True)
 class Alignment:
-    """The place of picture b in picture a: b is turned first, then enlarged by ``scale`` and moved to ``x``, ``y``."""
+    """The place of picture b in picture a, neither turned: b is enlarged by ``scale`` and moved to ``x``, ``y``."""
 
     score: float  # of the correlation, 1 at best
     scale: float  # pixels of a for a pixel of b
     x: float  # left edge of b in a, pixels of a
     y: float
-    symmetry: int = 0
 
     def inverse(self) -> "Alignment":
-        """Return the place of a in b; for pictures that are not turned."""
+        """Return the place of a in b."""
         return Alignment(self.score, 1 / self.scale, -self.x / self.scale, -self.y / self.scale)
 
 
@@ -173,8 +173,8 @@ def _refined(a: Grey, b: Grey, scale: float) -> Alignment:
     return locate(a, b, found.scale * FINEST)
 
 
-def _reduced(picture: Grey, side: int = 64) -> Grey:
-    factor = side / max(picture.shape)
+def _reduced(picture: Grey) -> Grey:
+    factor = COARSE / max(picture.shape)
     size = (max(8, round(picture.shape[1] * factor)), max(8, round(picture.shape[0] * factor)))
     return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BOX), np.float32)
 

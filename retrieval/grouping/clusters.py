@@ -4,9 +4,7 @@ HDBSCAN (Campello, Moulavi and Sander, 2013) finds clusters of any shape and den
 noise. scikit-learn computes it. The graph has a few edges for each image, so no table of all pairs is ever made.
 """
 
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,12 +15,14 @@ from numpy.typing import NDArray
 from index_store.reader import IndexReader
 from index_store.remote.mirror import index_name
 from index_store.remote.pull import existing_root
+from retrieval.encoding.coarse_encoders import encoders_of_mode
 from retrieval.encoding.recipe import Recipe, stored_recipe
+from retrieval.encoding.timing import SharedTiming
 from retrieval.errors import DependencyError, UsageError
 from retrieval.grouping.cluster_results import Cluster, ClusterMember, Clusters
 from retrieval.grouping.graph import Graph, neighbour_graph
-from retrieval.grouping.neighbours import typical_cosine, usable_encoders
-from retrieval.grouping.scores import PairScores
+from retrieval.grouping.neighbours import typical_cosine
+from retrieval.grouping.scores import PairScores, rounded
 from retrieval.models.registry import describe_extractor
 from retrieval.progress import Cancellation, OnProgress, Progress, ignore_progress
 from retrieval.search.results import Note
@@ -70,76 +70,88 @@ class _Divider:
         self._encoders = _encoders_of(reader, recipe, self._mode)
         is_scored = settings.rerank and bool(reader.has_tensors(self._mode).any())
         self._scores = PairScores(reader, recipe, self._mode) if is_scored else None
-        self._timing: dict[str, float] = {}
+        self._timing = SharedTiming(1)
 
     def divide(self) -> Clusters:
         """Return the clusters."""
         reader, settings = self._reader, self._settings
         hdbscan = _import_hdbscan()
-        with self._timed("graph"):
+        with self._timing.of("graph"):
             graph = neighbour_graph(reader, self._encoders, self._scores, settings.neighbours, self._tell, self._cancel)
-        with self._timed("hdbscan"):
+        with self._timing.of("hdbscan"):
             labels, firmness = _divided(hdbscan, graph, len(reader), settings.min_size)
-        with self._timed("medoids"):
+        with self._timing.of("medoids"):
             rows = [np.flatnonzero(labels == label) for label in range(int(labels.max(initial=-1)) + 1)]
             rows.sort(key=lambda each: (-len(each), int(each[0])))
             middles = self._middles(rows)
+            others = [own[own != middle] for own, middle in zip(rows, middles, strict=True)]
             clusters = []
-            for number, (own, middle) in enumerate(zip(rows, middles, strict=True)):
-                clusters.append(self._cluster(number, own, middle, firmness))
+            for number, near in enumerate(self._near(middles, others)):
+                clusters.append(self._cluster(number, middles[number], others[number], *near, firmness))
                 self._tell(Progress("medoids", number + 1, len(rows)))
         noise = self._members(np.flatnonzero(labels < 0), firmness)
         name = index_name(reader.layout.root)
         found, notes = tuple(clusters), self._notes()
-        return Clusters(name, len(reader), self._mode, graph.is_exact, found, noise, notes, self._timing)
-
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self._timing[stage] = round(time.perf_counter() - start, 3)
+        return Clusters(name, len(reader), self._mode, graph.is_exact, found, noise, notes, self._timing.seconds)
 
     def _middles(self, clusters: Sequence[NDArray[np.int64]]) -> list[int]:
         """Return the row of each cluster whose vectors lie nearest to the mean of all its vectors."""
         found = [np.zeros(len(rows)) for rows in clusters]
-        self._typical = dict[str, float]()
         for encoder in self._encoders:
             vectors = self._reader.vectors(encoder)
             for rows, sums in zip(clusters, found, strict=True):
                 mean = vectors[rows].mean(axis=0, dtype=np.float64)
                 sums += vectors[rows].astype(np.float64) @ mean / max(float(np.linalg.norm(mean)), 1e-12)
-            self._typical[encoder] = typical_cosine(vectors)
         return [int(rows[np.round(sums, 9).argmax()]) for rows, sums in zip(clusters, found, strict=True)]
 
-    def _cluster(self, number: int, rows: NDArray[np.int64], middle: int, firmness: NDArray[np.float64]) -> Cluster:
+    def _near(
+        self, middles: Sequence[int], others: Sequence[NDArray[np.int64]]
+    ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        """Yield the exact scores of each medoid with its ``others``, NaN without tensors, and their closeness to it."""
+        if self._scores is None:
+            yield from ((np.full(len(close), np.nan), close) for close in self._near_vectors(middles, others))
+            return
+        for middle, rows in zip(middles, others, strict=True):
+            self._check()
+            scores = self._scores.of(middle, rows.tolist())
+            yield scores.astype(np.float64), self._scores.closeness(scores).astype(np.float64)
+
+    def _near_vectors(self, middles: Sequence[int], others: Sequence[NDArray[np.int64]]) -> list[NDArray[np.float64]]:
+        """Return by medoid how close the vectors of its ``others`` are to its own; each encoder is read once."""
+        found = [np.zeros(len(rows)) for rows in others]
+        for encoder in self._encoders:
+            self._check()
+            vectors, held = self._reader.vectors(encoder), np.flatnonzero(self._reader.has_vector(encoder))
+            typical = typical_cosine(vectors.__getitem__, held)
+            for middle, rows, close in zip(middles, others, found, strict=True):
+                close += (vectors[rows].astype(np.float64) @ vectors[middle] - typical) / (1 - typical)
+        return [close / len(self._encoders) for close in found]
+
+    def _check(self) -> None:
         if self._cancel is not None:
             self._cancel.check()
-        others = rows[rows != middle]
-        scores, close = self._near(middle, others)
-        order = np.lexsort((others, -np.round(close, 6), -np.round(firmness[others], 6)))
-        members = self._members(np.concatenate([[middle], others[order]]), firmness, [None, *scores[order].tolist()])
-        return Cluster(number, round(float(np.nanmean(close)), 6), members)
 
-    def _near(self, middle: int, others: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return exact scores with the medoid, NaN without tensors, and closeness to it."""
-        if self._scores is not None:
-            scores = self._scores.of(middle, others.tolist())
-            return scores.astype(np.float64), self._scores.closeness(scores).astype(np.float64)
-        close = np.zeros(len(others))
-        for encoder in self._encoders:
-            vectors, typical = self._reader.vectors(encoder), self._typical[encoder]
-            close += (vectors[others].astype(np.float64) @ vectors[middle] - typical) / (1 - typical)
-        return np.full(len(others), np.nan), close / len(self._encoders)
+    def _cluster(
+        self,
+        number: int,
+        middle: int,
+        others: NDArray[np.int64],
+        scores: NDArray[np.float64],
+        close: NDArray[np.float64],
+        firmness: NDArray[np.float64],
+    ) -> Cluster:
+        order = np.lexsort((others, -np.round(close, 6), -np.round(firmness[others], 6)))
+        members = self._members(np.concatenate([[middle], others[order]]), firmness, [None, *rounded(scores[order])])
+        return Cluster(number, round(float(np.nanmean(close)), 6), members)
 
     def _members(
         self, rows: NDArray[np.int64], firmness: NDArray[np.float64], scores: Sequence[float | None] = ()
     ) -> tuple[ClusterMember, ...]:
         paths, ids = self._reader.uris(rows), self._reader.ids[rows].tolist()
-        given = [None if score is None or np.isnan(score) else round(min(score, 1.0), 6) for score in scores]
         return tuple(
             ClusterMember(number, path, round(firm, 6), score)
             for number, path, firm, score in zip(
-                ids, paths, firmness[rows].tolist(), given or [None] * len(rows), strict=True
+                ids, paths, firmness[rows].tolist(), scores or [None] * len(rows), strict=True
             )
         )
 
@@ -152,12 +164,10 @@ class _Divider:
 
 def _encoders_of(reader: IndexReader, recipe: Recipe, mode: str) -> tuple[str, ...]:
     """Return the encoders that find a mode's candidates in a search, of those that the index has vectors of."""
-    usable = usable_encoders(reader)
-    if not usable and len(reader):
+    found = encoders_of_mode(reader, describe_extractor(recipe.settings.model).modes, mode)
+    if not found and len(reader):
         raise UsageError(f"{reader.layout.root} has no vectors to compare: it was built without encoders")
-    known = describe_extractor(recipe.settings.model).modes
-    preferred = known[mode].encoders if mode in known else ()
-    return tuple(name for name in preferred if name in usable) or usable
+    return found
 
 
 def _import_hdbscan() -> Any:

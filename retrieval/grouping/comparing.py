@@ -7,7 +7,7 @@ from PIL import Image
 
 from retrieval.grouping.agreement import Agreement, agree
 from retrieval.grouping.alignment import SYMMETRIES, align, core_fits, fitted, turn, whole_fits
-from retrieval.grouping.pictures import SQUARE, Grey, GreyPicture
+from retrieval.grouping.pictures import SQUARE, Grey, GreyPicture, unit_squares
 
 WHOLE_FITS = 0.8  # correlation of whole squares from which larger pictures are compared
 CORE_FITS = 0.8  # the same of the middle of one in the other
@@ -76,7 +76,7 @@ def compare(a: GreyPicture, b: GreyPicture, enough: float = ALTERED) -> Verdict:
 
 def _symmetries(a: GreyPicture, b: GreyPicture) -> list[int]:
     """Return the symmetries of b to look at: one if whole squares fit, else those whose middle fits best."""
-    first, second = square_of(a.grey), square_of(b.grey)
+    first, second = _square_of(a.grey), _square_of(b.grey)
     whole, symmetry = whole_fits(first[None], second[None])
     if whole[0] >= WHOLE_FITS:
         return [int(symmetry[0])]
@@ -98,9 +98,8 @@ def _compared(a: GreyPicture, b: GreyPicture, symmetry: int, enough: float) -> l
     return [*found, agree(a.grey, turned, align(a.grey, turned))]
 
 
-def square_of(grey: Grey) -> Grey:
+def _square_of(grey: Grey) -> Grey:
     """Return a picture as a square of mean 0 and length 1, as candidates are compared; a flat one is 0."""
     square = np.asarray(Image.fromarray(grey).resize((SQUARE, SQUARE), Image.Resampling.BOX), np.float32)
-    centred = square - square.mean()
-    length = float(np.linalg.norm(centred))
-    return centred / length if length > SQUARE else np.zeros_like(centred)
+    found: Grey = unit_squares(square[None])[0]
+    return found

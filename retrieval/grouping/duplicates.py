@@ -4,9 +4,7 @@ The coarse index names pairs of near images, small squares choose among them, an
 a copy of the other. Exact scores decide about images whose files are gone, and about those that are only alike.
 """
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -18,12 +16,14 @@ from index_store.reader import IndexReader
 from index_store.remote.mirror import index_name
 from index_store.remote.pull import existing_root
 from retrieval.encoding.batches import workers
+from retrieval.encoding.coarse_encoders import usable_encoders
 from retrieval.encoding.recipe import stored_recipe
+from retrieval.encoding.timing import SharedTiming
 from retrieval.errors import UsageError
 from retrieval.grouping.components import components, same_digests, stars
 from retrieval.grouping.keeping import Copies, Judge
 from retrieval.grouping.members import Describer
-from retrieval.grouping.neighbours import Pairs, near_pairs, usable_encoders
+from retrieval.grouping.neighbours import Pairs, near_pairs
 from retrieval.grouping.pictures import Pictures
 from retrieval.grouping.quality import ImageQuality, measure_quality
 from retrieval.grouping.results import Duplicates
@@ -77,7 +77,7 @@ class _Finder:
         if self._mode is not None and self._mode not in self._recipe.targets:
             raise UsageError(f"unknown mode '{self._mode}'; modes of this index: {', '.join(self._recipe.targets)}")
         self._references = self._reference_rows(settings.references)
-        self._timing: dict[str, float] = {}
+        self._timing = SharedTiming(1)
         self._item = cache(self._read_item)
         self._judge = Judge(
             self._pictures,
@@ -95,33 +95,27 @@ class _Finder:
         encoders = usable_encoders(reader)
         if not encoders and len(reader) > 1:
             raise UsageError(f"{reader.layout.root} has no vectors to compare: it was built without encoders")
-        with self._timed("neighbours"):
+        with self._timing.of("neighbours"):
             pairs = near_pairs(reader, encoders, self._settings.neighbours, self._tell, self._cancel)
-        with self._timed("pictures"):
+        with self._timing.of("pictures"):
             squares, there = self._pictures.squares(np.arange(len(reader)), self._tell, self._cancel)
-        with self._timed("pairs"):
+        with self._timing.of("pairs"):
             promising = screened(pairs, squares, there, self._tell, self._cancel)
             del squares
-        with self._timed("scores"):
+        with self._timing.of("scores"):
             if self._mode is not None:
                 self._scores = PairScores(reader, self._recipe, self._mode)
-        with self._timed("copies"):
+        with self._timing.of("copies"):
             copies = self._copies(promising, pairs, there)
-        with self._timed("similar"):
+        with self._timing.of("similar"):
             similar = self._similar(pairs, copies)
-        with self._timed("describing"):
-            describe = Describer(self._judge, self._scores, there, self._references)
+        with self._timing.of("describing"):
+            describe = Describer(self._judge, self._scores, there)
             groups = [*map(describe.copies, copies), *map(describe.similar, similar)]
         order = sorted(groups, key=lambda group: (group.level != "same", -len(group.members), group.kept.path))
         notes = self._notes(there)
         name = index_name(reader.layout.root)
-        return Duplicates(name, len(reader), self._mode, tuple(order), notes, self._timing)
-
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self._timing[stage] = round(time.perf_counter() - start, 3)
+        return Duplicates(name, len(reader), self._mode, tuple(order), notes, self._timing.seconds)
 
     def _read_item(self, row: int) -> Item:
         return self._reader.items([row])[0]

@@ -1,6 +1,6 @@
 """Turn the rows of groups into what is given out: paths, sizes, scores, and how each copy differs."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from index_store.catalog import Item
 from retrieval.grouping.keeping import Copies, Judge
 from retrieval.grouping.results import Group, Member
-from retrieval.grouping.scores import PairScores
+from retrieval.grouping.scores import PairScores, rounded
 
 SMALLER = 0.95  # ratio of sides below which a copy is smaller
 
@@ -21,7 +21,6 @@ class Describer:
     judge: Judge
     scores: PairScores | None  # None: the index stores no tensors
     there: NDArray[np.bool_]  # which rows have a file as it was indexed
-    references: Collection[int]
 
     def copies(self, copies: Copies) -> Group:
         """Describe copies, the kept one first, the others by path."""
@@ -56,8 +55,7 @@ class Describer:
     def _scores_with(self, kept: int, others: Sequence[int]) -> Mapping[int, float | None]:
         if self.scores is None:
             return dict.fromkeys(others)
-        found = self.scores.of(kept, others).tolist()
-        return {r: None if np.isnan(s) else round(min(1.0, s), 6) for r, s in zip(others, found, strict=True)}
+        return dict(zip(others, rounded(self.scores.of(kept, others)), strict=True))
 
     def _member(
         self,
@@ -80,7 +78,7 @@ class Describer:
             share=share,
             score=score,
             is_kept=is_kept,
-            is_reference=row in self.references,
+            is_reference=self.judge.is_reference(row),
             is_there=bool(self.there[row]),
         )
 

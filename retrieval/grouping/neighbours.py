@@ -4,7 +4,7 @@ Every image asks the coarse index once for each encoder, so the work grows with 
 search. The pairs are candidates only: pixels or exact scores decide.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,11 +36,6 @@ class Pairs:
         return Pairs(self.first[chosen], self.second[chosen], self.closeness[chosen], self.rank[chosen])
 
 
-def usable_encoders(reader: IndexReader) -> tuple[str, ...]:
-    """Return the encoders that the index has vectors of."""
-    return tuple(name for name in reader.generation.encoders if bool(reader.has_vector(name).any()))
-
-
 def near_pairs(
     reader: IndexReader,
     encoders: Sequence[str],
@@ -56,14 +51,13 @@ def near_pairs(
     """
     total, found = len(reader) * len(encoders), list[Pairs]()
     for number, encoder in enumerate(encoders):
-        index, vectors = reader.coarse_index(encoder), reader.vectors(encoder)
-        rows = np.flatnonzero(reader.has_vector(encoder))
-        typical = typical_cosine(vectors[rows])
+        index, rows = reader.coarse_index(encoder), np.flatnonzero(reader.has_vector(encoder))
+        typical = typical_cosine(index.vectors, rows)
         for start in range(0, len(rows), ROWS_AT_ONCE):
             if cancel is not None:
                 cancel.check()
             asking = rows[start : start + ROWS_AT_ONCE]
-            near, cosines = index.search_many(vectors[asking], count + 1)
+            near, cosines = index.search_many(index.vectors(asking), count + 1)
             # FAISS fills empty places with the lowest number there is.
             known = np.where(near < 0, np.float32(-1), cosines)
             closeness = ((known - typical) / (1 - typical)).astype(np.float32)
@@ -73,14 +67,19 @@ def near_pairs(
     return merged(found, len(reader))
 
 
-def typical_cosine(vectors: Floats) -> float:
-    """Return the median cosine of random pairs of ``vectors [rows, dim]``, below 1; 0 for fewer than two rows."""
-    if len(vectors) < 2:
+def typical_cosine(read: Callable[[NDArray[np.int64]], Floats], rows: NDArray[np.int64]) -> float:
+    """Return the median cosine of random pairs of ``rows``, below 1; 0 for fewer than two.
+
+    Args:
+        read: returns the vectors of some rows, of norm 1, float32 ``[rows, dim]``.
+        rows: those that have a vector.
+    """
+    if len(rows) < 2:
         return 0.0
     random = np.random.default_rng(SEED)
-    first = random.integers(0, len(vectors), RANDOM_PAIRS)
-    second = (first + random.integers(1, len(vectors), RANDOM_PAIRS)) % len(vectors)
-    return min(0.999, float(np.median((vectors[first] * vectors[second]).sum(axis=1))))
+    first = random.integers(0, len(rows), RANDOM_PAIRS)
+    second = (first + random.integers(1, len(rows), RANDOM_PAIRS)) % len(rows)
+    return min(0.999, float(np.median((read(rows[first]) * read(rows[second])).sum(axis=1))))
 
 
 def _pairs_of(asking: NDArray[np.int64], near: NDArray[np.int64], closeness: Floats) -> Pairs:

@@ -1,7 +1,7 @@
 """Small pictures of indexed images, read from their files, as grey numbers that alignment compares."""
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,14 +94,18 @@ def small(image: Image.Image) -> GreyPicture:
     factor = SIDE / max(image.size)
     size = (max(8, round(image.width * factor)), max(8, round(image.height * factor)))
     fitted = image.resize(size, Image.Resampling.BICUBIC if factor > 1 else Image.Resampling.BOX)
-    channels = np.asarray(fitted, np.float32)
-    spread = float((channels.max(axis=2) - channels.min(axis=2)).mean())
-    return GreyPicture(np.asarray(fitted.convert("L"), np.float32), spread > COLOURED)
+    return GreyPicture(np.asarray(fitted.convert("L"), np.float32), is_coloured(fitted))
 
 
-def chosen_squares(squares: NDArray[np.uint8], rows: Sequence[int]) -> Grey:
-    """Return the squares of ``rows`` with mean 0 and length 1, float32 ``[rows, SQUARE, SQUARE]``; flat ones are 0."""
-    chosen = squares[list(rows)].astype(np.float32)
-    chosen -= chosen.mean(axis=(1, 2), keepdims=True)
-    lengths = np.linalg.norm(chosen, axis=(1, 2), keepdims=True)
-    return np.where(lengths > SQUARE, chosen / np.maximum(lengths, 1.0), 0.0)
+def is_coloured(image: Image.Image) -> bool:
+    """Say whether an RGB image has colours."""
+    channels = np.asarray(image, np.float32)
+    return float((channels.max(axis=2) - channels.min(axis=2)).mean()) > COLOURED
+
+
+def unit_squares(squares: NDArray[np.uint8] | Grey) -> Grey:
+    """Return squares with mean 0 and length 1, float32 ``[squares, SQUARE, SQUARE]``; flat ones are 0."""
+    centred = squares.astype(np.float32)
+    centred -= centred.mean(axis=(1, 2), keepdims=True)
+    lengths = np.linalg.norm(centred, axis=(1, 2), keepdims=True)
+    return np.where(lengths > SQUARE, centred / np.maximum(lengths, 1.0), 0.0)

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from index_store.catalog import Item
-from retrieval.grouping.pictures import COLOURED, read_known
+from retrieval.grouping.pictures import is_coloured, read_known
 from retrieval.images.decoding import DecodeRules
 
 DRAFT = 512  # px: sharpness is measured on a picture whose short side is twice that, or on the whole one
@@ -34,7 +34,8 @@ def measure_quality(item: Item, rules: DecodeRules) -> ImageQuality:
     image, pixels = read_known(item, rules, DRAFT), item.width * item.height
     if image is None:
         return ImageQuality(pixels, None, None, item.size)
-    return ImageQuality(pixels, sharpness(image), _is_coloured(image), item.size)
+    small = image.resize((64, 64), Image.Resampling.BOX)
+    return ImageQuality(pixels, sharpness(image), is_coloured(small), item.size)
 
 
 def sharpness(image: Image.Image) -> float:
@@ -53,8 +54,3 @@ def sharpness(image: Image.Image) -> float:
         if float(np.sqrt(np.square(np.asarray(shrunk, np.float32) - whole).mean())) <= LOST * contrast:
             return scale
     return 1.0
-
-
-def _is_coloured(image: Image.Image) -> bool:
-    channels = np.asarray(image.resize((64, 64), Image.Resampling.BOX), np.float32)
-    return float((channels.max(axis=2) - channels.min(axis=2)).mean()) > COLOURED

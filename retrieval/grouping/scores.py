@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from index_store.reader import IndexReader
 from retrieval.encoding.recipe import Recipe, codec_of
 from retrieval.encoding.stored_tensors import qkv_decoder
-from retrieval.scoring.aas import QKV, Comparison, aligned_attention_scores
+from retrieval.scoring.aas import QKV, Comparison, aligned_attention_scores, bounded
 
 PREFERRED = ("instance", "lowlevel", "semantic", "style")  # the mode that tells copies best first
 RANDOM_PAIRS = 128  # whose median score tells how close any two images are
@@ -65,6 +65,11 @@ class PairScores:
         others = (asking[:, None] + random.integers(1, len(rows), (ASKING, RANDOM_PAIRS // ASKING))) % len(rows)
         each = [self.of(int(rows[one]), rows[many].tolist()) for one, many in zip(asking, others, strict=True)]
         return min(0.999, float(np.median(each)))
+
+
+def rounded(scores: NDArray[np.floating]) -> list[float | None]:
+    """Return scores as results hold them, to six digits; None for NaN."""
+    return [None if np.isnan(score) else round(bounded(score), 6) for score in scores.tolist()]
 
 
 def choose_mode(reader: IndexReader) -> str | None:

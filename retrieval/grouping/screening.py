@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from retrieval.grouping.alignment import core_fits, whole_fits
 from retrieval.grouping.comparing import CORE_FITS, WHOLE_FITS
 from retrieval.grouping.neighbours import Pairs
-from retrieval.grouping.pictures import Grey, chosen_squares
+from retrieval.grouping.pictures import Grey, unit_squares
 from retrieval.progress import Cancellation, OnProgress, Progress
 
 PAIRS_AT_ONCE = 512
@@ -37,7 +37,7 @@ def screened(
         if cancel is not None:
             cancel.check()
         some = slice(start, start + PAIRS_AT_ONCE)
-        first, second = (chosen_squares(squares, rows[some].tolist()) for rows in (pairs.first, pairs.second))
+        first, second = (unit_squares(squares[rows[some]]) for rows in (pairs.first, pairs.second))
         fits = whole_fits(_halved(first), _halved(second))[0] >= WHOLE_FITS
         close = (pairs.closeness[some] >= CUT_CLOSENESS) & (pairs.rank[some] < CUT_RANK) & ~fits
         cut = np.maximum(core_fits(first[close], second[close]), core_fits(second[close], first[close]))

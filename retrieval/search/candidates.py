@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from index_store.files import corrupt
 from index_store.reader import IndexReader
+from retrieval.encoding.coarse_encoders import encoders_of_mode
 from retrieval.errors import UsageError
 from retrieval.models.modes import Mode
 from retrieval.search.gpu_index import VectorIndex, open_vector_index
@@ -89,9 +90,7 @@ class CandidateGenerator:
     def encoders(self, mode: str) -> tuple[str, ...]:
         """Return the encoders that find a mode's candidates: the mode's own, else all that the index has vectors of."""
         if mode not in self._encoders:
-            has = [name for name in self._reader.generation.encoders if self._is_usable(name)]
-            preferred = self._modes[mode].encoders if mode in self._modes else ()
-            self._encoders[mode] = tuple(name for name in preferred if name in has) or tuple(has)
+            self._encoders[mode] = encoders_of_mode(self._reader, self._modes, mode)
         return self._encoders[mode]
 
     def vectors(self, encoder: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -107,9 +106,6 @@ class CandidateGenerator:
             has = [self._reader.has_vector(name) for name in self.encoders(mode)]
             self._without_vector[mode] = int((~np.all(has, axis=0)).sum()) if has else 0
         return self._without_vector[mode]
-
-    def _is_usable(self, encoder: str) -> bool:
-        return not len(self._reader) or bool(self._reader.has_vector(encoder).any())
 
     def _index(self, encoder: str) -> VectorIndex:
         with self._loading:

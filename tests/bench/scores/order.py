@@ -20,6 +20,7 @@ from retrieval import BuildSettings, Engine, EngineSettings, Query, build_index
 from retrieval.encoding.loaded_models import load_models
 from retrieval.encoding.recipe import stored_recipe
 from retrieval.encoding.stored_tensors import qkv_decoder
+from retrieval.evaluation.pairs import average_precision
 from retrieval.models.registry import describe_extractor
 from retrieval.scoring.aas import Comparison, aligned_attention_scores, own_output
 from retrieval.search.candidates import CandidateGenerator
@@ -96,10 +97,9 @@ def all_pairs(reader: IndexReader, mode: str) -> Scores:
     return scores
 
 
-def average_precision(keys: Scores, relevant: NDArray[np.bool_]) -> float:
-    """Return the average precision of the order by ``keys``, higher first, in percent."""
-    hits = relevant[np.argsort(-keys, kind="stable")]
-    return float(100 * (np.cumsum(hits) / np.arange(1, len(hits) + 1) * hits).sum() / max(1, hits.sum()))
+def precision_percent(keys: Scores, relevant: NDArray[np.bool_]) -> float:
+    """Return the average precision of the order by ``keys``, higher first, in percent; 0 if nothing is relevant."""
+    return 100 * average_precision(keys, relevant) if relevant.any() else 0.0
 
 
 def scaled(of: Scored, mode: str) -> str:
@@ -109,7 +109,7 @@ def scaled(of: Scored, mode: str) -> str:
     for row in range(count):
         others = np.delete(np.arange(count), row)
         right, keys = of.alike[row, others], of.scores[mode][row, others]
-        figures.append((average_precision(keys, right), average_precision(keys - offsets[others], right)))
+        figures.append((precision_percent(keys, right), precision_percent(keys - offsets[others], right)))
     none, csls = np.array(figures).T
     drawn = np.random.default_rng(SEED).integers(0, count, (2000, count))
     low, high = np.percentile((csls - none)[drawn].mean(axis=1), (2.5, 97.5))
@@ -134,7 +134,7 @@ def two_modes(of: Scored) -> Iterator[tuple[str, list[float]]]:
             assert judged is not None
             keys = of.scores["style"][row, kept] if judged.keys is None else judged.keys
             hits = relevant[row, kept][np.argsort(-keys, kind="stable")]
-            precision = average_precision(keys, relevant[row, kept])
+            precision = precision_percent(keys, relevant[row, kept])
             figures.append((100 * hits[:TOP].mean(), 100 * hits[: 3 * TOP].mean(), precision))
         name = "--mode style" + (" --not semantic" if weights else "") + (" --exclude-copies" if left_out else "")
         yield name, np.mean(figures, axis=0).tolist()
@@ -151,12 +151,12 @@ def boards(of: Scored, per_group: int) -> Iterator[tuple[str, float]]:
     for board in drawn:
         rest = np.setdiff1d(np.arange(len(of.paths)), board)
         right, each = of.alike[board[0], rest], scores[list(board)][:, rest]
-        alone = [average_precision(keys, right) for keys in each]
+        alone = [precision_percent(keys, right) for keys in each]
         joined = {"mean": each.mean(axis=0), "max": each.max(axis=0)}
         found = {"the three asked alone, mean": np.mean(alone), "the best of the three, of each board": max(alone)}
         for name, keys in joined.items():
-            found[f"--combine {name} --scaling none"] = average_precision(keys, right)
-            found[f"--combine {name}"] = average_precision(keys - offsets[rest], right)
+            found[f"--combine {name} --scaling none"] = precision_percent(keys, right)
+            found[f"--combine {name}"] = precision_percent(keys - offsets[rest], right)
         for name, figure in found.items():
             figures.setdefault(name, []).append(float(figure))
     yield "boards", len(drawn)
@@ -173,7 +173,7 @@ def _searched(of: Scored, drawn: Sequence[Sequence[int]], combine: str) -> float
         query = Query([of.paths[n] for n in board], combine=combine)  # type: ignore[arg-type]
         found = engine.search(query, "style", exhaustive=True, exclude_copies=True, k=len(of.paths))
         right = np.array([Path(result.path).parent == of.paths[board[0]].parent for result in found])
-        figures.append(average_precision(-np.arange(len(right), dtype=np.float64), right))
+        figures.append(precision_percent(-np.arange(len(right), dtype=np.float64), right))
     return float(np.mean(figures))
 
 
