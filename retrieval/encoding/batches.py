@@ -16,7 +16,7 @@ from retrieval.encoding.loaded_models import ModelInputs
 from retrieval.encoding.timing import DECODE, StageClock
 from retrieval.errors import ImageError
 from retrieval.images.decoding import DecodeRules, FileFacts, read_image
-from retrieval.images.discovery import state_of
+from retrieval.images.file_states import state_of
 from retrieval.images.room import Memory
 from retrieval.models.registry import describe_extractor
 from retrieval.settings import BuildSettings, ModelSettings

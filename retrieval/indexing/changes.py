@@ -13,7 +13,8 @@ from index_store.reader import IndexReader
 from index_store.remote.pull import local_root
 from retrieval.errors import UsageError
 from retrieval.images.decoding import FileFacts
-from retrieval.images.discovery import IMAGE_SUFFIXES, Listing, Paths, find_images, state_of
+from retrieval.images.discovery import IMAGE_SUFFIXES, Listing, Paths, find_images
+from retrieval.images.file_states import state_of
 from retrieval.indexing.reports import OnBuildProgress
 from retrieval.indexing.sources.hashing import HashedFile, ListedFile, hash_files
 from retrieval.indexing.sources.known import KnownFiles, find_lost, find_revivable
@@ -102,7 +103,7 @@ class _Comparison:
 
     def changes(self, on_progress: OnBuildProgress) -> Changes:
         known, items = self._known, self._items_there()
-        files = hash_files(known.doubtful, known.sizes, on_progress)
+        files = hash_files(known.doubtful, known.sizes, on_progress, unsized=known.may_have_moved or bool(items))
         rest = [file for file in files if not self._is_touched(file, items.get(file.uri))]
         found, revived = self._match(rest)
         taken = {item.id for item in found.moved.values()}

@@ -12,6 +12,8 @@ from index_store.catalog_files.sources import NO_SOURCE, Source, Sources
 from index_store.layout import Layout
 from index_store.reader import IndexReader
 from retrieval.images.discovery import absolute_source
+from retrieval.images.file_states import is_there
+from retrieval.images.shards.naming import prefixes_below
 
 
 def place_on_disk(root: Path) -> Path | None:
@@ -66,7 +68,7 @@ def below(path: str | Path) -> str:
 
 def missing_elsewhere(reader: IndexReader, given: Sequence[Path]) -> dict[str, int]:
     """Count the items whose files are gone, by source, among the items that lie below none of the ``given`` paths."""
-    searched = tuple(below(absolute_source(path)) for path in given)
+    searched = tuple(prefix for path in given for prefix in prefixes_below(uri_of(absolute_source(path))))
     counts: dict[str, int] = {}
     ids = reader.catalog.source_ids
     for number in np.unique(ids).tolist():
@@ -85,4 +87,4 @@ def count_missing(folder: str, uris: Sequence[str], but: tuple[str, ...] = ()) -
     others = [uri for uri in uris if not os.path.join(uri, "").startswith(but)] if but else uris
     if folder and not os.path.isdir(folder):
         return len(others)
-    return sum(not os.path.lexists(uri) for uri in others)
+    return sum(not is_there(uri) for uri in others)

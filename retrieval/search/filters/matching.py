@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from index_store.catalog import uri_of
 from index_store.reader import IndexReader
 from retrieval.errors import UsageError
+from retrieval.images.shards.naming import prefixes_below
 from retrieval.search.filters.filter import Filter
 from retrieval.search.filters.metadata import passing, state_of
 
@@ -93,8 +94,8 @@ def _in_ns(moment: datetime) -> int:
 
 
 def _below(uris: Sequence[str], folders: Sequence[str]) -> Mask:
-    """Say which paths lie below one of ``folders``; none of these means all."""
-    starts = tuple(_composed(os.path.join(os.path.abspath(uri_of(folder)), "")) for folder in folders)
+    """Say which paths lie below one of ``folders``, which may be shards; none of these means all."""
+    starts = tuple(_composed(start) for name in folders for start in prefixes_below(os.path.abspath(uri_of(name))))
     return np.array([not starts or uri.startswith(starts) for uri in uris], bool)
 
 
