@@ -1,6 +1,7 @@
 """``diffsim-index plan``: the time, storage, memory, network and cost of an index of any size."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,7 @@ from retrieval.settings import BuildSettings
 from retrieval.text import human_bytes
 
 if TYPE_CHECKING:
+    from retrieval.indexing.capacity.demand import Demand
     from retrieval.indexing.capacity.plan import CapacityPlan, Stage
     from retrieval.indexing.capacity.rates import Rates
 
@@ -47,23 +49,51 @@ RatesFile = Annotated[
 ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class DemandOptions:
+    """The images, the searches, the machines and the prices of a plan."""
+
+    images: Images
+    gpus: Gpus = None
+    processes: Processes = None
+    cores: Cores = None
+    gpus_per_machine: GpusAMachine = 8
+    queries_per_second: Queries = 1.0
+    candidates: Candidates = 200
+    network: Network = 10.0
+    store: Store = 100.0
+    latency: Latency = 30.0
+    memory: Memory = 256.0
+    gpu_hour: GpuHour = None
+    tb_month: TbMonth = None
+
+    def demand(self) -> "Demand":
+        """Return the library's question; UsageError for options that exclude each other."""
+        from retrieval.indexing.capacity.demand import Demand
+
+        if self.gpus is not None and self.processes is not None:
+            raise UsageError("choose one of --gpus and --processes")
+        return Demand(
+            images=parse_count(self.images),
+            devices=self.gpus or self.processes or 1,
+            cores=self.cores or (16 if self.processes is None else 1),
+            devices_a_machine=self.gpus_per_machine,
+            queries_per_second=self.queries_per_second,
+            candidates=self.candidates,
+            network=self.network * 1e9 / 8,
+            store=self.store * 1e9 / 8,
+            memory=self.memory * 1e9,
+            latency=self.latency / 1e3,
+            device_hour=self.gpu_hour,
+            tb_month=self.tb_month,
+        )
+
+
 @expand_groups
 def plan(
     samples: Samples = None,
     *,
-    images: Images,
-    gpus: Gpus = None,
-    processes: Processes = None,
-    cores: Cores = None,
-    gpus_per_machine: GpusAMachine = 8,
-    queries_per_second: Queries = 1.0,
-    candidates: Candidates = 200,
-    network: Network = 10.0,
-    store: Store = 100.0,
-    latency: Latency = 30.0,
-    memory: Memory = 256.0,
-    gpu_hour: GpuHour = None,
-    tb_month: TbMonth = None,
+    size: DemandOptions,
     rates: RatesFile = None,
     modes: options.Modes = None,
     model: ModelOptions,
@@ -76,30 +106,13 @@ def plan(
     The rates of the model are measured on this machine in a few seconds, or read from a file.
     """
     work_offline(where.offline)
-    from retrieval.indexing.capacity.demand import Demand
     from retrieval.indexing.capacity.plan import plan_capacity
 
-    if gpus is not None and processes is not None:
-        raise UsageError("choose one of --gpus and --processes")
-    demand = Demand(
-        images=parse_count(images),
-        devices=gpus or processes or 1,
-        cores=cores or (16 if processes is None else 1),
-        devices_a_machine=gpus_per_machine,
-        queries_per_second=queries_per_second,
-        candidates=candidates,
-        network=network * 1e9 / 8,
-        store=store * 1e9 / 8,
-        memory=memory * 1e9,
-        latency=latency / 1e3,
-        device_hour=gpu_hour,
-        tb_month=tb_month,
-    )
-    speaker = speech.speaker()
+    demand, speaker = size.demand(), speech.speaker()
     asked: dict[str, Any] = {"modes": None if modes is None else parse_names(modes), **model.choices()}
     found = _rates(rates, samples or [], BuildSettings(device=where.device, offline=where.offline), asked, speaker)
     made = plan_capacity(demand, found)
-    if gpus is not None and found.device == "cpu":
+    if size.gpus is not None and found.device == "cpu":
         speaker.note(
             "the rates are those of a processor: measure on a machine with the GPU, and give them with --rates"
         )

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import overload
 
 from retrieval.errors import UsageError
+from retrieval.files import is_object, list_objects, object_name, object_state
+from retrieval.images.file_states import FileState, state_of
 from retrieval.images.shards.naming import has_shard_name, is_packed, is_table, order_of
 from retrieval.images.shards.opening import member_paths, open_shard
 
@@ -57,6 +59,11 @@ class Listing:
     passed_over: int
     unreadable: tuple[Path, ...] = ()
     endings: Mapping[str, int] = field(default_factory=dict, hash=False)
+    states: Mapping[str, FileState] = field(default_factory=dict, hash=False)  # of objects in a bucket, by name
+
+    def state_of(self, name: str) -> FileState:
+        """Return the state of a file when it was listed, if the list told, or now."""
+        return self.states.get(name) or state_of(name)
 
     @property
     def files(self) -> "Paths":
@@ -81,6 +88,9 @@ def find_images(sources: Sequence[Path]) -> Listing:
     """
     walk = _Walk()
     for source in sources:
+        if is_object(source):
+            walk.take_objects(source)
+            continue
         path = absolute_source(source)
         if not os.path.exists(path):
             raise UsageError(f"{source} does not exist: check the path and your rights to it")
@@ -93,7 +103,7 @@ def find_images(sources: Sequence[Path]) -> Listing:
     walk.run()
     names, unreadable = tuple(sorted(walk.names, key=_order)), tuple(sorted(walk.unreadable, key=_order))
     endings = dict(sorted(walk.endings.items(), key=lambda each: (-each[1], each[0])))
-    return Listing(names, walk.passed_over, unreadable, endings)
+    return Listing(names, walk.passed_over, unreadable, endings, walk.states)
 
 
 class _Walk:
@@ -104,6 +114,7 @@ class _Walk:
         self.passed_over = 0
         self.endings: Counter[str] = Counter()
         self.unreadable: set[Path] = set()
+        self.states: dict[str, FileState] = {}
         self._waiting: list[tuple[int, bytes, Path]] = []
         self._seen: set[tuple[int, int]] = set()
 
@@ -126,6 +137,32 @@ class _Walk:
         else:
             known = ", ".join(sorted(IMAGE_SUFFIXES))
             raise UsageError(f"{source} is not an image file: its name must end in one of {known}")
+
+    def take_objects(self, source: Path) -> None:
+        """Take an object, or all objects below a prefix, in the order and with the states that the store lists.
+
+        Raises:
+            UsageError: there is none.
+            RemoteStoreError: the store can't be reached.
+        """
+        name = object_name(source)
+        if has_shard_name(name) or _has_image_name(os.path.basename(name)):
+            found = [(name, state)] if (state := object_state(name)) else []
+        else:
+            found = list(list_objects(name))
+        if not found:
+            raise UsageError(f"{name} does not exist: check the bucket and the name, which has whole parts")
+        for each, state in found:
+            parts = each.removeprefix(name).split("/")
+            if any(part.startswith(".") or _is_index(part) for part in parts[:-1]):
+                continue
+            if not parts[-1].startswith(".") and _has_image_name(os.path.basename(each)):
+                self.names.add(each)
+                self.states[each] = state
+            elif has_shard_name(each):
+                self._take_shard(each, named=each == name)
+            else:
+                self._pass_over(each)
 
     def _take_shard(self, path: str, named: bool = False) -> None:
         """Take the images in a shard; the shard itself, too, where reading it will say what is wrong with it."""
@@ -216,6 +253,8 @@ def _order(path: str | Path) -> bytes:
 
 def absolute_source(source: Path) -> Path:
     """Make a path absolute; ".." is resolved unless a symlink before it changes its meaning."""
+    if is_object(source):
+        return source
     flat = Path(os.path.abspath(source))
     try:
         return flat if os.path.samefile(flat, source) else source.absolute()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from retrieval.errors import ImageError
+from retrieval.files import is_object, read_object
 from retrieval.images.file_states import FileState, state_in
 from retrieval.images.shards.naming import ShardMember, has_shard_name, member_of
 from retrieval.images.shards.opening import ImageShard, find_member, open_shard
@@ -22,6 +23,7 @@ def read_bytes(path: Path, before: Callable[[int], None] | None = None) -> tuple
     It never waits for a FIFO. ``before`` is called with the file's size in bytes before memory is taken for it.
 
     Raises:
+        RemoteStoreError: a store can't be reached.
         ImageError: bad_name, permission, vanished, too_large (above 4 GiB), or unreadable.
         MemoryError: the file does not fit.
     """
@@ -35,9 +37,9 @@ def read_bytes(path: Path, before: Callable[[int], None] | None = None) -> tuple
     try:
         if member_of(name) is not None and (found := find_member(name)):
             return _read_member(*found, before)
-        if has_shard_name(name) and os.path.isfile(name):
+        if has_shard_name(name) and (is_object(name) or os.path.isfile(name)):
             raise ImageError("unreadable", name, open_shard(name).problem or "is a shard: name an image in it")
-        return _read_file(path, before)
+        return _read_object(name, before) if is_object(name) else _read_file(path, before)
     except PermissionError as error:
         raise ImageError("permission", name, "may not be read by this user") from error
     except FileNotFoundError as error:
@@ -59,6 +61,19 @@ def _read_file(path: Path, before: Callable[[int], None] | None) -> tuple[bytes,
         return file.read(), state_in(status)
 
 
+def _read_object(name: str, before: Callable[[int], None] | None) -> tuple[bytes, FileState]:
+    def check(size: int) -> None:
+        if size > _MAX_FILE_BYTES:
+            raise ImageError("too_large", name, f"is an object of {size} bytes")
+        if before is not None:
+            before(size)
+
+    found = read_object(name, check)
+    if found is None:
+        raise FileNotFoundError(name)
+    return found
+
+
 def _read_member(
     shard: ImageShard, member: ShardMember, before: Callable[[int], None] | None
 ) -> tuple[bytes, FileState]:
@@ -66,7 +81,7 @@ def _read_member(
     if file := shard.file_of(member.name):
         return _read_file(file, before)
     data = shard.read(member.name, before, _MAX_FILE_BYTES)
-    return data, (len(data), *state_in(shard.status)[1:])
+    return data, (len(data), *shard.state[1:])
 
 
 def _open_without_waiting(path: str, flags: int) -> int:

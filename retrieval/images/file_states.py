@@ -4,27 +4,20 @@ import os
 from pathlib import Path
 
 from retrieval.errors import ImageError
+from retrieval.files import is_object, object_state
 from retrieval.images.shards.naming import member_of
 from retrieval.images.shards.opening import find_member
-
-FileState = tuple[int, int, int]
-"""Size in bytes, mtime_ns and ctime_ns; -1 where the file can't be reached, or its system tells no ctime.
-
-An image inside a shard has the shard's times. The size of a table's row is -1: only decoding the row would tell.
-"""
+from retrieval.images.shards.places import FileState, state_in
 
 
 def state_of(path: str | Path) -> FileState:
     """Return the current state of a file."""
+    if is_object(path) and member_of(os.fspath(path)) is None:
+        return object_state(path) or (-1, -1, -1)
     try:
         return state_in(os.stat(path))
     except (OSError, ValueError):  # ValueError: a zero byte in the name
         return _state_inside(path)
-
-
-def state_in(status: os.stat_result) -> FileState:
-    """Return the part of a file's status that shows a change. Windows keeps the time of creation as ctime."""
-    return status.st_size, status.st_mtime_ns, -1 if os.name == "nt" else status.st_ctime_ns
 
 
 def is_same(state: FileState, stored: FileState) -> bool:
@@ -40,8 +33,11 @@ def may_have_size(state: FileState, size: int) -> bool:
 
 
 def is_there(path: str | Path) -> bool:
-    """Say whether a file, or the shard that an image lies in, exists; a link that leads nowhere does."""
-    if os.path.lexists(path):
+    """Say whether a file, or the shard that an image lies in, exists; a link that leads nowhere does.
+
+    An object in a bucket counts as there: a request for each would take longer than a search. Builds look for them.
+    """
+    if is_object(path) or os.path.lexists(path):
         return True
     member = member_of(os.fspath(path))
     return member is not None and os.path.isfile(member.shard)
@@ -58,4 +54,7 @@ def _state_inside(path: str | Path) -> FileState:
             return state_in(os.stat(shard.file_of(name) or ""))
     except (ImageError, OSError, ValueError):
         return -1, -1, -1
-    return -1 if size is None else size, *state_in(shard.status)[1:]
+    return -1 if size is None else size, *shard.state[1:]
+
+
+__all__ = ["FileState", "is_same", "is_there", "may_have_size", "state_in", "state_of"]

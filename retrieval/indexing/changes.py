@@ -14,7 +14,6 @@ from index_store.remote.pull import local_root
 from retrieval.errors import UsageError
 from retrieval.images.decoding import FileFacts
 from retrieval.images.discovery import IMAGE_SUFFIXES, Listing, Paths, find_images
-from retrieval.images.file_states import state_of
 from retrieval.indexing.reports import OnBuildProgress
 from retrieval.indexing.sources.hashing import HashedFile, ListedFile, hash_files
 from retrieval.indexing.sources.known import KnownFiles, find_lost, find_revivable
@@ -86,7 +85,7 @@ def find_changes(
     and in no unreadable folder, and if most of a source is still there or ``run.gone`` is set.
     """
     if reader is None:
-        files = [ListedFile(name, uri_of(name), state_of(name)) for name in listing.names]
+        files = [ListedFile(name, uri_of(name), listing.state_of(name)) for name in listing.names]
         found = match(hash_files(files, np.empty(0, np.int64), on_progress), (), ())
         return Changes(pending=_names(found.others), copies=found.copies)
     return _Comparison(KnownFiles(listing, sources, reader, run)).changes(on_progress)

@@ -1,17 +1,19 @@
 """The door to images inside shards: opened shards are kept, and opened again once their file has changed."""
 
-import errno
 import os
-import stat
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
+from retrieval.files import is_object, object_name
 from retrieval.images.shards.naming import ARROW, TAR, ShardMember, member_of, path_of_member
+from retrieval.images.shards.places import FileState, shard_state
 from retrieval.images.shards.tar import TarShard
 
+ASK_SECONDS = 60.0  # for which the state of an object in a bucket is believed
 KEPT_SHARDS = 16  # open at a time; the list of a tar of 10,000 images takes 2 MB
 
 
@@ -19,7 +21,7 @@ class ImageShard(Protocol):
     """A file with images inside."""
 
     path: str
-    status: os.stat_result  # of the file, when it was opened
+    state: FileState  # of the file, when it was opened
 
     @property
     def problem(self) -> str:
@@ -54,7 +56,8 @@ class ImageShard(Protocol):
         """Return a member's bytes, ``most`` at most; ``before`` gets their number first. ImageError if it can't."""
 
 
-_kept: OrderedDict[tuple[str, int, int, int, int], ImageShard] = OrderedDict()
+_kept: OrderedDict[tuple[str, FileState], ImageShard] = OrderedDict()
+_asked: dict[str, tuple[float, FileState]] = {}  # by name of an object: when its state was asked for, and the state
 _lock = threading.Lock()
 
 
@@ -63,29 +66,38 @@ def open_shard(path: str) -> ImageShard:
 
     Raises:
         OSError: the file is not there, or may not be read.
+        RemoteStoreError: its store can't be reached.
     """
-    status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait
-        raise OSError(errno.EINVAL, "is not a regular file", path)
-    key = path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    key = _key_of(path)
     with _lock:
         if key in _kept:
             _kept.move_to_end(key)
             return _kept[key]
-        shard = _opened(path)  # under the lock: threads that decode ask for the same shard at once
+        shard = _opened(*key)  # under the lock: threads that decode ask for the same shard at once
         _kept[key] = shard
         if len(_kept) > KEPT_SHARDS:
             _kept.popitem(last=False)
     return shard
 
 
-def _opened(path: str) -> ImageShard:
+def _key_of(path: str) -> tuple[str, FileState]:
+    """Return a shard's name and state; that of an object is asked for once a minute, not for every member."""
+    if not is_object(path):
+        return path, shard_state(path)
+    path, now = object_name(path), time.monotonic()
+    asked = _asked.get(path)
+    if asked is None or now - asked[0] > ASK_SECONDS:
+        asked = _asked[path] = now, shard_state(path)
+    return path, asked[1]
+
+
+def _opened(path: str, state: FileState) -> ImageShard:
     lower = path.lower()
     if lower.endswith(TAR):
-        return TarShard(path)
+        return TarShard(path, state)
     from retrieval.images.shards.tables import ArrowShard, ParquetShard  # pyarrow takes a while to load
 
-    return ArrowShard(path) if lower.endswith(ARROW) else ParquetShard(path)
+    return ArrowShard(path, state) if lower.endswith(ARROW) else ParquetShard(path, state)
 
 
 def find_member(path: str | Path) -> tuple[ImageShard, ShardMember] | None:
@@ -95,7 +107,7 @@ def find_member(path: str | Path) -> tuple[ImageShard, ShardMember] | None:
         OSError: the shard may not be read.
     """
     member = member_of(os.fspath(path))
-    if member is None or not os.path.isfile(member.shard):
+    if member is None or not (is_object(member.shard) or os.path.isfile(member.shard)):
         return None
     return open_shard(member.shard), member
 

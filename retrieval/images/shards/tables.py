@@ -1,20 +1,21 @@
 """The rows of Parquet and Arrow files as images, read a few at a time."""
 
-import os
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from retrieval.errors import ImageError
+from retrieval.files import is_object
 from retrieval.images.shards.columns import ImageColumn, file_named, holds_bytes, image_column
 from retrieval.images.shards.naming import path_of_member
+from retrieval.images.shards.places import FileState, open_shard_file
 
 KEPT_BYTES = 2**26  # of decoded rows that one table keeps in memory
 MOST_ROWS = 64  # that are decoded together
@@ -29,7 +30,7 @@ class _RowValue(NamedTuple):
 class TableShard:
     """A table of images. Its rows are the members ``0``, ``1``, ...; a row without bytes names a file."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, state: FileState) -> None:
         """Read the table's schema; a table of another kind, or a damaged one, has a ``problem`` and no rows.
 
         Raises:
@@ -38,7 +39,7 @@ class TableShard:
         self.path, self.problem, self.rows = path, "", 0
         self.is_whole, self.has_images = True, True  # as long as nothing says otherwise
         self.column: ImageColumn | None = None
-        self.status = os.stat(path)
+        self.state = state
         self._lock = threading.Lock()
         try:
             schema = self._opened()
@@ -107,6 +108,10 @@ class TableShard:
             return _RowValue(value.get("bytes"), value.get("path"))
         return _RowValue(value, None) if isinstance(value, bytes) else _RowValue(None, value)
 
+    def _source(self) -> "str | BinaryIO":
+        """Return what pyarrow reads: the path of a file, or an object in a bucket as a file."""
+        return open_shard_file(self.path, self.state) if is_object(self.path) else self.path
+
     def _opened(self) -> pa.Schema:
         raise NotImplementedError
 
@@ -118,7 +123,7 @@ class ParquetShard(TableShard):
     """A Parquet file, decoded a few rows at a time, because one group of rows may be larger than the memory."""
 
     def _opened(self) -> pa.Schema:
-        self._parquet = pq.ParquetFile(self.path, page_checksum_verification=True)
+        self._parquet = pq.ParquetFile(self._source(), page_checksum_verification=True)
         meta = self._parquet.metadata
         self.rows = meta.num_rows
         self._ends = list(accumulate(meta.row_group(group).num_rows for group in range(meta.num_row_groups)))
@@ -180,7 +185,7 @@ class ArrowShard(TableShard):
     """An Arrow file or stream, as the library datasets saves it; rows are read through the system's page cache."""
 
     def _opened(self) -> pa.Schema:
-        mapped = pa.memory_map(self.path)
+        mapped = pa.PythonFile(self._source(), "r") if is_object(self.path) else pa.memory_map(self.path)
         is_file = mapped.read(len(MAGIC)) == MAGIC
         mapped.seek(0)
         reader = pa.ipc.open_file(mapped) if is_file else pa.ipc.open_stream(mapped)

@@ -1,6 +1,5 @@
 """The members of a tar, by their offsets: one pass over the headers, then each image is one read."""
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import BinaryIO, NamedTuple
 
 from retrieval.errors import ImageError
 from retrieval.images.shards.naming import path_of_member
+from retrieval.images.shards.places import FileState, open_shard_file
 
 BLOCK = 512
 _SCANNED = 2**20  # bytes read at a time while the next header is looked for
@@ -39,17 +39,16 @@ class TarShard:
     holds_images = True
     names_files = False
 
-    def __init__(self, path: str) -> None:
-        """Read every header.
+    def __init__(self, path: str, state: FileState) -> None:
+        """Read every header of a file in the given state.
 
         Raises:
             OSError: the file can't be read.
         """
-        self.path = path
+        self.path, self.state = path, state
         self._spans: dict[str, Span] = {}
         self._problems: list[str] = []
-        with open(path, "rb") as file:
-            self.status = os.fstat(file.fileno())
+        with open_shard_file(path, state) as file:
             self._scan(file)
 
     @property
@@ -79,15 +78,12 @@ class TarShard:
         start, size = self._span(name)
         if size > most:
             raise ImageError("too_large", path_of_member(self.path, name), f"is a member of {size} bytes")
-        if start + size > self.status.st_size:
+        if start + size > self.state[0]:
             detail = f"is cut: the tar {self.path} ends before its {size} bytes do"
             raise ImageError("truncated", path_of_member(self.path, name), detail)
         if before is not None:
             before(size)
-        with open(self.path, "rb") as file:
-            now = os.fstat(file.fileno())
-            if (now.st_size, now.st_mtime_ns) != (self.status.st_size, self.status.st_mtime_ns):
-                raise ImageError("vanished", path_of_member(self.path, name), "lies in a tar that changes meanwhile")
+        with open_shard_file(self.path, self.state) as file:
             return _at(file, start, size)
 
     def _span(self, name: str) -> Span:
@@ -98,7 +94,7 @@ class TarShard:
     def _scan(self, file: BinaryIO) -> None:
         at, last, is_ended = 0, "", False
         long_name, attributes = "", dict[str, str]()
-        while at + BLOCK <= self.status.st_size:
+        while at + BLOCK <= self.state[0]:
             block = _at(file, at, BLOCK)
             header = _parsed(block)
             if header is None:
@@ -144,7 +140,7 @@ class TarShard:
 
     def _next_header(self, file: BinaryIO, at: int) -> int | None:
         """Return the offset of the first header from ``at`` on; None if there is none."""
-        while at + BLOCK <= self.status.st_size:
+        while at + BLOCK <= self.state[0]:
             data = _at(file, at, _SCANNED)
             for start in range(0, len(data) - BLOCK + 1, BLOCK):
                 if data[start + 257 : start + 263] in _MAGIC and _parsed(data[start : start + BLOCK]):

@@ -16,7 +16,7 @@ from index_store.row_locations import batched
 from retrieval.errors import ImageError, IndexCorruptError
 from retrieval.images.discovery import Listing, absolute_source
 from retrieval.images.file_bytes import READ_ERROR, read_bytes
-from retrieval.images.file_states import FileState, is_same, is_there, state_of
+from retrieval.images.file_states import FileState, is_same, is_there
 from retrieval.images.shards.naming import prefixes_below
 from retrieval.indexing.sources.hashing import ListedFile
 from retrieval.indexing.sources.retired import RetiredItems, open_retired
@@ -50,7 +50,7 @@ class KnownFiles:
         states: list[FileState] = list(zip(*(column.tolist() for column in self.reader.file_states()), strict=True))
         doubtful: list[ListedFile] = []
         for name in listing.names:
-            uri, state = uri_of(name), state_of(name)
+            uri, state = uri_of(name), listing.state_of(name)
             row = self.rows.get(uri)
             if row is not None and not self._run.rehash and is_same(state, states[row]):
                 self.unchanged += 1

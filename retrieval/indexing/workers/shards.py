@@ -19,7 +19,7 @@ from index_store.remote.object_store import is_url
 from retrieval.encoding.recipe import stored_recipe
 from retrieval.errors import IndexNotFoundError, UsageError
 from retrieval.images.discovery import Listing
-from retrieval.images.file_states import is_same, state_of
+from retrieval.images.file_states import FileState, is_same
 from retrieval.images.shards.naming import member_of
 from retrieval.indexing.upkeep.change import Change
 from retrieval.indexing.upkeep.merging import merge_indexes
@@ -49,12 +49,14 @@ class IndexPart:
     def part_of(self, index: str | Path, listing: Listing) -> Listing:
         """Return the images of this part, without those that ``index`` holds with the same size and time."""
         known = _known_files(Path(index))
-        mine = (name for name in listing.names if self._holds(name) and not self._has(known, name))
+        mine = (
+            name for name in listing.names if self._holds(name) and not self._has(known, name, listing.state_of(name))
+        )
         return replace(listing, names=tuple(mine))
 
-    def _has(self, known: dict[str, tuple[int, int]], name: str) -> bool:
+    def _has(self, known: dict[str, tuple[int, int]], name: str, state: FileState) -> bool:
         before = known.get(uri_of(name))
-        return before is not None and is_same(state_of(name), (*before, -1))
+        return before is not None and is_same(state, (*before, -1))
 
     def _holds(self, name: str) -> bool:
         member = member_of(name)  # one part reads a whole shard
