@@ -2,6 +2,9 @@
 
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +22,7 @@ from retrieval.search.browsing.catalogue import original, thumbnail
 from retrieval.search.engine import Engine
 from retrieval.search.filters.filter import Filter
 from tests.indexing.builds import build, computed, reasons_of, refuse_to_compute, stop_at
+from tests.support.paths import ROOT
 from tests.support.sample_index import RUN, Contents, paint
 from tests.support.shards import add_bytes, save_to_disk, write_bytes, write_hub, write_names, write_tar
 from tests.support.stub_models import load_tiny
@@ -100,6 +104,21 @@ def test_a_stopped_build_goes_on_to_the_same_index(shards: Path, index: Path, tm
     assert 0 < len(uris_of(index)) < IMAGES
     build(shards, index, run)
     build(shards, tmp_path / "whole.diffsim", run)
+    assert not Contents.of(index).differences(Contents.of(tmp_path / "whole.diffsim"))
+
+
+def test_a_killed_build_goes_on_to_the_same_index(files: list[Path], index: Path, tmp_path: Path) -> None:
+    folder = FORMATS["hub"](tmp_path / "shards", files)
+    code = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom tests.indexing.builds import build\n"
+        "def kill(event):\n    if event.stage == 'commit' and event.done: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "build(Path(sys.argv[1]), Path(sys.argv[2]), on_progress=kill)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, folder, index], cwd=ROOT, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert 0 < len(uris_of(index)) < IMAGES
+    build(folder, index)
+    build(folder, tmp_path / "whole.diffsim")
     assert not Contents.of(index).differences(Contents.of(tmp_path / "whole.diffsim"))
 
 
