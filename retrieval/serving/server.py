@@ -15,7 +15,13 @@ from PIL import Image
 
 from retrieval.encoding.loaded_models import LoadModels
 from retrieval.errors import DiffSimError, ImageError, UsageError
+from retrieval.grouping.cluster_results import Clusters
+from retrieval.grouping.clusters import find_clusters
+from retrieval.grouping.duplicates import find_duplicates
+from retrieval.grouping.results import Duplicates
+from retrieval.progress import Cancellation, OnProgress
 from retrieval.search.browsing.catalogue import Item, is_remote, shrunk, thumbnail
+from retrieval.search.engine import Engine
 from retrieval.search.queries.picture import UNNAMED
 from retrieval.serving.asking.fetching import Fetcher
 from retrieval.serving.asking.questions import QuestionReader, check_limit, held_upload
@@ -25,8 +31,9 @@ from retrieval.serving.indexes.served_index import ServedIndex
 from retrieval.serving.metrics import ServerMetrics
 from retrieval.serving.queueing.computing_thread import ComputingThread
 from retrieval.serving.queueing.jobs import CallJob
+from retrieval.serving.queueing.long_work import LongWork, Piece
 from retrieval.serving.safety.access import Access
-from retrieval.settings import ServerSettings
+from retrieval.settings import ClusterSettings, DuplicateSettings, ServerSettings
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +65,7 @@ class Server:
         self.metrics = ServerMetrics()
         self.access = Access(settings)
         self.worker = ComputingThread(limits.queue, settings.batch, settings.gather_ms / 1000, self.metrics)
+        self.long_work = LongWork(limits.groupings, settings.kept_groupings)
         self.readers = ThreadPoolExecutor(READERS, "diffsim-reader")
         self.browsers = ThreadPoolExecutor(READERS, "diffsim-browser")
         self.thumbnails = ByteCache("thumbnails", settings.thumbnails, self.metrics)
@@ -81,6 +89,7 @@ class Server:
     def stop(self) -> None:
         """Answer everything that was accepted, and end."""
         self._stopping.set()
+        self.long_work.close()
         self.worker.close()
         for pool in (self.readers, self.browsers):
             pool.shutdown()
@@ -110,6 +119,28 @@ class Server:
         if item is None:
             raise NotFoundError(f"{index.name} has no item with the id {number}")
         return item
+
+    def grouping(self, index: ServedIndex, settings: DuplicateSettings | ClusterSettings) -> Piece:
+        """Return the search for an index's duplicates or clusters, begun now unless it is known.
+
+        Raises:
+            LimitError: more items or neighbours than the server compares.
+            BusyError: too many other searches of that kind.
+        """
+        limits, generation = self.settings.limits, index.engine.catalogue.generation
+        check_limit("grouped", limits.grouped, len(index.engine), "looking for groups among {} items")
+        check_limit("neighbours", limits.neighbours, settings.neighbours)
+
+        def work(tell: OnProgress, cancel: Cancellation) -> Duplicates | Clusters:
+            def group(engine: Engine) -> Duplicates | Clusters:
+                reader = engine.catalogue.reader
+                if isinstance(settings, DuplicateSettings):
+                    return find_duplicates(reader, settings, tell, cancel)
+                return find_clusters(reader, settings, tell, cancel)
+
+            return index.use(group)
+
+        return self.long_work.piece((index.name, generation, settings), work)
 
     def reader(self, parts: Sequence[bytes] = ()) -> QuestionReader:
         """Return a reader for the questions of one request with these files."""
