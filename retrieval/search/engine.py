@@ -99,6 +99,11 @@ class Engine:
         _ = self._context
 
     @property
+    def runs_side_by_side(self) -> bool:
+        """Whether searches in several threads gain from one core each, rather than all cores for one search."""
+        return self._context.models.run_side_by_side()
+
+    @property
     def catalogue(self) -> Catalogue:
         """The items, to browse them."""
         return Catalogue(self._reader, self._recipe, self._answerer.generator)

@@ -1,4 +1,4 @@
-"""The state of a server: its indexes, the computing thread, caches and metrics."""
+"""The state of a server: its indexes, the computing threads, caches and metrics."""
 
 import hashlib
 import io
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from retrieval.devices.threads import side_by_side
 from retrieval.encoding.loaded_models import LoadModels
 from retrieval.errors import DiffSimError, ImageError, UsageError
 from retrieval.grouping.cluster_results import Clusters
@@ -29,7 +30,7 @@ from retrieval.serving.errors import GoneError, NotFoundError
 from retrieval.serving.indexes.byte_cache import ByteCache
 from retrieval.serving.indexes.served_index import ServedIndex
 from retrieval.serving.metrics import ServerMetrics
-from retrieval.serving.queueing.computing_thread import ComputingThread
+from retrieval.serving.queueing.computing_threads import ComputingThreads
 from retrieval.serving.queueing.jobs import CallJob
 from retrieval.serving.queueing.long_work import LongWork, Piece
 from retrieval.serving.safety.access import Access
@@ -64,14 +65,15 @@ class Server:
         self.indexes = {name: ServedIndex(name, place, engine, load) for name, place in indexes.items()}
         self.metrics = ServerMetrics()
         self.access = Access(settings)
-        self.worker = ComputingThread(limits.queue, settings.batch, settings.gather_ms / 1000, self.metrics)
+        self.worker = ComputingThreads(limits.queue, settings.batch, settings.gather_ms / 1000, self.metrics)
         self.long_work = LongWork(limits.groupings, settings.kept_groupings)
         self.readers = ThreadPoolExecutor(READERS, "diffsim-reader")
         self.browsers = ThreadPoolExecutor(READERS, "diffsim-browser")
         self.thumbnails = ByteCache("thumbnails", settings.thumbnails, self.metrics)
         self.uploads = ByteCache("uploads", settings.uploads, self.metrics)
         self.fetcher = Fetcher(tuple(host.lower() for host in settings.url_hosts), limits.image_bytes)
-        self._warm = [CallJob(index=index, deadline=float("inf"), work=lambda e: e.load()) for index in self._all()]
+        self._warm = [CallJob(index=index, deadline=float("inf"), work=self._load) for index in self._all()]
+        self._side_by_side: list[bool] = []  # of the indexes whose models are loaded
         self._stopping = threading.Event()
         self._refresher = threading.Thread(target=self._refresh, name="diffsim-refresher", daemon=True)
         self._tell()
@@ -85,6 +87,12 @@ class Server:
         with self.worker.admitted(float("inf")) as ticket:
             self.worker.submit(ticket, self._warm)
         self._refresher.start()
+
+    def _load(self, engine: Engine) -> None:
+        """Load an index's models; once those of all indexes compute side by side, more threads do."""
+        self._side_by_side.append(engine.runs_side_by_side)
+        if len(self._side_by_side) == len(self.indexes) and all(self._side_by_side):
+            self.worker.start(side_by_side())
 
     def stop(self) -> None:
         """Answer everything that was accepted, and end."""
