@@ -1,13 +1,15 @@
 """`diffsim-serve` in a process of its own."""
 
+import json
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 SERVE = [sys.executable, "-c", "from cli.serve_command import main; main()"]
 READY_SECONDS = 300
@@ -39,3 +41,11 @@ def _wait_until_ready(url: str) -> None:
             if time.monotonic() > until:
                 raise
             time.sleep(0.05)
+
+
+def asked(url: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the JSON at a URL; with a body, of a POST request."""
+    data = None if body is None else json.dumps(body).encode()
+    with urlopen(Request(url, data, {"content-type": "application/json"})) as answer:
+        found: dict[str, Any] = json.load(answer)
+        return found
