@@ -39,6 +39,7 @@ from retrieval.settings import ClusterSettings, DuplicateSettings, ServerSetting
 logger = logging.getLogger(__name__)
 
 READERS = 2  # threads that decode the images of requests
+ASKED_FIRST = 64  # px of the side of a plain picture
 REMOTE_REFRESH_SECONDS = 15.0  # between looks into an object store
 _NAME = re.compile(r"[^/\\\x00-\x1f]{1,255}")
 
@@ -89,7 +90,13 @@ class Server:
         self._refresher.start()
 
     def _load(self, engine: Engine) -> None:
-        """Load an index's models; once those of all indexes compute side by side, more threads do."""
+        """Load an index's models and vectors, and ask once, so that no person waits for what only a first search does.
+
+        Once the models of all indexes compute side by side, more threads do.
+        """
+        engine.load()
+        if len(engine) and engine.catalogue.encoders:
+            engine.search(Image.new("RGB", (ASKED_FIRST, ASKED_FIRST)), k=1, rerank=False)
         self._side_by_side.append(engine.runs_side_by_side)
         if len(self._side_by_side) == len(self.indexes) and all(self._side_by_side):
             self.worker.start(side_by_side())
