@@ -129,7 +129,7 @@ async def list_paths(request: Request) -> Response:
     found: Duplicates = piece.value()
     paths = [member.path for member in found.offered]
     if any("\n" in path for path in paths):
-        raise UsageError("a path has a line break in it: write the list with diffsim-index duplicates --list FILE -0")
+        raise UsageError("a path has a line break in it: take the paths from the JSON under /v1 instead")
     named = {"content-disposition": 'attachment; filename="copies.txt"'}
     lines = b"".join(os.fsencode(path) + b"\n" for path in paths)
     return Response(lines, media_type="application/octet-stream", headers=named)
