@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from retrieval.scoring.aas import PUBLISHED, QKV, Comparison, masked, read
+from retrieval.scoring.aas import PUBLISHED, QKV, Comparison, masked
+from retrieval.scoring.outputs import read
 from retrieval.scoring.regions import attention_bias, choose_tokens
 
 
