@@ -144,7 +144,7 @@ def test_a_subject_is_searched_like_its_box(engines: dict[str, Engine], tmp_path
     assert not any(result.found_box for result in engine.search(question, "instance", rerank=False))
     with pytest.raises(UsageError, match="one whole image on each side"):
         engine.score(question, PICTURES[1])
-    with pytest.raises(UsageError, match="each image of a board by itself"):
+    with pytest.raises(UsageError, match="explain_board splits one of several"):
         engine.explain(several, found[0])
 
 
