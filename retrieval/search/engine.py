@@ -34,7 +34,7 @@ from retrieval.search.filters.matching import FilterRows
 from retrieval.search.index_info import describe_index
 from retrieval.search.queries.picture import Picture
 from retrieval.search.queries.query import Query, QueryInput, as_query
-from retrieval.search.region_views import with_subjects
+from retrieval.search.regions.region_views import with_subjects
 from retrieval.search.results import Results
 from retrieval.search.scoring_context import ScoringContext, load_context
 from retrieval.search.tensors.memory_cache import default_budget

@@ -21,7 +21,7 @@ from retrieval.search.queries.cutting import cut_subject
 from retrieval.search.queries.picture import Picture
 from retrieval.search.queries.region import Region
 from retrieval.search.queries.small_view import SMALL, small_view
-from retrieval.search.region_views import onto_cut_out
+from retrieval.search.regions.region_views import onto_cut_out
 from retrieval.search.results_sheet import sheet_rows
 from tests.models.test_vit import write_tiny_models
 from tests.support.paths import DATA

@@ -26,7 +26,7 @@ from retrieval.search.explaining.explanation import BoardExplanation, Correspond
 from retrieval.search.queries.combining import AWAY, scored_parts
 from retrieval.search.queries.picture import ImageInput, Picture
 from retrieval.search.queries.query import Query
-from retrieval.search.region_views import as_scored, onto_cut_out, small_views
+from retrieval.search.regions.region_views import as_scored, onto_cut_out, small_views
 from retrieval.search.results import Result
 from retrieval.search.scoring_context import ScoringContext
 from retrieval.search.tensors.candidate_tensors import CandidateTensors
@@ -53,7 +53,7 @@ class Explainer:
     def __init__(self, context: ScoringContext, mode: str, question: Query) -> None:
         """Compute the tensors of the images of a question or their regions, in the query's role."""
         self._context, self._mode, self._question = context, mode, question
-        self._small = small_views(context, mode, question.pictures)
+        self._small = small_views(context, (mode,), question.pictures)
         images = [each.image for each in question.pictures] + [view.drawing for view in self._small.values()]
         tensors = context.tensors([self._prepared(image) for image in images], "query", mode)
         self._scored = as_scored(context, mode, question.pictures, self._small, tensors)
