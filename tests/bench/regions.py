@@ -115,7 +115,9 @@ def measure(engine: Engine, boxes: Boxes, mode: str, step: int) -> list[str]:
         "box, 200 candidates": (regions, {"k": 200, "candidates": 200}),
         "box, default candidates": (regions, {"k": 400}),
         "box, every image scored": (regions, every),
+        "box, the best 20 looked at closer": (regions, {"k": 200, "candidates": 200, "look_closer": 20}),
         "subject, 200 candidates": (subjects, {"k": 200, "candidates": 200}),
+        "subject, the best 20 looked at closer": (subjects, {"k": 200, "candidates": 200, "look_closer": 20}),
     }
     asked = {}
     for what, (questions, choices) in ways.items():
@@ -171,9 +173,15 @@ def _times(engine: Engine, mode: str, wholes: Mapping[str, Any], regions: Mappin
     for _ in range(ROUNDS):
         for path in some:
             subject = Query([path], regions=[Subject()])
-            for name, question in (("whole picture", wholes[path]), ("box", regions[path]), ("`--subject`", subject)):
+            asked: tuple[tuple[str, Any, int], ...] = (
+                ("whole picture", wholes[path], 0),
+                ("box", regions[path], 0),
+                ("`--subject`", subject, 0),
+                ("box, `--look-closer 20`", regions[path], 20),
+            )
+            for name, question, closer in asked:
                 before = time.process_time()
-                engine.search(question, mode, candidates=200)
+                engine.search(question, mode, candidates=200, look_closer=closer)
                 spent = 1e3 * (time.process_time() - before)
                 least[name, path] = min(spent, least.get((name, path), spent))
     means = {name: mean(ms for (known, _), ms in least.items() if known == name) for name, _ in least}
