@@ -33,7 +33,7 @@ from retrieval.sample_images.pictures import gallery
 from tests.bench.enlarged import BATCH, CPU, SEGMENT_ROWS, _directions, _shuffled
 from tests.bench.timing import peak_memory
 
-DRAWN, MODE = 256, "instance"
+DRAWN, MODE = 128, "instance"
 COPY_EACH = 20  # one item in so many is a copy of the one before it
 APART, NEAR = 0.8, 0.1  # length of the noise on a vector of length 1: of a picture, and of a copy
 SIZE, CELLS = (320, 240), (16, 12)
