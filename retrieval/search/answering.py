@@ -117,9 +117,18 @@ class Answerer:
             }
             every = of_all_modes(by_mode)
             scored = [exact.without_sample(len(each.rows)) for exact, each in zip(every, found, strict=True)]
-        answers = list(zip(questions, found, scored, strict=True))
+        return self._of_scores(context, list(zip(questions, found, scored, strict=True)), request, timing)
+
+    def _of_scores(
+        self,
+        context: ScoringContext,
+        answers: Sequence[tuple[Query, Candidates, ExactScores | None]],
+        request: Request,
+        timing: SharedTiming,
+    ) -> list[Results]:
+        """Return the results of questions whose candidates are scored, with the places of their regions."""
         ranked = [self._ranked(question, each, exact, request) for question, each, exact in answers]
-        if any(exact is not None and exact.region is not None for exact in scored):
+        if any(exact is not None and exact.region is not None for _, _, exact in answers):
             with timing.of("locate"):
                 ranked = [
                     self._located(context, results, each, exact, request)
@@ -129,7 +138,7 @@ class Answerer:
             with timing.of("look closer"):
                 ranked = [
                     self._looked_at(context, results, exact, request)
-                    for results, exact in zip(ranked, scored, strict=True)
+                    for results, (_, _, exact) in zip(ranked, answers, strict=True)
                 ]
         return [
             self._results(question, results, exact, request, timing.ms)
