@@ -8,7 +8,6 @@ new files count, after it all of them do.
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from index_store.checks.generation_json import check_generation
 from index_store.checks.json_values import mapping, parse_json
 from index_store.checks.links import refuse_links
 from index_store.checks.names import generation_name
+from index_store.checks.opening import is_there, list_inside
 from index_store.codecs import DEFAULT_CODEC
 from index_store.errors import IndexCorruptError, IndexIncompatibleError
 from index_store.files import FileRecord, corrupt, decode_or_corrupt, reading
@@ -132,7 +132,7 @@ def generation_files(layout: Layout, spares: bool = False) -> list[Path]:
     endings = (".json", ".spare") if spares else (".json",)
     try:
         with reading(layout.generations):
-            paths = [layout.generations / name for name in os.listdir(layout.generations)]
+            paths = [layout.generations / name for name in list_inside(layout.generations)]
     except IndexCorruptError:  # there is no folder
         return []
     return sorted(path for path in paths if path.suffix in endings and path.stem.isdecimal())
@@ -152,9 +152,9 @@ def is_complete(layout: Layout, path: Path) -> bool:
     paths = [layout.projection(digest) for digest in generation.projections.values()]
     for segment in generation.segments:
         paths += [layout.segment(segment.name) / file for file in segment.files]
-        if not layout.remote.exists():  # a mirror holds no tensors
+        if not is_there(layout.remote):  # a mirror holds no tensors
             paths += [layout.attention(mode, segment.name) for mode in segment.attention]
-    return bool(generation.segments) and all(path.exists() for path in paths)
+    return bool(generation.segments) and all(map(is_there, paths))
 
 
 def encode_current(name: str, mark: str = "") -> bytes:

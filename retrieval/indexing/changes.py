@@ -82,7 +82,8 @@ def find_changes(
 
     A file with the same size and times is unchanged. Otherwise the SHA-256 of its bytes decides: an item whose own file
     is gone, or holds other bytes, follows its content to another path. Items vanish only if they lie below ``sources``
-    and in no unreadable folder, and if most of a source is still there or ``run.gone`` is set.
+    and in no unreadable folder, and if most of a source is still there or ``run.gone`` is set; or if their folder was
+    moved to ``sources`` without them.
     """
     if reader is None:
         files = [ListedFile(name, uri_of(name), listing.state_of(name)) for name in listing.names]
@@ -119,7 +120,7 @@ class _Comparison:
             copies=found.copies,
             moved=(*self._touched, *found.moved.values()),
             revived=frozenset(revived & taken),
-            vanished=tuple(sorted({*gone, *overwritten})),
+            vanished=tuple(sorted({*gone, *overwritten, *known.left_behind(found.moved.values())})),
             withheld=withheld,
             cleared=known.cleared,
             unchanged=self._unchanged,

@@ -1,7 +1,7 @@
 """The files that an index knows, beside the files that are there now."""
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from retrieval.images.file_bytes import READ_ERROR, read_bytes
 from retrieval.images.file_states import FileState, is_same, is_there
 from retrieval.images.shards.naming import prefixes_below
 from retrieval.indexing.sources.hashing import ListedFile
+from retrieval.indexing.sources.moved_folders import left_behind
 from retrieval.indexing.sources.retired import RetiredItems, open_retired
 from retrieval.settings import BuildSettings
 
@@ -43,7 +44,7 @@ class KnownFiles:
 
     def _is_gone(self, uri: str) -> bool:
         """Say whether a path lies below a source, is not listed, and could have been seen."""
-        return uri not in self.listed and _is_in(uri, self._searched) and not _is_in(uri, self._hidden)
+        return uri not in self.listed and self._could_be_seen(uri)
 
     def _sort(self, listing: Listing, rejects: Mapping[str, Reject]) -> list[ListedFile]:
         """Count unchanged files and rejects; return every other file."""
@@ -107,6 +108,19 @@ class KnownFiles:
                 withheld[source.rstrip(f"{os.sep}#") or os.sep] = int(lost.sum())
                 kept &= ~lost
         return self.reader.ids[gone[kept]].tolist(), withheld
+
+    def left_behind(self, moved: Iterable[Item]) -> list[int]:
+        """Return the ids of items whose folder was moved to the sources without them, as the ``moved`` ones show."""
+        new = {item.id: item.uri for item in moved}
+        uris = list(self.rows)
+        rows = np.flatnonzero(np.isin(self.reader.ids, np.array(sorted(new), np.int64)))
+        places = {uris[row]: new[int(self.reader.ids[row])] for row in rows.tolist()}
+        others = [uri for uri in uris if uri not in places and not _is_in(uri, self._searched)] if places else []
+        left = left_behind(places, others, self._could_be_seen)
+        return [int(self.reader.ids[self.rows[uri]]) for uri in left]
+
+    def _could_be_seen(self, uri: str) -> bool:
+        return _is_in(uri, self._searched) and not _is_in(uri, self._hidden)
 
     def _seems_unmounted(self, source: str, lost: int) -> bool:
         if lost > HANDFUL and 2 * lost > sum(_is_in(uri, (source,)) for uri in self.rows):

@@ -49,14 +49,9 @@ def filter_json(where: Filter | None) -> dict[str, Any]:
     if where.where is not None:
         raise UsageError("a server reads no table of metadata: leave the condition out, or search without the server")
     about = where.about()
-    return {
-        **about,
-        **(
-            {"under": [folder if is_object(folder) else os.path.abspath(folder) for folder in about["under"]]}
-            if "under" in about
-            else {}
-        ),
-    }
+    if "under" in about:
+        about["under"] = [folder if is_object(folder) else os.path.abspath(folder) for folder in about["under"]]
+    return about
 
 
 def local_path(image: ImageInput | Picture, items: Mapping[str, int]) -> str | None:
