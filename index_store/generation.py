@@ -9,7 +9,7 @@ new files count, after it all of them do.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -193,10 +193,11 @@ def read_generation(path: Path) -> Generation:
 
 
 def encode_generation(generation: Generation) -> bytes:
-    """Return the bytes of a generation's file."""
-    body = asdict(generation)
+    """Return the bytes of a generation's file: one line, because indenting 10,000 segments takes seconds."""
+    body = asdict(replace(generation, segments=()))
+    body["segments"] = [segment_to_json(record) for record in generation.segments]
     envelope = {"sha256": digest_of(body), "generation": body}
-    return json.dumps(envelope, indent=1, ensure_ascii=False).encode()
+    return json.dumps(envelope, ensure_ascii=False).encode()
 
 
 def digest_of(body: Mapping[str, Any]) -> str:
@@ -218,6 +219,13 @@ def generation_from_json(body: Mapping[str, Any]) -> Generation:
 def _attention(record: Mapping[str, Any]) -> AttentionRecord:
     shapes = {name: tuple(shape) for name, shape in record["row_shapes"].items()}
     return AttentionRecord(shapes, record["shard_rows"], record["codec"])
+
+
+def segment_to_json(record: SegmentRecord) -> dict[str, Any]:
+    """Return what ``dataclasses.asdict`` does, in a tenth of its time: a commit does this for every segment."""
+    files = {name: dict(vars(file)) for name, file in record.files.items()}
+    attention = {mode: dict(vars(values)) for mode, values in record.attention.items()}
+    return {**vars(record), "files": files, "attention": attention}
 
 
 def segment_from_json(record: Mapping[str, Any]) -> SegmentRecord:

@@ -13,7 +13,7 @@ from index_store.reader import IndexReader
 from index_store.remote.pull import local_root
 from retrieval.errors import UsageError
 from retrieval.images.decoding import FileFacts
-from retrieval.images.discovery import IMAGE_SUFFIXES, Listing, Paths, find_images, state_of
+from retrieval.images.discovery import IMAGE_SUFFIXES, Listing, Paths, find_images
 from retrieval.indexing.reports import OnBuildProgress
 from retrieval.indexing.sources.hashing import HashedFile, ListedFile, hash_files
 from retrieval.indexing.sources.known import KnownFiles, find_lost, find_revivable
@@ -86,7 +86,7 @@ def find_changes(
     moved to ``sources`` without them.
     """
     if reader is None:
-        files = [ListedFile(name, uri_of(name), state_of(name)) for name in listing.names]
+        files = [ListedFile(name, uri_of(name), listing.state_of(name)) for name in listing.names]
         found = match(hash_files(files, np.empty(0, np.int64), on_progress), (), ())
         return Changes(pending=_names(found.others), copies=found.copies)
     return _Comparison(KnownFiles(listing, sources, reader, run)).changes(on_progress)
@@ -103,7 +103,7 @@ class _Comparison:
 
     def changes(self, on_progress: OnBuildProgress) -> Changes:
         known, items = self._known, self._items_there()
-        files = hash_files(known.doubtful, known.sizes, on_progress)
+        files = hash_files(known.doubtful, known.sizes, on_progress, unsized=known.may_have_moved or bool(items))
         rest = [file for file in files if not self._is_touched(file, items.get(file.uri))]
         found, revived = self._match(rest)
         taken = {item.id for item in found.moved.values()}

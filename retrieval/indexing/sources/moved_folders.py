@@ -53,10 +53,12 @@ class _Tops:
 
 
 def _is_missing(folder: str) -> bool:
-    """Say whether nothing has this path; a folder that this user may not look for is not missing."""
+    """Say whether nothing has this path; a bucket, a place inside a file, or one that may not be looked for is not missing."""
+    if not os.path.isabs(folder):
+        return False
     try:
         os.lstat(folder)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return True
     except (OSError, ValueError):
         return False
