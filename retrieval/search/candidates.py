@@ -1,6 +1,5 @@
 """Candidate generation, the first stage of a search: the images that the exact score will order."""
 
-import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from index_store.catalog import uri_of
+from index_store.catalog import absolute_uri
 from index_store.files import corrupt
 from index_store.reader import IndexReader
 from retrieval.encoding.coarse_encoders import encoders_of_mode
@@ -90,6 +89,11 @@ class CandidateGenerator:
         has_vector = np.stack([self._reader.has_vector(name)[rows] for name in encoders])
         return Candidates(rows, _mean_where(cosines, has_vector))
 
+    def load(self) -> None:
+        """Open the vector index of every mode's encoders now, which the first search of each would do."""
+        for encoder in dict.fromkeys(encoder for mode in self._modes for encoder in self.encoders(mode)):
+            self._index(encoder)
+
     def encoders(self, mode: str) -> tuple[str, ...]:
         """Return the encoders that find a mode's candidates: the mode's own, else all that the index has vectors of."""
         if mode not in self._encoders:
@@ -168,7 +172,7 @@ def fuse_rankings(rankings: Sequence[NDArray[np.int64]], count: int) -> NDArray[
 
 def rows_of(reader: IndexReader, question: Query, copies: bool) -> set[int]:
     """Return the rows that are images of a question that was read, and those with their bytes if ``copies``."""
-    asked = {("uri", uri_of(os.path.abspath(picture.path))) for picture in question.pictures if picture.path}
+    asked = {("uri", absolute_uri(picture.path)) for picture in question.pictures if picture.path}
     if copies:
         asked |= {("sha256", picture.sha256) for picture in question.pictures if picture.sha256}
     return {row for column, value in asked for row in reader.find(column, value)}
