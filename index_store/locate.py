@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from index_store.checks.links import names_in
+from index_store.checks.opening import is_there, list_inside
 from index_store.errors import IndexNotFoundError, IndexStoreError, UsageError
 from index_store.files import is_temporary, reading
 from index_store.layout import SUFFIX, Layout
@@ -23,9 +23,9 @@ def was_committed(layout: Layout) -> bool:
     """
     names: list[str] = []
     with reading(layout.generations), suppress(FileNotFoundError, NotADirectoryError):
-        names = names_in(layout.generations)
+        names = list_inside(layout.generations)
     later = [name for name in names if name[:1].isdecimal() and name.endswith(".json")]
-    return layout.current.exists() or bool({*later} - {layout.generation(1).name})
+    return is_there(layout.current) or bool({*later} - {layout.generation(1).name})
 
 
 def may_become_index(path: Path) -> bool:

@@ -41,28 +41,6 @@ def refuse_any(paths: Iterable[str]) -> None:
                 raise link_error(path)
 
 
-def names_in(folder: Path | str) -> list[str]:
-    """Return the names of everything in a folder of the index, in no order; a link is refused as the folder is opened.
-
-    Raises:
-        IndexCorruptError: the folder is a symbolic link.
-        OSError: it is missing, or can't be listed.
-    """
-    if os.listdir not in os.supports_fd:  # Windows opens no folders
-        refuse_any([os.fspath(folder)])
-        return os.listdir(folder)
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError as error:
-        if os.path.islink(folder):
-            raise link_error(folder) from error
-        raise
-    try:
-        return os.listdir(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def refuse_below(folder: str, path: str) -> None:
     """Raise IndexCorruptError if a folder between ``folder`` and the file ``path`` below it is a symbolic link."""
     parent = os.path.dirname(path)
