@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from index_store.checks.opening import is_there, list_inside
 from index_store.errors import IndexNotFoundError, IndexStoreError, UsageError
-from index_store.files import is_temporary
+from index_store.files import is_temporary, reading
 from index_store.layout import SUFFIX, Layout
 from index_store.remote.object_store import is_url, parse_url
 
@@ -14,9 +15,17 @@ INDEX_VARIABLE = "DIFFSIM_INDEX"
 
 
 def was_committed(layout: Layout) -> bool:
-    """Say whether there is an index to continue; there is none if the very first, empty commit was cut short."""
-    later = [path for path in layout.generations.glob("[0-9]*.json") if path.name != layout.generation(1).name]
-    return layout.current.exists() or bool(later)
+    """Say whether there is an index to continue; there is none if the very first, empty commit was cut short.
+
+    Raises:
+        IndexCorruptError: the folder of generations is a symbolic link.
+        IndexUnreadableError: this user may not list it.
+    """
+    names: list[str] = []
+    with reading(layout.generations), suppress(FileNotFoundError, NotADirectoryError):
+        names = list_inside(layout.generations)
+    later = [name for name in names if name[:1].isdecimal() and name.endswith(".json")]
+    return is_there(layout.current) or bool({*later} - {layout.generation(1).name})
 
 
 def may_become_index(path: Path) -> bool:

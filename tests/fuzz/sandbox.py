@@ -15,7 +15,7 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,10 @@ class Watch:
         self._descriptor = libc.inotify_init1(os.O_NONBLOCK)
         for each in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
             assert libc.inotify_add_watch(self._descriptor, os.fsencode(each), 0xFFF) >= 0
+
+    def close(self) -> None:
+        """Hear no more: a user may have 128 of these at a time."""
+        os.close(self._descriptor)
 
     def seen(self) -> bool:
         """Say whether there was an access since the last call."""
@@ -143,7 +147,12 @@ def run_case(base: Base, number: int, folder: Path, outside: Path, begin: Callab
         "repair": _attempt("repair", lambda: "mended" if repair(root).damages else "whole", begin, wrong),
         "again": _attempt("again", lambda: _search(base, root, done, wrong, grown=True), begin, wrong),
     }
-    return {"kind": done.kind, "outcome": outcomes["search"], "wrong": [f"{number} {done}: {each}" for each in wrong]}
+    return {
+        "kind": done.kind,
+        "done": str(done),
+        "outcome": outcomes["search"],
+        "wrong": [f"{number} {done}: {each}" for each in wrong],
+    }
 
 
 def _attempt(name: str, act: Callable[[], str], begin: Callable[[str], None], wrong: list[str]) -> str:
@@ -204,7 +213,12 @@ def _child(base: Base, numbers: list[int], folder: Path, outside: Path, pipe: in
 
 def run_all(base: Base, numbers: list[int], folder: Path, outside: Path) -> Tally:
     """Run every case; a child that dies is a failure, and another one goes on."""
-    tally, watch, waiting = Tally(), Watch(outside), list(numbers)
+    with closing(Watch(outside)) as watch:
+        return _run_watched(base, numbers, folder, outside, watch)
+
+
+def _run_watched(base: Base, numbers: list[int], folder: Path, outside: Path, watch: Watch) -> Tally:
+    tally, waiting = Tally(), list(numbers)
     before = sorted((str(path), path.stat().st_mtime_ns) for path in outside.rglob("*"))
     watch.seen()
     while waiting:
@@ -217,7 +231,7 @@ def run_all(base: Base, numbers: list[int], folder: Path, outside: Path) -> Tall
             tally.outcomes[message["kind"], message["outcome"]] += 1
             tally.failures += message["wrong"]
             if watch.seen():
-                tally.failures.append(f"{message['number']} {message['kind']}: the folder outside was touched")
+                tally.failures.append(f"{message['number']} {message['done']}: the folder outside was touched")
             last = ""
         if last:
             number = int(last.split()[0])
