@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,12 +10,11 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.encoding.loaded_models import LoadedModels, LoadModels, load_models
+from retrieval.encoding.loaded_models import LoadModels, LoadOnce, load_models
 from retrieval.errors import DiffSimError, IndexStoreError
-from retrieval.models.modes import Target
 from retrieval.search.browsing.catalogue import newest_generation
 from retrieval.search.engine import Engine
-from retrieval.settings import EngineSettings, ModelSettings
+from retrieval.settings import EngineSettings
 
 logger = logging.getLogger(__name__)
 
@@ -101,22 +100,3 @@ class ServedIndex:
             self._kept[key] = held
         value: T = held[1]
         return value
-
-
-class LoadOnce:
-    """Loads the models of one index once, for all generations with the same settings."""
-
-    def __init__(self, load: LoadModels) -> None:
-        self._load = load
-        self._loaded: tuple[Any, LoadedModels] | None = None
-        self._loading = threading.Lock()
-
-    def __call__(
-        self, settings: ModelSettings, targets: Mapping[str, Target], device: str, offline: bool
-    ) -> LoadedModels:
-        """Return the models as ``load`` does."""
-        key = (settings, dict(targets), device, offline)
-        with self._loading:
-            if self._loaded is None or self._loaded[0] != key:
-                self._loaded = (key, self._load(settings, targets, device, offline))
-            return self._loaded[1]
