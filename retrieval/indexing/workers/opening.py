@@ -8,11 +8,12 @@ from functools import partial
 from pathlib import Path
 
 from index_store.remote.mirror import index_name
+from retrieval.devices.ray_cluster import connect
 from retrieval.encoding.loaded_models import LoadModels
 from retrieval.indexing.planning import Plan, Prepared
 from retrieval.indexing.workers.pool import OpenWorker, WorkerPool
 from retrieval.indexing.workers.processes import ProcessWorker
-from retrieval.indexing.workers.ray_workers import RayWorker, cluster_workers, connect
+from retrieval.indexing.workers.ray_workers import RayWorker, cluster_workers
 from retrieval.indexing.workers.worker import WorkerSpec
 from retrieval.settings import WorkerSettings
 

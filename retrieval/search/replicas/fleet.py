@@ -14,16 +14,17 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from retrieval.errors import IndexStoreError
+from retrieval.errors import IndexStoreError, ReplicaLostError
 from retrieval.progress import Cancellation
 from retrieval.search.replicas.partition_index import PartAbout
 from retrieval.search.replicas.plan import Plan
-from retrieval.search.replicas.transport import Answer, ReplicaHandle, ReplicaLostError, Transport
+from retrieval.search.replicas.transport import Answer, ReplicaHandle, Transport
+from retrieval.settings import ReplicaSettings
 
 logger = logging.getLogger(__name__)
 
+DEFAULT = ReplicaSettings()
 KEPT_VIEWS = 2  # generations: the one that is served, and the one that takes its place
-PATIENCE_SECONDS = 10.0  # that a question waits for a partition that nobody holds at the moment
 RETRY_SECONDS = 1.0  # after a replica could not be opened; twice as long each further time
 LONGEST_RETRY_SECONDS = 30.0
 POLL_SECONDS = 0.1  # between looks whether a search is still wanted
@@ -52,7 +53,7 @@ class _View:
 class Fleet:
     """Replicas that are asked together; safe in many threads."""
 
-    def __init__(self, transport: Transport, replicas: int, patience: float = PATIENCE_SECONDS) -> None:
+    def __init__(self, transport: Transport, replicas: int, patience: float = DEFAULT.patience_seconds) -> None:
         """Open all replicas at once.
 
         Args:

@@ -10,13 +10,15 @@ from index_store.remote.pull import existing_root
 from retrieval.encoding.loaded_models import LoadModels
 from retrieval.search.answering import IndexData
 from retrieval.search.engine import Engine
-from retrieval.search.replicas.fleet import PATIENCE_SECONDS, Abouts, Fleet
+from retrieval.search.replicas.fleet import Abouts, Fleet
 from retrieval.search.replicas.ownership import Ownership
 from retrieval.search.replicas.plan import Plan
+from retrieval.search.replicas.ray_replicas import RayTransport
+from retrieval.search.replicas.replica import ReplicaSpec
 from retrieval.search.replicas.replica_scorer import ReplicaScorer
 from retrieval.search.replicas.replica_vectors import ReplicaVectors
 from retrieval.search.replicas.transport import Transport
-from retrieval.settings import EngineSettings
+from retrieval.settings import EngineSettings, ReplicaSettings
 
 logger = logging.getLogger(__name__)
 
@@ -24,19 +26,10 @@ logger = logging.getLogger(__name__)
 class ReplicatedIndex:
     """The replicas of one index; :meth:`open` returns an engine over its newest generation."""
 
-    def __init__(
-        self, transport: Transport, replicas: int, replication: int = 1, patience: float = PATIENCE_SECONDS
-    ) -> None:
-        """Start the replicas; see :class:`Fleet`.
-
-        Args:
-            transport: opens them; its replicas are of one index.
-            replicas: how many.
-            replication: how many replicas hold each segment.
-            patience: seconds that a question waits for segments that nobody holds at the moment.
-        """
-        self._replication = replication
-        self.fleet = Fleet(transport, replicas, patience)
+    def __init__(self, transport: Transport, settings: ReplicaSettings) -> None:
+        """Start the replicas, all of which ``transport`` opens for one index; errors as in :class:`Fleet`."""
+        self._replication = settings.replication
+        self.fleet = Fleet(transport, settings.count, settings.patience_seconds)
         self._opening = threading.Lock()
 
     def open(self, index: str | Path, settings: EngineSettings, load: LoadModels | None = None) -> Engine:
@@ -64,6 +57,19 @@ class ReplicatedIndex:
     def close(self) -> None:
         """End the replicas."""
         self.fleet.close()
+
+
+def on_ray(index: str | Path, engine: EngineSettings, settings: ReplicaSettings, load: LoadModels) -> ReplicatedIndex:
+    """Start the replicas of an index on a Ray cluster.
+
+    Raises:
+        DependencyError, DiffSimError: see :func:`retrieval.devices.ray_cluster.connect`.
+        IndexNotFoundError, IndexCorruptError: there is no usable index.
+        ReplicaLostError: a replica ended before it answered.
+    """
+    threads = max(1, int(settings.cpus))
+    spec = ReplicaSpec(place_of(index), engine, settings.near_bytes, threads, load)
+    return ReplicatedIndex(RayTransport(spec, settings), settings)
 
 
 def place_of(index: str | Path) -> str:

@@ -5,16 +5,10 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
-from retrieval.errors import DiffSimError
+from retrieval.errors import ReplicaLostError
 from retrieval.search.replicas.replica import Replica, ReplicaSpec
 
 AT_ONCE = 4  # calls that a replica answers at a time: a new generation opens while the old one is asked
-
-
-class ReplicaLostError(DiffSimError):
-    """No living replica holds some segments: those that did were killed, or their machines went away."""
-
-    kind = "replica_lost"
 
 
 class Answer(Protocol):

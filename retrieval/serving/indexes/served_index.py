@@ -14,7 +14,8 @@ from retrieval.encoding.loaded_models import LoadModels, LoadOnce, load_models
 from retrieval.errors import DiffSimError, IndexStoreError
 from retrieval.search.browsing.catalogue import newest_generation
 from retrieval.search.engine import Engine
-from retrieval.settings import EngineSettings
+from retrieval.search.replicas.replicated_index import on_ray
+from retrieval.settings import EngineSettings, ReplicaSettings
 
 logger = logging.getLogger(__name__)
 
@@ -25,10 +26,20 @@ Map = tuple[NDArray[np.int64], NDArray[np.float32]]
 class ServedIndex:
     """One index under a name; safe in many threads, except that one thread at a time may compute."""
 
-    def __init__(self, name: str, place: str | Path, settings: EngineSettings, load: LoadModels | None = None) -> None:
-        """Open the index at ``place``; errors as in :meth:`Engine.open`."""
+    def __init__(
+        self,
+        name: str,
+        place: str | Path,
+        settings: EngineSettings,
+        load: LoadModels | None = None,
+        replicas: ReplicaSettings | None = None,
+    ) -> None:
+        """Open the index at ``place``, on ``replicas`` where there are some; errors as in :meth:`Engine.open`."""
         self.name, self.place = name, place
-        self._open = partial(Engine.open, place, settings, LoadOnce(load or load_models))
+        load = load or load_models
+        self._replicated = None if replicas is None else on_ray(place, settings, replicas, load)
+        opener = Engine.open if self._replicated is None else self._replicated.open
+        self._open = partial(opener, place, settings, LoadOnce(load))
         self._engine = self._open()
         self._failure: DiffSimError | None = None
         self._refreshing = threading.Lock()
@@ -38,6 +49,16 @@ class ServedIndex:
     def engine(self) -> Engine:
         """The newest generation that could be opened."""
         return self._engine
+
+    @property
+    def replicas(self) -> int | None:
+        """How many replicas answer now; None: this process searches."""
+        return None if self._replicated is None else self._replicated.fleet.alive
+
+    def close(self) -> None:
+        """End the replicas, if there are any."""
+        if self._replicated is not None:
+            self._replicated.close()
 
     @property
     def failure(self) -> DiffSimError | None:

@@ -1,11 +1,9 @@
 """Builds on a Ray cluster of three nodes on this machine. Run with -m ray; the default run never imports Ray."""
 
-import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,22 +26,6 @@ IMAGES = 60
 LOCAL = BuildSettings(device="cpu", batch_size=2, workers=1, segment_rows=4)
 ON_RAY = replace(LOCAL, pool=WorkerSettings("ray", 3, "auto"))
 CELLS: dict[str, Any] = {"model": "cells", "modes": ["style"]}
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    """Three nodes with a processor each, at 127.0.0.2 to 127.0.0.4."""
-    os.environ.update(RAY_USAGE_STATS_ENABLED="0", PYTHONPATH=os.getcwd())
-    import ray
-    from ray.cluster_utils import Cluster
-
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "node_ip_address": "127.0.0.2"})
-    for number in (3, 4):
-        made.add_node(num_cpus=1, node_ip_address=f"127.0.0.{number}")
-    ray.init(address=made.address, log_to_driver=False)
-    yield made
-    ray.shutdown()
-    made.shutdown()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from retrieval.indexing.build import build_index
 from retrieval.search.replicas.replica import ReplicaSpec
 from retrieval.search.replicas.replicated_index import ReplicatedIndex
 from retrieval.search.replicas.transport import LocalTransport
-from retrieval.settings import BuildSettings
+from retrieval.settings import BuildSettings, ReplicaSettings
 
 ON_CPU = EngineSettings(device="cpu", memory=1 << 24)
 LOAD = LoadOnce(load_models)
@@ -40,7 +40,8 @@ def opened() -> Iterator[Open]:
 
     def make(index: Path, replicas: int, replication: int = 1, patience: float = 5.0) -> tuple[ReplicatedIndex, Engine]:
         transport = LocalTransport(ReplicaSpec(str(index), ON_CPU, load=LOAD))
-        made.append(ReplicatedIndex(transport, replicas, replication, patience))
+        settings = ReplicaSettings(replicas, replication, patience_seconds=patience)
+        made.append(ReplicatedIndex(transport, settings))
         return made[-1], made[-1].open(index, ON_CPU, LOAD)
 
     yield make

@@ -11,6 +11,7 @@ from retrieval import Engine
 from retrieval.search.replicas.replica import ReplicaSpec
 from retrieval.search.replicas.replicated_index import ReplicatedIndex
 from retrieval.search.replicas.transport import LocalTransport
+from retrieval.settings import ReplicaSettings
 from tests.search.replicas.conftest import LOAD, ON_CPU, Open
 from tests.search.replicas.questions import KINDS, Asked, assert_same_answer
 from tests.slices import examples
@@ -22,7 +23,8 @@ MODES = ["style", "instance", "semantic"]
 def engines(segments: Path) -> Iterator[dict[int, Engine]]:
     """One, three and five replicas of the index; of five, each segment lies on two."""
     spec = ReplicaSpec(str(segments), ON_CPU, load=LOAD)
-    made = {count: ReplicatedIndex(LocalTransport(spec), count, 2 if count == 5 else 1) for count in (1, 3, 5)}
+    counts = (ReplicaSettings(1), ReplicaSettings(3), ReplicaSettings(5, 2))
+    made = {each.count: ReplicatedIndex(LocalTransport(spec), each) for each in counts}
     yield {count: each.open(segments, ON_CPU, LOAD) for count, each in made.items()}
     for each in made.values():
         each.close()
