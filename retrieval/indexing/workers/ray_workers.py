@@ -4,8 +4,7 @@ from importlib import import_module
 from typing import Any
 
 from retrieval.devices.ray_cluster import ActorLostError, answer_of, kill_actor, start_actor
-from retrieval.indexing.segment_job import FinishedSegment, SegmentJob
-from retrieval.indexing.workers.worker import SegmentWorker, WorkerLostError, WorkerSpec
+from retrieval.indexing.workers.worker import AnySpec, Job, WorkerLostError
 from retrieval.settings import WorkerSettings
 
 
@@ -18,23 +17,35 @@ def cluster_workers(settings: WorkerSettings) -> int:
     return max(1, int(min(rooms, default=1)))
 
 
+class _Opened:
+    """The actor: the worker that a specification opens."""
+
+    def __init__(self, spec: AnySpec) -> None:
+        self._worker = spec.open()
+
+    def ready(self) -> int:
+        return self._worker.ready()
+
+    def do(self, job: Job) -> Any:
+        return self._worker.do(job)
+
+
 class RayWorker:
     """A worker in a Ray actor."""
 
-    def __init__(self, spec: WorkerSpec, settings: WorkerSettings) -> None:
-        """Start the actor where the cluster has room, and wait until its models are loaded.
+    def __init__(self, spec: AnySpec, settings: WorkerSettings) -> None:
+        """Start the actor where the cluster has room, and wait until the worker in it is open.
 
         Raises:
             WorkerLostError: the actor or its machine ended before.
-            DiffSimError: see :class:`retrieval.indexing.workers.worker.SegmentWorker`.
+            DiffSimError: the worker can't be opened.
         """
-        self._actor: Any = start_actor(SegmentWorker, spec, num_cpus=settings.cpus, num_gpus=settings.gpus)
+        self._actor: Any = start_actor(_Opened, spec, num_cpus=settings.cpus, num_gpus=settings.gpus)
         self.pid: int = self._answer(self._actor.ready.remote())
 
-    def write(self, job: SegmentJob) -> FinishedSegment:
+    def do(self, job: Job) -> Any:
         """See :class:`retrieval.indexing.workers.worker.Worker`."""
-        found: FinishedSegment = self._answer(self._actor.write.remote(job))
-        return found
+        return self._answer(self._actor.do.remote(job))
 
     def _answer(self, reference: Any) -> Any:
         try:

@@ -14,9 +14,11 @@ from index_store.reader import IndexReader
 from index_store.remote.pull import existing_root
 from retrieval.errors import IndexLockedError
 from retrieval.indexing.build import build_index
+from retrieval.indexing.fill import fill_index
 from retrieval.indexing.reports import BuildEvent
 from retrieval.indexing.upkeep.repairing import verify
 from retrieval.settings import BuildSettings, WorkerSettings
+from tests.support.faults import flip_bit
 from tests.support.object_server import BUCKET, ENVIRONMENT, object_server
 from tests.support.sample_index import Contents, paint
 
@@ -64,6 +66,19 @@ def test_a_node_killed_in_mid_build_costs_its_unfinished_segments(
     assert Contents.of(index).differences(local) == []
 
 
+def test_fills_and_checks_are_divided_among_workers(
+    cluster: Any, photos: Path, tmp_path: Path, local: Contents
+) -> None:
+    index = tmp_path / "lazy.diffsim"
+    build_index(photos, index, run=replace(LOCAL, attention="lazy"), **CELLS)
+    report = fill_index(index, order=["path"], run=ON_RAY)
+    assert (report.completed, report.incomplete) == (IMAGES, 0)
+    assert Contents.of(index).differences(local) == []
+    assert verify(index, pool=ON_RAY.pool) == []
+    flip_bit(next(index.glob("items/*/vectors/*.npy")), 200)
+    assert verify(index, pool=ON_RAY.pool) == verify(index) != []
+
+
 def test_a_driver_killed_and_started_again_resumes(cluster: Any, photos: Path, tmp_path: Path, local: Contents) -> None:
     index = tmp_path / "ray.diffsim"
     command = [sys.executable, "-c", "from cli.index_command import main; main()", "build", str(photos)]
@@ -104,7 +119,9 @@ def test_an_index_in_an_object_store(
         for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL": endpoint}.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("DIFFSIM_MIRRORS", str(tmp_path / "driver"))
-        build_index(photos, url, run=ON_RAY, **CELLS)
+        build_index(photos, url, run=replace(ON_RAY, attention="lazy"), **CELLS)
+        assert fill_index(url, order=["path"], run=ON_RAY).completed == IMAGES
+        assert verify(url, pool=ON_RAY.pool) == []
         monkeypatch.setenv("DIFFSIM_MIRRORS", str(tmp_path / "reader"))
         assert Contents.of(existing_root(url)).differences(local) == []
 
