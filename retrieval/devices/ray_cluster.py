@@ -38,6 +38,13 @@ def connect(address: str | None) -> None:
         raise DiffSimError(f"the Ray cluster at {address or 'this machine'} can't be joined ({error})") from error
 
 
+def cluster_resources() -> dict[str, float]:
+    """Return what the joined cluster has, such as ``CPU`` and ``GPU``."""
+    ray: Any = import_module("ray")
+    found: dict[str, float] = ray.cluster_resources()
+    return found
+
+
 def passed_environment() -> dict[str, str]:
     """Return the driver's variables that actors need: those of object stores, model caches and mirrors."""
     return {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}

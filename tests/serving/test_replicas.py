@@ -15,7 +15,6 @@ from retrieval.search.replicas import replicated_index
 from retrieval.search.replicas.replica import ReplicaSpec
 from retrieval.search.replicas.transport import LocalReplica, LocalTransport
 from retrieval.serving.app import create_app
-from retrieval.serving.server import Server
 from retrieval.settings import BuildSettings, EngineSettings, ReplicaSettings, ServerSettings
 from tests.serving.conftest import ORIGIN, started
 from tests.support.sample_index import paint
@@ -27,6 +26,7 @@ class Here(LocalTransport):
     """Replicas in threads of this process, in place of those on Ray; a test may refuse to open more."""
 
     is_full = False
+    opened: list[LocalReplica]
 
     def __init__(self, spec: ReplicaSpec, settings: ReplicaSettings) -> None:
         super().__init__(spec)
@@ -34,7 +34,8 @@ class Here(LocalTransport):
     def open(self, number: int) -> LocalReplica:
         if self.is_full:
             raise ReplicaLostError("the cluster has no room")
-        return super().open(number)
+        self.opened.append(super().open(number))
+        return self.opened[-1]
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def copy(index: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> type[Here]:
-    transport = type("Transport", (Here,), {})
+    transport = type("Transport", (Here,), {"opened": []})
     monkeypatch.setattr(replicated_index, "RayTransport", transport)
     return transport
 
@@ -61,11 +62,6 @@ def replicated(copy: Path, here: type[Here]) -> Iterator[TestClient]:
         yield started(client)
 
 
-def server_of(client: TestClient) -> Server:
-    server: Server = client.app.app.state.server  # type: ignore[attr-defined]
-    return server
-
-
 def test_a_server_over_replicas_answers_as_any_other(replicated: TestClient, client: TestClient) -> None:
     for body in (ASKED, {**ASKED, "mode": "instance", "images": [{"id": 3, "box": [0.1, 0.1, 0.5, 0.5]}]}):
         found, expected = (each.post("/v1/search", json=body).json() for each in (replicated, client))
@@ -78,11 +74,8 @@ def test_a_server_over_replicas_answers_as_any_other(replicated: TestClient, cli
 
 def test_lost_replicas_are_a_503_until_they_are_replaced(replicated: TestClient, here: type[Here]) -> None:
     here.is_full = True
-    fleet = server_of(replicated).indexes["gallery"]._replicated
-    assert fleet is not None
-    for handle in fleet.fleet._handles:
-        assert handle is not None
-        handle.close()
+    for replica in here.opened:
+        replica.close()
     answer = replicated.post("/v1/search", json=ASKED)
     assert (answer.status_code, answer.json()["kind"]) == (503, "replica_lost")
     assert answer.headers["retry-after"] == "5"

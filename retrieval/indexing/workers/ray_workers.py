@@ -1,17 +1,15 @@
 """Workers on a Ray cluster: actors, each with its share of a machine's processors and GPUs."""
 
-from importlib import import_module
 from typing import Any
 
-from retrieval.devices.ray_cluster import ActorLostError, answer_of, kill_actor, start_actor
+from retrieval.devices.ray_cluster import ActorLostError, answer_of, cluster_resources, kill_actor, start_actor
 from retrieval.indexing.workers.worker import AnySpec, Job, WorkerLostError
 from retrieval.settings import WorkerSettings
 
 
 def cluster_workers(settings: WorkerSettings) -> int:
     """Return how many workers the joined cluster has room for now, at least one."""
-    ray: Any = import_module("ray")
-    found = ray.cluster_resources()
+    found = cluster_resources()
     rooms = [found.get("CPU", 1.0) / settings.cpus] if settings.cpus else []
     rooms += [found.get("GPU", 0.0) / settings.gpus] if settings.gpus else []
     return max(1, int(min(rooms, default=1)))

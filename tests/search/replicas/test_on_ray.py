@@ -1,12 +1,16 @@
 """Replicas as actors on a Ray cluster of three nodes on this machine. Run with -m ray."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -20,6 +24,7 @@ from retrieval.search.replicas.replicated_index import ReplicatedIndex, on_ray
 from retrieval.settings import BuildSettings, ReplicaSettings
 from tests.search.replicas.questions import KINDS, assert_same_answer
 from tests.support.object_server import BUCKET, ENVIRONMENT, object_server
+from tests.support.ranking import assert_same_ranking
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray"), pytest.mark.filterwarnings("ignore")]
 
@@ -125,6 +130,22 @@ def test_of_two_holders_a_whole_node_may_go_away(
         assert_same_answer(asked.of(engine), expected)
     assert index.fleet.alive == 3
     assert_same_answer(asked.of(engine), expected)
+
+
+def test_a_server_searches_by_replicas(cluster: Any, segments: Path, alone: Engine, files: list[Path]) -> None:
+    command = [sys.executable, "-c", "from cli.serve_command import main; main()", f"photos={segments}"]
+    options = ["--port", "0", "--device", "cpu", "--ray", cluster.address, "--replicas", "2", "--replica-cpus", "0.2"]
+    with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        body = json.dumps({"images": [{"id": 3}], "k": 6, "candidates": 12}).encode()
+        with urlopen(Request(f"{url}v1/search", body, {"content-type": "application/json"})) as answer:
+            found = [(each["id"], each["score"]) for each in json.load(answer)["results"]]
+        with urlopen(f"{url}metrics") as answer:
+            assert b'diffsim_replicas{index="photos"} 2.0' in answer.read()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    assert_same_ranking(found, alone.search(alone.paths()[3], k=6, candidates=12))
 
 
 def test_an_index_in_an_object_store(
