@@ -22,7 +22,6 @@ from retrieval.models.registry import describe_extractor
 from retrieval.progress import Cancellation, OnProgress
 from retrieval.scoring.aas import QKV
 from retrieval.search.candidates import CandidateGenerator, CandidateQuestion, Candidates
-from retrieval.search.coarse_vectors import CoarseVectors
 from retrieval.search.index_info import about_index
 from retrieval.search.index_percentiles import IndexPercentiles
 from retrieval.search.judging import Judgement, judge, merged
@@ -36,7 +35,8 @@ from retrieval.search.results import Note, Result, Results
 from retrieval.search.scaling import LocalScaling, scaling_of
 from retrieval.search.scoring_context import ScoringContext
 from retrieval.search.tensors.candidate_tensors import CandidateScores, Scored
-from retrieval.search.tensors.local_scorer import CandidateScorer, ScoringRun
+from retrieval.search.tensors.index_data import IndexData
+from retrieval.search.tensors.local_scorer import ScoringRun
 from retrieval.settings import REGION_CANDIDATES, SearchSettings
 
 
@@ -65,14 +65,6 @@ class _Exact:
     scores: CandidateScores
     region: Scored | None
     others: Mapping[str, CandidateScores] = field(default_factory=dict)  # in further modes
-
-
-@dataclass(frozen=True)
-class IndexData:
-    """Where the vectors and tensors of an opened index are compared with questions: here, or on replicas."""
-
-    vectors: CoarseVectors
-    scorer: CandidateScorer
 
 
 class Answerer:

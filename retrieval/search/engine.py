@@ -25,9 +25,8 @@ from retrieval.models.modes import Outputs
 from retrieval.models.registry import describe_extractor, unknown_mode
 from retrieval.progress import Cancellation, OnProgress, ignore_progress
 from retrieval.scoring.aas import Comparison, aligned_attention_scores, bounded
-from retrieval.search.answering import Answerer, IndexData, Request
+from retrieval.search.answering import Answerer, Request
 from retrieval.search.browsing.catalogue import Catalogue
-from retrieval.search.coarse_vectors import LocalVectors
 from retrieval.search.explaining.explainer import CandidateInput, Explainer
 from retrieval.search.explaining.explanation import ImageExplanation
 from retrieval.search.filters.filter import Filter
@@ -38,8 +37,7 @@ from retrieval.search.queries.query import Query, QueryInput, as_query
 from retrieval.search.region_views import with_subjects
 from retrieval.search.results import Results
 from retrieval.search.scoring_context import ScoringContext, load_context
-from retrieval.search.tensors.local_scorer import LocalScorer
-from retrieval.search.tensors.memory_cache import default_budget
+from retrieval.search.tensors.index_data import IndexData
 from retrieval.search.text.answering import TextAnswerer
 from retrieval.settings import CORRESPONDENCES, EngineSettings, SearchChoices, SearchSettings
 from retrieval.types import Role
@@ -64,7 +62,7 @@ class Engine:
     ) -> None:
         """Take an opened index; the first search calls ``load``, by default :func:`load_models`.
 
-        ``data`` says where vectors and tensors are compared with questions; None: in this process.
+        Vectors and tensors are compared with questions where ``data`` says; None: in this process.
         """
         self._reader = reader
         self._settings = settings
@@ -73,9 +71,7 @@ class Engine:
         self._filter_rows = FilterRows(reader)
         self._tensor_cache = TensorCache(reader.layout, settings.max_cache)
         device = choose_device(settings.device)
-        if data is None:
-            memory = default_budget(device) if settings.memory is None else settings.memory
-            data = IndexData(LocalVectors(reader, device), LocalScorer(self._recipe, device, memory))
+        data = data or IndexData.here(reader, self._recipe, device, settings.memory)
         self._answerer = Answerer(reader, self._recipe, device, data)
         self._text = TextAnswerer(reader, self._recipe, settings, self._answerer)
         self._loaded: ScoringContext | None = None

@@ -44,10 +44,12 @@ class ReplicaSettings:
     gpus: float = 0.0  # of one replica; may be a fraction
     near_bytes: int = 20_000_000_000  # of tensors of an index in an object store on a replica's disk; 0: none
     patience_seconds: float = 10.0  # that a question waits for segments that no replica holds at the moment
+    answer_seconds: float = 30.0  # after which a replica counts as lost that has not compared vectors
 
     def __post_init__(self) -> None:
         at_least(1, count=self.count, replication=self.replication)
-        at_least(0, cpus=self.cpus, gpus=self.gpus, near_bytes=self.near_bytes, patience_seconds=self.patience_seconds)
+        at_least(0, cpus=self.cpus, gpus=self.gpus, near_bytes=self.near_bytes)
+        at_least(0, patience_seconds=self.patience_seconds, answer_seconds=self.answer_seconds)
         if self.replication > self.count:
             raise UsageError(f"a replication of {self.replication} needs as many replicas, not {self.count}")
 

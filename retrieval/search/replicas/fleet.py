@@ -7,30 +7,25 @@ a partition that nobody holds any more is opened by the living replica that hold
 import logging
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from retrieval.errors import IndexStoreError, ReplicaLostError
+from retrieval.errors import ReplicaLostError
 from retrieval.progress import Cancellation
-from retrieval.search.replicas.partition_index import PartAbout
-from retrieval.search.replicas.plan import Plan
-from retrieval.search.replicas.transport import Answer, ReplicaHandle, Transport
+from retrieval.search.replicas.plan import ReplicaPlan
+from retrieval.search.replicas.roster import Abouts, Roster, View
+from retrieval.search.replicas.transport import Answer, ReplicaHandle, ReplicaTransport
 from retrieval.settings import ReplicaSettings
 
 logger = logging.getLogger(__name__)
 
 DEFAULT = ReplicaSettings()
-KEPT_VIEWS = 2  # generations: the one that is served, and the one that takes its place
 RETRY_SECONDS = 1.0  # after a replica could not be opened; twice as long each further time
 LONGEST_RETRY_SECONDS = 30.0
 POLL_SECONDS = 0.1  # between looks whether a search is still wanted
-
-Abouts = dict[int, dict[str, PartAbout]]
-"""What a router must know of each partition's vectors, by encoder."""
 
 
 @dataclass(frozen=True)
@@ -39,69 +34,69 @@ class Call:
 
     method: str
     arguments: Sequence[Any] = ()
-
-
-@dataclass
-class _View:
-    """One generation as the replicas hold it."""
-
-    plan: Plan
-    held: list[set[int]]  # partitions, by replica
-    abouts: Abouts = field(default_factory=dict)
+    is_quick: bool = False  # it compares vectors: a replica that takes long hangs
 
 
 class Fleet:
     """Replicas that are asked together; safe in many threads."""
 
-    def __init__(self, transport: Transport, replicas: int, patience: float = DEFAULT.patience_seconds) -> None:
+    def __init__(
+        self,
+        transport: ReplicaTransport,
+        replicas: int,
+        patience: float = DEFAULT.patience_seconds,
+        most_seconds: float = DEFAULT.answer_seconds,
+    ) -> None:
         """Open all replicas at once.
 
         Args:
             transport: opens them.
             replicas: how many.
             patience: seconds that a question waits for a partition that nobody holds at the moment.
+            most_seconds: after which a replica counts as lost that has not compared vectors.
 
         Raises:
             ReplicaLostError, DiffSimError: one of them could not be opened; none is left open.
         """
-        self._transport, self._patience = transport, patience
-        self._handles: list[ReplicaHandle | None] = [None] * replicas
-        self._views: OrderedDict[int, _View] = OrderedDict()
-        self._changed = threading.Condition()
+        self._transport, self._patience, self._most_seconds = transport, patience, most_seconds
+        self._roster = Roster(replicas)
         self._opening = threading.Lock()  # one new generation at a time
         self._closed = threading.Event()
         try:
             with ThreadPoolExecutor(replicas, "diffsim-open") as pool:
-                for number, handle in enumerate(pool.map(transport.open, range(replicas))):
-                    self._handles[number] = handle
+                for slot, handle in enumerate(pool.map(transport.open, range(replicas))):
+                    self._roster.add(slot, handle, {})
         except BaseException:
             self.close()
             raise
 
     def __len__(self) -> int:
-        return len(self._handles)
+        return len(self._roster)
 
     @property
     def alive(self) -> int:
         """How many replicas answer now."""
-        return sum(handle is not None for handle in self._handles)
+        return len(self._roster.living())
+
+    def replica(self, slot: int) -> ReplicaHandle | None:
+        """Return a replica; None while it is lost."""
+        return self._roster.handle(slot)
 
     def share(self, value: Any) -> Any:
-        """See :class:`Transport`."""
+        """See :class:`ReplicaTransport`."""
         return self._transport.share(value)
 
-    def plan_of(self, number: int) -> Plan | None:
+    def plan_of(self, number: int) -> ReplicaPlan | None:
         """Return the plan of an opened generation."""
-        with self._changed:
-            view = self._views.get(number)
-            return None if view is None else view.plan
+        view = self._roster.view(number)
+        return None if view is None else view.plan
 
-    def newest_plan(self) -> Plan | None:
+    def newest_plan(self) -> ReplicaPlan | None:
         """Return the plan of the generation that was opened last; None: there is none yet."""
-        with self._changed:
-            return next((view.plan for view in reversed(self._views.values())), None)
+        view = self._roster.newest()
+        return None if view is None else view.plan
 
-    def open(self, number: int, plan: Plan) -> Abouts:
+    def open(self, number: int, plan: ReplicaPlan) -> Abouts:
         """Open a generation on every living replica, and wait until each partition is held.
 
         Older generations but the newest one are dropped.
@@ -111,22 +106,15 @@ class Fleet:
             DiffSimError: the first error of a replica; the generation is not opened.
         """
         with self._opening:
-            with self._changed:
-                is_new = number not in self._views
-                view = self._views.setdefault(number, _View(plan, [set() for _ in self._handles]))
+            view, is_new = self._roster.begin(number, plan)
             try:
                 self._open_everywhere(number, view)
-                self._wait_until_held(number, view)
             except BaseException:
-                with self._changed:
-                    if is_new:
-                        self._views.pop(number, None)
+                if is_new:
+                    self._roster.forget(number)
                 raise
-            with self._changed:
-                while len(self._views) > KEPT_VIEWS:
-                    self._views.popitem(last=False)
-                kept = list(self._views)
-            for _, handle in self._living():
+            kept = self._roster.trim()
+            for _, handle in self._roster.living():
                 handle.call("keep", kept)
             return view.abouts
 
@@ -146,13 +134,12 @@ class Fleet:
             begun: list[tuple[int, int, ReplicaHandle, Answer]] = []
             for partition, call in calls.items():
                 if partition not in found:
-                    slot, handle = self._holder(number, partition, deadline)
-                    begun.append(
-                        (partition, slot, handle, handle.call(call.method, number, partition, *call.arguments))
-                    )
+                    slot, handle = self._roster.holder(number, partition, deadline)
+                    answer = handle.call(call.method, number, partition, *call.arguments)
+                    begun.append((partition, slot, handle, answer))
             for partition, slot, handle, answer in begun:
                 try:
-                    found[partition] = _wait_for(answer, cancel)
+                    found[partition] = self._answer(answer, calls[partition], cancel)
                 except ReplicaLostError as error:
                     self._lost(slot, handle, error)
         return found
@@ -160,70 +147,38 @@ class Fleet:
     def close(self) -> None:
         """End every replica."""
         self._closed.set()
-        with self._changed:
-            handles, self._handles = self._handles, [None] * len(self._handles)
-            self._changed.notify_all()
-        for handle in handles:
-            if handle is not None:
-                handle.close()
+        for handle in self._roster.close():
+            handle.close()
 
-    def _living(self) -> list[tuple[int, ReplicaHandle]]:
-        with self._changed:
-            return [(slot, handle) for slot, handle in enumerate(self._handles) if handle is not None]
+    def _answer(self, answer: Answer, call: Call, cancel: Cancellation | None) -> Any:
+        """Wait for the answer of a call; one that computes tensors may take as long as somebody waits."""
+        if not call.is_quick:
+            return _wait_for(answer, cancel)
+        try:
+            return answer.result(self._most_seconds)
+        except TimeoutError as error:
+            raise ReplicaLostError(f"a replica has not answered within {self._most_seconds:g} seconds") from error
 
-    def _holder(self, number: int, partition: int, deadline: float) -> tuple[int, ReplicaHandle]:
-        """Return the replica to ask for a partition, and wait for one where nobody holds it."""
-        with self._changed:
-            while True:
-                view = self._views.get(number)
-                if view is None:
-                    raise IndexStoreError(f"generation {number} is not open on the replicas any more")
-                others = (slot for slot in range(len(self._handles)) if slot not in view.plan.holders(partition))
-                for slot in (*view.plan.holders(partition), *others):
-                    handle = self._handles[slot]
-                    if handle is not None and partition in view.held[slot]:
-                        return slot, handle
-                left = deadline - time.monotonic()
-                if left <= 0 or self._closed.is_set():
-                    raise ReplicaLostError(
-                        f"no replica holds partition {partition + 1} of {len(view.plan.partitions)} at the moment: "
-                        f"{self.alive} of {len(self)} replicas answer, and the others are being replaced"
-                    )
-                self._changed.wait(min(left, POLL_SECONDS))
-
-    def _open_everywhere(self, number: int, view: _View) -> None:
+    def _open_everywhere(self, number: int, view: View) -> None:
         begun = [
-            (slot, handle, handle.call("open", number, view.plan.of_replica(slot))) for slot, handle in self._living()
+            (slot, handle, handle.call("open", number, view.plan.of_replica(slot)))
+            for slot, handle in self._roster.living()
         ]
         for slot, handle, answer in begun:
             try:
-                self._note(view, slot, handle, answer.result())
+                self._roster.note(number, slot, handle, answer.result())
             except ReplicaLostError as error:
                 self._lost(slot, handle, error)
-
-    def _wait_until_held(self, number: int, view: _View) -> None:
         self._take_over()
         deadline = time.monotonic() + self._patience
         for partition, names in enumerate(view.plan.partitions):
             if names:
-                self._holder(number, partition, deadline)
-
-    def _note(self, view: _View, slot: int, handle: ReplicaHandle, abouts: Abouts) -> None:
-        """Remember that a replica holds partitions, unless it was lost meanwhile."""
-        with self._changed:
-            if self._handles[slot] is handle:
-                view.held[slot] |= abouts.keys()
-                view.abouts |= abouts
-                self._changed.notify_all()
+                self._roster.holder(number, partition, deadline)
 
     def _lost(self, slot: int, handle: ReplicaHandle, error: ReplicaLostError) -> None:
         """Forget a lost replica and begin to replace it; the first who notices does."""
-        with self._changed:
-            if self._handles[slot] is not handle:
-                return
-            self._handles[slot] = None
-            for view in self._views.values():
-                view.held[slot] = set()
+        if not self._roster.lose(slot, handle):
+            return
         logger.warning("replica %d of %d is lost and will be replaced: %s", slot + 1, len(self), error)
         with suppress(Exception):
             handle.close()
@@ -250,17 +205,7 @@ class Fleet:
     def _fill(self, slot: int, handle: ReplicaHandle) -> None:
         """Open every generation on a new replica, and let it be asked."""
         opened: dict[int, Abouts] = {}
-        while True:
-            with self._changed:
-                missing = [(number, view.plan) for number, view in self._views.items() if number not in opened]
-                if not missing:
-                    self._handles[slot] = handle
-                    for number, abouts in opened.items():
-                        if number in self._views:
-                            self._views[number].held[slot] = set(abouts)
-                            self._views[number].abouts |= abouts
-                    self._changed.notify_all()
-                    break
+        while missing := self._roster.add(slot, handle, opened):
             for number, plan in missing:
                 opened[number] = handle.call("open", number, plan.of_replica(slot)).result()
         if self._closed.is_set():
@@ -269,27 +214,18 @@ class Fleet:
 
     def _take_over(self) -> None:
         """Open partitions that nobody holds on the living replicas that hold least."""
-        for number, view, partition in self._orphans():
-            load = {slot: len(view.held[slot]) for slot, _ in self._living()}
-            for slot, handle in sorted(self._living(), key=lambda each: load.get(each[0], 0)):
+        for number, view, partition in self._roster.orphans():
+            load = [len(held) for held in view.held]
+            for slot, handle in sorted(self._roster.living(), key=lambda each: load[each[0]]):
                 try:
                     answer = handle.call("open", number, {partition: view.plan.partitions[partition]})
-                    self._note(view, slot, handle, answer.result())
+                    self._roster.note(number, slot, handle, answer.result())
                     logger.info("replica %d takes over partition %d", slot + 1, partition + 1)
                     break
                 except ReplicaLostError as error:
                     self._lost(slot, handle, error)
                 except Exception as error:
                     logger.warning("replica %d can't take over partition %d: %s", slot + 1, partition + 1, error)
-
-    def _orphans(self) -> Iterable[tuple[int, _View, int]]:
-        with self._changed:
-            return [
-                (number, view, partition)
-                for number, view in self._views.items()
-                for partition, names in enumerate(view.plan.partitions)
-                if names and not any(partition in held for held in view.held)
-            ]
 
 
 def _wait_for(answer: Answer, cancel: Cancellation | None) -> Any:

@@ -9,6 +9,8 @@ from index_store.reader import IndexReader
 from retrieval.search.coarse_vectors import Rows
 
 NOBODY = -1
+Owners = NDArray[np.int16]
+"""Numbers of partitions; NOBODY for rows without data."""
 
 
 def rows_of_segments(reader: IndexReader, numbers: NDArray[np.int64], names: Collection[str]) -> Rows:
@@ -27,18 +29,18 @@ class Ownership:
         of_name = {name: number for number, names in enumerate(partitions) for name in names}
         names = [segment.name for segment in reader.generation.segments]
         # One more, so that the segment -1 of a row without data leads to nobody.
-        self._of_segment = np.array([*(of_name[name] for name in names), NOBODY], np.int64)
-        self._known: dict[tuple[str, str], NDArray[np.int64]] = {}
+        self._of_segment = np.array([*(of_name[name] for name in names), NOBODY], np.int16)
+        self._known: dict[tuple[str, str], Owners] = {}
 
-    def of_vectors(self, encoder: str) -> NDArray[np.int64]:
-        """Return the partition of each row's vector, int64 ``[rows]``; NOBODY for a row without one."""
+    def of_vectors(self, encoder: str) -> Owners:
+        """Return the partition of each row's vector, ``[rows]``; NOBODY for a row without one."""
         key = ("vectors", encoder)
         if key not in self._known:
             self._known[key] = self._of_segment[self._reader.vector_reader.segment_numbers(encoder)]
         return self._known[key]
 
-    def of_tensors(self, mode: str) -> NDArray[np.int64]:
-        """Return the partition of each row's tensors, int64 ``[rows]``; a row without any is its own segment's."""
+    def of_tensors(self, mode: str) -> Owners:
+        """Return the partition of each row's tensors, ``[rows]``; a row without any is its own segment's."""
         key = ("tensors", mode)
         if key not in self._known:
             stored, own = self._reader.tensor_reader.segment_numbers(mode), self._reader.catalog.own_locations.segment

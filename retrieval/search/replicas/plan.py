@@ -7,7 +7,7 @@ UNEVEN = 0.2  # of the mean partition, by which two may differ before segments m
 
 
 @dataclass(frozen=True)
-class Plan:
+class ReplicaPlan:
     """The segments of one generation, divided among replicas. There are as many partitions as replicas.
 
     Partition p lies on replica p and, with a replication of r, on the r - 1 replicas after it.
@@ -18,8 +18,8 @@ class Plan:
 
     @classmethod
     def make(
-        cls, sizes: Mapping[str, int], replicas: int, replication: int = 1, previous: "Plan | None" = None
-    ) -> "Plan":
+        cls, sizes: Mapping[str, int], replicas: int, replication: int = 1, previous: "ReplicaPlan | None" = None
+    ) -> "ReplicaPlan":
         """Divide segments evenly; those of ``previous`` stay where they are, unless that is too uneven.
 
         Args:

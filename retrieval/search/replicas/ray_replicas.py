@@ -4,6 +4,7 @@ Plain actors behind a router, rather than deployments of Ray Serve: a question g
 the answers of all, while Serve sends a request to any one replica of a deployment.
 """
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from index_store.remote.object_store import is_url
 from retrieval.devices.ray_cluster import (
     ActorLostError,
     answer_of,
+    cluster_resources,
     connect,
     kill_actor,
     shared_value,
@@ -21,6 +23,8 @@ from retrieval.errors import ReplicaLostError
 from retrieval.search.replicas.replica import Replica, ReplicaSpec
 from retrieval.search.replicas.transport import AT_ONCE, Answer
 from retrieval.settings import ReplicaSettings
+
+logger = logging.getLogger(__name__)
 
 
 class RayTransport:
@@ -34,13 +38,20 @@ class RayTransport:
         """
         connect(settings.address)
         self._spec, self._settings = spec, settings
+        there, wanted = cluster_resources(), {"CPU": settings.cpus, "GPU": settings.gpus}
+        scarce = [name for name, each in wanted.items() if settings.count * each > there.get(name, 0.0)]
+        if scarce:
+            logger.warning(
+                "the Ray cluster has too few %ss for %d replicas; those without room wait until it grows",
+                *(" and ".join(scarce), settings.count),
+            )
 
     def open(self, number: int) -> "RayReplica":
-        """See :class:`retrieval.search.replicas.transport.Transport`; waits until the cluster has room."""
+        """See :class:`retrieval.search.replicas.transport.ReplicaTransport`; waits until the cluster has room."""
         return RayReplica(self._spec, self._settings, number)
 
     def share(self, value: Any) -> Any:
-        """See :class:`retrieval.search.replicas.transport.Transport`."""
+        """See :class:`retrieval.search.replicas.transport.ReplicaTransport`."""
         return shared_value(value)
 
 

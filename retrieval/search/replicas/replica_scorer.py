@@ -31,7 +31,7 @@ class ReplicaScorer:
 
     def begin(self, context: ScoringContext, rows: Sequence[NDArray[np.int64]], run: ScoringRun) -> BegunScoring:
         """Do nothing yet: the replicas begin to read when the queries come."""
-        return _Begun(self, run)
+        return _BegunThere(self, run)
 
     def boxes(
         self, context: ScoringContext, region: Scored, rows: Sequence[int], run: ScoringRun
@@ -80,7 +80,7 @@ class ReplicaScorer:
 
 
 @dataclass(frozen=True)
-class _Begun:
+class _BegunThere:
     scorer: ReplicaScorer
     run: ScoringRun
 

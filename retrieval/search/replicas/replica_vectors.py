@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from index_store.vectors.exact import best_first, with_spare
 from retrieval.search.coarse_vectors import CosinesAsk, Floats, NearestAsk, Rows
-from retrieval.search.replicas.fleet import Abouts, Call, Fleet
-from retrieval.search.replicas.ownership import Ownership
+from retrieval.search.replicas.fleet import Call, Fleet
+from retrieval.search.replicas.ownership import Owners, Ownership
 from retrieval.search.replicas.partition_index import PartAsk, PartNearest
+from retrieval.search.replicas.roster import Abouts
 
 
 class ReplicaVectors:
@@ -38,7 +39,7 @@ class ReplicaVectors:
         while probes:
             parts = self._parts(asks, probes, own)
             answers = self._ask(
-                {partition: Call("nearest", [list(mine.values())]) for partition, mine in parts.items()}
+                {partition: Call("nearest", [list(mine.values())], True) for partition, mine in parts.items()}
             )
             every: dict[int, list[PartNearest]] = {number: [] for number in probes}
             for partition, mine in parts.items():
@@ -64,7 +65,9 @@ class ReplicaVectors:
             partition: [CosinesAsk(asks[n].encoder, asks[n].vectors, asks[n].rows[mine]) for n, mine in by_ask.items()]
             for partition, by_ask in places.items()
         }
-        answers = self._ask({partition: Call("cosines", [of_partition]) for partition, of_partition in calls.items()})
+        answers = self._ask(
+            {partition: Call("cosines", [of_partition], True) for partition, of_partition in calls.items()}
+        )
         for partition, by_ask in places.items():
             for (number, mine), cosines in zip(by_ask.items(), answers[partition], strict=True):
                 found[number][mine] = cosines
@@ -74,7 +77,7 @@ class ReplicaVectors:
         """See :class:`retrieval.search.coarse_vectors.CoarseVectors`."""
         found = np.zeros((len(rows), self.dim(encoder)), np.float32)
         places = dict(_split(self._owners.of_vectors(encoder)[rows]))
-        answers = self._ask({number: Call("vectors", [encoder, rows[mine]]) for number, mine in places.items()})
+        answers = self._ask({number: Call("vectors", [encoder, rows[mine]], True) for number, mine in places.items()})
         for partition, mine in places.items():
             found[mine] = answers[partition]
         return found
@@ -107,7 +110,7 @@ class _OwnRows:
 
     def __init__(self, owners: Ownership) -> None:
         self._owners = owners
-        self._known: dict[tuple[int, str], tuple[Rows, NDArray[np.int64]]] = {}
+        self._known: dict[tuple[int, str], tuple[Rows, Owners]] = {}
 
     def among(self, ask: NearestAsk, partition: int) -> Rows | None:
         if ask.allowed is None:
@@ -120,7 +123,7 @@ class _OwnRows:
         return mine
 
 
-def _split(owners: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.intp]]]:
+def _split(owners: Owners) -> Iterator[tuple[int, NDArray[np.intp]]]:
     """Yield each partition among ``owners`` with the places where it stands; places of nobody are left out."""
     for partition in np.unique(owners[owners >= 0]).tolist():
         yield partition, np.flatnonzero(owners == partition)

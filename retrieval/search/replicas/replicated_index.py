@@ -8,16 +8,17 @@ from index_store.reader import IndexReader
 from index_store.remote.mirror import index_name
 from index_store.remote.pull import existing_root
 from retrieval.encoding.loaded_models import LoadModels
-from retrieval.search.answering import IndexData
 from retrieval.search.engine import Engine
-from retrieval.search.replicas.fleet import Abouts, Fleet
+from retrieval.search.replicas.fleet import Fleet
 from retrieval.search.replicas.ownership import Ownership
-from retrieval.search.replicas.plan import Plan
+from retrieval.search.replicas.plan import ReplicaPlan
 from retrieval.search.replicas.ray_replicas import RayTransport
 from retrieval.search.replicas.replica import ReplicaSpec
 from retrieval.search.replicas.replica_scorer import ReplicaScorer
 from retrieval.search.replicas.replica_vectors import ReplicaVectors
-from retrieval.search.replicas.transport import Transport
+from retrieval.search.replicas.roster import Abouts
+from retrieval.search.replicas.transport import ReplicaTransport
+from retrieval.search.tensors.index_data import IndexData
 from retrieval.settings import EngineSettings, ReplicaSettings
 
 logger = logging.getLogger(__name__)
@@ -26,10 +27,10 @@ logger = logging.getLogger(__name__)
 class ReplicatedIndex:
     """The replicas of one index; :meth:`open` returns an engine over its newest generation."""
 
-    def __init__(self, transport: Transport, settings: ReplicaSettings) -> None:
+    def __init__(self, transport: ReplicaTransport, settings: ReplicaSettings) -> None:
         """Start the replicas, all of which ``transport`` opens for one index; errors as in :class:`Fleet`."""
         self._replication = settings.replication
-        self.fleet = Fleet(transport, settings.count, settings.patience_seconds)
+        self.fleet = Fleet(transport, settings.count, settings.patience_seconds, settings.answer_seconds)
         self._opening = threading.Lock()
 
     def open(self, index: str | Path, settings: EngineSettings, load: LoadModels | None = None) -> Engine:
@@ -46,7 +47,7 @@ class ReplicatedIndex:
         with self._opening:
             plan = self.fleet.plan_of(number)
             if plan is None:
-                plan = Plan.make(_sizes(reader), len(self.fleet), self._replication, self.fleet.newest_plan())
+                plan = ReplicaPlan.make(_sizes(reader), len(self.fleet), self._replication, self.fleet.newest_plan())
             abouts = self.fleet.open(number, plan)
         _leave_out(reader, abouts)
         owners = Ownership(reader, plan.partitions)

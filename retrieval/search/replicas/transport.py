@@ -36,7 +36,7 @@ class ReplicaHandle(Protocol):
         ...
 
 
-class Transport(Protocol):
+class ReplicaTransport(Protocol):
     """Opens replicas and hands values to them."""
 
     def open(self, number: int) -> ReplicaHandle:
@@ -56,11 +56,11 @@ class LocalTransport:
         self._spec = spec
 
     def open(self, number: int) -> "LocalReplica":
-        """See :class:`Transport`."""
+        """See :class:`ReplicaTransport`."""
         return LocalReplica(Replica(self._spec))
 
     def share(self, value: Any) -> Any:
-        """See :class:`Transport`."""
+        """See :class:`ReplicaTransport`."""
         return value
 
 

@@ -67,7 +67,9 @@ class LocalScorer:
     def begin(self, context: ScoringContext, rows: Sequence[NDArray[np.int64]], run: ScoringRun) -> BegunScoring:
         """See :class:`CandidateScorer`."""
         cache = self._cache(run)
-        return _Begun(CandidateTensors.begin(context, run.mode, rows, cache, run.on_progress, run.cancel), context, run)
+        return _BegunHere(
+            CandidateTensors.begin(context, run.mode, rows, cache, run.on_progress, run.cancel), context, run
+        )
 
     def boxes(
         self, context: ScoringContext, region: Scored, rows: Sequence[int], run: ScoringRun
@@ -90,7 +92,7 @@ class LocalScorer:
 
 
 @dataclass(frozen=True)
-class _Begun:
+class _BegunHere:
     tensors: CandidateTensors
     context: ScoringContext
     run: ScoringRun

@@ -22,7 +22,7 @@ from index_store.vectors.training import train_where_due
 from retrieval.search.coarse_vectors import CosinesAsk, LocalVectors, NearestAsk
 from retrieval.search.replicas.fleet import Fleet
 from retrieval.search.replicas.ownership import Ownership
-from retrieval.search.replicas.plan import Plan
+from retrieval.search.replicas.plan import ReplicaPlan
 from retrieval.search.replicas.replica import ReplicaSpec
 from retrieval.search.replicas.replica_vectors import ReplicaVectors
 from retrieval.search.replicas.transport import LocalTransport
@@ -36,7 +36,7 @@ CPU = torch.device("cpu")
 def over_replicas(root: Path, replicas: int) -> tuple[Fleet, ReplicaVectors, LocalVectors]:
     spec = ReplicaSpec(str(root), EngineSettings(device="cpu"), loads_at_once=False)
     reader, fleet = IndexReader(root), Fleet(LocalTransport(spec), replicas)
-    plan = Plan.make({s.name: s.data_rows for s in reader.generation.segments}, replicas)
+    plan = ReplicaPlan.make({s.name: s.data_rows for s in reader.generation.segments}, replicas)
     abouts = fleet.open(reader.generation.number, plan)
     owners = Ownership(reader, plan.partitions)
     vectors = ReplicaVectors(fleet, reader.generation.number, owners, abouts)

@@ -63,7 +63,7 @@ def opened(cluster: Any) -> Iterator[Open]:
 
 
 def pid_of(index: ReplicatedIndex, number: int) -> int:
-    handle = index.fleet._handles[number]
+    handle = index.fleet.replica(number)
     assert isinstance(handle, RayReplica)
     return handle.pid
 
@@ -105,7 +105,7 @@ def test_a_replica_killed_under_load(
     expected, killed = asked.of(alone), pid_of(index, 1)
     threading.Timer(0.3, os.kill, (killed, signal.SIGKILL)).start()
     until = time.monotonic() + 60
-    while (index.fleet._handles[1] is None or pid_of(index, 1) == killed) and time.monotonic() < until:
+    while (index.fleet.replica(1) is None or pid_of(index, 1) == killed) and time.monotonic() < until:
         assert_same_answer(asked.of(engine), expected)
     assert pid_of(index, 1) != killed
     assert index.fleet.alive == 3

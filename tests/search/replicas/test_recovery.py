@@ -3,7 +3,7 @@
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from retrieval.errors import IndexStoreError, ReplicaLostError
 from retrieval.indexing.build import build_index
 from retrieval.indexing.upkeep.compacting import compact
 from retrieval.search.replicas.fleet import Fleet
+from retrieval.search.replicas.partition_index import PartAsk, PartNearest
 from retrieval.search.replicas.replica import Replica, ReplicaSpec
 from retrieval.search.replicas.transport import LocalReplica, LocalTransport
 from retrieval.settings import BuildSettings
@@ -44,7 +45,7 @@ def refused(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def kill(fleet: Fleet, number: int) -> None:
-    handle = fleet._handles[number]
+    handle = fleet.replica(number)
     assert handle is not None
     handle.close()
 
@@ -92,6 +93,26 @@ def test_others_take_over_where_no_replica_can_be_opened(
     assert index.fleet.alive == 1
 
 
+def test_a_replica_that_hangs_counts_as_lost(
+    segments: Path, opened: Open, alone: Engine, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index, engine = opened(segments, 3, 2, patience=0.0)
+    gate, hung, whole = threading.Event(), list[int](), Replica.nearest
+
+    def hang(self: Replica, number: int, partition: int, asks: Sequence[PartAsk]) -> list[PartNearest]:
+        if partition == 1 and not hung:
+            hung.append(partition)
+            gate.wait(30)
+        return whole(self, number, partition, asks)
+
+    monkeypatch.setattr(Replica, "nearest", hang)
+    monkeypatch.setattr(index.fleet, "_most_seconds", 0.3)
+    assert_same_answer(asked.of(engine), asked.of(alone))
+    assert hung == [1]
+    gate.set()
+    wait_until(lambda: index.fleet.alive == 3)
+
+
 def test_without_any_replica_the_error_says_so(
     segments: Path, opened: Open, asked: Asked, refused: list[int], alone: Engine
 ) -> None:
@@ -123,7 +144,7 @@ def test_replicas_lost_under_load_cost_no_answer(segments: Path, opened: Open, a
     for number in (0, 2):
         wait_until(lambda: index.fleet.alive == 3)
         kill(index.fleet, number)
-        wait_until(lambda number=number: index.fleet._handles[number] is None or not _any_alive(threads))  # type: ignore[misc]
+        wait_until(lambda number=number: index.fleet.replica(number) is None or not _any_alive(threads))  # type: ignore[misc]
     for thread in threads:
         thread.join()
     assert failures == []
