@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from retrieval.errors import ReplicaLostError
+from retrieval.errors import IndexStoreError, ReplicaLostError
 from retrieval.progress import Cancellation
 from retrieval.search.replicas.plan import ReplicaPlan
 from retrieval.search.replicas.roster import Abouts, Roster, View
@@ -207,10 +207,22 @@ class Fleet:
         opened: dict[int, Abouts] = {}
         while missing := self._roster.add(slot, handle, opened):
             for number, plan in missing:
-                opened[number] = handle.call("open", number, plan.of_replica(slot)).result()
+                opened[number] = self._opened(handle, slot, number, plan)
         if self._closed.is_set():
             handle.close()
         logger.info("replica %d of %d answers again", slot + 1, len(self))
+
+    def _opened(self, handle: ReplicaHandle, slot: int, number: int, plan: ReplicaPlan) -> Abouts:
+        """Open a generation on a new replica; an older one that its machine can't see any more is passed over."""
+        try:
+            found: Abouts = handle.call("open", number, plan.of_replica(slot)).result()
+        except IndexStoreError as error:
+            newest = self._roster.newest()
+            if newest is None or newest.plan is plan:
+                raise
+            logger.info("replica %d does without generation %d: %s", slot + 1, number, error)
+            return {}
+        return found
 
     def _take_over(self) -> None:
         """Open partitions that nobody holds on the living replicas that hold least."""

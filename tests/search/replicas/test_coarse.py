@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from index_store.vectors import training
 from index_store.vectors.ivf_and_rest import IVFAndRestIndex
 from index_store.vectors.training import train_where_due
 from retrieval.search.coarse_vectors import CosinesAsk, LocalVectors, NearestAsk
+from retrieval.search.gpu_index import GpuIndex
+from retrieval.search.replicas import partition_index
 from retrieval.search.replicas.fleet import Fleet
 from retrieval.search.replicas.ownership import Ownership
 from retrieval.search.replicas.plan import ReplicaPlan
@@ -84,6 +87,21 @@ def test_flat_indexes_with_copies_and_removed_items(
     write(root, np.split(every, np.cumsum(sizes)[:-1]), np.flatnonzero(draw.random(sum(sizes)) < 0.2).tolist())
     if len(IndexReader(root)):
         assert_alike(root, replicas, kinds[:3], [1, 4, sum(sizes)], seed)
+
+
+def test_partitions_on_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scan of a GPU, with the CPU in its place."""
+    monkeypatch.setattr(partition_index, "belongs_on", lambda kind, needed, free: True)
+    opened: list[int] = []
+
+    def on_the_device(parts: Any, rows: int, device: torch.device) -> GpuIndex:
+        opened.append(rows)
+        return GpuIndex(parts, rows, device)
+
+    monkeypatch.setattr(partition_index, "GpuIndex", on_the_device)
+    add_segments(tmp_path / "e.diffsim", [30, 40, 50], 12)
+    assert_alike(tmp_path / "e.diffsim", 2, IndexReader(tmp_path / "e.diffsim").vectors(ENCODER)[::31], [5, 120])
+    assert sum(opened) == 120
 
 
 def test_vectors_that_are_not_finite_are_never_found(tmp_path: Path) -> None:

@@ -202,6 +202,22 @@ def test_a_generation_that_cannot_be_opened_leaves_the_old_one(
     assert len(index.open(growing, ON_CPU, LOAD)) == 44
 
 
+def test_a_new_replica_does_without_an_old_generation_that_is_gone(
+    growing: Path, opened: Open, tmp_path: Path, asked: Asked
+) -> None:
+    index, old = opened(growing, 2, patience=0.0)
+    paint(tmp_path / "more", range(4))
+    build_index(tmp_path / "more", growing, run=RUN, load=LOAD)
+    new = index.open(growing, ON_CPU, LOAD)
+    assert len(asked.of(old)) == 10
+    (growing / "generations" / f"{old.catalogue.generation:06d}.json").unlink()
+    kill(index.fleet, 0)
+    with pytest.raises(ReplicaLostError):
+        asked.of(new)
+    wait_until(lambda: index.fleet.alive == 2)
+    assert_same_answer(asked.of(new), asked.of(Engine.open(growing, ON_CPU, LOAD)))
+
+
 def test_a_fleet_that_cannot_start_leaves_nothing(segments: Path, refused: list[int]) -> None:
     refused.append(1)
     before = threading.active_count()
