@@ -14,7 +14,7 @@ DEMO       := build/demo
 # and rewrites every assertion again, which doubles the time of a run.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup demo test test-machines test-lowest smoke-lowest test-slow test-ray test-browser check bench pictures notebooks clean
+.PHONY: setup demo test test-machines test-lowest smoke-lowest test-slow test-ray test-browser check bench load pictures notebooks clean
 
 setup: $(VENV)/.ready
 
@@ -98,6 +98,11 @@ check: setup
 # DIFFSIM_DATA=FOLDER of real images adds what the storage codecs lose on them.
 bench: setup
 	$(BIN)/python -m tests.bench build/bench
+
+# A server of 10,000 pictures under load by 1, 8 and 64 clients, and by more than its queue holds; prints a table.
+load: setup
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[$(EXTRAS),load]'
+	$(BIN)/python -m tests.bench.serving build/load
 
 # The README's pictures, one a mode.
 pictures: demo

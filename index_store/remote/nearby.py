@@ -9,7 +9,8 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 
-from index_store.checks.links import refuse_below, remove_tree
+from index_store.checks.links import refuse_below
+from index_store.checks.opening import remove_tree
 from index_store.errors import DiffSimError
 from index_store.files import replace_file
 from index_store.generation import Generation

@@ -120,6 +120,11 @@ class CandidateGenerator:
             if any(question.vectors[name].shape[-1] != dim for question in questions):
                 raise corrupt(self._reader.layout.root, f"holds vectors of {name} with {dim} numbers each")
 
+    def load(self) -> None:
+        """Open the vector index of every mode's encoders now, which the first search of each would do."""
+        for encoder in dict.fromkeys(encoder for mode in self._modes for encoder in self.encoders(mode)):
+            self._coarse.dim(encoder)
+
     def encoders(self, mode: str) -> tuple[str, ...]:
         """Return the encoders that find a mode's candidates: the mode's own, else all that the index has vectors of."""
         if mode not in self._encoders:

@@ -60,12 +60,8 @@ class Engine:
         load: LoadModels | None = None,
         data: IndexData | None = None,
     ) -> None:
-        """Take an opened index; the first search calls ``load``, by default :func:`load_models`.
-
-        Vectors and tensors are compared with questions where ``data`` says; None: in this process.
-        """
-        self._reader = reader
-        self._settings = settings
+        """Take an index; the first search calls ``load``. ``data`` finds and scores candidates; None: this process."""
+        self._reader, self._settings = reader, settings
         self._load = load_models if load is None else load
         self._recipe = stored_recipe(reader, reader.layout.root)
         self._filter_rows = FilterRows(reader)
@@ -104,8 +100,14 @@ class Engine:
         return tuple(self._recipe.targets)
 
     def load(self) -> None:
-        """Load the models now, which the first search would do; errors as in :meth:`search`."""
+        """Load the models and vectors now, which the first search would do; errors as in :meth:`search`."""
         _ = self._context
+        self._answerer.generator.load()
+
+    @property
+    def runs_side_by_side(self) -> bool:
+        """Whether searches in several threads gain from one core each, rather than all cores for one search."""
+        return self._context.models.run_side_by_side()
 
     @property
     def catalogue(self) -> Catalogue:

@@ -26,6 +26,15 @@ MakeJob = Callable[[str, slice], Job]
 """Makes the job of one segment of that name, from a range of the images."""
 
 
+def rows_of_next_job(most: int, left: int, workers: int, batch: int) -> int:
+    """Return the images of the next job, ``most`` at most; the last ones are small, so that no worker ends alone.
+
+    A job takes half of a worker's share of the images that are ``left``, and FIRST_BATCHES batches at least.
+    """
+    share = -(-left // (2 * workers * batch)) * batch
+    return min(most, max(FIRST_BATCHES * batch, share))
+
+
 @dataclass(frozen=True)
 class _Running:
     job: Job
@@ -68,7 +77,8 @@ class Driver:
         try:
             while start < count or running:
                 while start < count and len(running) < JOBS_A_WORKER * self._pool.size:
-                    part = slice(start, min(start + self._rows, count))
+                    rows = rows_of_next_job(self._rows, count - start, self._pool.size, self._batch)
+                    part = slice(start, min(start + rows, count))
                     job = make(self._next_name(), part)
                     running.append(_Running(job, self._pool.submit(job)))
                     start = part.stop

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from index_store.checks.links import remove_tree
+from index_store.checks.opening import remove_tree
 from index_store.generation import SegmentRecord
 from index_store.layout import Layout
 from index_store.remote.mirror import scratch_mirror
@@ -31,7 +31,7 @@ class SegmentVerifier:
         """Take the index's folder or URL."""
         self._mirror = scratch_mirror(index) if is_url(index) else None
         self._layout = self._mirror.layout if self._mirror else Layout(Path(index))
-        self._shards: Shards = LocalShards(self._layout.root)
+        self._shards: Shards = LocalShards()
         if self._mirror is not None:
             self._shards = MirrorShards(self._layout.root, self._mirror.store)
 
