@@ -84,7 +84,7 @@ test-slow: setup
 	DIFFSIM_TEST_EVERY=1 $(PYTEST) -m slow
 	DIFFSIM_TEST_EVERY=1 $(PYTEST) -n 2 --dist loadgroup
 
-# Builds on a Ray cluster of three nodes on this machine.
+# Builds and searches on a Ray cluster of three nodes on this machine.
 test-ray: setup
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[$(EXTRAS),ray]'
 	$(PYTEST) -m ray

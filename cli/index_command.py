@@ -150,6 +150,7 @@ def fill(
     order: options.Order = [NEWEST],  # noqa: B006 (typer reads it and leaves it as it is)
     weights: options.Weights = None,
     how: RunOptions,
+    pool: PoolOptions,
     as_json: options.AsJson = False,
     speech: Speech,
     no_progress: options.NoProgress = False,
@@ -169,7 +170,7 @@ def fill(
             modes=None if modes is None else parse_names(modes),
             order=order,
             weights=text_of(weights),
-            run=how.settings(),
+            run=how.settings(pool=pool.settings()),
             on_progress=progress.tell,
         ).to_dict()
     if as_json:

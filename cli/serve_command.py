@@ -10,6 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from cli import options
+from cli.index.worker_options import LOCAL
 from cli.option_groups import EngineOptions, Speech, expand_groups
 from cli.parsing import parse_bytes
 from cli.search.opening import TOKEN_VARIABLE
@@ -19,10 +20,10 @@ from index_store.layout import SUFFIX
 from index_store.locate import find_index
 from index_store.remote.object_store import is_url
 from retrieval.errors import DependencyError, UsageError
-from retrieval.settings import EngineSettings, ServerLimits, ServerSettings
+from retrieval.settings import EngineSettings, ReplicaSettings, ServerLimits, ServerSettings
 
 EXTRA = "diffsim-retrieval[serve]"
-_SERVER, _LIMITS = ServerSettings(), ServerLimits()
+_SERVER, _LIMITS, _REPLICAS = ServerSettings(), ServerLimits(), ReplicaSettings()
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 
@@ -67,6 +68,35 @@ class ServeOptions:
         typer.Option("--thumbnails", metavar="SIZE", help="Keep this much of thumbnails in memory. (default: 256MB)"),
     ] = None
 
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray",
+            metavar="ADDRESS",
+            help=f"Search by replicas on a Ray cluster: an address, auto to find one, or {LOCAL} to start one here.",
+        ),
+    ] = None
+    replicas: Annotated[
+        int, typer.Option("--replicas", help="Divide the segments of each index among this many replicas.")
+    ] = _REPLICAS.count
+    replication: Annotated[
+        int, typer.Option("--replication", help="Keep each segment on this many replicas; with 2 any one may be lost.")
+    ] = _REPLICAS.replication
+    replica_cpus: Annotated[float, typer.Option("--replica-cpus", help="Give each replica this many processors.")] = (
+        _REPLICAS.cpus
+    )
+    replica_gpus: Annotated[
+        float, typer.Option("--replica-gpus", help="Give each replica this many GPUs; 0.5 puts two on one.")
+    ] = _REPLICAS.gpus
+    near: Annotated[
+        str | None,
+        typer.Option(
+            "--near",
+            metavar="SIZE",
+            help="Keep this much of an s3:// index's tensors on the disk of each replica. (default: 20GB)",
+        ),
+    ] = None
+
     def settings(self, engine: EngineSettings, environment: Mapping[str, str]) -> ServerSettings:
         """Return the library's settings; errors for a limit that is not known, and a missing token."""
         kept = _SERVER.thumbnails if self.thumbnails is None else parse_bytes(self.thumbnails)
@@ -79,7 +109,21 @@ class ServeOptions:
             engine=engine,
             limits=replace(_LIMITS, **dict(map(_limit, self.limit or []))),
             thumbnails=kept,
+            replicas=self._replicas(),
         )
+
+    def _replicas(self) -> ReplicaSettings | None:
+        """Return the replicas that search; a UsageError for options of replicas without a cluster."""
+        near = _REPLICAS.near_bytes if self.near is None else parse_bytes(self.near)
+        address = None if self.ray == LOCAL else self.ray
+        given = ReplicaSettings(
+            self.replicas, self.replication, address, self.replica_cpus, self.replica_gpus, near_bytes=near
+        )
+        if self.ray is not None:
+            return given
+        if given != _REPLICAS:
+            raise UsageError("--replicas, --replication, --replica-cpus, --replica-gpus and --near are of --ray")
+        return None
 
     def _token(self, environment: Mapping[str, str]) -> str | None:
         if self.token_file is None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from cli import options
+from cli.index.worker_options import PoolOptions
 from cli.option_groups import Speech, expand_groups
 from cli.output import meant_index, naming
 from cli.terminal.printing import show, show_json
@@ -30,6 +31,7 @@ def verify(
     repair: options.Repair = False,
     dry_run: options.DryRunOfRepair = False,
     undo: options.Undo = False,
+    pool: PoolOptions,
     as_json: options.AsJson = False,
     speech: Speech,
 ) -> None:
@@ -38,7 +40,8 @@ def verify(
     from retrieval.indexing.upkeep.repairing import undo_repair
     from retrieval.indexing.upkeep.repairing import verify as verify_index
 
-    check_verify(repair, dry_run, undo)
+    workers = pool.settings()
+    check_verify(repair, dry_run, undo, workers is not None)
     place, speaker = meant_index(index), speech.speaker()
     if undo:
         change = undo_repair(place).to_dict()
@@ -46,7 +49,7 @@ def verify(
         return
     with ProgressBar(speaker, "reading the whole index") as bar:
         repaired = repair_index(place, dry_run, bar.show) if repair else None
-        damages = verify_index(place, bar.show) if repaired is None else repaired.damages
+        damages = verify_index(place, bar.show, pool=workers) if repaired is None else repaired.damages
     if as_json:
         counts = {"damages": [damage.what for damage in damages]} if repaired is None else repaired.to_dict()
         show_json({"schema": 1, "index": str(place), "repaired": repair and not dry_run, **counts})
@@ -56,12 +59,14 @@ def verify(
         raise typer.Exit(DAMAGED)
 
 
-def check_verify(repair: bool, dry_run: bool, undo: bool) -> None:
+def check_verify(repair: bool, dry_run: bool, undo: bool, by_workers: bool = False) -> None:
     """Raise a UsageError for options of ``verify`` that exclude each other."""
     if dry_run and not repair:
         raise UsageError("--dry-run says what a repair would do: give --repair as well")
     if undo and repair:
         raise UsageError("give --repair or --undo, not both")
+    if by_workers and (repair or undo):
+        raise UsageError("workers only look for damage: give --repair or --undo without --processes and --ray")
 
 
 def print_damages(

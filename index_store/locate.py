@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from index_store.checks.opening import is_there, list_inside
+from index_store.checks.opening import exists_inside, list_inside
 from index_store.errors import IndexNotFoundError, IndexStoreError, UsageError
 from index_store.files import is_temporary, reading
 from index_store.layout import SUFFIX, Layout
@@ -25,7 +25,7 @@ def was_committed(layout: Layout) -> bool:
     with reading(layout.generations), suppress(FileNotFoundError, NotADirectoryError):
         names = list_inside(layout.generations)
     later = [name for name in names if name[:1].isdecimal() and name.endswith(".json")]
-    return is_there(layout.current) or bool({*later} - {layout.generation(1).name})
+    return exists_inside(layout.current) or bool({*later} - {layout.generation(1).name})
 
 
 def may_become_index(path: Path) -> bool:

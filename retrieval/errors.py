@@ -31,6 +31,7 @@ __all__ = [
     "NoSpaceError",
     "RejectReason",
     "RemoteStoreError",
+    "ReplicaLostError",
     "UsageError",
 ]
 
@@ -51,6 +52,12 @@ class MemoryFullError(DiffSimError):
 
     kind = "memory_full"
     exit_code = 5
+
+
+class ReplicaLostError(DiffSimError):
+    """No living replica holds some segments: those that did were killed, or their machines went away."""
+
+    kind = "replica_lost"
 
 
 class CancelledError(DiffSimError):

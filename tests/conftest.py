@@ -26,9 +26,9 @@ settings.load_profile("some")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give slow tests and those on a GPU an hour each; pyproject.toml sets the time of all others."""
+    """Give slow tests, and those on a GPU or a cluster, an hour each; pyproject.toml sets the time of all others."""
     for item in items:
-        if {"slow", "gpu"} & {mark.name for mark in item.iter_markers()}:
+        if {"slow", "gpu", "ray"} & {mark.name for mark in item.iter_markers()}:
             item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
 
 
@@ -102,6 +102,22 @@ def index(gallery: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("index") / "gallery.diffsim"
     build_index(gallery, path, model="cells")
     return path
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Any]:
+    """A Ray cluster of three nodes with a processor each, at 127.0.0.2 to 127.0.0.4, for tests marked ray."""
+    os.environ.update(RAY_USAGE_STATS_ENABLED="0", PYTHONPATH=os.getcwd())
+    import ray
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "node_ip_address": "127.0.0.2"})
+    for number in (3, 4):
+        made.add_node(num_cpus=1, node_ip_address=f"127.0.0.{number}")
+    ray.init(address=made.address, log_to_driver=False)
+    yield made
+    ray.shutdown()
+    made.shutdown()
 
 
 @pytest.fixture

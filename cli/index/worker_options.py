@@ -1,4 +1,4 @@
-"""The options by which several processes or machines build one index."""
+"""The options by which several processes or machines build, fill or verify one index."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -12,14 +12,14 @@ _DEFAULT = WorkerSettings()
 LOCAL = "local"
 
 Processes = Annotated[
-    int | None, typer.Option("--processes", help="Let this many processes encode images, each with its own model.")
+    int | None, typer.Option("--processes", help="Divide the work among this many processes, each with its own model.")
 ]
 Ray = Annotated[
     str | None,
     typer.Option(
         "--ray",
         metavar="ADDRESS",
-        help=f"Let a Ray cluster encode images: an address, auto to find one, or {LOCAL} to start one here.",
+        help=f"Divide the work on a Ray cluster: an address, auto to find one, or {LOCAL} to start one here.",
     ),
 ]
 RayWorkers = Annotated[
@@ -33,7 +33,7 @@ WorkerGpus = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class PoolOptions:
-    """The workers of a build."""
+    """The workers of a build, a fill or a check."""
 
     processes: Processes = None
     ray: Ray = None

@@ -161,11 +161,15 @@ def trust_mirror(root: Path) -> None:
 
 
 def mirror_folder(url: str, endpoint: str | None) -> Path:
-    """Return the folder of an index's mirror: below $DIFFSIM_MIRRORS, else in the user's cache folder."""
-    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = os.environ.get(MIRRORS_VARIABLE) or Path(caches) / "diffsim"
+    """Return the folder of an index's mirror, below :func:`mirrors_folder`."""
     digest = hashlib.sha256(f"{endpoint or ''} {url}".encode()).hexdigest()
-    return Path(folder) / f"{url.rpartition('/')[2]}-{digest[:16]}"
+    return mirrors_folder() / f"{url.rpartition('/')[2]}-{digest[:16]}"
+
+
+def mirrors_folder() -> Path:
+    """Return the folder that mirrors lie in: $DIFFSIM_MIRRORS, else one in the user's cache folder."""
+    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get(MIRRORS_VARIABLE) or Path(caches) / "diffsim")
 
 
 def _state_of(data: bytes) -> MirrorState:

@@ -89,6 +89,15 @@ def receive_segment(layout: Layout, record: SegmentRecord) -> None:
         in_parallel(lambda wanted: _fetch(mirror, wanted, fresh=False), _files_of(layout, record))
 
 
+def fetch_as_it_is(mirror: Mirror, record: SegmentRecord) -> None:
+    """Fetch the small files of a segment as they are in the object store, missing or damaged, to look at them.
+
+    Raises:
+        RemoteStoreError: the store can't be reached.
+    """
+    in_parallel(lambda wanted: _fetch(mirror, wanted, fresh=True), _files_of(mirror.layout, record))
+
+
 def _pull(layout: Layout, fresh: bool) -> None:
     """Bring the mirror up to date, unless a writer holds it: then it is up to date, or the index is being made."""
     deadline = time.monotonic() + WAIT_SECONDS

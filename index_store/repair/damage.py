@@ -46,16 +46,23 @@ def find_damage(root: Path, on_segment: Callable[[int, int], None] = lambda done
         RemoteStoreError: the object store can't be reached.
     """
     layout = Layout(root)
-    refuse_links(layout.root)
-    yield from _generation_damage(layout)
+    yield from damage_outside_segments(layout)
     generation = newest_generation(layout)
     if generation is None:
         return
-    yield from _projection_damage(layout, generation)
     tombstones, shards = frozenset(generation.tombstones), find_shards(layout)
     for number, segment in enumerate(generation.segments):
         on_segment(number, len(generation.segments))
-        yield from _segment_damage(layout, shards, segment, tombstones)
+        yield from segment_damage(layout, shards, segment, tombstones)
+
+
+def damage_outside_segments(layout: Layout) -> Iterator[Damage]:
+    """Yield the damage of CURRENT, of the newest generation, and of its projections; errors as in find_damage."""
+    refuse_links(layout.root)
+    yield from _generation_damage(layout)
+    generation = newest_generation(layout)
+    if generation is not None:
+        yield from _projection_damage(layout, generation)
 
 
 def _generation_damage(layout: Layout) -> Iterator[Damage]:
@@ -84,9 +91,17 @@ def _projection_damage(layout: Layout, generation: Generation) -> Iterator[Damag
             yield Damage(f"{error} (mode {mode})", projection=mode)
 
 
-def _segment_damage(
+def segment_damage(
     layout: Layout, shards: Shards, segment: SegmentRecord, tombstones: frozenset[int]
 ) -> Iterator[Damage]:
+    """Read every byte of one segment and yield the damage; errors as in :func:`find_damage`.
+
+    Args:
+        layout: of the index.
+        shards: opens its tensors.
+        segment: a segment of the newest generation.
+        tombstones: ids of that generation's removed items, whose tensors don't count.
+    """
     damaged = set()
     for name, record in segment.files.items():
         try:

@@ -34,6 +34,10 @@ class TensorReader:
         """Say of every row whether its tensors of ``mode`` are stored, bool ``[live items]``."""
         return self._locator.tensors(self._generation.stored_as(mode)).held
 
+    def segment_numbers(self, mode: str) -> NDArray[np.int64]:
+        """Return the number of the segment that holds each row's tensors, int64 ``[live items]``; -1: none does."""
+        return self._locator.tensors(self._generation.stored_as(mode)).segment
+
     def read(self, mode: str, rows: Iterable[int]) -> dict[str, NDArray[Any]]:
         """Return the tensors of ``rows`` in that order, as stored; see :func:`index_store.tensors.attention.read_rows`.
 

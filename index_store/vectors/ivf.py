@@ -77,8 +77,9 @@ class IVFIndex:
             raise ValueError("it holds an id twice")
         self.ids = live[is_among(live, stored)]
         without = stored[~is_among(stored, self.ids)]
-        self._removed = faiss.IDSelectorBatch(without)  # must outlive the searches: FAISS holds a bare pointer
-        self._selector = faiss.IDSelectorNot(self._removed) if len(without) else None
+        # Must outlive the searches: FAISS holds a bare pointer.
+        self._removed = selector_of(faiss, without, int(stored[-1]) + 1) if len(without) else None
+        self._selector = None if self._removed is None else faiss.IDSelectorNot(self._removed)
         self._options, self._record = faiss.SearchParametersIVF, record
         self._index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
         self._index.set_direct_map_type(faiss.DirectMap.Hashtable)
@@ -88,14 +89,31 @@ class IVFIndex:
 
         Probes as many lists as were measured for ``count``; if these hold fewer ids, twice as many, in the end all.
         """
-        taken, probes = with_spare(count), self._record.probes_for(count)  # float16 norms vary by 1e-3
+        probes = self.probes_for(count)
         while True:
-            options = self._options(nprobe=probes, sel=self._selector)
-            ids: NDArray[np.int64] = self._index.search(query[None], taken, params=options)[1][0]
-            ids = ids[ids >= 0]
-            if len(ids) >= count or probes >= self._record.lists:
+            ids = self.probe(query, count, probes)[0]
+            if len(ids) >= count or probes >= self.lists:
                 return ids
             probes *= 2
+
+    @property
+    def lists(self) -> int:
+        """How many lists there are."""
+        return self._record.lists
+
+    def probes_for(self, count: int) -> int:
+        """Return how many lists were measured to be enough for ``count`` rows."""
+        return self._record.probes_for(count)
+
+    def probe(self, query: Floats, count: int, probes: int) -> Ranked:
+        """Return the ids with the largest products with ``query [dim]`` in so many lists, and these, in no order.
+
+        There are :func:`with_spare` of ``count`` at most: norms of float16 vary by 1e-3, so products tell less.
+        """
+        options = self._options(nprobe=probes, sel=self._selector)
+        products, ids = self._index.search(query[None], with_spare(count), params=options)
+        there = ids[0] >= 0
+        return ids[0][there], products[0][there]
 
     def search_among(self, query: Floats, count: int, ids: Rows) -> Ranked:
         """Return the ``count`` of ``ids`` with the largest products with ``query [dim]``, and these, in no order.

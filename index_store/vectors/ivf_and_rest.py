@@ -57,11 +57,27 @@ class IVFAndRestIndex:
         if allowed is not None:
             return self._search_among(query, count, allowed[self._position[allowed] != _NO_VECTOR])
         ids = self._ivf.search(query, min(count, self._ivf_rows))
-        found = [np.searchsorted(self._ids, ids)]
-        if self._flat is not None:
-            found.append(self._rest[self._flat.search(query, count)[0]])
-        rows = np.concatenate(found)
+        rows = np.concatenate([np.searchsorted(self._ids, ids), self.newer(query, count)])
         return best_first(rows, self.similarities(query, rows), count)
+
+    @property
+    def ivf_rows(self) -> int:
+        """How many rows the IVF part finds."""
+        return self._ivf_rows
+
+    @property
+    def ivf(self) -> IVFIndex:
+        """The IVF part."""
+        return self._ivf
+
+    def probe(self, query: Floats, count: int, probes: int) -> Ranked:
+        """Return rows of the IVF part and their products; see :meth:`index_store.vectors.ivf.IVFIndex.probe`."""
+        ids, products = self._ivf.probe(query, count, probes)
+        return np.searchsorted(self._ids, ids), products
+
+    def newer(self, query: Floats, count: int) -> NDArray[np.int64]:
+        """Return the rows nearest to ``query [dim]`` among those that are newer than the IVF part, best first."""
+        return self._rest[:0] if self._flat is None else self._rest[self._flat.search(query, count)[0]]
 
     def search_many(self, queries: Floats, count: int) -> Ranked:
         """Return rows near to each of ``queries [queries, dim]`` and their products, both ``[queries, count]``.

@@ -21,6 +21,9 @@ from index_store.vectors.storage import finite_rows, normalised, read_vectors
 LOG = logging.getLogger(__name__)
 
 
+AnyVectorIndex = FlatIndex | IVFAndRestIndex
+
+
 class VectorPart(NamedTuple):
     """The live items' vectors of one encoder that lie in one segment."""
 
@@ -101,26 +104,55 @@ class VectorReader:
         """Return the vectors with norm 1, float32 ``[live items, dim]``; a row without a vector is zeros."""
         return normalised(self.stored(encoder))
 
-    def index(self, encoder: str) -> FlatIndex | IVFAndRestIndex:
-        """Return the nearest-neighbour index over one encoder: IVF if one was trained and is still valid, else flat."""
+    def index(self, encoder: str, rows: NDArray[np.int64] | None = None) -> AnyVectorIndex:
+        """Return the nearest-neighbour index over one encoder: IVF if one was trained and is still valid, else flat.
+
+        Args:
+            encoder: whose vectors.
+            rows: that it finds, ascending, all of which have a vector; None: all that have one. Of a flat index the
+                rows are then numbered by their place in ``rows``; an IVF index keeps their numbers.
+        """
         names = np.array([segment.name for segment in self.generation.segments])
         locations = self._locator.vectors(encoder)
+        wanted = locations.held if rows is None else np.zeros(len(self._ids), bool)
+        if rows is not None:
+            wanted[rows] = True
 
         def rows_of(segments: Container[str]) -> NDArray[np.bool_]:
             chosen = np.array([name in segments for name in names], bool)
-            of_segments: NDArray[np.bool_] = locations.held & chosen[locations.segment]
+            of_segments: NDArray[np.bool_] = wanted & chosen[locations.segment]
             return of_segments
 
         ivf = open_ivf(self.layout, encoder, self.checksums(encoder), lambda names: self._ids[rows_of(names)])
         if ivf is None:
-            vectors = self.read(encoder)
-            return FlatIndex(vectors, self.held(encoder))
-        in_ivf = is_among(self._ids, ivf.ids)
-        rest = np.flatnonzero(locations.held & ~in_ivf)
-        unread = set(names) - set(names[np.unique(locations.segment[rest])])
-        vectors = normalised(self._gather(rest, self.parts(encoder, unread), ivf.dim))
-        held = self.held(encoder)
+            if rows is None:
+                vectors = self.read(encoder)
+                return FlatIndex(vectors, self.held(encoder))
+            vectors = normalised(self._of_segments(encoder, rows))
+            return FlatIndex(vectors, self.held(encoder)[rows])
+        rest = np.flatnonzero(wanted & ~is_among(self._ids, ivf.ids))
+        vectors = normalised(self._of_segments(encoder, rest, ivf.dim))
+        held = self.held(encoder) & wanted
         return IVFAndRestIndex(ivf, self._ids, held, rest[held[rest]], vectors[held[rest]])
+
+    def _of_segments(self, encoder: str, rows: NDArray[np.int64], dim: int = 0) -> NDArray[np.float16]:
+        """Return the vectors of ``rows``, ascending, reading only the segments that hold them."""
+        needed = set(np.unique(self._locator.vectors(encoder).segment[rows]).tolist())
+        segments = enumerate(self.generation.segments)
+        others = {segment.name for number, segment in segments if number not in needed}
+        return self._gather(rows, self.parts(encoder, others), dim)
+
+    def segment_numbers(self, encoder: str) -> NDArray[np.int64]:
+        """Return the number of the segment that holds each row's vector, int64 ``[live items]``; -1: none does."""
+        return self._locator.vectors(encoder).segment
+
+    def unusable(self, encoder: str) -> dict[str, NDArray[np.int64]]:
+        """Return the rows whose vectors are not finite, by segment, of those that :meth:`parts` has read."""
+        return dict(self._infinite.get(encoder, {}))
+
+    def leave_out(self, encoder: str, rows: Mapping[str, NDArray[np.int64]]) -> None:
+        """Count no vectors of ``rows``, by segment: another reader of this generation has found them unusable."""
+        self._infinite.setdefault(encoder, {}).update(rows)
 
     def checksums(self, encoder: str) -> dict[str, int]:
         """Return a checksum of each segment's vectors and of the items that they belong to, by the segment's name."""

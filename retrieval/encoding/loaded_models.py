@@ -1,5 +1,6 @@
 """The loaded models of one index: they turn images into vectors and attention tensors."""
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -228,6 +229,25 @@ def load_models(settings: ModelSettings, targets: Mapping[str, Target], device: 
         codec=find_codec(settings.codec or DEFAULT_CODEC),
         device=chosen,
     )
+
+
+class LoadOnce:
+    """Loads the models of one index once, for all generations with the same settings."""
+
+    def __init__(self, load: LoadModels) -> None:
+        self._load = load
+        self._loaded: tuple[Any, LoadedModels] | None = None
+        self._loading = threading.Lock()
+
+    def __call__(
+        self, settings: ModelSettings, targets: Mapping[str, Target], device: str, offline: bool
+    ) -> LoadedModels:
+        """Return the models as ``load`` does."""
+        key = (settings, dict(targets), device, offline)
+        with self._loading:
+            if self._loaded is None or self._loaded[0] != key:
+                self._loaded = (key, self._load(settings, targets, device, offline))
+            return self._loaded[1]
 
 
 def _load_embedders(settings: ModelSettings, device: torch.device, offline: bool) -> dict[str, Embedder]:

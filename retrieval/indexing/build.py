@@ -96,7 +96,7 @@ def build_index(
         else:
             _add_new_images(plan.changes.pending, plan, pipeline, committer)
         pipeline = _copy_known_images(plan, pipeline, committer, load)
-        filled = _fill_older_items(plan, pipeline, committer)
+        filled = _fill_older_items(plan, pipeline, committer, prepared, load)
         committer.note_sources()
         reader = open_trained(root, on_progress)
         models = partial(_models, pipeline, plan, run, load)
@@ -179,10 +179,15 @@ def _have_workers_add(plan: Plan, prepared: Prepared, load: LoadModels, committe
     from retrieval.indexing.workers.opening import worker_pool
 
     assert committer.run.pool is not None
-    files, batch = plan.changes.pending, prepared.run.batch_size or 1
+    files, batch, first_id = plan.changes.pending, prepared.run.batch_size or 1, committer.generation.next_id
+
+    def job(name: str, part: slice) -> SegmentJob:
+        first = first_id + part.start
+        return SegmentJob(plan.root, name, files[part], first, plan.wanted, sources=committer.sources)
+
     if files:
         with worker_pool(plan, prepared, committer.run.pool, load) as pool:
-            Driver(Layout(plan.root), committer, pool, batch).run(files, plan.wanted, plan.changes.replaced)
+            Driver(Layout(plan.root), committer, pool, batch).run(len(files), job, plan.changes.replaced)
 
 
 def _copy_known_images(
@@ -199,14 +204,19 @@ def _copy_known_images(
     return pipeline
 
 
-def _fill_older_items(plan: Plan, pipeline: Pipeline | None, committer: SegmentCommitter) -> Filled:
+def _fill_older_items(
+    plan: Plan, pipeline: Pipeline | None, committer: SegmentCommitter, prepared: Prepared | None, load: LoadModels
+) -> Filled:
     """Compute or copy the outputs that older items miss, such as those of an added mode."""
+    from retrieval.indexing.workers.opening import maybe_workers
+
     if pipeline is None or not plan.missing:
         return Filled(0, plan.missing.unavailable)
     reader = IndexReader(plan.root)  # opened again: moves were committed, and files may have changed meanwhile
     missing = find_missing(reader, plan.wanted)
     committer.tally.total += len(missing) - len(plan.missing)  # a copy may miss the same as its original
-    return Filler(pipeline, committer).run(reader, missing)
+    with maybe_workers(plan, prepared, load, len(missing)) as pool:
+        return Filler(pipeline, committer, pool).run(reader, missing)
 
 
 def _report(

@@ -32,6 +32,7 @@ from retrieval.indexing.planning import Plan, Prepared
 from retrieval.indexing.reports import FillReport, OnBuildProgress
 from retrieval.indexing.tally import ProgressTally
 from retrieval.indexing.training import calibrate_where_due, open_trained
+from retrieval.indexing.workers.opening import maybe_workers
 from retrieval.progress import Cancellation, ignore_progress
 from retrieval.settings import NEWEST, BuildSettings
 from retrieval.text import counted
@@ -57,7 +58,7 @@ def fill_index(
         modes: the modes to fill; by default all modes of the index.
         order: the order of the images; see :func:`retrieval.indexing.fill_order.in_order`.
         weights: a folder in place of the one in the index's settings; it must hold the same weights.
-        run: device, batch size and the like. They don't change scores.
+        run: device, batch size, workers and the like. They don't change scores.
         on_progress: called at every step; an exception that it raises stops the fill.
         cancel: stops the fill between batches when another thread asks for it.
         load: loads the models; pass a function that returns loaded ones to share them, or a stub in tests.
@@ -81,7 +82,7 @@ def fill_index(
         adopted, filled = 0, Filled()
         if generation is not None and (plan.missing or plan.missing.unavailable):
             committer = SegmentCommitter(layout, generation, run, tally, cancel)
-            adopted, filled = _fill(plan, order, prepare, committer)
+            adopted, filled = _fill(plan, order, prepare, committer, load)
         reader = open_trained(layout.root, on_progress)
         calibrate_where_due(reader, lambda: prepare().models, on_progress, cancel)
     report = _report(plan, reader, adopted, filled, tally)
@@ -89,7 +90,11 @@ def fill_index(
 
 
 def _fill(
-    plan: Plan, order: Sequence[str], prepare: Callable[[], Prepared], committer: SegmentCommitter
+    plan: Plan,
+    order: Sequence[str],
+    prepare: Callable[[], Prepared],
+    committer: SegmentCommitter,
+    load: LoadModels,
 ) -> tuple[int, Filled]:
     """Do the work of ``plan``; return the number of tensors taken from the cache, and what was computed or copied."""
     tally, reader = committer.tally, IndexReader(plan.root)
@@ -97,7 +102,8 @@ def _fill(
     prepared = prepare()
     rows = in_order(reader, order, prepared.models)  # before any commit: it may name a picture that does not exist
     planning.check_room(plan, prepared, tally)
-    filler = Filler(Pipeline.begin(prepared.models, prepared.run, tally.clock), committer)
+    pipeline = Pipeline.begin(prepared.models, prepared.run, tally.clock)
+    filler = Filler(pipeline, committer)
     tally.tell("loaded")
     adopted, tensor_cache = 0, TensorCache(Layout(plan.root), budget=0)
     for name in plan.wanted.modes:
@@ -105,7 +111,8 @@ def _fill(
     reader = IndexReader(plan.root)
     missing = find_missing(reader, plan.wanted, rows)
     tally.total = len(missing)
-    return adopted, filler.run(reader, missing)
+    with maybe_workers(plan, prepared, load, len(missing)) as pool:
+        return adopted, Filler(pipeline, committer, pool).run(reader, missing)
 
 
 def _report(plan: Plan, reader: IndexReader, adopted: int, filled: Filled, tally: ProgressTally) -> FillReport:

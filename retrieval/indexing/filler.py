@@ -1,8 +1,7 @@
 """Give older items the tensors and vectors that they miss: computed, or taken from the cache of searches."""
 
-from collections import deque
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -14,15 +13,14 @@ from index_store.reader import IndexReader
 from index_store.row_locations import batched
 from index_store.segment_writer import SegmentWriter
 from index_store.tensors.cache import CacheKey, TensorCache
-from retrieval.encoding.batches import Failure, FileBatch
-from retrieval.encoding.encoded_batches import InFlightBatch
-from retrieval.encoding.loaded_models import ModelInputs
-from retrieval.encoding.timing import WRITE
 from retrieval.images.discovery import Paths
 from retrieval.indexing.committer import SegmentCommitter
+from retrieval.indexing.fill_job import FillSegmentJob, fill_segment_job
 from retrieval.indexing.missing import FillJob, Missing
 from retrieval.indexing.pipeline import Pipeline
 from retrieval.indexing.segment_job import FinishedSegment, SegmentLimit, write_segment
+from retrieval.indexing.workers.driver import Driver
+from retrieval.indexing.workers.pool import WorkerPool
 
 COPIED_ROWS = 16  # copied from the cache at a time
 
@@ -40,16 +38,21 @@ class Filled:
 class Filler:
     """Writes segments that hold missing outputs of older items. The caller holds the writer's lock."""
 
-    def __init__(self, pipeline: Pipeline, committer: SegmentCommitter) -> None:
-        self._pipeline, self._committer = pipeline, committer
+    def __init__(self, pipeline: Pipeline, committer: SegmentCommitter, pool: WorkerPool | None = None) -> None:
+        """Take the models, and the workers that compute in place of this process; None: it computes itself."""
+        self._pipeline, self._committer, self._pool = pipeline, committer, pool
         self._unavailable = 0
 
     def run(self, reader: IndexReader, missing: Missing) -> Filled:
         """Compute everything that is ``missing`` in ``reader``."""
         completed = np.zeros(len(reader), bool)
         for job in missing.jobs:
-            compute = partial(self._compute, reader, job, completed)
-            self._committer.commit_all(len(job.rows), self._pipeline.batch, compute)
+            if self._pool is None:
+                compute = partial(self._compute, reader, job, completed)
+                self._committer.commit_all(len(job.rows), self._pipeline.batch, compute)
+            else:
+                driver = Driver(reader.layout, self._committer, self._pool, self._pipeline.batch)
+                driver.run(len(job.rows), partial(_fill_job, reader, job), {}, partial(self._note, reader, completed))
         return Filled(int(completed.sum()), missing.unavailable + self._unavailable)
 
     def adopt(self, reader: IndexReader, cache: TensorCache, mode: str, digest: str) -> int:
@@ -78,25 +81,15 @@ class Filler:
         self, reader: IndexReader, job: FillJob, completed: NDArray[np.bool_], name: str, part: slice
     ) -> FinishedSegment:
         """Compute the outputs of ``job`` for some of its rows, and mark the finished ones in ``completed``."""
-        pipeline, writer = self._pipeline, self._writer(reader.layout, name)
-        unchanged = _UnchangedFiles(reader, job.rows[part], pipeline.batch)
+        run, tally = self._committer.run, self._committer.tally
+        work = replace(_fill_job(reader, job, name, part), commit_seconds=run.commit_seconds)
+        found = fill_segment_job(work, self._pipeline, tally.of_job(), self._committer.cancel)
+        self._note(reader, completed, found)
+        return found
 
-        def append(encoded: tuple[FileBatch, InFlightBatch]) -> int:
-            batch, in_flight = encoded
-            rows = unchanged.next_rows()
-            if rows:
-                with pipeline.clock.working(WRITE, len(rows)):
-                    stored = in_flight.stored()
-                    rows = [row for number, row in enumerate(rows) if number not in stored.unusable]
-                    if rows:
-                        writer.fill(reader.ids[rows].tolist(), stored.vectors, stored.tensors)
-            completed[rows] = True
-            self._unavailable += len(batch.files) - len(rows)
-            self._committer.tally.advance(len(batch.files))
-            return len(batch.files)
-
-        files, limit = Paths(reader.uris(job.rows[part])), self._limit()
-        return self._write(writer, pipeline.run(files, job.outputs, unchanged.images, limit.allows_more), append)
+    def _note(self, reader: IndexReader, completed: NDArray[np.bool_], found: FinishedSegment) -> None:
+        completed[np.searchsorted(reader.ids, np.array(found.filled, np.int64))] = True
+        self._unavailable += found.images - len(found.filled)
 
     def _writer(self, layout: Layout, name: str) -> SegmentWriter:
         return SegmentWriter(layout, name, self._pipeline.models.codec.name)
@@ -133,26 +126,9 @@ def _fill_from(cache: TensorCache, number: int, key: CacheKey, writer: SegmentWr
     return found is not None
 
 
-class _UnchangedFiles:
-    """Picks the images of each batch whose file is still the one that was indexed."""
-
-    def __init__(self, reader: IndexReader, rows: NDArray[np.int64], batch: int) -> None:
-        self._reader = reader
-        self._batches = batched(rows, batch)
-        self._picked: deque[list[int]] = deque()  # rows, by batch
-
-    def images(self, batch: FileBatch) -> list[ModelInputs]:
-        """Return the unchanged images of the next batch, in order; runs while earlier ones are computed."""
-        rows = next(self._batches)
-        both = zip(rows.tolist(), self._reader.items(rows), batch.outcomes, strict=True)
-        same = [
-            (row, outcome[1])
-            for row, item, outcome in both
-            if not isinstance(outcome, Failure) and outcome[0].sha256 == item.sha256
-        ]
-        self._picked.append([row for row, _ in same])
-        return [image for _, image in same]
-
-    def next_rows(self) -> list[int]:
-        """Return the rows that :meth:`images` picked from the oldest batch that was not asked for yet."""
-        return self._picked.popleft()
+def _fill_job(reader: IndexReader, job: FillJob, name: str, part: slice) -> FillSegmentJob:
+    """Return the work of one segment: the items of some rows of ``job``."""
+    rows = job.rows[part]
+    digests = [item.sha256 for item in reader.items(rows)]
+    files = Paths(reader.uris(rows))
+    return FillSegmentJob(reader.layout.root, name, files, reader.ids[rows].tolist(), digests, job.outputs)

@@ -55,6 +55,7 @@ class FinishedSegment:
     uris: tuple[str, ...] = ()  # of the items
     rejected_uris: tuple[str, ...] = ()
     partial: Mapping[str, str] = field(default_factory=dict)  # by path: what was used of an item whose file is cut
+    filled: tuple[int, ...] = ()  # ids of older items that got something
     seconds: float = 0.0  # that a worker spent on the job
     stopped: BaseException | None = None  # ended the job after its last complete batch; the driver raises it
 

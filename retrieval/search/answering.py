@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from index_store.reader import IndexReader
 from retrieval.devices.memory import tried_twice
 from retrieval.encoding.loaded_models import ModelInputs
-from retrieval.encoding.recipe import Recipe, codec_of
+from retrieval.encoding.recipe import Recipe
 from retrieval.encoding.timing import SharedTiming
 from retrieval.errors import UsageError
 from retrieval.models.modes import Outputs
 from retrieval.models.registry import describe_extractor
 from retrieval.progress import Cancellation, OnProgress
-from retrieval.scoring.aas import QKV, Comparison
-from retrieval.search.candidates import CandidateGenerator, Candidates, rows_of
+from retrieval.scoring.aas import QKV
+from retrieval.search.candidates import CandidateGenerator, CandidateQuestion, Candidates, rows_of
 from retrieval.search.exact_scores import ExactScores, of_all_modes
 from retrieval.search.index_info import about_index
 from retrieval.search.index_percentiles import IndexPercentiles
@@ -29,14 +29,14 @@ from retrieval.search.queries.query import Query
 from retrieval.search.question_percentiles import QuestionPercentiles, notes_on_sample
 from retrieval.search.ranking import rank_candidates
 from retrieval.search.regions.closer_look import look_closer
-from retrieval.search.regions.found_boxes import find_boxes
 from retrieval.search.regions.region_views import Small, as_scored, small_views, with_subjects
-from retrieval.search.reranking import QueryTensors, rerank
+from retrieval.search.reranking import QueryTensors
 from retrieval.search.results import Note, Result, Results
 from retrieval.search.scaling import LocalScaling, scaling_of
 from retrieval.search.scoring_context import ScoringContext
-from retrieval.search.tensors.candidate_tensors import CandidateScores, CandidateTensors, Scored
-from retrieval.search.tensors.memory_cache import MemoryCache, ModeCache, cache_dtype
+from retrieval.search.tensors.candidate_tensors import CandidateScores, Scored
+from retrieval.search.tensors.index_data import IndexData
+from retrieval.search.tensors.local_scorer import ScoringRun
 from retrieval.settings import REGION_CANDIDATES, SearchSettings
 
 
@@ -51,16 +51,22 @@ class Request:
     allowed: NDArray[np.int64] | None = None  # rows that pass the filter, ascending; None: there is no filter
     filter: Mapping[str, Any] | None = None  # the filter, as JSON values
 
+    @property
+    def run(self) -> ScoringRun:
+        """How candidates are scored."""
+        keep = not self.settings.exhaustive
+        return ScoringRun(self.mode, self.settings.similarity, keep, self.on_progress, self.cancel)
+
 
 class Answerer:
     """Answers questions to one opened index; safe in many threads."""
 
-    def __init__(self, reader: IndexReader, recipe: Recipe, device: torch.device, memory: int) -> None:
-        """Take an index, its recipe, the scoring device, and the bytes of candidates that stay in its memory."""
+    def __init__(self, reader: IndexReader, recipe: Recipe, device: torch.device, data: IndexData) -> None:
+        """Take an index, its recipe, the device that encodes questions, and the place of vectors and tensors."""
         self._reader, self._recipe, self._device = reader, recipe, device
         self._model = describe_extractor(recipe.settings.model)
-        self.generator = CandidateGenerator(reader, self._model.modes, device)
-        self._memory_cache = MemoryCache(memory)
+        self.generator = CandidateGenerator(reader, self._model.modes, data.vectors)
+        self.scorer = data.scorer
         self.percentiles = IndexPercentiles(reader)
         self._judges = QuestionPercentiles(reader, self.percentiles)
         self._scaling = LocalScaling(reader, self.generator, self.percentiles)
@@ -78,7 +84,7 @@ class Answerer:
             self._scaling.required(request.mode)
         self._judges.check(questions, request.mode, request.settings)
         attempt = partial(self._answer, context, questions, request)
-        return tried_twice(attempt, self._memory_cache.shrink, self._device)
+        return tried_twice(attempt, self.scorer.make_room, self._device)
 
     def _answer(self, context: ScoringContext, questions: Sequence[Query], request: Request) -> list[Results]:
         mode, timing = request.mode, SharedTiming(len(questions))
@@ -95,10 +101,11 @@ class Answerer:
             first = outputs if at_once else Outputs(encoders=outputs.encoders)
             encoded = context.encode(inputs if at_once else inputs[: len(pictures)], "query", first)
         with timing.of("coarse"):
-            found = [
-                self._candidates(question, {name: every[place] for name, every in encoded.vectors.items()}, request)
+            asking = [
+                self._asking(question, {name: every[place] for name, every in encoded.vectors.items()}, request)
                 for question, place in zip(questions, places, strict=True)
             ]
+            found = self.generator.generate(asking, mode)
         scored: Sequence[ExactScores | None] = [None] * len(questions)
         if request.settings.rerank:
             samples = [self._judges.sample(question, mode, request.settings) for question in questions]
@@ -160,14 +167,17 @@ class Answerer:
         keys = exact.scores.scores - offsets if offsets is not None else keys
         return rank_candidates(self._reader, candidates, exact.scores, wanted, judged, keys)
 
-    def _candidates(self, question: Query, vectors: Mapping[str, NDArray[np.float32]], request: Request) -> Candidates:
+    def _asking(
+        self, question: Query, vectors: Mapping[str, NDArray[np.float32]], request: Request
+    ) -> CandidateQuestion:
+        """Return what the first stage is asked for."""
         asking, settings = coarse_vectors(question, vectors), request.settings
         if settings.candidates is None and not question.is_whole:
             settings = replace(settings, candidates=REGION_CANDIDATES)
         excluded: set[int] = set()
         if settings.exclude_self or settings.exclude_copies:
             excluded = rows_of(self._reader, question, settings.exclude_copies)
-        return self.generator.generate(asking, request.mode, settings, sorted(excluded), request.allowed)
+        return CandidateQuestion(asking, settings, sorted(excluded), request.allowed)
 
     def _rerank(
         self,
@@ -184,12 +194,9 @@ class Answerer:
         ``own`` are these tensors, or the images where they are still to be computed; those of ``small`` come last.
         """
         mode = request.mode
-        begun = CandidateTensors.begin(
-            context, mode, rows, self._mode_cache(request), request.on_progress, request.cancel
-        )
+        begun = self.scorer.begin(context, rows, request.run)
         with timing.of("embed"):
             tensors = own if isinstance(own, QKV) else context.tensors(own, "query", mode)
-        how = Comparison(request.settings.similarity, context.models.readout(mode))
         pictures = [picture for question in questions for picture in question.pictures]
         scored = as_scored(context, mode, pictures, small, tensors)
         images = [scored[place] for place in _places(questions)]
@@ -200,10 +207,10 @@ class Answerer:
             for part in mine
             for view in part.views
         ]
-        found = iter(begun.scores(asked, rerank(asked, begun.sources, how)))
+        found, similarity = iter(begun.scores(asked)), request.settings.similarity
         return [
             ExactScores(
-                combine_scores(question, [_joined(part, found) for part in mine], how.similarity),
+                combine_scores(question, [_joined(part, found) for part in mine], similarity),
                 _first_region(own),
                 mode,
             )
@@ -223,8 +230,7 @@ class Answerer:
             return results
         row_of = dict(zip(self._reader.ids[candidates.rows].tolist(), candidates.rows.tolist(), strict=True))
         rows = [row_of[result.id] for result in results]
-        cache, mode = self._mode_cache(request), request.mode
-        boxes = find_boxes(context, mode, exact.region, rows, cache, request.on_progress, request.cancel)
+        boxes = self.scorer.boxes(context, exact.region, rows, request.run)
         return tuple(replace(result, found_box=boxes.get(row)) for result, row in zip(results, rows, strict=True))
 
     def _looked_at(
@@ -235,15 +241,6 @@ class Answerer:
             count = request.settings.look_closer
             results = look_closer(context, request.mode, exact.region, results, count, request.cancel)
         return results[: request.settings.k]
-
-    def _mode_cache(self, request: Request) -> ModeCache | None:
-        """Return the candidates in memory; None for an exhaustive search, which would drive out those in use."""
-        if request.settings.exhaustive or not self._memory_cache.budget:
-            return None
-        hidden = codec_of(self._recipe.settings).hidden
-        # Modes project shared layer inputs each by itself; shared Q, K and V are the same candidates.
-        name = request.mode if hidden else self._recipe.tensors[request.mode]
-        return self._memory_cache.of_mode(name, cache_dtype(self._device, hidden))
 
     def _results(
         self,

@@ -1,11 +1,9 @@
 """Candidate generation, the first stage of a search: the images that the exact score will order."""
 
-import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from index_store.catalog import absolute_uri
@@ -14,7 +12,7 @@ from index_store.reader import IndexReader
 from retrieval.encoding.coarse_encoders import encoders_of_mode
 from retrieval.errors import UsageError
 from retrieval.models.modes import Mode
-from retrieval.search.gpu_index import VectorIndex, open_vector_index
+from retrieval.search.coarse_vectors import CoarseVectors, CosinesAsk, NearestAsk, Rows
 from retrieval.search.queries.query import Query
 from retrieval.settings import CANDIDATES, SearchSettings
 
@@ -33,66 +31,101 @@ class Candidates:
     similarities: NDArray[np.float32] | None
 
 
+@dataclass(frozen=True)
+class CandidateQuestion:
+    """One question to the first stage."""
+
+    vectors: Vectors
+    wanted: SearchSettings  # says how many candidates
+    excluded: Sequence[int] = ()  # rows of copies of the query: a few
+    allowed: Rows | None = None  # rows that pass a filter, ascending, all of which are compared; None: all rows
+
+    @property
+    def count(self) -> int:
+        """How many candidates are wanted of a search that does not score every image."""
+        return max(self.wanted.candidates or CANDIDATES, self.wanted.k)
+
+    def limited(self) -> "CandidateQuestion":
+        """Return the question with its excluded rows taken from the allowed ones, where there are such."""
+        if self.allowed is None:
+            return self
+        return replace(self, allowed=np.setdiff1d(self.allowed, self.excluded), excluded=())
+
+    def rows(self, items: int) -> Rows:
+        """Return all rows, of an index of ``items``, that may be candidates."""
+        return np.delete(np.arange(items), self.excluded) if self.allowed is None else self.allowed
+
+
 class CandidateGenerator:
     """Finds the candidates of queries in one opened index; safe in many threads."""
 
-    def __init__(self, reader: IndexReader, modes: Mapping[str, Mode], device: torch.device) -> None:
-        """Take an index, its model's modes, and the scoring device; the first search reads the vectors."""
-        self._reader, self._modes, self._device = reader, modes, device
-        self._indexes: dict[str, VectorIndex] = {}
+    def __init__(self, reader: IndexReader, modes: Mapping[str, Mode], coarse: CoarseVectors) -> None:
+        """Take an index, its model's modes, and its vectors."""
+        self._reader, self._modes, self._coarse = reader, modes, coarse
         self._encoders: dict[str, tuple[str, ...]] = {}
         self._without_vector: dict[str, int] = {}
-        self._loading = threading.Lock()
 
     def generate(
-        self,
-        vectors: Vectors,
-        mode: str,
-        wanted: SearchSettings,
-        excluded: Sequence[int] = (),
-        allowed: NDArray[np.int64] | None = None,
-        encoders: Sequence[str] | None = None,
-    ) -> Candidates:
-        """Return a query's candidates, as if only ``allowed`` rows were in the index, and no ``excluded`` ones.
+        self, questions: Sequence[CandidateQuestion], mode: str, encoders: Sequence[str] | None = None
+    ) -> list[Candidates]:
+        """Return each question's candidates, as if only its allowed rows were in the index, and no excluded ones.
 
         Args:
-            vectors: of the query.
+            questions: which are asked together.
             mode: whose encoders choose.
-            wanted: how many.
-            excluded: rows of copies of the query: a few.
-            allowed: rows that pass a filter, ascending, all of which are compared; None: all rows.
             encoders: that choose; None: those of the mode.
 
         Raises:
             UsageError: the index has no vectors, and the ranking by vectors alone is wanted.
         """
         encoders = self.encoders(mode) if encoders is None else encoders
-        if not encoders and not wanted.rerank:
+        if not encoders and not all(question.wanted.rerank for question in questions):
             root = self._reader.layout.root
             raise UsageError(f"{root} has no coarse ranking: it was built without encoders", advice="no-coarse-ranking")
-        if allowed is not None:
-            allowed, excluded = np.setdiff1d(allowed, excluded), ()
-        every = np.delete(np.arange(len(self._reader)), excluded) if allowed is None else allowed
-        if not len(every) or not encoders:
-            return Candidates(every, None)
-        asked = [(self._index(name), vectors[name]) for name in encoders]
-        for name, (index, query) in zip(encoders, asked, strict=True):
-            if index.dim != query.shape[-1]:
-                raise corrupt(self._reader.layout.root, f"holds vectors of {name} with {index.dim} numbers each")
-        if wanted.exhaustive:
-            rows = every
-        else:
-            count = max(wanted.candidates or CANDIDATES, wanted.k)
-            rankings = [_nearest(index, vector, count, excluded, allowed) for index, own in asked for vector in own]
-            rows = fuse_rankings(rankings, count)
-        cosines = np.stack([_closest(index, own, rows) for index, own in asked])
-        has_vector = np.stack([self._reader.has_vector(name)[rows] for name in encoders])
-        return Candidates(rows, _mean_where(cosines, has_vector))
+        questions = [question.limited() for question in questions]
+        found = [Candidates(question.rows(len(self._reader)), None) for question in questions]
+        asking = [number for number, each in enumerate(found) if len(each.rows) and encoders]
+        self._check_dims(encoders, [questions[number] for number in asking])
+        chosen = self._chosen(encoders, [questions[number] for number in asking], [found[n].rows for n in asking])
+        asks = [CosinesAsk(name, questions[n].vectors[name], rows)
+                for n, rows in zip(asking, chosen, strict=True) for name in encoders]  # fmt: skip
+        cosines = iter(self._coarse.cosines(asks) if asks else ())
+        for number, rows in zip(asking, chosen, strict=True):
+            of_encoders = np.stack([next(cosines) for _ in encoders])
+            has_vector = np.stack([self._reader.has_vector(name)[rows] for name in encoders])
+            found[number] = Candidates(rows, _mean_where(of_encoders, has_vector))
+        return found
+
+    def _chosen(
+        self, encoders: Sequence[str], questions: Sequence[CandidateQuestion], every: Sequence[Rows]
+    ) -> list[Rows]:
+        """Return each question's candidates, best first; ``every`` has those of an exhaustive search."""
+        asks = [
+            NearestAsk(name, vector, question.count + len(question.excluded), question.allowed)
+            for question in questions
+            if not question.wanted.exhaustive
+            for name in encoders
+            for vector in question.vectors[name]
+        ]
+        nearest = iter(self._coarse.nearest(asks) if asks else ())
+        chosen = []
+        for question, rows in zip(questions, every, strict=True):
+            if not question.wanted.exhaustive:
+                rankings = [_without(next(nearest), question) for name in encoders for _ in question.vectors[name]]
+                rows = fuse_rankings(rankings, question.count)
+            chosen.append(rows)
+        return chosen
+
+    def _check_dims(self, encoders: Sequence[str], questions: Sequence[CandidateQuestion]) -> None:
+        for name in encoders if questions else ():
+            dim = self._coarse.dim(name)
+            if any(question.vectors[name].shape[-1] != dim for question in questions):
+                raise corrupt(self._reader.layout.root, f"holds vectors of {name} with {dim} numbers each")
 
     def load(self) -> None:
         """Open the vector index of every mode's encoders now, which the first search of each would do."""
         for encoder in dict.fromkeys(encoder for mode in self._modes for encoder in self.encoders(mode)):
-            self._index(encoder)
+            self._coarse.dim(encoder)
 
     def encoders(self, mode: str) -> tuple[str, ...]:
         """Return the encoders that find a mode's candidates: the mode's own, else all that the index has vectors of."""
@@ -102,7 +135,7 @@ class CandidateGenerator:
 
     def vectors(self, encoder: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return an encoder's vectors of ``rows``, float32 of norm 1 ``[rows, dim]``; zeros for a row without one."""
-        return self._index(encoder).vectors(rows)
+        return self._coarse.vectors(encoder, rows)
 
     def without_vector(self, mode: str, allowed: NDArray[np.int64] | None = None) -> int:
         """Return how many images, of the ``allowed`` rows or of all, miss a vector of one of the mode's encoders."""
@@ -114,29 +147,10 @@ class CandidateGenerator:
             self._without_vector[mode] = int((~np.all(has, axis=0)).sum()) if has else 0
         return self._without_vector[mode]
 
-    def _index(self, encoder: str) -> VectorIndex:
-        with self._loading:
-            if encoder not in self._indexes:
-                self._indexes[encoder] = open_vector_index(self._reader, encoder, self._device)
-            return self._indexes[encoder]
 
-
-def _nearest(
-    index: VectorIndex,
-    query: NDArray[np.float32],
-    count: int,
-    excluded: Sequence[int],
-    allowed: NDArray[np.int64] | None,
-) -> NDArray[np.int64]:
-    """Return the ``count`` rows nearest to ``query [dim]`` that are ``allowed`` and not ``excluded``, best first."""
-    rows = index.search(query, count + len(excluded), allowed)[0]
-    return rows[~np.isin(rows, excluded)][:count] if excluded else rows
-
-
-def _closest(index: VectorIndex, vectors: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return the cosine ``[rows]`` of each row with the most similar of ``vectors [vectors, dim]``."""
-    found: NDArray[np.float32] = np.max([index.similarities(vector, rows) for vector in vectors], axis=0)
-    return found
+def _without(rows: Rows, question: CandidateQuestion) -> Rows:
+    """Return the nearest ``rows`` that are not excluded, as many as are wanted."""
+    return rows[~np.isin(rows, question.excluded)][: question.count] if question.excluded else rows
 
 
 def _mean_where(cosines: NDArray[np.float32], has_vector: NDArray[np.bool_]) -> NDArray[np.float32]:

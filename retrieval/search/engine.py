@@ -37,7 +37,7 @@ from retrieval.search.queries.query import Query, QueryInput, as_query
 from retrieval.search.regions.region_views import with_subjects
 from retrieval.search.results import Results
 from retrieval.search.scoring_context import ScoringContext, load_context
-from retrieval.search.tensors.memory_cache import default_budget
+from retrieval.search.tensors.index_data import IndexData
 from retrieval.search.text.answering import TextAnswerer
 from retrieval.settings import CORRESPONDENCES, EngineSettings, SearchChoices, SearchSettings
 from retrieval.types import Role
@@ -53,17 +53,22 @@ OnUnusable = Callable[[Any, ImageError], None]
 class Engine:
     """Search one index; make one with :meth:`open`."""
 
-    def __init__(self, reader: IndexReader, settings: EngineSettings, load: LoadModels | None = None) -> None:
-        """Take an opened index; the first search calls ``load``, by default :func:`load_models`."""
-        self._reader = reader
-        self._settings = settings
+    def __init__(
+        self,
+        reader: IndexReader,
+        settings: EngineSettings,
+        load: LoadModels | None = None,
+        data: IndexData | None = None,
+    ) -> None:
+        """Take an index; the first search calls ``load``. ``data`` finds and scores candidates; None: this process."""
+        self._reader, self._settings = reader, settings
         self._load = load_models if load is None else load
         self._recipe = stored_recipe(reader, reader.layout.root)
         self._filter_rows = FilterRows(reader)
         self._tensor_cache = TensorCache(reader.layout, settings.max_cache)
         device = choose_device(settings.device)
-        memory = default_budget(device) if settings.memory is None else settings.memory
-        self._answerer = Answerer(reader, self._recipe, device, memory)
+        data = data or IndexData.here(reader, self._recipe, device, settings.memory)
+        self._answerer = Answerer(reader, self._recipe, device, data)
         self._text = TextAnswerer(reader, self._recipe, settings, self._answerer)
         self._loaded: ScoringContext | None = None
         self._loading = threading.Lock()
@@ -186,11 +191,7 @@ class Engine:
         return searches()
 
     def read_query(self, query: QueryInput) -> Query:
-        """Read a question's images as this index's own images were read, for several searches.
-
-        Raises:
-            ImageError: an image can't be used.
-        """
+        """Read a question's images as this index's own were read; ImageError for one that can't be used."""
         asked = as_query(query)
         return asked.read(self._context.models.rules) if asked.images else asked
 
@@ -248,8 +249,7 @@ class Engine:
     def locate(self, text: str) -> Path | str:
         """Return the image that ``text`` means: a file's path, ``id:N``, or the end of one indexed item's path.
 
-        Raises:
-            UsageError: no item, or several; the message lists some.
+        A UsageError lists some items if several fit, or says that none does.
         """
         return locate_image(self._reader, text)
 
@@ -270,8 +270,7 @@ class Engine:
         """The loaded models; the first search waits for them."""
         with self._loading:
             if self._loaded is None:
-                cache = self._tensor_cache
-                self._loaded = load_context(self._reader, self._recipe, self._settings, cache, self._load)
+                self._loaded = load_context(self._reader, self._recipe, self._settings, self._tensor_cache, self._load)
             return self._loaded
 
     def _mode(self, mode: str | None) -> str:

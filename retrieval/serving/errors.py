@@ -13,8 +13,11 @@ from retrieval.errors import (
     MemoryFullError,
     ModelError,
     RemoteStoreError,
+    ReplicaLostError,
     UsageError,
 )
+
+REPLACED_SECONDS = 5  # in which a lost replica is usually replaced
 
 
 class RequestError(DiffSimError):
@@ -115,6 +118,7 @@ _STATUSES: Mapping[type[DiffSimError], int] = {
     IndexNotFoundError: 404,
     IndexStoreError: 503,
     RemoteStoreError: 503,
+    ReplicaLostError: 503,
     MemoryFullError: 503,
     ModelError: 503,
     DependencyError: 503,
@@ -131,6 +135,8 @@ def status_of(error: DiffSimError) -> int:
 
 def headers_of(error: DiffSimError) -> dict[str, str]:
     """Return the headers that an error adds to its answer."""
+    if isinstance(error, ReplicaLostError):
+        return {"Retry-After": str(REPLACED_SECONDS)}
     return error.headers if isinstance(error, RequestError) else {}
 
 

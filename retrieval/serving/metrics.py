@@ -52,6 +52,7 @@ class ServerMetrics:
         self.cache_bytes = Gauge("diffsim_cache_bytes", "Bytes in a cache of the server.", ["cache"], registry=registry)
         self.generation = Gauge("diffsim_generation", "The generation that is served.", ["index"], registry=registry)
         self.items = Gauge("diffsim_items", "Images in an index.", ["index"], registry=registry)
+        self.replicas = Gauge("diffsim_replicas", "Replicas of an index that answer.", ["index"], registry=registry)
         self.started = Gauge("diffsim_started_seconds", "When the server began, in Unix time.", registry=registry)
         self.started.set(time.time())
 

@@ -63,7 +63,9 @@ class Server:
             raise UsageError(f"an index can't be served by the name {wrong[0]!r}: it must do as a part of a URL")
         self.settings, limits = settings, settings.limits
         engine = replace(settings.engine, max_pixels=min(limits.pixels, settings.engine.max_pixels))
-        self.indexes = {name: ServedIndex(name, place, engine, load) for name, place in indexes.items()}
+        self.indexes = {
+            name: ServedIndex(name, place, engine, load, settings.replicas) for name, place in indexes.items()
+        }
         self.metrics = ServerMetrics()
         self.access = Access(settings)
         self.worker = ComputingThreads(limits.queue, settings.batch, settings.gather_ms / 1000, self.metrics)
@@ -108,6 +110,8 @@ class Server:
         self.worker.close()
         for pool in (self.readers, self.browsers):
             pool.shutdown()
+        for index in self._all():
+            index.close()
 
     def not_ready(self) -> str:
         """Return why the server is not ready, as a sentence; empty: it is."""
@@ -208,6 +212,8 @@ class Server:
         for index in self._all():
             self.metrics.generation.labels(index.name).set(index.engine.catalogue.generation)
             self.metrics.items.labels(index.name).set(len(index.engine))
+            if index.replicas is not None:
+                self.metrics.replicas.labels(index.name).set(index.replicas)
 
 
 def _as_jpeg(picture: Image.Image) -> bytes:

@@ -26,7 +26,7 @@ from retrieval.settings.searches import (
     SearchChoices,
     SearchSettings,
 )
-from retrieval.settings.servers import SHORTEST_TOKEN, ServerLimits, ServerSettings, is_loopback
+from retrieval.settings.servers import SHORTEST_TOKEN, ReplicaSettings, ServerLimits, ServerSettings, is_loopback
 
 __all__ = [
     "CANDIDATES",
@@ -47,6 +47,7 @@ __all__ = [
     "EngineSettings",
     "ModelChoices",
     "ModelSettings",
+    "ReplicaSettings",
     "RunSettings",
     "SearchChoices",
     "SearchSettings",

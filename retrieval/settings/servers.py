@@ -36,6 +36,27 @@ class ServerLimits:
         at_least(0, requests_per_minute=self.requests_per_minute)
 
 
+@dataclass(frozen=True)
+class ReplicaSettings:
+    """The replicas that an index is searched by, as actors of a Ray cluster."""
+
+    count: int = 1
+    replication: int = 1  # replicas that hold each segment: with 2 any one may be lost
+    address: str | None = None  # of the Ray cluster; None: one is started on this machine
+    cpus: float = 1.0  # of one replica
+    gpus: float = 0.0  # of one replica; may be a fraction
+    near_bytes: int = 20_000_000_000  # of tensors of an index in an object store on a replica's disk; 0: none
+    patience_seconds: float = 10.0  # that a question waits for segments that no replica holds at the moment
+    answer_seconds: float = 30.0  # after which a replica counts as lost that has not compared vectors
+
+    def __post_init__(self) -> None:
+        at_least(1, count=self.count, replication=self.replication)
+        at_least(0, cpus=self.cpus, gpus=self.gpus, near_bytes=self.near_bytes)
+        at_least(0, patience_seconds=self.patience_seconds, answer_seconds=self.answer_seconds)
+        if self.replication > self.count:
+            raise UsageError(f"a replication of {self.replication} needs as many replicas, not {self.count}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ServerSettings:
     """How a server runs."""
@@ -54,6 +75,7 @@ class ServerSettings:
     uploads: int = 256_000_000  # bytes of uploaded images in memory
     kept_groupings: int = 4  # results of duplicates and clusters in memory
     refresh_seconds: float = 1.0  # between looks for a new generation of each index
+    replicas: ReplicaSettings | None = None  # None: this process searches
 
     def __post_init__(self) -> None:
         at_least(0, gather_ms=self.gather_ms, thumbnails=self.thumbnails, uploads=self.uploads)

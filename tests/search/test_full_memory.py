@@ -12,6 +12,8 @@ from retrieval.errors import MemoryFullError
 from retrieval.scoring.aas import PreparedQuery
 from retrieval.search import reranking
 from retrieval.search.results import Results
+from retrieval.search.tensors.local_scorer import LocalScorer
+from retrieval.search.tensors.memory_cache import MemoryCache
 from tests.support.commands import failed, run_here
 from tests.support.ranking import assert_same_ranking
 from tests.support.sample_index import RUN, paint
@@ -48,6 +50,12 @@ def scarce(monkeypatch: pytest.MonkeyPatch, part: tuple[object, str], shortage: 
     return failures
 
 
+def _memory(engine: Engine) -> MemoryCache:
+    scorer = engine._answerer.scorer
+    assert isinstance(scorer, LocalScorer)
+    return scorer.memory
+
+
 @pytest.mark.parametrize("shortage", SHORTAGES, ids=["CUDA", "cuDNN", "main memory"])
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: part[1])
 def test_a_search_is_tried_once_more_without_cached_candidates(
@@ -60,12 +68,12 @@ def test_a_search_is_tried_once_more_without_cached_candidates(
         return engine.search(query, exhaustive=False)
 
     plain = search()
-    held = engine._answerer._memory_cache.nbytes
+    held = _memory(engine).nbytes
     assert held
     failures = scarce(monkeypatch, part, shortage, times=1)
     assert_same_ranking(search(), plain, whole=True)
     assert len(failures) == 1
-    assert engine._answerer._memory_cache.limit == held // 2
+    assert _memory(engine).limit == held // 2
     failures = scarce(monkeypatch, part, shortage, times=2)
     with pytest.raises(MemoryFullError) as caught:
         search()

@@ -22,7 +22,7 @@ from index_store.vectors.exact import Ranked, cosines
 from index_store.vectors.flat import FlatIndex
 from index_store.vectors.storage import normalised
 from retrieval import Engine
-from retrieval.search import candidates, gpu_index
+from retrieval.search import coarse_vectors, gpu_index
 from retrieval.search.gpu_index import MEMORY_SHARE, GpuIndex, belongs_on, open_vector_index
 from retrieval.search.results import Results
 from retrieval.settings import SearchChoices
@@ -208,7 +208,7 @@ def test_an_engine_finds_the_same_either_way(index: Path, gallery: Path, monkeyp
         return stage
 
     monkeypatch.setattr(gpu_index, "belongs_on", lambda kind, needed, free: True)
-    monkeypatch.setattr(candidates, "open_vector_index", on_the_device)
+    monkeypatch.setattr(coarse_vectors, "open_vector_index", on_the_device)
     for found, expected in zip(searches(), by_faiss, strict=True):
         assert_same_ranking(found, expected)
         coarse = {result.id: result.coarse_score for result in expected}

@@ -1,5 +1,6 @@
 """Boxes and masks: what is cut out, that it looks for itself, and where candidates have it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,8 @@ from retrieval import Box, Engine, EngineSettings, Mask, Picture, Query, draw_re
 from retrieval.errors import ImageError, UsageError
 from retrieval.images.decoding import DecodeRules
 from retrieval.scoring.aas import Comparison, aligned_attention_scores
+from retrieval.search.candidates import CandidateQuestion
 from retrieval.search.results_sheet import sheet_rows
-from retrieval.settings import SearchSettings
 from tests.support.ranking import assert_same_ranking
 
 SIDE = 200
@@ -160,9 +161,9 @@ def test_regions_have_a_wider_first_stage(engine: Engine, scene: Path, monkeypat
     seen: list[int | None] = []
     generate = engine._answerer.generator.generate
 
-    def noted(vectors: object, mode: str, wanted: SearchSettings, *others: object) -> object:
-        seen.append(wanted.candidates)
-        return generate(vectors, mode, wanted, *others)  # type: ignore[arg-type]
+    def noted(questions: Sequence[CandidateQuestion], mode: str) -> object:
+        seen.extend(question.wanted.candidates for question in questions)
+        return generate(questions, mode)
 
     monkeypatch.setattr(engine._answerer.generator, "generate", noted)
     region = Query([scene], regions=[Box(100, 20, 80, 60)])

@@ -13,29 +13,43 @@ from index_store.layout import Layout
 from index_store.lock import writer_lock
 from index_store.reader import IndexReader
 from index_store.remote.pull import existing_root
-from index_store.repair.damage import Damage, find_damage
+from index_store.repair.damage import Damage, damage_outside_segments, find_damage
 from index_store.repair.loss import loss_of
 from index_store.repair.mending import before_repair, mend, restore
 from index_store.repair.rebuilding import newest_generation
 from retrieval.errors import IndexCorruptError, IndexUnreadableError
 from retrieval.indexing.upkeep.change import Change
+from retrieval.indexing.workers.driver import wait_for
+from retrieval.indexing.workers.opening import verifier_pool
+from retrieval.indexing.workers.verifier import VerifySegmentJob
 from retrieval.progress import Cancellation, OnProgress, Progress, ignore_progress
+from retrieval.settings import WorkerSettings
 from retrieval.version import CREATED_BY
 
 LOG = logging.getLogger(__name__)
 
 
 def verify(
-    index: str | Path, on_progress: OnProgress = ignore_progress, cancel: Cancellation | None = None
+    index: str | Path,
+    on_progress: OnProgress = ignore_progress,
+    cancel: Cancellation | None = None,
+    pool: WorkerSettings | None = None,
 ) -> list[Damage]:
     """Read every byte of an index and return the damage; an empty list means that the index is whole.
 
-    The stage "verify" counts segments. ``cancel`` stops the reading between two of them with a CancelledError.
+    Args:
+        index: its folder or object-store URL.
+        on_progress: hears of the stage "verify", which counts segments.
+        cancel: stops the reading between two segments.
+        pool: workers that read the segments; None: this process does.
 
     Raises:
+        CancelledError: the reading was stopped.
         IndexUnreadableError: the system refused to read a file.
+        WorkerLostError: a segment has lost several workers.
     """
-    return _look(existing_root(index, fresh=True), on_progress, cancel)
+    root = existing_root(index, fresh=True)
+    return _look(root, on_progress, cancel) if pool is None else _have_looked(root, pool, on_progress, cancel)
 
 
 def _look(root: Path, on_progress: OnProgress, cancel: Cancellation | None) -> list[Damage]:
@@ -45,6 +59,22 @@ def _look(root: Path, on_progress: OnProgress, cancel: Cancellation | None) -> l
         on_progress(Progress("verify", done, total))
 
     return list(find_damage(root, on_segment))
+
+
+def _have_looked(
+    root: Path, settings: WorkerSettings, on_progress: OnProgress, cancel: Cancellation | None
+) -> list[Damage]:
+    """Let workers look for damage, a segment at a time."""
+    layout = Layout(root)
+    damages, generation = list(damage_outside_segments(layout)), newest_generation(layout)
+    if generation is None:
+        return damages
+    with verifier_pool(root, settings) as pool:
+        jobs = [VerifySegmentJob(root, each.name, each, generation.tombstones) for each in generation.segments]
+        for done, future in enumerate([pool.submit(job) for job in jobs]):
+            on_progress(Progress("verify", done, len(jobs)))
+            damages += wait_for(future, cancel)
+    return damages
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,29 @@
 """The driver of a build by workers: cuts jobs, keeps the workers busy, commits segments in the order of their ids."""
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import Any
 
 from index_store.ids import new_segment_name
 from index_store.layout import Layout
 from index_store.remote.pull import receive_segment
 from index_store.segment_file import seal_segment
 from retrieval.indexing.committer import SegmentCommitter
-from retrieval.indexing.segment_job import FinishedSegment, SegmentJob
+from retrieval.indexing.segment_job import FinishedSegment
 from retrieval.indexing.workers.pool import WorkerPool
-from retrieval.models.modes import Outputs
+from retrieval.indexing.workers.worker import Job
+from retrieval.progress import Cancellation
 
 FIRST_BATCHES = 4  # of a worker's first job, from which its speed is measured
 JOBS_A_WORKER = 3  # that are running, queued, or waiting for an earlier one's commit: the rest stays unplanned
 POLL_SECONDS = 0.2  # between looks for a request to stop
+
+
+MakeJob = Callable[[str, slice], Job]
+"""Makes the job of one segment of that name, from a range of the images."""
 
 
 def rows_of_next_job(most: int, left: int, workers: int, batch: int) -> int:
@@ -32,7 +37,7 @@ def rows_of_next_job(most: int, left: int, workers: int, batch: int) -> int:
 
 @dataclass(frozen=True)
 class _Running:
-    job: SegmentJob
+    job: Job
     future: "Future[FinishedSegment]"
 
 
@@ -46,50 +51,50 @@ class Driver:
         self._number = 0
         self._stem = new_segment_name(layout, committer.generation.number, "w")
 
-    def run(self, files: Sequence[Path], outputs: Outputs, replaced: Mapping[str, int]) -> None:
-        """Have ``files`` encoded, and commit every segment; ``replaced`` as in ``SegmentCommitter.commit_all``.
+    def run(
+        self,
+        count: int,
+        make: MakeJob,
+        replaced: Mapping[str, int],
+        on_commit: Callable[[FinishedSegment], None] = lambda segment: None,
+    ) -> None:
+        """Have ``count`` images encoded, and commit every segment.
 
         Stopped by Ctrl-C, a cancellation or an error, it commits the segments that are finished and in order.
+
+        Args:
+            count: of the images.
+            make: makes the jobs, in the order of the images.
+            replaced: as in ``SegmentCommitter.commit_all``.
+            on_commit: called with each segment after its commit.
 
         Raises:
             WorkerLostError: a job has lost several workers.
             CancelledError: the work was asked to stop.
         """
         running: deque[_Running] = deque()
-        first_id, start = self._committer.generation.next_id, 0
+        start = 0
         try:
-            while start < len(files) or running:
-                while start < len(files) and len(running) < JOBS_A_WORKER * self._pool.size:
-                    rows = rows_of_next_job(self._rows, len(files) - start, self._pool.size, self._batch)
-                    part = files[start : start + rows]
-                    job = self._job(part, first_id + start, outputs)
+            while start < count or running:
+                while start < count and len(running) < JOBS_A_WORKER * self._pool.size:
+                    rows = rows_of_next_job(self._rows, count - start, self._pool.size, self._batch)
+                    part = slice(start, min(start + rows, count))
+                    job = make(self._next_name(), part)
                     running.append(_Running(job, self._pool.submit(job)))
-                    start += len(part)
-                self._wait(running[0].future)
-                self._commit(running.popleft(), replaced)
+                    start = part.stop
+                wait_for(running[0].future, self._committer.cancel)
+                on_commit(self._commit(running.popleft(), replaced))
         except BaseException:
             self._pool.close()
             while running and running[0].future.done() and not running[0].future.exception():
                 self._commit(running.popleft(), replaced)
             raise
 
-    def _job(self, files: Sequence[Path], first_id: int, outputs: Outputs) -> SegmentJob:
+    def _next_name(self) -> str:
         self._number += 1
-        name = f"{self._stem}{self._number:06d}"
-        return SegmentJob(self._layout.root, name, files, first_id, outputs, sources=self._committer.sources)
+        return f"{self._stem}{self._number:06d}"
 
-    def _wait(self, future: "Future[FinishedSegment]") -> None:
-        while True:
-            if self._committer.cancel is not None:
-                self._committer.cancel.check()
-            try:
-                future.result(POLL_SECONDS)
-            except NotYet:
-                if not future.done():
-                    continue
-            return
-
-    def _commit(self, done: _Running, replaced: Mapping[str, int]) -> None:
+    def _commit(self, done: _Running, replaced: Mapping[str, int]) -> FinishedSegment:
         segment, run = done.future.result(), self._committer.run
         self._committer.tally.advance(segment.images, segment.record.rejects if segment.record else 0)
         speed = segment.images / max(segment.seconds, 1e-3)
@@ -100,3 +105,16 @@ class Driver:
             record = seal_segment(self._layout, segment.record, segment.next_id)
             segment = replace(segment, record=record)
         self._committer.commit(segment, replaced)
+        return segment
+
+
+def wait_for(future: "Future[Any]", cancel: Cancellation | None) -> Any:
+    """Return the result of a worker's job; a CancelledError once ``cancel`` is requested."""
+    while True:
+        if cancel is not None:
+            cancel.check()
+        try:
+            return future.result(POLL_SECONDS)
+        except NotYet:
+            if future.done():
+                raise

@@ -8,12 +8,13 @@ from functools import partial
 from pathlib import Path
 
 from index_store.remote.mirror import index_name
+from retrieval.devices.ray_cluster import connect
 from retrieval.encoding.loaded_models import LoadModels
 from retrieval.indexing.planning import Plan, Prepared
 from retrieval.indexing.workers.pool import OpenWorker, WorkerPool
 from retrieval.indexing.workers.processes import ProcessWorker
-from retrieval.indexing.workers.ray_workers import RayWorker, cluster_workers, connect
-from retrieval.indexing.workers.worker import WorkerSpec
+from retrieval.indexing.workers.ray_workers import RayWorker, cluster_workers
+from retrieval.indexing.workers.worker import AnySpec, VerifierSpec, WorkerSpec
 from retrieval.settings import WorkerSettings
 
 
@@ -22,27 +23,57 @@ def worker_pool(plan: Plan, prepared: Prepared, settings: WorkerSettings, load: 
     """Yield the pool of workers that ``settings`` describe; end them all afterwards.
 
     Raises:
-        DependencyError, DiffSimError: see :func:`retrieval.indexing.workers.ray_workers.connect`.
+        DependencyError, DiffSimError: see :func:`retrieval.devices.ray_cluster.connect`.
     """
-    opener, size = _opener(plan, prepared, settings, load)
+    if settings.kind == "ray":
+        threads = max(1, int(settings.cpus))
+    else:
+        threads = max(1, (os.cpu_count() or 1) // (settings.count or os.cpu_count() or 1))
+    recipe, run = plan.recipe, replace(prepared.run, pool=None)
+    place = _place(plan.root)
+    spec = WorkerSpec(place, recipe.settings, recipe.targets, prepared.fingerprint, run, threads, load)
+    with _pool(spec, settings) as pool:
+        yield pool
+
+
+@contextmanager
+def maybe_workers(plan: Plan, prepared: Prepared | None, load: LoadModels, images: int) -> Iterator[WorkerPool | None]:
+    """Yield the pool of workers that the run of ``prepared`` asks for; None where it asks for none, or has no images.
+
+    Raises:
+        DependencyError, DiffSimError: see :func:`worker_pool`.
+    """
+    if prepared is None or prepared.run.pool is None or not images:
+        yield None
+        return
+    with worker_pool(plan, prepared, prepared.run.pool, load) as pool:
+        yield pool
+
+
+@contextmanager
+def verifier_pool(root: Path, settings: WorkerSettings) -> Iterator[WorkerPool]:
+    """Yield a pool of workers that look for damage in the index at ``root``; end them all afterwards.
+
+    Raises:
+        DependencyError, DiffSimError: see :func:`worker_pool`.
+    """
+    with _pool(VerifierSpec(_place(root)), settings) as pool:
+        yield pool
+
+
+@contextmanager
+def _pool(spec: AnySpec, settings: WorkerSettings) -> Iterator[WorkerPool]:
+    opener: OpenWorker
+    if settings.kind == "ray":
+        connect(settings.address)
+        opener, size = partial(RayWorker, spec, settings), settings.count or cluster_workers(settings)
+    else:
+        opener, size = partial(ProcessWorker, spec), settings.count or os.cpu_count() or 1
     pool = WorkerPool(opener, size)
     try:
         yield pool
     finally:
         pool.close()
-
-
-def _opener(plan: Plan, prepared: Prepared, settings: WorkerSettings, load: LoadModels) -> tuple[OpenWorker, int]:
-    run = replace(prepared.run, pool=None)
-    spec = WorkerSpec(
-        _place(plan.root), plan.recipe.settings, plan.recipe.targets, prepared.fingerprint, run, load=load
-    )
-    if settings.kind == "ray":
-        connect(settings.address)
-        spec = replace(spec, threads=max(1, int(settings.cpus)))
-        return partial(RayWorker, spec, settings), settings.count or cluster_workers(settings)
-    size = settings.count or os.cpu_count() or 1
-    return partial(ProcessWorker, replace(spec, threads=max(1, (os.cpu_count() or 1) // size))), size
 
 
 def _place(root: Path) -> str:

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from queue import PriorityQueue
+from typing import Any
 
-from retrieval.indexing.segment_job import FinishedSegment, SegmentJob
-from retrieval.indexing.workers.worker import Worker, WorkerLostError
+from retrieval.indexing.workers.worker import Job, Worker, WorkerLostError
 
 MOST_ATTEMPTS = 3  # of one job, and of opening one worker
 OpenWorker = Callable[[], Worker]
@@ -17,8 +17,8 @@ OpenWorker = Callable[[], Worker]
 @dataclass(order=True)
 class _Task:
     number: int  # jobs that were submitted first are done first, also when they are repeated
-    job: SegmentJob | None = field(compare=False)  # None: the thread ends
-    future: "Future[FinishedSegment]" = field(compare=False, default_factory=Future)
+    job: Job | None = field(compare=False)  # None: the thread ends
+    future: "Future[Any]" = field(compare=False, default_factory=Future)
     attempt: int = field(compare=False, default=1)
 
 
@@ -39,7 +39,7 @@ class WorkerPool:
         for thread in threads:
             thread.start()
 
-    def submit(self, job: SegmentJob) -> "Future[FinishedSegment]":
+    def submit(self, job: Job) -> "Future[Any]":
         """Queue a job.
 
         The future raises WorkerLostError once the job has lost :data:`MOST_ATTEMPTS` workers, and the error of opening
@@ -74,11 +74,11 @@ class WorkerPool:
             worker = self._do(task, task.job, worker)
         self._drop(worker)
 
-    def _do(self, task: _Task, job: SegmentJob, worker: Worker) -> Worker | None:
+    def _do(self, task: _Task, job: Job, worker: Worker) -> Worker | None:
         """Do a task; return the worker if it lives."""
         name = job.name if task.attempt == 1 else f"{job.name}-{task.attempt}"  # the lost worker's files are in the way
         try:
-            task.future.set_result(worker.write(replace(job, name=name)))
+            task.future.set_result(worker.do(replace(job, name=name)))
         except WorkerLostError as error:
             self._drop(worker)
             if task.attempt >= MOST_ATTEMPTS or self._closed:

@@ -6,8 +6,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
-from retrieval.indexing.segment_job import FinishedSegment, SegmentJob
-from retrieval.indexing.workers.worker import SegmentWorker, WorkerLostError, WorkerSpec
+from retrieval.indexing.workers.worker import AnySpec, Job, WorkerLostError
 
 JOIN_SECONDS = 5.0  # for a process that was asked to end
 
@@ -15,12 +14,12 @@ JOIN_SECONDS = 5.0  # for a process that was asked to end
 class ProcessWorker:
     """A worker in a process of its own."""
 
-    def __init__(self, spec: WorkerSpec) -> None:
-        """Start the process and wait until its models are loaded.
+    def __init__(self, spec: AnySpec) -> None:
+        """Start the process and wait until the worker in it is open.
 
         Raises:
             WorkerLostError: the process ended before.
-            DiffSimError: see :class:`retrieval.indexing.workers.worker.SegmentWorker`.
+            DiffSimError: the worker can't be opened.
         """
         context = multiprocessing.get_context("spawn")  # a forked copy of torch's threads would hang
         self._pipe, other = context.Pipe()
@@ -34,14 +33,13 @@ class ProcessWorker:
         """The number of the process."""
         return self._process.pid
 
-    def write(self, job: SegmentJob) -> FinishedSegment:
+    def do(self, job: Job) -> Any:
         """See :class:`retrieval.indexing.workers.worker.Worker`."""
         try:
             self._pipe.send(job)
         except OSError as error:
             raise self._lost() from error
-        found: FinishedSegment = self._answer()
-        return found
+        return self._answer()
 
     def _answer(self) -> Any:
         try:
@@ -66,11 +64,11 @@ class ProcessWorker:
         self._process.join(JOIN_SECONDS)
 
 
-def _serve(pipe: Connection, spec: WorkerSpec) -> None:
+def _serve(pipe: Connection, spec: AnySpec) -> None:
     """Answer jobs until the driver closes the pipe or ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of the terminal; the driver decides
     try:
-        worker = SegmentWorker(spec)
+        worker = spec.open()
     except BaseException as error:
         pipe.send(_plain(error))
         return
@@ -79,7 +77,7 @@ def _serve(pipe: Connection, spec: WorkerSpec) -> None:
         while True:
             job = pipe.recv()
             try:
-                answer: Any = worker.write(job)
+                answer: Any = worker.do(job)
             except BaseException as error:
                 answer = _plain(error)
             pipe.send(answer)

@@ -18,8 +18,10 @@ from retrieval.encoding.fingerprint import check_fingerprint
 from retrieval.encoding.loaded_models import LoadModels, load_models
 from retrieval.encoding.timing import StageClock
 from retrieval.errors import DiffSimError
+from retrieval.indexing.fill_job import FillSegmentJob, fill_segment_job
 from retrieval.indexing.pipeline import Pipeline
 from retrieval.indexing.segment_job import FinishedSegment, SegmentJob, segment_job
+from retrieval.indexing.workers.verifier import SegmentVerifier, VerifySegmentJob
 from retrieval.models.modes import Target
 from retrieval.settings import BuildSettings, ModelSettings
 
@@ -30,15 +32,43 @@ class WorkerLostError(DiffSimError):
     kind = "worker_lost"
 
 
+Job = SegmentJob | FillSegmentJob | VerifySegmentJob
+"""The work of one segment."""
+
+
 class Worker(Protocol):
     """A worker as the driver sees it."""
 
-    def write(self, job: SegmentJob) -> FinishedSegment:
-        """Do ``job`` and wait for its end; WorkerLostError if the worker is gone."""
+    def do(self, job: Job) -> Any:
+        """Do ``job`` and wait for its result: a :class:`FinishedSegment`, or the damage that a check finds.
+
+        Raises:
+            WorkerLostError: the worker is gone.
+        """
         ...
 
     def close(self) -> None:
         """End the worker, also in mid-work."""
+        ...
+
+
+class OpenedWorker(Protocol):
+    """A worker in its own process."""
+
+    def ready(self) -> int:
+        """Return the number of this process; an answer says that the worker is open."""
+        ...
+
+    def do(self, job: Job) -> Any:
+        """Do ``job``."""
+        ...
+
+
+class AnySpec(Protocol):
+    """Everything that a worker needs before its first job, as plain data."""
+
+    def open(self) -> OpenedWorker:
+        """Open the worker in this process."""
         ...
 
 
@@ -53,6 +83,21 @@ class WorkerSpec:
     run: BuildSettings  # with the batch size settled
     threads: int | None = None  # of torch, and for decoding; None: as many as the process finds
     load: LoadModels = load_models
+
+    def open(self) -> "SegmentWorker":
+        """Open the worker in this process; errors as in :class:`SegmentWorker`."""
+        return SegmentWorker(self)
+
+
+@dataclass(frozen=True)
+class VerifierSpec:
+    """What a worker needs that looks for damage: the index."""
+
+    index: str  # its folder, which every machine sees under this path, or its URL
+
+    def open(self) -> SegmentVerifier:
+        """Open the worker in this process."""
+        return SegmentVerifier(self.index)
 
 
 class SegmentWorker:
@@ -81,14 +126,19 @@ class SegmentWorker:
         """Return the number of this process; an answer says that the models are loaded."""
         return os.getpid()
 
-    def write(self, job: SegmentJob) -> FinishedSegment:
+    def do(self, job: Job) -> FinishedSegment:
         """Write the segment of ``job``; for an index in an object store, upload it and keep nothing here.
 
         Raises:
             NoSpaceError, RemoteStoreError: see :mod:`index_store.errors`.
         """
         began = monotonic()
-        finished = segment_job(replace(job, root=self._root), self._pipeline)
+        if isinstance(job, FillSegmentJob):
+            finished = fill_segment_job(replace(job, root=self._root), self._pipeline)
+        elif isinstance(job, SegmentJob):
+            finished = segment_job(replace(job, root=self._root), self._pipeline)
+        else:
+            raise TypeError(f"a worker with models writes segments, and does no {type(job).__name__}")
         if self._mirror is not None and finished.record is not None:
             self._mirror.send(finished.record)
         return replace(finished, seconds=monotonic() - began)

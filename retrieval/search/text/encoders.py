@@ -16,7 +16,7 @@ from retrieval.encoding.recipe import Recipe
 from retrieval.errors import UsageError
 from retrieval.models.registry import describe_embedder
 from retrieval.models.vit.text_families import TEXT_FAMILIES, WITH_TEXT
-from retrieval.search.candidates import CandidateGenerator, Candidates
+from retrieval.search.candidates import CandidateGenerator, CandidateQuestion, Candidates
 from retrieval.settings import EngineSettings, SearchSettings
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class TextRanker:
         names = self.encoders()
         vectors = {name: self._vector(name, texts) for name in names}
         wanted = replace(wanted, exhaustive=False, rerank=False)
-        return self._generator.generate(vectors, mode, wanted, (), allowed, names)
+        return self._generator.generate([CandidateQuestion(vectors, wanted, (), allowed)], mode, names)[0]
 
     def held(self, allowed: NDArray[np.int64] | None) -> int:
         """Return how many of the rows have a vector of every encoder with text."""

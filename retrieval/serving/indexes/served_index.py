@@ -2,17 +2,17 @@
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from retrieval.encoding.loaded_models import LoadedModels, LoadModels, load_models
+from retrieval.encoding.loaded_models import LoadModels, LoadOnce, load_models
 from retrieval.errors import DiffSimError, IndexStoreError
-from retrieval.models.modes import Target
 from retrieval.search.browsing.catalogue import newest_generation
 from retrieval.search.engine import Engine
-from retrieval.settings import EngineSettings, ModelSettings
+from retrieval.search.replicas.replicated_index import on_ray
+from retrieval.settings import EngineSettings, ReplicaSettings
 
 logger = logging.getLogger(__name__)
 
@@ -22,10 +22,20 @@ T = TypeVar("T")
 class ServedIndex:
     """One index under a name; safe in many threads, except that one thread at a time may compute."""
 
-    def __init__(self, name: str, place: str | Path, settings: EngineSettings, load: LoadModels | None = None) -> None:
-        """Open the index at ``place``; errors as in :meth:`Engine.open`."""
+    def __init__(
+        self,
+        name: str,
+        place: str | Path,
+        settings: EngineSettings,
+        load: LoadModels | None = None,
+        replicas: ReplicaSettings | None = None,
+    ) -> None:
+        """Open the index at ``place``, on ``replicas`` where there are some; errors as in :meth:`Engine.open`."""
         self.name, self.place = name, place
-        self._open = partial(Engine.open, place, settings, LoadOnce(load or load_models))
+        load = load or load_models
+        self._replicated = None if replicas is None else on_ray(place, settings, replicas, load)
+        opener = Engine.open if self._replicated is None else self._replicated.open
+        self._open = partial(opener, place, settings, LoadOnce(load))
         self._engine = self._open()
         self._failure: DiffSimError | None = None
         self._refreshing = threading.Lock()
@@ -35,6 +45,16 @@ class ServedIndex:
     def engine(self) -> Engine:
         """The newest generation that could be opened."""
         return self._engine
+
+    @property
+    def replicas(self) -> int | None:
+        """How many replicas answer now; None: this process searches."""
+        return None if self._replicated is None else self._replicated.fleet.alive
+
+    def close(self) -> None:
+        """End the replicas, if there are any."""
+        if self._replicated is not None:
+            self._replicated.close()
 
     @property
     def failure(self) -> DiffSimError | None:
@@ -97,22 +117,3 @@ class ServedIndex:
             self._kept[key] = held
         value: T = held[1]
         return value
-
-
-class LoadOnce:
-    """Loads the models of one index once, for all generations with the same settings."""
-
-    def __init__(self, load: LoadModels) -> None:
-        self._load = load
-        self._loaded: tuple[Any, LoadedModels] | None = None
-        self._loading = threading.Lock()
-
-    def __call__(
-        self, settings: ModelSettings, targets: Mapping[str, Target], device: str, offline: bool
-    ) -> LoadedModels:
-        """Return the models as ``load`` does."""
-        key = (settings, dict(targets), device, offline)
-        with self._loading:
-            if self._loaded is None or self._loaded[0] != key:
-                self._loaded = (key, self._load(settings, targets, device, offline))
-            return self._loaded[1]

@@ -24,6 +24,7 @@ from retrieval.evaluation.pairs import average_precision
 from retrieval.models.registry import describe_extractor
 from retrieval.scoring.aas import Comparison, aligned_attention_scores, own_output
 from retrieval.search.candidates import CandidateGenerator
+from retrieval.search.coarse_vectors import LocalVectors
 from retrieval.search.index_percentiles import IndexPercentiles
 from retrieval.search.judging import judge
 from retrieval.search.scaling import LocalScaling
@@ -74,7 +75,7 @@ class Scored:
         """Return what csls takes off the score of every image, as a search does."""
         reader = IndexReader(self.root)
         modes = describe_extractor(stored_recipe(reader, self.root).settings.model).modes
-        generator = CandidateGenerator(reader, modes, torch.device("cpu"))
+        generator = CandidateGenerator(reader, modes, LocalVectors(reader, torch.device("cpu")))
         found = LocalScaling(reader, generator, IndexPercentiles(reader)).offsets(mode, np.arange(len(reader)))
         assert found is not None
         return found

@@ -1,29 +1,29 @@
-"""Workers without processes: each is a SegmentWorker that a thread of the pool calls."""
+"""Workers without processes: each is one of this process that a thread of the pool calls."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from retrieval.indexing.segment_job import FinishedSegment, SegmentJob
-from retrieval.indexing.workers.worker import SegmentWorker, WorkerLostError, WorkerSpec
+from retrieval.indexing.workers.worker import AnySpec, Job, WorkerLostError, WorkerSpec
 from tests.indexing.builds import build
 
-Losing = Callable[[SegmentJob], bool]
+Losing = Callable[[Job], bool]
 
 
-class HereWorker(SegmentWorker):
+class HereWorker:
     """A worker in this process; ``is_lost`` chooses jobs after which it never answers."""
 
     is_lost: Losing = staticmethod(lambda job: False)
 
-    def __init__(self, spec: WorkerSpec) -> None:
-        super().__init__(
-            WorkerSpec(spec.index, spec.settings, spec.targets, spec.fingerprint, spec.run, None, spec.load)
-        )
+    def __init__(self, spec: AnySpec) -> None:
+        # Not its threads: they would be those of the whole test.
+        self._worker = (replace(spec, threads=None) if isinstance(spec, WorkerSpec) else spec).open()
 
-    def write(self, job: SegmentJob) -> FinishedSegment:
-        finished = super().write(job)
+    def do(self, job: Job) -> Any:
+        finished = self._worker.do(job)
         if self.is_lost(job):
             raise WorkerLostError("the machine is gone, its segment lies there")
         return finished

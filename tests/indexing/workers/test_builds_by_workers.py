@@ -19,7 +19,7 @@ from retrieval.indexing.segment_job import SegmentJob
 from retrieval.indexing.upkeep.repairing import repair, verify
 from retrieval.indexing.workers import driver
 from retrieval.indexing.workers.processes import ProcessWorker
-from retrieval.indexing.workers.worker import WorkerLostError, WorkerSpec
+from retrieval.indexing.workers.worker import AnySpec, Job, WorkerLostError, WorkerSpec
 from retrieval.settings import WorkerSettings
 from tests.indexing.builds import build, reasons_of
 from tests.indexing.workers.conftest import HereWorker
@@ -60,7 +60,8 @@ def test_lost_workers_cost_their_unfinished_segments_only(
 ) -> None:
     lost: list[str] = []
 
-    def is_lost(job: SegmentJob) -> bool:
+    def is_lost(job: Job) -> bool:
+        assert isinstance(job, SegmentJob)
         if len(lost) < 2 and job.first_id in (8, 16) and not job.name.endswith("-2"):
             lost.append(job.name)
             return True
@@ -79,7 +80,7 @@ def test_lost_workers_cost_their_unfinished_segments_only(
 def test_a_job_that_loses_every_worker_stops_the_build_and_keeps_the_rest(
     photos: Path, index: Path, local: Path, here: type[HereWorker]
 ) -> None:
-    here.is_lost = staticmethod(lambda job: job.first_id == 8)
+    here.is_lost = staticmethod(lambda job: isinstance(job, SegmentJob) and job.first_id == 8)
     with pytest.raises(WorkerLostError):
         build(photos, index, BY_TWO)
     assert len(IndexReader(index)) == 8, "segments before the lost one"
@@ -114,7 +115,8 @@ def test_a_lost_generation_is_put_together_from_segments_that_waited_for_their_c
 
 
 def test_a_worker_with_other_weights_is_refused(photos: Path, index: Path, here: type[HereWorker]) -> None:
-    def changed(self: HereWorker, spec: WorkerSpec) -> None:
+    def changed(self: HereWorker, spec: AnySpec) -> None:
+        assert isinstance(spec, WorkerSpec)
         HereWorker.__init__(self, replace(spec, fingerprint={**spec.fingerprint, "model": {"name": "other"}}))
 
     here.__init__ = changed  # type: ignore[method-assign,assignment]
@@ -150,7 +152,7 @@ def test_real_processes_and_one_that_is_killed(
     opened: list[int] = []
 
     class Killed(ProcessWorker):
-        def __init__(self, spec: WorkerSpec) -> None:
+        def __init__(self, spec: AnySpec) -> None:
             super().__init__(spec)
             assert self.pid is not None
             opened.append(self.pid)

@@ -1,11 +1,9 @@
 """Builds on a Ray cluster of three nodes on this machine. Run with -m ray; the default run never imports Ray."""
 
-import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +14,11 @@ from index_store.reader import IndexReader
 from index_store.remote.pull import existing_root
 from retrieval.errors import IndexLockedError
 from retrieval.indexing.build import build_index
+from retrieval.indexing.fill import fill_index
 from retrieval.indexing.reports import BuildEvent
 from retrieval.indexing.upkeep.repairing import verify
 from retrieval.settings import BuildSettings, WorkerSettings
+from tests.support.faults import flip_bit
 from tests.support.object_server import BUCKET, ENVIRONMENT, object_server
 from tests.support.sample_index import Contents, paint
 
@@ -28,22 +28,6 @@ IMAGES = 60
 LOCAL = BuildSettings(device="cpu", batch_size=2, workers=1, segment_rows=4)
 ON_RAY = replace(LOCAL, pool=WorkerSettings("ray", 3, "auto"))
 CELLS: dict[str, Any] = {"model": "cells", "modes": ["style"]}
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    """Three nodes with a processor each, at 127.0.0.2 to 127.0.0.4."""
-    os.environ.update(RAY_USAGE_STATS_ENABLED="0", PYTHONPATH=os.getcwd())
-    import ray
-    from ray.cluster_utils import Cluster
-
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "node_ip_address": "127.0.0.2"})
-    for number in (3, 4):
-        made.add_node(num_cpus=1, node_ip_address=f"127.0.0.{number}")
-    ray.init(address=made.address, log_to_driver=False)
-    yield made
-    ray.shutdown()
-    made.shutdown()
 
 
 @pytest.fixture
@@ -80,6 +64,19 @@ def test_a_node_killed_in_mid_build_costs_its_unfinished_segments(
     build_index(photos, index, run=run, on_progress=kill, **CELLS)
     assert killed.is_set()
     assert Contents.of(index).differences(local) == []
+
+
+def test_fills_and_checks_are_divided_among_workers(
+    cluster: Any, photos: Path, tmp_path: Path, local: Contents
+) -> None:
+    index = tmp_path / "lazy.diffsim"
+    build_index(photos, index, run=replace(LOCAL, attention="lazy"), **CELLS)
+    report = fill_index(index, order=["path"], run=ON_RAY)
+    assert (report.completed, report.incomplete) == (IMAGES, 0)
+    assert Contents.of(index).differences(local) == []
+    assert verify(index, pool=ON_RAY.pool) == []
+    flip_bit(next(index.glob("items/*/vectors/*.npy")), 200)
+    assert verify(index, pool=ON_RAY.pool) == verify(index) != []
 
 
 def test_a_driver_killed_and_started_again_resumes(cluster: Any, photos: Path, tmp_path: Path, local: Contents) -> None:
@@ -122,7 +119,9 @@ def test_an_index_in_an_object_store(
         for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL": endpoint}.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("DIFFSIM_MIRRORS", str(tmp_path / "driver"))
-        build_index(photos, url, run=ON_RAY, **CELLS)
+        build_index(photos, url, run=replace(ON_RAY, attention="lazy"), **CELLS)
+        assert fill_index(url, order=["path"], run=ON_RAY).completed == IMAGES
+        assert verify(url, pool=ON_RAY.pool) == []
         monkeypatch.setenv("DIFFSIM_MIRRORS", str(tmp_path / "reader"))
         assert Contents.of(existing_root(url)).differences(local) == []
 

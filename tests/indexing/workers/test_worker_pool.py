@@ -11,7 +11,7 @@ import pytest
 from retrieval.errors import ModelError, NoSpaceError
 from retrieval.indexing.segment_job import FinishedSegment, SegmentJob
 from retrieval.indexing.workers.pool import MOST_ATTEMPTS, WorkerPool
-from retrieval.indexing.workers.worker import WorkerLostError
+from retrieval.indexing.workers.worker import Job, WorkerLostError
 from retrieval.models.modes import Outputs
 
 JOB = SegmentJob(Path("x"), "job", [Path("a")] * 3, 0, Outputs())
@@ -23,7 +23,8 @@ class ThreadWorker:
     def __init__(self, do: Callable[[SegmentJob], FinishedSegment]) -> None:
         self._do, self.closed = do, False
 
-    def write(self, job: SegmentJob) -> FinishedSegment:
+    def do(self, job: Job) -> FinishedSegment:
+        assert isinstance(job, SegmentJob)
         return self._do(job)
 
     def close(self) -> None:
