@@ -24,7 +24,7 @@ from retrieval.settings import EngineSettings, ServerLimits, ServerSettings
 EXTRA = "diffsim-retrieval[serve]"
 _SERVER, _LIMITS = ServerSettings(), ServerLimits()
 
-app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+app = typer.Typer(pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None)
 
 Places = Annotated[
     list[str] | None,
