@@ -60,6 +60,9 @@ def test_readers_return_the_same_numbers(tmp_path: Path, monkeypatch: pytest.Mon
         if installed(package):
             for one, other in zip(reader(tmp_path / "ours.zarr", wanted)(), right, strict=True):
                 np.testing.assert_array_equal(one, other)
+    if installed("lancedb"):
+        table = reading._lance(tmp_path / "lance", 6, wanted)()
+        assert sorted(table["q"].to_pylist()) == sorted(ours["q"][number].tobytes() for number in range(2))
 
 
 def test_figures_are_printed_and_kept_with_their_spread(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

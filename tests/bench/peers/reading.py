@@ -3,7 +3,7 @@
 zarr-python, zarrs and tensorstore read the very shards that our writer made; LanceDB has a table of the same bytes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,17 +67,15 @@ def _lance(folder: Path, images: int, wanted: list[int]) -> Read:
     import lancedb
     import pyarrow as pa
 
-    random, size = np.random.default_rng(0), 2 * int(np.prod(SHAPE))
-    database, table = lancedb.connect(folder), None
-    for _ in range(images):
-        block = random.standard_normal(SHAPE, dtype=np.float32).astype(np.float16).tobytes()
-        batch = pa.table({name: pa.array([block], pa.binary(size)) for name in "qkv"})
-        if table is None:
-            table = database.create_table("tensors", batch)
-        else:
-            table.add(batch)
-    assert table is not None
-    table.optimize()
+    schema = pa.schema([(name, pa.large_binary()) for name in "qkv"])
+
+    def batches() -> Iterator[Any]:
+        random = np.random.default_rng(0)
+        for _ in range(images):
+            block = random.standard_normal(SHAPE, dtype=np.float32).astype(np.float16).tobytes()
+            yield pa.record_batch([pa.array([block], pa.large_binary())] * 3, schema=schema)
+
+    lancedb.connect(folder).create_table("tensors", batches(), schema=schema)
 
     def read() -> Any:
         return lancedb.connect(folder).open_table("tensors").take_offsets(wanted).to_arrow()
