@@ -7,7 +7,7 @@ COPY cli cli
 COPY index_store index_store
 COPY retrieval retrieval
 RUN pip install --no-cache-dir -c constraints.txt ${TORCH_ARGS} torch \
- && pip install --no-cache-dir -c constraints.txt '.[cpu,serve]' \
+ && pip install --no-cache-dir -c constraints.txt '.[cpu,groups,serve]' \
  && useradd --no-create-home diffsim
 USER diffsim
 ENV HF_HUB_OFFLINE=1

@@ -14,7 +14,7 @@ DEMO       := build/demo
 # and rewrites every assertion again, which doubles the time of a run.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup demo test test-machines test-lowest smoke-lowest test-slow test-ray test-browser check bench bench-peers pictures notebooks clean
+.PHONY: setup demo test test-machines test-lowest smoke-lowest test-slow test-ray test-browser check bench bench-peers load pictures notebooks clean
 
 setup: $(VENV)/.ready
 
@@ -115,6 +115,11 @@ bench-peers: $(PEERS)/.ready
 	$(PEERS)/bin/python -m tests.bench.peers coarse --real $(QUICK)
 	$(PEERS)/bin/python -m tests.bench.peers coarse --rows 1000000 $(QUICK)
 	for table in rerank reads indexing tool; do $(PEERS)/bin/python -m tests.bench.peers $$table $(QUICK) || exit 1; done
+
+# A server of 10,000 pictures under load by 1, 8 and 64 clients, and by more than its queue holds; prints a table.
+load: setup
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[$(EXTRAS),load]'
+	$(BIN)/python -m tests.bench.serving build/load
 
 # The README's pictures, one a mode.
 pictures: demo

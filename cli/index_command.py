@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 
 from cli import grouping_commands, options, source_commands, verify_command, weights_command
-from cli.index import shard_commands
+from cli.index import plan_command, shard_commands
 from cli.index.model_options import ModelOptions, RunOptions
 from cli.index.worker_options import PoolOptions
 from cli.option_groups import Speech, expand_groups, text_of
@@ -209,6 +209,7 @@ for _command in (
     source_commands.relocate,
     shard_commands.worker,
     shard_commands.commit,
+    plan_command.plan,
 ):
     app.command()(_command)
 

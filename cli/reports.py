@@ -1,5 +1,6 @@
 """Print the outcome of a diffsim-index command: the result on stdout, everything else for people on stderr."""
 
+import os
 from collections.abc import Mapping
 from shlex import quote
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,10 @@ def note_build(report: dict[str, Any], speaker: Speaker) -> None:
     if "too_large" in report["rejected"]:
         speaker.note("too large images are admitted with --max-pixels N and --retry-rejects")
     for folder in report["unreadable_folders"]:
-        speaker.note(f"skipped a folder that this user may not read: {folder}")
+        if os.path.isfile(folder):
+            speaker.note(f"{folder} is damaged: images that it no longer shows stay in the index")
+        else:
+            speaker.note(f"skipped a folder that this user may not read: {folder}")
     _note_incomplete(report, speaker)
     _note_gone(report, speaker)
 

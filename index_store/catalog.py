@@ -18,6 +18,7 @@ from index_store.catalog_files.rows import (
     REJECT_SCHEMA,
     Item,
     Reject,
+    absolute_uri,
     read_table,
     rejects_of,
     sources_in,
@@ -30,7 +31,7 @@ from index_store.generation import Generation, SegmentRecord
 from index_store.layout import Layout
 from index_store.row_locations import RowLocations, is_among
 
-__all__ = ["Catalog", "Item", "Reject", "uri_of"]
+__all__ = ["Catalog", "Item", "Reject", "absolute_uri", "uri_of"]
 
 
 class Catalog:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import google_crc32c
 
-from index_store.checks.links import link_error
+from index_store.checks.opening import list_inside, open_inside, status_inside
 from index_store.errors import DiffSimError, IndexCorruptError, IndexUnreadableError, NoSpaceError
 from index_store.layout import SUFFIX
 
@@ -39,19 +39,24 @@ class FileRecord:
     @classmethod
     def of(cls, path: Path) -> "FileRecord":
         """Measure the file at ``path``."""
-        checksum = size = 0
         with open_regular(path) as file:
-            while block := file.read(CHECKSUM_BYTES):
-                checksum = google_crc32c.extend(checksum, block)
-                size += len(block)
+            return cls.read(file)
+
+    @classmethod
+    def read(cls, file: BinaryIO) -> "FileRecord":
+        """Measure the rest of an open file."""
+        checksum = size = 0
+        while block := file.read(CHECKSUM_BYTES):
+            checksum = google_crc32c.extend(checksum, block)
+            size += len(block)
         return cls(size, checksum)
 
 
 def check_file(path: Path, record: FileRecord) -> None:
     """Raise IndexCorruptError unless the file at ``path`` still has the size and checksum of ``record``."""
-    with reading(path):
-        size = path.lstat().st_size
-        found = FileRecord.of(path) if size == record.size else FileRecord(size, 0)  # no need to read all of another
+    with reading(path), open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        found = FileRecord.read(file) if size == record.size else FileRecord(size, 0)  # no need to read all of another
     if found != record:
         raise _changed(path, found.size, record)
 
@@ -81,20 +86,14 @@ def open_regular(path: Path | str) -> BinaryIO:
     Raises:
         NotRegularError: it is a folder, a pipe or a device.
         OSError: it can't be opened.
-        IndexCorruptError: it is a link.
+        IndexCorruptError: it is a link, or lies in one inside the index.
     """
     return os.fdopen(open_descriptor(path), "rb")
 
 
 def open_descriptor(path: Path | str) -> int:
     """Return the descriptor of a file as :func:`open_regular` opens it."""
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    try:
-        descriptor = os.open(path, flags)
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.EMLINK) and os.path.islink(path):
-            raise link_error(path) from error
-        raise
+    descriptor = open_inside(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise NotRegularError(errno.EINVAL, "it is not a regular file", os.fspath(path))
@@ -208,16 +207,17 @@ def fsync_tree(root: Path) -> None:
 
 
 def files_below(root: str | Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield the path and status of every regular file below ``root``; skip files that vanish meanwhile."""
-    waiting = [os.fspath(root)]
+    """Yield the path and status of every regular file below ``root``; skip links, and files that vanish meanwhile."""
+    waiting = [Path(root)]
     while waiting:
-        with suppress(OSError), os.scandir(waiting.pop()) as entries:
-            for entry in entries:
-                with suppress(OSError):
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(entry.path)
-                    elif entry.is_file():
-                        yield entry.path, entry.stat()
+        folder = waiting.pop()
+        with suppress(OSError, IndexCorruptError):
+            for name in list_inside(folder):
+                found = status_inside(folder / name)
+                if found is not None and stat.S_ISDIR(found.st_mode):
+                    waiting.append(folder / name)
+                elif found is not None and stat.S_ISREG(found.st_mode):
+                    yield str(folder / name), found
 
 
 def fsync_folder(folder: Path) -> None:

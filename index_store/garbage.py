@@ -1,14 +1,14 @@
 """Remove files and objects that no generation names any more."""
 
 import logging
-import shutil
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from index_store.checks.links import refuse_links, remove_tree
+from index_store.checks.links import refuse_links
+from index_store.checks.opening import is_there, list_inside, remove_file, remove_tree, status_inside
 from index_store.errors import DiffSimError, IndexCorruptError
 from index_store.files import atomic_write, is_abandoned, read_regular
 from index_store.generation import KEPT_GENERATIONS, Generation, generation_files, read_generation
@@ -40,16 +40,17 @@ def prepare_to_write(layout: Layout, generation: Generation) -> Generation:
 def _drop_uncommitted(layout: Layout, generation: Generation) -> None:
     """Remove generations whose writer was killed before it replaced CURRENT: no copy was made, and CURRENT is older."""
     for path in generation_files(layout):
-        if int(path.stem) > generation.number and not path.with_suffix(".spare").exists():
+        if int(path.stem) > generation.number and not is_there(path.with_suffix(".spare")):
             with suppress(OSError):
-                if path.stat().st_mtime_ns >= layout.current.stat().st_mtime_ns:
-                    path.unlink()
+                own, current = status_inside(path), status_inside(layout.current)
+                if own and current and own.st_mtime_ns >= current.st_mtime_ns:
+                    remove_file(path)
 
 
 def _complete_copies(layout: Layout, generation: Generation) -> None:
     """Make the current generation's second copy, if its writer was killed before it did."""
     path, spare = layout.generation(generation.number), layout.spare_generation(generation.number)
-    if path.exists() and not spare.exists():
+    if is_there(path) and not is_there(spare):
         with suppress(DiffSimError, OSError):  # a full disk may still hold what the writer goes on to do
             atomic_write(spare, read_regular(path))
 
@@ -62,7 +63,7 @@ def _given_up(layout: Layout, generation: Generation) -> list[str]:
         if int(path.stem) > generation.number:
             with suppress(IndexCorruptError):
                 named |= {segment.name for segment in read_generation(path).segments}
-    return sorted(name for name in named - here if layout.segment(name).is_dir())
+    return sorted(name for name in named - here if is_there(layout.segment(name)))
 
 
 def clear_uncommitted(layout: Layout, generation: Generation | None) -> None:
@@ -72,32 +73,45 @@ def clear_uncommitted(layout: Layout, generation: Generation | None) -> None:
     """
     refuse_links(layout.root)
     if generation is None:
-        shutil.rmtree(layout.derived, ignore_errors=True)  # made from another index, whose ids meant other images
+        remove_tree(layout.derived)  # made from another index, whose ids meant other images
     _clear_segments(layout, generation)
     projections = {layout.projection(digest) for digest in generation.projections.values()} if generation else set()
     retired = generation.retired if generation else {}
-    for path in (layout.root / "projections").glob("*"):
+    for path in _paths_in(layout.root / "projections"):
         if path not in projections and path.stem not in retired:
-            path.unlink(missing_ok=True)
+            remove_file(path)
     _clear_abandoned(layout)
 
 
 def _clear_abandoned(layout: Layout) -> None:
     for folder in (layout.root, layout.generations, layout.derived):
-        for path in folder.glob(".*"):
+        for path in _paths_in(folder):
             with suppress(OSError):
-                if is_abandoned(path.name, path.lstat().st_mtime):
-                    path.unlink()
+                if (found := status_inside(path)) and is_abandoned(path.name, found.st_mtime):
+                    remove_file(path)
+
+
+def _paths_in(folder: Path) -> list[Path]:
+    """Return the paths in a folder of the index; none if it is missing or may not be listed."""
+    with suppress(OSError):
+        return [folder / name for name in list_inside(folder)]
+    return []
+
+
+def _groups(layout: Layout) -> list[Path]:
+    """Return the folders of tensors, of all modes and segments."""
+    modes = _paths_in(layout.root / "attention")
+    return [path for mode in modes for path in _paths_in(mode) if path.suffix == ".zarr"]
 
 
 def _clear_segments(layout: Layout, generation: Generation | None) -> None:
     named = {segment.name: segment for segment in generation.segments} if generation else {}
     retired = generation.retired if generation else {}
-    for folder in (layout.root / "items").glob("*"):
+    for folder in _paths_in(layout.root / "items"):
         if folder.name not in named and folder.name not in retired:
             LOG.info("%s: removing segment %s, which was never committed", layout.root, folder.name)
             remove_tree(folder)
-    for group in (layout.root / "attention").glob("*/*.zarr"):
+    for group in _groups(layout):
         name, mode = group.name.removesuffix(".zarr"), group.parent.name
         if name not in retired and (name not in named or mode not in named[name].attention):
             remove_tree(group)
@@ -128,7 +142,7 @@ def drop_expired(layout: Layout, generation: Generation, grace: timedelta = READ
 
 def remove_segment(layout: Layout, name: str) -> None:
     """Remove every file of the segment ``name``."""
-    trees: list[Path] = [layout.segment(name), *(layout.root / "attention").glob(f"*/{name}.zarr")]
+    trees = [layout.segment(name), *(group for group in _groups(layout) if group.stem == name)]
     for tree in trees:
         remove_tree(tree)
 
@@ -139,9 +153,9 @@ def drop_old_generations(layout: Layout, number: int) -> None:
     Best effort: the commit is done already.
     """
     with suppress(OSError):
-        for path in layout.generations.glob("[0-9]*"):
+        for path in _paths_in(layout.generations):
             if not _is_kept(path.stem, number):
-                path.unlink()
+                remove_file(path)
 
 
 def _is_kept(stem: str, current: int) -> bool:

@@ -8,9 +8,8 @@ new files count, after it all of them do.
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from index_store.checks.generation_json import check_generation
 from index_store.checks.json_values import mapping, parse_json
 from index_store.checks.links import refuse_links
 from index_store.checks.names import generation_name
+from index_store.checks.opening import is_there, list_inside
 from index_store.codecs import DEFAULT_CODEC
 from index_store.errors import IndexCorruptError, IndexIncompatibleError
 from index_store.files import FileRecord, corrupt, decode_or_corrupt, reading
@@ -132,7 +132,7 @@ def generation_files(layout: Layout, spares: bool = False) -> list[Path]:
     endings = (".json", ".spare") if spares else (".json",)
     try:
         with reading(layout.generations):
-            paths = [layout.generations / name for name in os.listdir(layout.generations)]
+            paths = [layout.generations / name for name in list_inside(layout.generations)]
     except IndexCorruptError:  # there is no folder
         return []
     return sorted(path for path in paths if path.suffix in endings and path.stem.isdecimal())
@@ -152,9 +152,9 @@ def is_complete(layout: Layout, path: Path) -> bool:
     paths = [layout.projection(digest) for digest in generation.projections.values()]
     for segment in generation.segments:
         paths += [layout.segment(segment.name) / file for file in segment.files]
-        if not layout.remote.exists():  # a mirror holds no tensors
+        if not is_there(layout.remote):  # a mirror holds no tensors
             paths += [layout.attention(mode, segment.name) for mode in segment.attention]
-    return bool(generation.segments) and all(path.exists() for path in paths)
+    return bool(generation.segments) and all(map(is_there, paths))
 
 
 def encode_current(name: str, mark: str = "") -> bytes:
@@ -193,10 +193,11 @@ def read_generation(path: Path) -> Generation:
 
 
 def encode_generation(generation: Generation) -> bytes:
-    """Return the bytes of a generation's file."""
-    body = asdict(generation)
+    """Return the bytes of a generation's file: one line, because indenting 10,000 segments takes seconds."""
+    body = asdict(replace(generation, segments=()))
+    body["segments"] = [segment_to_json(record) for record in generation.segments]
     envelope = {"sha256": digest_of(body), "generation": body}
-    return json.dumps(envelope, indent=1, ensure_ascii=False).encode()
+    return json.dumps(envelope, ensure_ascii=False).encode()
 
 
 def digest_of(body: Mapping[str, Any]) -> str:
@@ -218,6 +219,13 @@ def generation_from_json(body: Mapping[str, Any]) -> Generation:
 def _attention(record: Mapping[str, Any]) -> AttentionRecord:
     shapes = {name: tuple(shape) for name, shape in record["row_shapes"].items()}
     return AttentionRecord(shapes, record["shard_rows"], record["codec"])
+
+
+def segment_to_json(record: SegmentRecord) -> dict[str, Any]:
+    """Return what ``dataclasses.asdict`` does, in a tenth of its time: a commit does this for every segment."""
+    files = {name: dict(vars(file)) for name, file in record.files.items()}
+    attention = {mode: dict(vars(values)) for mode, values in record.attention.items()}
+    return {**vars(record), "files": files, "attention": attention}
 
 
 def segment_from_json(record: Mapping[str, Any]) -> SegmentRecord:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
+from index_store.checks.opening import folders_inside, is_there, list_inside
 from index_store.errors import IndexCorruptError, IndexUnreadableError
 from index_store.files import reading
 from index_store.generation import Generation, generation_files, next_number, read_generation
@@ -62,7 +63,8 @@ def segment_folders(layout: Layout) -> list[str]:
     folder = layout.root / "items"
     try:
         with reading(folder):
-            return sorted(path.name for path in folder.iterdir() if path.is_dir())
+            list_inside(folder)  # a folder that this user may not list is an error
+            return [path.name for path in folders_inside(folder)]
     except IndexCorruptError:
         return []
 
@@ -77,6 +79,8 @@ def new_segment_name(layout: Layout, number: int, part: str = "") -> str:
     """
     stem = f"{next_number(layout, number):06d}{part}"
     name, copies = segment_name(layout, stem), count(2)
-    while layout.segment(name).exists() or next((layout.root / "attention").glob(f"*/{name}.zarr"), None):
+    with reading(layout.root / "attention"):
+        modes = folders_inside(layout.root / "attention")
+    while any(map(is_there, (layout.segment(name), *(mode / f"{name}.zarr" for mode in modes)))):
         name = f"{stem}-{next(copies)}"  # somebody else's segment lies there: an old copy was put over this index
     return name

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from index_store.catalog_files.rows import ITEM_SCHEMA, REJECT_SCHEMA, Item, Reject, write_rows
 from index_store.catalog_files.sources import Source, Sources
+from index_store.checks.opening import is_there
 from index_store.codecs import DEFAULT_CODEC
-from index_store.files import FileRecord, fsync_folder, fsync_tree, writing
+from index_store.files import FileRecord, fsync_folder, fsync_tree, read_regular, writing
 from index_store.garbage import remove_segment
 from index_store.generation import AttentionRecord, SegmentRecord
 from index_store.layout import SPARE, Layout, twin_of
@@ -160,7 +161,7 @@ class SegmentWriter:
         """Write the second copies and ``segment.json``, and return the record of all files."""
         layout, name, folder = self._layout, self._name, self._layout.segment(self._name)
         small = (layout.items, layout.rejects, layout.moved, layout.filled, layout.shards)
-        copied = [path for path in (of(name) for of in small) if path.exists()]
+        copied = [path for path in (of(name) for of in small) if is_there(path)]
         vectors = [layout.vectors(name, encoder) for encoder in self._vectors]
         files = {path.relative_to(folder).as_posix(): FileRecord.of(path) for path in (*copied, *vectors)}
         files |= {twin_of(path.name): files[path.name] for path in copied}
@@ -170,7 +171,7 @@ class SegmentWriter:
         with writing(spare):
             spare.mkdir(exist_ok=True)
             for path in copied:
-                (spare / path.name).write_bytes(path.read_bytes())
+                (spare / path.name).write_bytes(read_regular(path))
         next_id = 1 + max((item.id for item in self._items), default=-1)
         return seal_segment(layout, record, next_id, self._merges)
 

@@ -71,17 +71,27 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five drawn styles x eight motifs, 96 px."""
+    """Five drawn styles x eight motifs, 96 px; processes that test side by side share them."""
+    from filelock import FileLock
+
+    is_worker = bool(os.environ.get("PYTEST_XDIST_WORKER"))
+    place = tmp_path_factory.getbasetemp().parent if is_worker else tmp_path_factory.mktemp("drawn")
+    with FileLock(place / "gallery.lock"):
+        if not (place / "gallery").exists():
+            _draw(place / "unfinished")
+            (place / "unfinished").rename(place / "gallery")
+    return place / "gallery"
+
+
+def _draw(folder: Path) -> None:
     from PIL import Image
 
     from retrieval.sample_images.pictures import MOTIFS, STYLES, draw
 
-    folder = tmp_path_factory.mktemp("drawn") / "gallery"
     for style in STYLES[:5]:
         (folder / style).mkdir(parents=True)
         for motif in MOTIFS:
             Image.fromarray(draw(style, motif, size=96)).save(folder / style / f"{motif}.png")
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from index_store.checks.generation_json import check_sources
 from index_store.checks.json_values import parse_json
 from index_store.checks.tables import decode_table
 from index_store.files import FileRecord, corrupt, open_regular, read_checked, reading, writing
+from index_store.remote.object_store import OBJECT, is_object
 
 UNKNOWN = -1  # a size or time that nobody knows
 GONE = "gone"  # the reason of a row that takes an older reject of its path back
@@ -146,7 +147,17 @@ def rejects_of(rows: Iterable[dict[str, Any]]) -> list[Reject]:
     return [Reject(**row) for row in newest.values() if row["reason"] != GONE]
 
 
+def absolute_uri(path: str | Path) -> str:
+    """Return the absolute path as the catalogue holds it; objects in a bucket have no other."""
+    return uri_of(path if is_object(path) else os.path.abspath(path))
+
+
 def uri_of(path: str | Path) -> str:
-    """Return the path as the catalogue holds it; bytes that are not UTF-8 are escaped (such files are rejected)."""
+    """Return the path as the catalogue holds it; bytes that are not UTF-8 are escaped (such files are rejected).
+
+    An object in a bucket has both slashes: ``s3://BUCKET/KEY``.
+    """
     name = os.fspath(path)
+    if name.startswith(f"{OBJECT}/"):
+        name = f"{OBJECT}//{name.removeprefix(OBJECT).lstrip('/')}".rstrip("/")
     return name if name.isascii() else os.fsencode(path).decode("utf-8", "backslashreplace")

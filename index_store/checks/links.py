@@ -4,7 +4,6 @@ The index's own folder may be reached through links, so a whole index can lie on
 """
 
 import os
-import shutil
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
@@ -48,12 +47,3 @@ def refuse_below(folder: str, path: str) -> None:
     while len(parent) > len(folder):
         refuse_any([parent])
         parent = os.path.dirname(parent)
-
-
-def remove_tree(path: Path) -> None:
-    """Remove a folder of the index, best effort; of a link only the link itself, never what it leads to."""
-    if path.is_symlink():
-        with suppress(OSError):
-            path.unlink()
-    else:
-        shutil.rmtree(path, ignore_errors=True)

@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+from index_store.checks.links import FILES, FOLDERS
 from index_store.layout import file_name
 
 # Neither separators nor control characters, not "." or "..", and none of the characters that a glob gives a meaning.
@@ -17,7 +18,7 @@ _FOLDERS = re.compile(r"(spare/|vectors/)?")
 
 def component(value: Any, kind: str) -> str:
     """Return ``value`` if it can be one folder's or file's name; ValueError, which calls it a ``kind``, if not."""
-    if not isinstance(value, str) or not _COMPONENT.fullmatch(value):
+    if not isinstance(value, str) or not _COMPONENT.fullmatch(value) or value in (*FOLDERS, *FILES):
         raise ValueError(f"{shown(value)} can't be the name of {kind}")
     return value
 

@@ -6,7 +6,7 @@ the object; a missing object is a FileNotFoundError, or None.
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Config, S3Store
 
 SCHEME = "s3"
+OBJECT = f"{SCHEME}:"  # begins the names of objects in a bucket
 ENDPOINT_VARIABLE = "AWS_ENDPOINT_URL"
 RETRIES, RETRY_TIMEOUT = 4, timedelta(seconds=60)
 DELETED_AT_ONCE = 500
@@ -67,22 +68,33 @@ class ObjectStore:
         """Return the URL of an object."""
         return f"{self.url}/{key}"
 
-    def get(self, key: str) -> StoredObject | None:
-        """Read an object; None if it does not exist.
+    def get(self, key: str, before: Callable[[int], None] | None = None) -> StoredObject | None:
+        """Read an object; None if it does not exist. ``before`` gets its size in bytes first, and may raise.
 
         Raises:
-            IndexCorruptError: it has more than MOST_OBJECT bytes.
+            IndexCorruptError: it has more than MOST_OBJECT bytes, and nobody else looks at its size.
         """
         with self._reporting(key):
             try:
                 found = self._store.get(key)
                 meta = found.meta
-                if meta["size"] > MOST_OBJECT:
+                if before is not None:
+                    before(meta["size"])
+                elif meta["size"] > MOST_OBJECT:
                     raise IndexCorruptError(f"the index is damaged: {self.where(key)} has {meta['size']} bytes")
                 data = bytes(found.bytes())
             except FileNotFoundError:
                 return None
         return StoredObject(data, Version(meta["e_tag"], meta["version"]), meta["last_modified"])
+
+    def head(self, key: str) -> Entry | None:
+        """Return what a list says of an object; None if it does not exist."""
+        with self._reporting(key):
+            try:
+                meta = self._store.head(key)
+            except FileNotFoundError:
+                return None
+        return Entry(key, meta["size"], meta["last_modified"])
 
     def tail(self, key: str, length: int) -> tuple[bytes, int]:
         """Return an object's last ``length`` bytes and their offset."""
@@ -173,7 +185,7 @@ def open_store(url: str, endpoint: str | None) -> ObjectStore:
     plain: ClientConfig | None = {"allow_http": True} if _is_local(endpoint) else None
     retries: RetryConfig = {"max_retries": RETRIES, "retry_timeout": RETRY_TIMEOUT}
     try:
-        store = S3Store(bucket, prefix=prefix, config=server, client_options=plain, retry_config=retries)
+        store = S3Store(bucket, prefix=prefix or None, config=server, client_options=plain, retry_config=retries)
     except BaseError as error:
         raise RemoteStoreError(f"{url} can't be opened ({_reason(error)}); check the AWS_* variables") from error
     return ObjectStore(url, store)
@@ -215,6 +227,11 @@ def plain_endpoint(url: str) -> str:
     except ValueError:  # not chained: its message would show the URL
         pass
     raise UsageError(f"{ENDPOINT_VARIABLE} must be a URL like https://HOST:PORT")
+
+
+def is_object(path: str | Path) -> bool:
+    """Say whether a path names an object in a bucket, with both slashes or, as a Path has it, with one."""
+    return os.fspath(path).startswith(f"{OBJECT}/")
 
 
 def is_url(text: str) -> bool:

@@ -170,7 +170,7 @@ def read_rows(wanted: Iterable[StoredRow], shards: Shards | None = None) -> dict
     kinds = [(record.codec, record.row_shapes) for record in records.values()]
     if not rows or any(kind != kinds[0] for kind in kinds):
         raise ValueError("at least one row is needed, and all rows must be of one shape and codec")
-    shards = shards or LocalShards(rows[0].group)
+    shards = shards or LocalShards()
     codec, shapes = _codec_of(rows[0]), rows[0].record.row_shapes
     result = {a.name: np.empty((len(rows), *shapes[a.name]), a.dtype) for a in codec.arrays}
     reads = _by_shard(rows, result)

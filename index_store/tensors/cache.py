@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from index_store.checks.json_values import mapping, parse_json, sequence, whole_number
 from index_store.checks.links import refuse_below
+from index_store.checks.opening import folders_inside, list_inside, remove_file
 from index_store.errors import IndexCorruptError
 from index_store.files import files_below, is_abandoned, is_temporary, open_regular, replace_file
 from index_store.layout import Layout
@@ -82,9 +83,6 @@ class TensorCache:
         except (ValueError, KeyError, TypeError) as error:
             LOG.warning("%s is damaged, so its tensors are computed again: %s", path, error)
             return None
-        with suppress(OSError):  # a read-only cache is still good for reading
-            now = time.time_ns()
-            os.utime(path, ns=(now, now))
         return found
 
     def put(self, key: CacheKey, arrays: Arrays) -> bool:
@@ -102,19 +100,22 @@ class TensorCache:
         return True
 
     def _read(self, path: Path) -> bytes:
-        refuse_below(str(self._root), str(path))
+        now = time.time_ns()
         with open_regular(path) as file:
+            with suppress(OSError):  # a read-only cache is still good for reading
+                os.utime(file.fileno() if os.utime in os.supports_fd else path, ns=(now, now))
             return file.read()
 
     def images(self, mode: str, digest: str) -> set[str]:
         """Return the SHA-256 of the images in the cache; a file may still turn out to be damaged in :meth:`get`."""
-        names = (path.name for path in (self._root / mode / digest).glob("*/*"))
+        folders = folders_inside(self._root / mode / digest)
+        names = [name for folder in folders for name in list_inside(folder)]
         return {name for name in names if len(name) == SHA256_DIGITS}
 
     def drop(self, key: CacheKey) -> None:
         """Remove an image, best effort."""
         with suppress(OSError):
-            self._path(key).unlink()
+            remove_file(self._path(key))
 
     def _path(self, key: CacheKey) -> Path:
         return self._root / key.mode / key.digest / key.sha256[:FOLDER_DIGITS] / key.sha256
@@ -142,7 +143,7 @@ class TensorCache:
             if self._bytes <= target:
                 break
             with suppress(OSError):
-                os.unlink(entry.path)
+                remove_file(Path(entry.path))
             self._bytes -= entry.size
         LOG.info("%s: evicted %d bytes, least recently used first", self._root, before - self._bytes)
 
@@ -158,7 +159,7 @@ def _entries(root: Path) -> Iterator[_Entry]:
     for path, status in files_below(root):
         if is_abandoned(os.path.basename(path), status.st_mtime):
             with suppress(OSError):  # another process may have removed it
-                os.unlink(path)
+                remove_file(Path(path))
         else:
             yield _Entry(status.st_mtime_ns, path, status.st_size)
 

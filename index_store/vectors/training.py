@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from index_store.checks.opening import is_there, list_inside, remove_file
 from index_store.files import FileRecord, atomic_write, replace_by, writing
 from index_store.layout import Layout, file_name
 from index_store.vectors.exact import Floats
@@ -63,7 +64,7 @@ def is_due(layout: Layout, encoder: str, checksums: Mapping[str, int], live_rows
     if rows < IVF_FROM_ROWS:
         return False
     record = find_valid_record(layout, encoder, checksums)
-    if record is None or not (layout.derived / record.file).exists():
+    if record is None or not is_there(layout.derived / record.file):
         return True
     new = sum(count for name, count in live_rows.items() if name not in record.segments)
     return new > max(IVF_FROM_ROWS, NEW_SHARE * rows)
@@ -163,7 +164,7 @@ def _measure(faiss: Any, index: Any, queries: Floats, lists: int) -> list[tuple[
 
 def _remove_older(layout: Layout, encoder: str, newest: Path) -> None:
     ours = re.compile(re.escape(file_name(encoder)) + r"-\d+\.faiss")  # dinov2-base-000001.faiss is not of dinov2
-    for path in layout.derived.glob("*.faiss"):
-        if ours.fullmatch(path.name) and path.name != newest.name:
+    for name in list_inside(layout.derived):
+        if ours.fullmatch(name) and name != newest.name:
             with suppress(OSError):
-                path.unlink()
+                remove_file(layout.derived / name)

@@ -17,8 +17,9 @@ from retrieval.devices.selection import choose_device
 from retrieval.encoding.loaded_models import ModelInputs
 from retrieval.encoding.timing import DECODE, StageClock
 from retrieval.errors import ImageError
+from retrieval.files import is_object
 from retrieval.images.decoding import DecodeRules, FileFacts, read_image
-from retrieval.images.discovery import state_of
+from retrieval.images.file_states import state_of
 from retrieval.images.room import Memory
 from retrieval.models.registry import describe_extractor
 from retrieval.settings import BuildSettings, ModelSettings
@@ -45,6 +46,7 @@ class Failure:
     mtime_ns: int  # -1: unknown
 
 
+NOT_ASKED = (-1, -1, -1)
 Outcome = tuple[FileFacts, ModelInputs] | Failure
 
 
@@ -110,12 +112,13 @@ def read_batches(
     memory = Memory(decoding_memory(workers))
 
     def read(path: Path) -> Outcome:
-        size, mtime_ns, _ = state_of(path)
+        # An object is asked once, for its bytes: its state counts only where it can't be used.
+        size, mtime_ns, _ = NOT_ASKED if is_object(path) else state_of(path)
         with turns.turn() if turns else nullcontext(), memory.room() as room, clock.working(DECODE, 1):
             try:
                 image, facts = read_image(path, rules, room)
             except ImageError as error:
-                return Failure(error, size, mtime_ns)
+                return Failure(error, *((size, mtime_ns) if not is_object(path) else state_of(path)[:2]))
             return facts, prepare(image)
 
     starts = range(0, len(files), batch_size)

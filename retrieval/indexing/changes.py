@@ -13,7 +13,7 @@ from index_store.reader import IndexReader
 from index_store.remote.pull import local_root
 from retrieval.errors import UsageError
 from retrieval.images.decoding import FileFacts
-from retrieval.images.discovery import IMAGE_SUFFIXES, Listing, Paths, find_images, state_of
+from retrieval.images.discovery import IMAGE_SUFFIXES, Listing, Paths, find_images
 from retrieval.indexing.reports import OnBuildProgress
 from retrieval.indexing.sources.hashing import HashedFile, ListedFile, hash_files
 from retrieval.indexing.sources.known import KnownFiles, find_lost, find_revivable
@@ -82,10 +82,11 @@ def find_changes(
 
     A file with the same size and times is unchanged. Otherwise the SHA-256 of its bytes decides: an item whose own file
     is gone, or holds other bytes, follows its content to another path. Items vanish only if they lie below ``sources``
-    and in no unreadable folder, and if most of a source is still there or ``run.gone`` is set.
+    and in no unreadable folder, and if most of a source is still there or ``run.gone`` is set; or if their folder was
+    moved to ``sources`` without them.
     """
     if reader is None:
-        files = [ListedFile(name, uri_of(name), state_of(name)) for name in listing.names]
+        files = [ListedFile(name, uri_of(name), listing.state_of(name)) for name in listing.names]
         found = match(hash_files(files, np.empty(0, np.int64), on_progress), (), ())
         return Changes(pending=_names(found.others), copies=found.copies)
     return _Comparison(KnownFiles(listing, sources, reader, run)).changes(on_progress)
@@ -102,7 +103,7 @@ class _Comparison:
 
     def changes(self, on_progress: OnBuildProgress) -> Changes:
         known, items = self._known, self._items_there()
-        files = hash_files(known.doubtful, known.sizes, on_progress)
+        files = hash_files(known.doubtful, known.sizes, on_progress, unsized=known.may_have_moved or bool(items))
         rest = [file for file in files if not self._is_touched(file, items.get(file.uri))]
         found, revived = self._match(rest)
         taken = {item.id for item in found.moved.values()}
@@ -119,7 +120,7 @@ class _Comparison:
             copies=found.copies,
             moved=(*self._touched, *found.moved.values()),
             revived=frozenset(revived & taken),
-            vanished=tuple(sorted({*gone, *overwritten})),
+            vanished=tuple(sorted({*gone, *overwritten, *known.left_behind(found.moved.values())})),
             withheld=withheld,
             cleared=known.cleared,
             unchanged=self._unchanged,

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 from index_store.catalog import Item
 from index_store.reader import IndexReader
 from index_store.row_locations import batched
-from retrieval.images.discovery import state_of
+from retrieval.images.file_states import may_have_size, state_of
 from retrieval.models.modes import Outputs
 
 ITEMS_AT_ONCE = 4096  # as objects: a million of them would take a gigabyte
@@ -74,7 +73,7 @@ def items_of(reader: IndexReader, rows: NDArray[np.int64], moved: Mapping[int, I
 def _have_files(reader: IndexReader, rows: NDArray[np.int64], moved: Mapping[int, Item]) -> NDArray[np.bool_]:
     """Return for every row whether its file exists with the same size; its bytes are compared when it is read."""
     items = (item for some in batched(rows, ITEMS_AT_ONCE) for item in items_of(reader, some, moved))
-    return np.fromiter((state_of(Path(item.uri))[0] == item.size for item in items), bool, len(rows))
+    return np.fromiter((may_have_size(state_of(item.uri), item.size) for item in items), bool, len(rows))
 
 
 def _distinct(patterns: NDArray[np.bool_]) -> NDArray[np.bool_]:

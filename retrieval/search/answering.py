@@ -1,6 +1,5 @@
 """Answer questions: encode their images, choose candidates, score these exactly, and make results of them."""
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from index_store.catalog import uri_of
+from index_store.catalog import absolute_uri
 from index_store.reader import IndexReader
 from retrieval.devices.memory import tried_twice
 from retrieval.encoding.loaded_models import ModelInputs
@@ -175,7 +174,7 @@ class Answerer:
         """Return the rows that are left out because the question's images are these items, or copies of them."""
         asked: set[tuple[str, str | None]] = set()
         if request.settings.exclude_self or request.settings.exclude_copies:
-            asked |= {("uri", uri_of(os.path.abspath(picture.path))) for picture in question.pictures if picture.path}
+            asked |= {("uri", absolute_uri(picture.path)) for picture in question.pictures if picture.path}
         if request.settings.exclude_copies:
             asked |= {("sha256", picture.sha256) for picture in question.pictures}
         return {row for column, value in asked if value for row in self._reader.find(column, value)}

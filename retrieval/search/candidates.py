@@ -87,6 +87,11 @@ class CandidateGenerator:
         has_vector = np.stack([self._reader.has_vector(name)[rows] for name in encoders])
         return Candidates(rows, _mean_where(cosines, has_vector))
 
+    def load(self) -> None:
+        """Open the vector index of every mode's encoders now, which the first search of each would do."""
+        for encoder in dict.fromkeys(encoder for mode in self._modes for encoder in self.encoders(mode)):
+            self._index(encoder)
+
     def encoders(self, mode: str) -> tuple[str, ...]:
         """Return the encoders that find a mode's candidates: the mode's own, else all that the index has vectors of."""
         if mode not in self._encoders:

@@ -95,8 +95,14 @@ class Engine:
         return tuple(self._recipe.targets)
 
     def load(self) -> None:
-        """Load the models now, which the first search would do; errors as in :meth:`search`."""
+        """Load the models and vectors now, which the first search would do; errors as in :meth:`search`."""
         _ = self._context
+        self._answerer.generator.load()
+
+    @property
+    def runs_side_by_side(self) -> bool:
+        """Whether searches in several threads gain from one core each, rather than all cores for one search."""
+        return self._context.models.run_side_by_side()
 
     @property
     def catalogue(self) -> Catalogue:

@@ -1,11 +1,10 @@
 """From scored candidates to results: order, threshold, and the numbers that people see."""
 
-import os
-
 import numpy as np
 from numpy.typing import NDArray
 
 from index_store.reader import IndexReader
+from retrieval.images.file_states import is_there
 from retrieval.scoring.aas import bounded, higher_is_closer
 from retrieval.search.candidates import Candidates
 from retrieval.search.judging import Judgement
@@ -40,7 +39,7 @@ def rank_candidates(
     return tuple(
         Result(
             *(rank, item.id, item.uri, _score(scored, at, wanted), *_coarse(candidates, at, wanted), item.sha256),
-            is_gone=not os.path.lexists(item.uri),
+            is_gone=not is_there(item.uri),
             **({} if judged is None else judged.at(at)),
             order_key=None if keys is None else round(float(keys[at]), 6),
         )

@@ -2,7 +2,9 @@
 
 import threading
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +38,8 @@ class ScoringContext:
     batch_size: int  # images that are encoded at a time
     workers: int  # threads that decode images
     small_modes: frozenset[str] = frozenset()  # whose regions ask drawn small, too
-    _encoding: threading.Lock = field(default_factory=threading.Lock)
+    # Layers of most models are read by hooks on the one network, so one pass runs at a time.
+    _one_pass: AbstractContextManager[Any] = field(default_factory=threading.Lock)
     _decoders: dict[str, DecodeQKV] = field(default_factory=dict)
     _digests: dict[str, str] = field(default_factory=dict)
 
@@ -46,7 +49,7 @@ class ScoringContext:
         Raises:
             ModelError: the model gives numbers that are infinite or not a number.
         """
-        with self._encoding:  # layers are read by hooks on the one network: one pass at a time
+        with self._one_pass:
             found = self.models.encode_in_batches(images, role, outputs, self.batch_size)
         vectors = all(bool(np.isfinite(array).all()) for array in found.vectors.values())
         tensors = (tensor for qkv in found.tensors.values() for tensor in (qkv.q, qkv.k, qkv.v))
@@ -58,7 +61,7 @@ class ScoringContext:
 
     def encode_stored(self, batch: Sequence[ModelInputs], outputs: Outputs) -> StoredBatch:
         """Encode a batch in the gallery's role, as the index stores it."""
-        with self._encoding:
+        with self._one_pass:
             return self.models.encode_stored(batch, outputs)
 
     def tensors(self, images: Sequence[ModelInputs], role: Role, mode: str) -> QKV:
@@ -97,7 +100,10 @@ def load_context(
     run = BuildSettings(device=settings.device)
     small = {name for name, known in describe_extractor(recipe.settings.model).modes.items() if known.small_regions}
     size = batch_size(recipe.settings, run)
-    return ScoringContext(reader, models, device, tensor_cache, size, workers(run), frozenset(small))
+    one_pass = nullcontext() if models.run_side_by_side() else threading.Lock()
+    return ScoringContext(
+        reader, models, device, tensor_cache, size, workers(run), frozenset(small), _one_pass=one_pass
+    )
 
 
 def _settings_here(stored: ModelSettings, here: EngineSettings, device: torch.device) -> ModelSettings:

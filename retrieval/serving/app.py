@@ -17,7 +17,7 @@ from retrieval.encoding.loaded_models import LoadModels
 from retrieval.errors import DiffSimError, UsageError
 from retrieval.serving.errors import NotFoundError, headers_of, status_of, to_json
 from retrieval.serving.page.rendering import STATIC, wants_page
-from retrieval.serving.routes import health_routes, index_routes, page_routes, search_routes
+from retrieval.serving.routes import group_pages, group_routes, health_routes, index_routes, page_routes, search_routes
 from retrieval.serving.routes.page_routes import message_page
 from retrieval.serving.routes.search_routes import sentence_of
 from retrieval.serving.safety.guard import Guard
@@ -66,7 +66,7 @@ def routed_app() -> FastAPI:
         docs_url=None,  # FastAPI's page loads scripts from another site
         redoc_url=None,
     )
-    for module in (search_routes, index_routes, health_routes, page_routes):
+    for module in (search_routes, index_routes, group_routes, health_routes, page_routes, group_pages):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(directory=STATIC))
     app.add_exception_handler(DiffSimError, _on_error)

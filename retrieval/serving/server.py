@@ -1,4 +1,4 @@
-"""The state of a server: its indexes, the computing thread, caches and metrics."""
+"""The state of a server: its indexes, the computing threads, caches and metrics."""
 
 import hashlib
 import io
@@ -13,9 +13,16 @@ from pathlib import Path
 
 from PIL import Image
 
+from retrieval.devices.threads import side_by_side
 from retrieval.encoding.loaded_models import LoadModels
 from retrieval.errors import DiffSimError, ImageError, UsageError
+from retrieval.grouping.cluster_results import Clusters
+from retrieval.grouping.clusters import find_clusters
+from retrieval.grouping.duplicates import find_duplicates
+from retrieval.grouping.results import Duplicates
+from retrieval.progress import Cancellation, OnProgress
 from retrieval.search.browsing.catalogue import Item, is_remote, shrunk, thumbnail
+from retrieval.search.engine import Engine
 from retrieval.search.queries.picture import UNNAMED
 from retrieval.serving.asking.fetching import Fetcher
 from retrieval.serving.asking.questions import QuestionReader, check_limit, held_upload
@@ -23,14 +30,16 @@ from retrieval.serving.errors import GoneError, NotFoundError
 from retrieval.serving.indexes.byte_cache import ByteCache
 from retrieval.serving.indexes.served_index import ServedIndex
 from retrieval.serving.metrics import ServerMetrics
-from retrieval.serving.queueing.computing_thread import ComputingThread
+from retrieval.serving.queueing.computing_threads import ComputingThreads
 from retrieval.serving.queueing.jobs import CallJob
+from retrieval.serving.queueing.long_work import LongWork, Piece
 from retrieval.serving.safety.access import Access
-from retrieval.settings import ServerSettings
+from retrieval.settings import ClusterSettings, DuplicateSettings, ServerSettings
 
 logger = logging.getLogger(__name__)
 
 READERS = 2  # threads that decode the images of requests
+ASKED_FIRST = 64  # px of the side of a plain picture
 REMOTE_REFRESH_SECONDS = 15.0  # between looks into an object store
 _NAME = re.compile(r"[^/\\\x00-\x1f]{1,255}")
 
@@ -57,13 +66,15 @@ class Server:
         self.indexes = {name: ServedIndex(name, place, engine, load) for name, place in indexes.items()}
         self.metrics = ServerMetrics()
         self.access = Access(settings)
-        self.worker = ComputingThread(limits.queue, settings.batch, settings.gather_ms / 1000, self.metrics)
+        self.worker = ComputingThreads(limits.queue, settings.batch, settings.gather_ms / 1000, self.metrics)
+        self.long_work = LongWork(limits.groupings, settings.kept_groupings)
         self.readers = ThreadPoolExecutor(READERS, "diffsim-reader")
         self.browsers = ThreadPoolExecutor(READERS, "diffsim-browser")
         self.thumbnails = ByteCache("thumbnails", settings.thumbnails, self.metrics)
         self.uploads = ByteCache("uploads", settings.uploads, self.metrics)
         self.fetcher = Fetcher(tuple(host.lower() for host in settings.url_hosts), limits.image_bytes)
-        self._warm = [CallJob(index=index, deadline=float("inf"), work=lambda e: e.load()) for index in self._all()]
+        self._warm = [CallJob(index=index, deadline=float("inf"), work=self._load) for index in self._all()]
+        self._side_by_side: list[bool] = []  # of the indexes whose models are loaded
         self._stopping = threading.Event()
         self._refresher = threading.Thread(target=self._refresh, name="diffsim-refresher", daemon=True)
         self._tell()
@@ -78,9 +89,22 @@ class Server:
             self.worker.submit(ticket, self._warm)
         self._refresher.start()
 
+    def _load(self, engine: Engine) -> None:
+        """Load an index's models and vectors, and ask once, so that no person waits for what only a first search does.
+
+        Once the models of all indexes compute side by side, more threads do.
+        """
+        engine.load()
+        if len(engine) and engine.catalogue.encoders:
+            engine.search(Image.new("RGB", (ASKED_FIRST, ASKED_FIRST)), k=1, rerank=False)
+        self._side_by_side.append(engine.runs_side_by_side)
+        if len(self._side_by_side) == len(self.indexes) and all(self._side_by_side):
+            self.worker.start(side_by_side())
+
     def stop(self) -> None:
         """Answer everything that was accepted, and end."""
         self._stopping.set()
+        self.long_work.close()
         self.worker.close()
         for pool in (self.readers, self.browsers):
             pool.shutdown()
@@ -110,6 +134,28 @@ class Server:
         if item is None:
             raise NotFoundError(f"{index.name} has no item with the id {number}")
         return item
+
+    def grouping(self, index: ServedIndex, settings: DuplicateSettings | ClusterSettings) -> Piece:
+        """Return the search for an index's duplicates or clusters, begun now unless it is known.
+
+        Raises:
+            LimitError: more items or neighbours than the server compares.
+            BusyError: too many other searches of that kind.
+        """
+        limits, generation = self.settings.limits, index.engine.catalogue.generation
+        check_limit("grouped", limits.grouped, len(index.engine), "looking for groups among {} items")
+        check_limit("neighbours", limits.neighbours, settings.neighbours)
+
+        def work(tell: OnProgress, cancel: Cancellation) -> Duplicates | Clusters:
+            def group(engine: Engine) -> Duplicates | Clusters:
+                reader = engine.catalogue.reader
+                if isinstance(settings, DuplicateSettings):
+                    return find_duplicates(reader, settings, tell, cancel)
+                return find_clusters(reader, settings, tell, cancel)
+
+            return index.use(group)
+
+        return self.long_work.piece((index.name, generation, settings), work)
 
     def reader(self, parts: Sequence[bytes] = ()) -> QuestionReader:
         """Return a reader for the questions of one request with these files."""

@@ -21,6 +21,9 @@ class ServerLimits:
     explained: int = 10  # candidates in one request
     page: int = 1_000  # items in one list
     exhaustive: int = 20_000  # items of an index that an exhaustive search may score
+    grouped: int = 200_000  # items of an index whose duplicates or clusters are looked for
+    neighbours: int = 64  # of each image that these compare
+    groupings: int = 4  # of these that are computed or wait; more are told to come back
     body_bytes: int = 2**26
     image_bytes: int = 2**25  # of one image file
     pixels: int = 2**26  # of one image that is asked with or shown
@@ -49,11 +52,12 @@ class ServerSettings:
     gather_ms: float = 4.0  # a batch waits so long for questions that are being read
     thumbnails: int = 256_000_000  # bytes of thumbnails in memory
     uploads: int = 256_000_000  # bytes of uploaded images in memory
+    kept_groupings: int = 4  # results of duplicates and clusters in memory
     refresh_seconds: float = 1.0  # between looks for a new generation of each index
 
     def __post_init__(self) -> None:
         at_least(0, gather_ms=self.gather_ms, thumbnails=self.thumbnails, uploads=self.uploads)
-        at_least(1, batch=self.batch)
+        at_least(1, batch=self.batch, kept_groupings=self.kept_groupings)
         if not self.refresh_seconds > 0:
             raise UsageError(f"refresh seconds must be above 0, not {self.refresh_seconds}")
         if self.token is not None and len(self.token) < SHORTEST_TOKEN:

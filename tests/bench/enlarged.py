@@ -1,6 +1,6 @@
 """Enlarge a small real index to many items: the result is quick to write, and real in every other respect.
 
-The first images are drawn and indexed with the embedded model. Every further item copies one of them: its file is a
+The first images are drawn and indexed with an embedded model. Every further item copies one of them: its file is a
 hard link, its vector lies near the original, and its tensors hold the original tokens in another order. Segments are
 written and committed as in a build.
 """
@@ -35,12 +35,13 @@ NEARNESS = 0.3  # length of the noise on a vector of length 1
 CPU = BuildSettings(device="cpu")
 
 
-def write(folder: Path, items: int) -> Path:
+def write(folder: Path, items: int, model: str = "cells") -> Path:
     """Make ``folder/photos``, ``folder/new`` (100 images that are not in the index) and the index of so many items."""
+    folder = folder.absolute()  # as the index names files
     photos, index = folder / "photos", folder / "photos.diffsim"
     drawn = _draw(photos / "000000", DRAWN)
     _mirror(drawn, folder / "new")
-    build_index(photos, index, model="cells", modes=[MODE], run=CPU)
+    build_index(photos, index, model=model, modes=[MODE], run=CPU)
     reader = IndexReader(index)
     (encoder,) = reader.generation.encoders
     vectors, tensors = reader.vectors(encoder), reader.attention(MODE, range(len(drawn)))

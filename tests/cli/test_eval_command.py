@@ -102,8 +102,23 @@ def test_figure_sweep_and_coarse_recall_write_their_results(evaluate, gallery: P
     query = gallery / STYLES[1] / f"{MOTIFS[2]}.png"
     assert evaluate("figure", gallery, "-m", "lab-hist,ssim", "-o", tmp_path / "f.png", "--query", query).code == 0
     assert (tmp_path / "f.png").is_file()
+    (tmp_path / "styles").mkdir()
+    for style in STYLES[:2]:
+        (tmp_path / "styles" / style).symlink_to(gallery / style)
     ran = evaluate(
-        *("sweep", "groups", gallery, "-m", "diffsim-s", "--layers", "D_1,M", "--steps", "951", "--triplets", "20"),
+        *(
+            "sweep",
+            "groups",
+            tmp_path / "styles",
+            "-m",
+            "diffsim-s",
+            "--layers",
+            "D_1,M",
+            "--steps",
+            "951",
+            "--triplets",
+            "20",
+        ),
         *("-o", tmp_path / "map.png", "--csv", tmp_path / "map.csv", "--image-sizes", "64,128"),
         *("--weights", DATA / "tiny_sd15"),
     )

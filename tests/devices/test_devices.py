@@ -188,7 +188,12 @@ def stays_on_the_device(settings: ModelSettings, monkeypatch: pytest.MonkeyPatch
     [
         ModelSettings(model="cells"),
         ModelSettings(model="sd15", weights=str(DATA / "tiny_sd15"), image_size=128),
-        ModelSettings(model="sd15", weights=str(DATA / "tiny_sd15"), image_size=128, branches="cond", noise="shared"),
+        pytest.param(
+            ModelSettings(
+                model="sd15", weights=str(DATA / "tiny_sd15"), image_size=128, branches="cond", noise="shared"
+            ),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=lambda settings: f"{settings.model}-{settings.branches}-{Path(settings.weights or 'none').name}",
 )
@@ -207,7 +212,9 @@ def test_dit_stays_on_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     stays_on_the_device(settings, monkeypatch, Target("1", 401))
 
 
-@pytest.mark.parametrize(("model", "folder"), [("diffsim-c", "sd15"), ("diffsim-xl", "sdxl")])
+@pytest.mark.parametrize(
+    ("model", "folder"), [("diffsim-c", "sd15"), pytest.param("diffsim-xl", "sdxl", marks=pytest.mark.slow)]
+)
 def test_other_diffusion_models_stay_on_the_device(model: str, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = ModelSettings(model=model, weights=str(golden_models() / folder), image_size=128)
     stays_on_the_device(settings, monkeypatch)

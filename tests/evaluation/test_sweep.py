@@ -20,7 +20,16 @@ pytestmark = loads_model_libraries
 TINY_SD15 = str(DATA / "tiny_sd15")
 
 
-def test_a_sweep_measures_the_same_as_single_runs(gallery: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def styles(gallery: Path, tmp_path: Path) -> Path:
+    """Two of the drawn styles."""
+    (tmp_path / "styles").mkdir()
+    for folder in sorted(gallery.iterdir())[:2]:
+        (tmp_path / "styles" / folder.name).symlink_to(folder)
+    return tmp_path / "styles"
+
+
+def test_a_sweep_measures_the_same_as_single_runs(styles: Path, tmp_path: Path) -> None:
     from retrieval.drawing.heatmap import draw_heatmap, write_heatmap
     from retrieval.metrics.aas import ExtractorMetric
     from retrieval.metrics.base import MetricSettings
@@ -29,10 +38,10 @@ def test_a_sweep_measures_the_same_as_single_runs(gallery: Path, tmp_path: Path)
     metric = load_metric("diffsim-s", settings)
     assert isinstance(metric, ExtractorMetric)
     options = BenchOptions(triplets=60)
-    found = sweep("groups", gallery, "diffsim-s", ["D_1", "M"], [701, 951], Run({"diffsim-s": metric}, options))
+    found = sweep("groups", styles, "diffsim-s", ["D_1", "M"], [701, 951], Run({"diffsim-s": metric}, options))
     assert list(found) == [("D_1", 701), ("M", 701), ("D_1", 951), ("M", 951)]
     single = load_metric("diffsim-s", replace(settings, layer="M", denoising_step=701))
-    alone = next(run_bench("groups", gallery, Run({"diffsim-s": single}, options)))
+    alone = next(run_bench("groups", styles, Run({"diffsim-s": single}, options)))
     assert found["M", 701].value == alone.value
     values = [[found[layer, step].value for step in (701, 951)] for layer in ("D_1", "M")]
     write_heatmap(tmp_path / "map.png", draw_heatmap(values, ["D_1", "M"], ["701", "951"], "diffsim-s"))

@@ -1,8 +1,8 @@
 """Commits: which generations stay, and what a commit survives."""
 
+import os
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -37,7 +37,7 @@ def test_an_old_generation_that_cannot_be_removed_does_not_undo_a_commit(
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(garbage, "KEPT_GENERATIONS", 1)
-    monkeypatch.setattr(Path, "unlink", mock.Mock(side_effect=OSError(28, "No space left on device")))
+    monkeypatch.setattr(os, "unlink", mock.Mock(side_effect=OSError(28, "No space left on device")))
     assert commit(layout, read_current(layout), "tests").number == 4
     assert layout.generation(1).exists()
     assert read_current(layout).number == 4

@@ -22,6 +22,7 @@ from retrieval.indexing.build import build_index
 from retrieval.indexing.estimate import CATALOGUE_BYTES
 from retrieval.indexing.reports import BuildEvent, BuildReport
 from retrieval.indexing.upkeep.repairing import verify as find_damages
+from tests.slices import EVERY
 from tests.support.faults import Operations, path_of
 from tests.support.sample_index import RUN, Contents, paint
 from tests.support.stub_models import TinyExtractor, load_tiny
@@ -78,7 +79,12 @@ def assert_partial(index: Path, whole: Contents, segments: int) -> None:
 # --- The disk is full, or the user has had enough
 
 
-@pytest.mark.parametrize(("act", "step"), [(run_out_of_space, 7), (interrupt, 3)])
+def step_of(least: int) -> int:
+    """Return every how many operations to stop: ``least``, or three times as many in a quick run."""
+    return least if EVERY else 3 * least
+
+
+@pytest.mark.parametrize(("act", "step"), [(run_out_of_space, step_of(7)), (interrupt, step_of(3))])
 def test_a_build_stopped_at_any_write_keeps_what_was_committed_and_resumes(
     photos: Path, whole: Contents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: Callable[[], None], step: int
 ) -> None:
@@ -102,11 +108,11 @@ def test_a_build_stopped_at_any_write_keeps_what_was_committed_and_resumes(
         assert Contents.of(index).differences(whole) == [], f"stopped at operation {number}"
         shutil.rmtree(index)
         outcomes["stopped"] += 1
-    assert outcomes["stopped"] > 30
+    assert outcomes["stopped"] > (30 if EVERY else 10)
     assert outcomes["went on"] < 0.2 * outcomes["stopped"], "some folders were there already; nothing else went on"
 
 
-@pytest.mark.parametrize(("act", "step"), [(run_out_of_space, 17), (interrupt, 11)])
+@pytest.mark.parametrize(("act", "step"), [(run_out_of_space, step_of(17)), (interrupt, step_of(11))])
 def test_an_addition_stopped_at_any_write_keeps_what_was_there_and_resumes(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: Callable[[], None], step: int
 ) -> None:

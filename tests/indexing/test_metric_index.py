@@ -18,20 +18,21 @@ from retrieval.metrics.registry import AAS, METRICS, chosen_model, describe_metr
 from retrieval.search.engine import Engine
 from retrieval.settings import BuildSettings, EngineSettings
 from tests.models.test_vit import write_tiny_models
-from tests.slices import loads_model_libraries
+from tests.slices import EVERY, loads_model_libraries
 from tests.support.golden import DATA, golden_models
 
 pytestmark = loads_model_libraries
 
 CPU = BuildSettings(device="cpu", workers=1)
 PICTURES = DATA / "golden_images"
-NAMES = sorted(path.name for path in PICTURES.glob("*.png"))
+NAMES = sorted(path.name for path in PICTURES.glob("*.png"))[: None if EVERY else 4]
 
 
 def check_scores(metric: str, mode: str, index: Path, **choices: Any) -> None:
     """Build with the metric's model, and hold a search of every image to the metric's scores."""
     given = {**choices, "alpha": "drop", "encoders": {}}
-    build_index(PICTURES, index, modes=[mode], run=CPU, model=indexed_by(metric), **given)
+    pictures = [PICTURES / name for name in NAMES]
+    build_index(pictures, index, modes=[mode], run=CPU, model=indexed_by(metric), **given)
     engine = Engine.open(index, EngineSettings(device="cpu"))
     target = engine.info()["modes"][mode]
     own = {"layer": target["layer"], "denoising_step": target["denoising_step"] if target["timestep"] else None}

@@ -20,7 +20,7 @@ from retrieval.models.modes import Target, at_step
 from retrieval.models.registry import load_extractor
 from retrieval.scoring.aas import QKV, Comparison, aligned_attention_scores
 from retrieval.settings import ModelSettings
-from tests.slices import loads_model_libraries, slice_of
+from tests.slices import EVERY, loads_model_libraries, slice_of
 from tests.support.golden import EVERY_GOLDEN, GOLDEN, needs_every_golden
 from tests.support.paths import DATA
 
@@ -171,7 +171,8 @@ def test_an_image_does_not_depend_on_its_batch(extractor: StableDiffusion15, pix
 )
 def test_half_precision_stays_near(dtype: str, tolerance: float, pixels: np.ndarray) -> None:
     numbers = json.loads((DATA / "golden_sd15.json").read_text())["pairwise"]
-    worst = largest_difference(load(dtype=dtype), pixels, numbers)
+    deep = {key: value for key, value in numbers.items() if EVERY or key.startswith("up_blocks.1|")}
+    worst = largest_difference(load(dtype=dtype), pixels, deep)
     assert 0 < worst["cosine"] < tolerance
 
 

@@ -89,6 +89,7 @@ def test_attention_is_counted_on_any_device() -> None:
         assert found == 2 * products
 
 
+@pytest.mark.slow  # counting imports what torch compiles with
 @loads_model_libraries
 def test_an_image_is_counted_on_shapes_as_on_numbers() -> None:
     settings = ModelSettings(model="sd15", weights=str(TINY), image_size=64, dtype="float32")

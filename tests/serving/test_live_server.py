@@ -17,9 +17,11 @@ import pytest
 from retrieval import Engine
 from retrieval.indexing.build import build_index
 from retrieval.indexing.upkeep.compacting import compact
+from retrieval.indexing.upkeep.repairing import repair
 from retrieval.serving.safety import slow_clients
 from retrieval.settings import ServerLimits, ServerSettings
 from tests.serving.served import serving
+from tests.support.faults import flip_bit
 from tests.support.sample_index import RUN, paint
 from tests.support.stub_models import load_tiny
 
@@ -88,7 +90,7 @@ def test_an_index_changes_under_load_without_a_failed_request(tmp_path: Path, ti
 
     def load(url: str) -> None:
         while not ended.is_set():
-            status, answer = ask(f"{url}/v1/search", {"images": [{"id": 1}], "k": 3})
+            status, answer = ask(f"{url}/v1/search", {"images": [{"id": 1}], "glob": ["00[1-5].png"], "k": 3})
             if status != 200:
                 failed.append(answer)
 
@@ -99,6 +101,11 @@ def test_an_index_changes_under_load_without_a_failed_request(tmp_path: Path, ti
         paint(photos, range(6, 9))
         build_index(photos, place, run=RUN)
         took = until(lambda: ask(f"{url}/v1/indexes/a/items/8")[0] == 200)
+        newest_segment = sorted((place / "attention" / "style").iterdir())[-1]
+        flip_bit(next(path for path in sorted(newest_segment.rglob("c/**/*")) if path.is_file()), 80)
+        assert len(repair(place).damages) == 1
+        mended = Engine.open(place).catalogue.generation
+        until(lambda: ask(f"{url}/v1/indexes")[1]["indexes"][0]["generation"] == mended)
         (photos / "000.png").unlink()
         build_index(photos, place, run=RUN)
         compact(place, now=True)

@@ -2,9 +2,12 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -16,16 +19,31 @@ from retrieval.settings import EngineSettings
 from tests.support.commands import failed, run_here
 
 
-def test_a_server_starts_answers_and_ends(index: Path, tmp_path: Path) -> None:
+def ask_many(url: str, answers: list[int]) -> None:
+    """Ask four questions in one request, and note how many answers there are."""
+    body = json.dumps({"queries": [{"images": [{"id": number}]} for number in range(4)], "k": 5}).encode()
+    with urlopen(Request(f"{url}v1/search/many", body, {"content-type": "application/json"})) as answer:
+        answers.append(len(json.load(answer)["answers"]))
+
+
+def taken(url: str) -> float:
+    """Return how many of these questions the server has accepted, answered ones included."""
+    page = urlopen(f"{url}metrics").read().decode()
+    waiting = re.search(r"^diffsim_queue (\S+)", page, re.MULTILINE)
+    answered = re.search(r"^diffsim_requests_total\{[^}]*/v1/search/many[^}]*\} (\S+)", page, re.MULTILINE)
+    return (float(waiting[1]) if waiting else 0) + 4 * (float(answered[1]) if answered else 0)
+
+
+def test_a_server_starts_answers_and_ends_with_every_accepted_request_answered(index: Path, tmp_path: Path) -> None:
     code = "from cli.serve_command import main; main()"
     options = ["--port", "0", "--limit", "k=5", "-v", f"photos={index}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    answers: list[int] = []
     with subprocess.Popen(
         [sys.executable, "-c", code, *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=tmp_path,
-        env=environment,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         text=True,
     ) as process:
         assert process.stdout is not None
@@ -35,11 +53,20 @@ def test_a_server_starts_answers_and_ends(index: Path, tmp_path: Path) -> None:
             assert len(json.load(answer)["results"]) == 5
         with urlopen(f"{url}v1/indexes") as answer:
             assert json.load(answer)["indexes"][0]["name"] == "photos"
+        clients = [threading.Thread(target=ask_many, args=(url, answers)) for _ in range(6)]
+        for client in clients:
+            client.start()
+        while taken(url) < 24:
+            time.sleep(0.001)
         process.send_signal(signal.SIGTERM)
+        for client in clients:
+            client.join(60)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 0, said
+    assert answers == [4] * 6
     assert "serving photos; stop with Ctrl-C" in said
     assert "POST /v1/search 200" in said
+    assert said.count("POST /v1/search/many 200") == 6
     assert "Traceback" not in said
 
 

@@ -1,4 +1,4 @@
-"""The computing thread: batches, bounds, deadlines, cancelled requests and the end."""
+"""The computing threads: batches, bounds, deadlines, cancelled requests and the end."""
 
 import threading
 import time
@@ -11,7 +11,7 @@ import pytest
 from retrieval.errors import ModelError
 from retrieval.serving.errors import BusyError, DeadlineError, StoppingError
 from retrieval.serving.metrics import ServerMetrics
-from retrieval.serving.queueing.computing_thread import ComputingThread
+from retrieval.serving.queueing.computing_threads import ComputingThreads
 from retrieval.serving.queueing.jobs import CallJob, SearchJob
 from retrieval.settings import SearchSettings
 
@@ -44,8 +44,8 @@ def bench() -> Bench:
 
 
 @pytest.fixture
-def worker() -> Iterator[ComputingThread]:
-    made = ComputingThread(most=6, batch=4, gather_seconds=0.05, metrics=ServerMetrics())
+def worker() -> Iterator[ComputingThreads]:
+    made = ComputingThreads(most=6, batch=4, gather_seconds=0.05, metrics=ServerMetrics())
     made.start()
     yield made
     made.close()
@@ -58,12 +58,12 @@ def job(bench: Bench, question: str, seconds: float = SOON, k: int = 10) -> Sear
     )
 
 
-def submit(worker: ComputingThread, jobs: list[SearchJob]) -> None:
+def submit(worker: ComputingThreads, jobs: list[SearchJob]) -> None:
     with worker.admitted(time.monotonic() + SOON, len(jobs)) as ticket:
         worker.submit(ticket, list(jobs))
 
 
-def test_questions_with_the_same_choices_are_answered_together(worker: ComputingThread, bench: Bench) -> None:
+def test_questions_with_the_same_choices_are_answered_together(worker: ComputingThreads, bench: Bench) -> None:
     bench.gate.clear()
     first = job(bench, "first")
     submit(worker, [first])
@@ -76,7 +76,7 @@ def test_questions_with_the_same_choices_are_answered_together(worker: Computing
     assert bench.batches == [["first"], ["a", "c"], ["b", "d"]]
 
 
-def test_a_batch_waits_for_a_question_that_is_being_read(worker: ComputingThread, bench: Bench) -> None:
+def test_a_batch_waits_for_a_question_that_is_being_read(worker: ComputingThreads, bench: Bench) -> None:
     deadline = time.monotonic() + SOON
     with worker.admitted(deadline) as late:
         submit(worker, [early := job(bench, "early")])
@@ -86,7 +86,7 @@ def test_a_batch_waits_for_a_question_that_is_being_read(worker: ComputingThread
     assert bench.batches == [["early", "late"]]
 
 
-def test_a_question_at_fault_fails_alone(worker: ComputingThread, bench: Bench) -> None:
+def test_a_question_at_fault_fails_alone(worker: ComputingThreads, bench: Bench) -> None:
     jobs = [job(bench, name) for name in ("a", "bad", "c")]
     submit(worker, jobs)
     assert jobs[0].future.result(SOON).name == "a"
@@ -95,7 +95,7 @@ def test_a_question_at_fault_fails_alone(worker: ComputingThread, bench: Bench) 
         jobs[1].future.result(SOON)
 
 
-def test_the_queue_is_bounded(worker: ComputingThread, bench: Bench) -> None:
+def test_the_queue_is_bounded(worker: ComputingThreads, bench: Bench) -> None:
     deadline = time.monotonic() + SOON
     with worker.admitted(deadline, 4), worker.admitted(deadline, 2):
         with pytest.raises(BusyError) as caught, worker.admitted(deadline):
@@ -105,7 +105,7 @@ def test_the_queue_is_bounded(worker: ComputingThread, bench: Bench) -> None:
         pass
 
 
-def test_a_request_that_would_wait_beyond_its_deadline_is_told_at_once(worker: ComputingThread, bench: Bench) -> None:
+def test_a_request_that_would_wait_beyond_its_deadline_is_told_at_once(worker: ComputingThreads, bench: Bench) -> None:
     worker._seconds = 1.0
     deadline = time.monotonic() + SOON
     with worker.admitted(deadline, 2), pytest.raises(BusyError) as caught, worker.admitted(time.monotonic() + 1.5):
@@ -113,7 +113,7 @@ def test_a_request_that_would_wait_beyond_its_deadline_is_told_at_once(worker: C
     assert caught.value.seconds == 2
 
 
-def test_late_and_cancelled_questions_are_not_computed(worker: ComputingThread, bench: Bench) -> None:
+def test_late_and_cancelled_questions_are_not_computed(worker: ComputingThreads, bench: Bench) -> None:
     bench.gate.clear()
     submit(worker, [first := job(bench, "first")])
     jobs = [job(bench, "late", 0.01, k=2), job(bench, "gone", k=2), job(bench, "kept", k=2)]
@@ -130,7 +130,7 @@ def test_late_and_cancelled_questions_are_not_computed(worker: ComputingThread, 
 
 
 def test_closing_answers_everything_that_was_taken(bench: Bench) -> None:
-    worker = ComputingThread(most=40, batch=4, gather_seconds=0, metrics=ServerMetrics())
+    worker = ComputingThreads(most=40, batch=4, gather_seconds=0, metrics=ServerMetrics())
     worker.start()
     bench.gate.clear()
     jobs = [job(bench, str(number)) for number in range(10)]
@@ -148,3 +148,29 @@ def test_closing_answers_everything_that_was_taken(bench: Bench) -> None:
     ending.join(SOON)
     assert [each.future.result(0).name for each in jobs] == [str(number) for number in range(10)]
     assert called == [1]
+
+
+def test_threads_share_what_waits(bench: Bench) -> None:
+    threads, both = ComputingThreads(most=40, batch=8, gather_seconds=0, metrics=ServerMetrics()), threading.Barrier(2)
+    meeting = [CallJob(index=bench, deadline=time.monotonic() + SOON, work=lambda _: both.wait(SOON)) for _ in range(2)]
+    jobs = [job(bench, str(number)) for number in range(6)]
+    with threads.admitted(time.monotonic() + SOON, 8) as ticket:
+        threads.submit(ticket, [*jobs, *meeting])
+    threads.start(2)
+    threads.start(2)
+    assert {each.future.result(SOON) for each in meeting} == {0, 1}, "two threads met"
+    assert [each.future.result(SOON).name for each in jobs] == [str(number) for number in range(6)]
+    threads.close()
+    assert sorted(len(batch) for batch in bench.batches)[-1] == 3, "half of six"
+
+
+def test_a_batch_is_as_large_as_the_first_deadline_allows(worker: ComputingThreads, bench: Bench) -> None:
+    worker._seconds = 1.0
+    deadline = time.monotonic() + SOON
+    with worker.admitted(deadline, 4) as ticket:
+        worker.submit(
+            ticket, [job(bench, name, seconds) for name, seconds in (("a", 4.5), ("b", 9), ("c", 9), ("d", 9))]
+        )
+    while worker._waiting or worker._computing:
+        time.sleep(0.001)
+    assert bench.batches[0] == ["a", "b"], "two seconds of work, half of those left"

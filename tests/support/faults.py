@@ -24,6 +24,11 @@ def path_of(descriptor: int) -> Path:
     pytest.skip("this system does not tell the path of an open file")
 
 
+def place_of(path: object, dir_fd: int | None = None) -> Path:
+    """Return the path that a call of ``os`` means by a path and the descriptor of the folder that it begins in."""
+    return Path(str(path)) if dir_fd is None else path_of(dir_fd) / str(path)
+
+
 class Operations:
     """Count the disk operations below ``root``, and call ``act`` before the operation ``number``."""
 
@@ -53,7 +58,7 @@ class Operations:
 
     def _watch(self, kind: str, operation: Callable[..., Any]) -> Callable[..., Any]:
         def watched(path: Any, *rest: Any, **options: Any) -> Any:
-            self._step(kind, path)
+            self._step(kind, place_of(path, options.get("dir_fd")))
             return operation(path, *rest, **options)
 
         return watched

@@ -217,7 +217,7 @@ class _Measurement:
             mode: median_ms([partial(engine.search, query, mode, candidates=candidates) for query in queries])
             for mode in engine.modes
         }
-        size = sum(engine.info()["bytes"].values()) / len(engine)
+        size = engine.info()["bytes"]["total"] / len(engine)
         # Rounded at once, so that a table is the same before and after it went through a file.
         return MeasuredCost(*rounded([images_per_s, size, candidates, search_ms, peak.bytes / 1e6]))
 

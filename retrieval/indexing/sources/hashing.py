@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from retrieval.errors import ImageError
 from retrieval.images.decoding import read_bytes
-from retrieval.images.discovery import FileState
+from retrieval.images.file_states import FileState
+from retrieval.images.shards.naming import member_of
 from retrieval.indexing.reports import BuildEvent, OnBuildProgress
 from retrieval.progress import ignore_progress
 
@@ -41,7 +42,10 @@ class HashedFile:
 
 
 def hash_files(
-    files: Sequence[ListedFile], known_sizes: NDArray[np.int64], on_progress: OnBuildProgress = ignore_progress
+    files: Sequence[ListedFile],
+    known_sizes: NDArray[np.int64],
+    on_progress: OnBuildProgress = ignore_progress,
+    unsized: bool = False,
 ) -> list[HashedFile]:
     """Hash the files that may be equal to a known picture or to each other; return all files in their order.
 
@@ -49,10 +53,12 @@ def hash_files(
         files: to look at.
         known_sizes: bytes of the files that are indexed.
         on_progress: called after every hashed file with the stage "hash".
+        unsized: hash the rows of tables, too, whose size is unknown before they are decoded.
     """
     sizes = np.array([file.state[0] for file in files], np.int64)
     wanted = np.isin(sizes, known_sizes)
     wanted[_alike(files, sizes)] = True
+    wanted |= unsized & np.array([file.state[0] == -1 != file.state[1] for file in files], bool)
     rows = np.flatnonzero(wanted).tolist()
     pool = ThreadPoolExecutor(THREADS, thread_name_prefix="hash")
     try:
@@ -84,8 +90,11 @@ def _alike(files: Sequence[ListedFile], sizes: NDArray[np.int64]) -> list[int]:
 
 
 def _ends(name: str) -> bytes:
-    """Return a digest of the first and last bytes of a regular file; none if it can't be read."""
+    """Return a digest of the first and last bytes of an image; none if it can't be read."""
     try:
+        if member_of(name):
+            data = read_bytes(Path(name))[0]
+            return hashlib.blake2b(data[:END_BYTES] + data[-END_BYTES:], digest_size=16).digest()
         if not os.path.isfile(name):  # opening a FIFO would wait
             return b""
         with open(name, "rb") as file:
@@ -93,5 +102,5 @@ def _ends(name: str) -> bytes:
             file.seek(max(0, os.fstat(file.fileno()).st_size - END_BYTES))
             digest.update(file.read(END_BYTES))
             return digest.digest()
-    except (OSError, ValueError):
+    except (ImageError, OSError, ValueError):
         return b""

@@ -1,7 +1,7 @@
 """The files that an index knows, beside the files that are there now."""
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -14,10 +14,12 @@ from index_store.generation import Generation
 from index_store.reader import IndexReader
 from index_store.row_locations import batched
 from retrieval.errors import ImageError, IndexCorruptError
-from retrieval.images.discovery import FileState, Listing, absolute_source, state_of
+from retrieval.images.discovery import Listing, absolute_source
 from retrieval.images.file_bytes import READ_ERROR, read_bytes
+from retrieval.images.file_states import FileState, is_same, is_there
+from retrieval.images.shards.naming import prefixes_below
 from retrieval.indexing.sources.hashing import ListedFile
-from retrieval.indexing.sources.places import below
+from retrieval.indexing.sources.moved_folders import left_behind
 from retrieval.indexing.sources.retired import RetiredItems, open_retired
 from retrieval.settings import BuildSettings
 
@@ -32,8 +34,8 @@ class KnownFiles:
         self.reader, self._run = reader, run
         self.rows: Mapping[str, int] = {uri: row for row, uri in enumerate(reader.uris())}
         self.listed = {uri_of(name) for name in listing.names}
-        self._hidden = tuple(map(below, listing.unreadable))
-        self._searched = tuple(below(absolute_source(source)) for source in sources)
+        self._hidden = tuple(p for place in listing.unreadable for p in prefixes_below(uri_of(place)))
+        self._searched = tuple(p for source in sources for p in prefixes_below(uri_of(absolute_source(source))))
         known = {reject.uri: reject for reject in reader.rejects()}
         self.cleared = tuple(uri for uri in known if self._is_gone(uri))
         self.unchanged = self.rejected_before = 0
@@ -42,22 +44,27 @@ class KnownFiles:
 
     def _is_gone(self, uri: str) -> bool:
         """Say whether a path lies below a source, is not listed, and could have been seen."""
-        return uri not in self.listed and _is_in(uri, self._searched) and not _is_in(uri, self._hidden)
+        return uri not in self.listed and self._could_be_seen(uri)
 
     def _sort(self, listing: Listing, rejects: Mapping[str, Reject]) -> list[ListedFile]:
         """Count unchanged files and rejects; return every other file."""
         states: list[FileState] = list(zip(*(column.tolist() for column in self.reader.file_states()), strict=True))
         doubtful: list[ListedFile] = []
         for name in listing.names:
-            uri, state = uri_of(name), state_of(name)
+            uri, state = uri_of(name), listing.state_of(name)
             row = self.rows.get(uri)
-            if row is not None and not self._run.rehash and _is_same(state, states[row]):
+            if row is not None and not self._run.rehash and is_same(state, states[row]):
                 self.unchanged += 1
             elif row is None and uri in rejects and _is_still_unusable(name, state, rejects[uri]):
                 self.rejected_before += 1
             else:
                 doubtful.append(ListedFile(name, uri, state))
         return doubtful
+
+    @property
+    def may_have_moved(self) -> bool:
+        """Whether there are items without a file, which may have another name now."""
+        return bool(len(self._gone))
 
     @cached_property
     def removed(self) -> Catalog:
@@ -81,7 +88,7 @@ class KnownFiles:
         """Say whether an item has no file any more: it is not listed below the sources, or not there elsewhere."""
         if _is_in(item.uri, self._searched):
             return self._is_gone(item.uri)
-        return not os.path.lexists(item.uri)
+        return not is_there(item.uri)
 
     def gone_but(self, taken: Collection[int]) -> tuple[list[int], dict[str, int]]:
         """Return the ids of items that are gone, without those ``taken`` to other files, and those not to be believed.
@@ -98,9 +105,22 @@ class KnownFiles:
         for source in self._searched:
             lost = np.array([_is_in(uri, (source,)) for uri in uris], bool)
             if lost.any() and self._seems_unmounted(source, int(lost.sum())):
-                withheld[source.rstrip(os.sep) or os.sep] = int(lost.sum())
+                withheld[source.rstrip(f"{os.sep}#") or os.sep] = int(lost.sum())
                 kept &= ~lost
         return self.reader.ids[gone[kept]].tolist(), withheld
+
+    def left_behind(self, moved: Iterable[Item]) -> list[int]:
+        """Return the ids of items whose folder was moved to the sources without them, as the ``moved`` ones show."""
+        new = {item.id: item.uri for item in moved}
+        uris = list(self.rows)
+        rows = np.flatnonzero(np.isin(self.reader.ids, np.array(sorted(new), np.int64)))
+        places = {uris[row]: new[int(self.reader.ids[row])] for row in rows.tolist()}
+        others = [uri for uri in uris if uri not in places and not _is_in(uri, self._searched)] if places else []
+        left = left_behind(places, others, self._could_be_seen)
+        return [int(self.reader.ids[self.rows[uri]]) for uri in left]
+
+    def _could_be_seen(self, uri: str) -> bool:
+        return _is_in(uri, self._searched) and not _is_in(uri, self._hidden)
 
     def _seems_unmounted(self, source: str, lost: int) -> bool:
         if lost > HANDFUL and 2 * lost > sum(_is_in(uri, (source,)) for uri in self.rows):
@@ -150,11 +170,6 @@ def _are_readable(reader: IndexReader, rows: NDArray[np.int64]) -> bool:
     except IndexCorruptError:
         return False
     return True
-
-
-def _is_same(state: FileState, stored: FileState) -> bool:
-    """Compare size and times; an index of an older format, or of another system, knows no ctime."""
-    return state[:2] == stored[:2] and (state[2] == stored[2] or -1 in (state[2], stored[2]))
 
 
 def _is_still_unusable(name: str, state: FileState, reject: Reject) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from index_store.catalog import uri_of
+from index_store.catalog import absolute_uri
 from index_store.catalog_files.sources import NO_SOURCE, Source
 from index_store.commit import commit
 from index_store.layout import Layout
@@ -16,6 +16,7 @@ from index_store.reader import IndexReader
 from index_store.remote.mirror import index_name
 from index_store.remote.pull import existing_root
 from retrieval.errors import UsageError
+from retrieval.files import is_folder
 from retrieval.indexing.sources.places import below, count_missing, place_on_disk
 from retrieval.version import CREATED_BY
 
@@ -69,7 +70,7 @@ def list_sources(index: str | Path) -> SourceList:
 def _state(reader: IndexReader, number: int, whole: bool) -> SourceState:
     folder = reader.sources.folders.get(number, "")
     uris = reader.uris(np.flatnonzero(reader.catalog.source_ids == number))
-    return SourceState(folder, os.path.isdir(folder), len(uris), count_missing(folder, uris), whole)
+    return SourceState(folder, is_folder(folder), len(uris), count_missing(folder, uris), whole)
 
 
 def drop_source(index: str | Path, folder: str | Path) -> SourceChange:
@@ -104,7 +105,7 @@ def relocate_sources(index: str | Path, old: str | Path, new: str | Path) -> Sou
         sources = _sources_at(reader, old)
         if not sources:
             raise _no_source(reader, old)
-        if not os.path.isdir(new):
+        if not is_folder(new):
             raise UsageError(f"{new} is not a folder: name the folder that the images lie in now")
         places = {source.id: _new_place(reader, source, _absolute(old), _absolute(new)) for source in sources}
         others = set(reader.sources.places) - {reader.sources.folders[number] for number in places}
@@ -122,7 +123,7 @@ def _moved(source: Source, place: str | None, root: Path) -> Source:
 
 
 def _absolute(folder: str | Path) -> str:
-    return uri_of(os.path.abspath(folder))
+    return absolute_uri(folder)
 
 
 def _is_at(reader: IndexReader, source: Source, place: str) -> bool:
@@ -145,7 +146,8 @@ def _new_place(reader: IndexReader, source: Source, old: str, new: str) -> str:
     """Return the place of ``source``, at or below ``old``, after ``old`` became ``new``."""
     found = (source.location, reader.sources.folders[source.id])
     place = next(place for place in found if below(place).startswith(below(old)))
-    return os.path.normpath(os.path.join(new, os.path.relpath(place, old)))
+    rest = place.removeprefix(old).strip(os.sep)
+    return os.path.join(new, rest) if rest else new
 
 
 def _no_source(reader: IndexReader, folder: str | Path) -> UsageError:

@@ -1,7 +1,6 @@
 """Bring an index up to date with the sources that it was built from."""
 
 import logging
-import os
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +11,9 @@ from index_store.reader import IndexReader
 from index_store.remote.pull import existing_root
 from retrieval.encoding.loaded_models import LoadModels
 from retrieval.errors import UsageError
+from retrieval.files import is_folder
+from retrieval.images.file_states import is_there
+from retrieval.images.shards.naming import member_of
 from retrieval.indexing.build import build_index
 from retrieval.indexing.reports import BuildReport, OnBuildProgress
 from retrieval.progress import Cancellation, ignore_progress
@@ -53,16 +55,17 @@ def update_index(
 
 
 def own_sources(reader: IndexReader) -> list[Path]:
-    """Return the folders and files that an index was built from, without those that are not there."""
+    """Return the folders, files and shards that an index was built from, without those that are not there."""
     found, of_rows = [Path(folder) for folder in _whole(reader)], reader.catalog.source_ids
     partly = [source.id for source in reader.sources.all if not source.dropped and not source.whole]
     rows = np.flatnonzero(np.isin(of_rows, [NO_SOURCE, *partly]))
-    return found + [Path(uri) for uri in reader.uris(rows) if os.path.exists(uri)]
+    named = dict.fromkeys(member.shard if (member := member_of(uri)) else uri for uri in reader.uris(rows))
+    return found + [Path(name) for name in named if is_there(name)]
 
 
 def _whole(reader: IndexReader) -> list[str]:
     folders = [reader.sources.folders[s.id] for s in reader.sources.all if s.whole and not s.dropped]
     for folder in folders:
-        if not os.path.isdir(folder):
+        if not is_folder(folder):
             logger.warning("%s is not there, so its images stay as they are", folder)
-    return [folder for folder in folders if os.path.isdir(folder)]
+    return [folder for folder in folders if is_folder(folder)]

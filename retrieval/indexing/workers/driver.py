@@ -21,6 +21,15 @@ JOBS_A_WORKER = 3  # that are running, queued, or waiting for an earlier one's c
 POLL_SECONDS = 0.2  # between looks for a request to stop
 
 
+def rows_of_next_job(most: int, left: int, workers: int, batch: int) -> int:
+    """Return the images of the next job, ``most`` at most; the last ones are small, so that no worker ends alone.
+
+    A job takes half of a worker's share of the images that are ``left``, and FIRST_BATCHES batches at least.
+    """
+    share = -(-left // (2 * workers * batch)) * batch
+    return min(most, max(FIRST_BATCHES * batch, share))
+
+
 @dataclass(frozen=True)
 class _Running:
     job: SegmentJob
@@ -51,7 +60,8 @@ class Driver:
         try:
             while start < len(files) or running:
                 while start < len(files) and len(running) < JOBS_A_WORKER * self._pool.size:
-                    part = files[start : start + self._rows]
+                    rows = rows_of_next_job(self._rows, len(files) - start, self._pool.size, self._batch)
+                    part = files[start : start + rows]
                     job = self._job(part, first_id + start, outputs)
                     running.append(_Running(job, self._pool.submit(job)))
                     start += len(part)

@@ -18,7 +18,9 @@ from index_store.reader import IndexReader
 from index_store.remote.object_store import is_url
 from retrieval.encoding.recipe import stored_recipe
 from retrieval.errors import IndexNotFoundError, UsageError
-from retrieval.images.discovery import Listing, state_of
+from retrieval.images.discovery import Listing
+from retrieval.images.file_states import FileState, is_same
+from retrieval.images.shards.naming import member_of
 from retrieval.indexing.upkeep.change import Change
 from retrieval.indexing.upkeep.merging import merge_indexes
 from retrieval.progress import Cancellation, OnProgress, ignore_progress
@@ -28,7 +30,10 @@ _NAME = re.compile(rf"(\d{{4,}})-of-(\d{{4,}}){re.escape(SUFFIX)}")
 
 @dataclass(frozen=True)
 class IndexPart:
-    """Part ``number`` (from 1) of ``of`` parts. An image's path decides its part, so parts stay when others come."""
+    """Part ``number`` (from 1) of ``of`` parts.
+
+    The path of an image, or of the tar or table around it, decides its part, so parts stay when others come.
+    """
 
     number: int
     of: int
@@ -44,11 +49,18 @@ class IndexPart:
     def part_of(self, index: str | Path, listing: Listing) -> Listing:
         """Return the images of this part, without those that ``index`` holds with the same size and time."""
         known = _known_files(Path(index))
-        mine = (name for name in listing.names if self._holds(name) and known.get(uri_of(name)) != state_of(name)[:2])
+        mine = (
+            name for name in listing.names if self._holds(name) and not self._has(known, name, listing.state_of(name))
+        )
         return replace(listing, names=tuple(mine))
 
+    def _has(self, known: dict[str, tuple[int, int]], name: str, state: FileState) -> bool:
+        before = known.get(uri_of(name))
+        return before is not None and is_same(state, (*before, -1))
+
     def _holds(self, name: str) -> bool:
-        return crc32(name.encode(errors="surrogateescape")) % self.of == self.number - 1
+        member = member_of(name)  # one part reads a whole shard
+        return crc32((member.shard if member else name).encode(errors="surrogateescape")) % self.of == self.number - 1
 
 
 def _known_files(index: Path) -> dict[str, tuple[int, int]]:

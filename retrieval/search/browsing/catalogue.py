@@ -41,6 +41,11 @@ class Catalogue:
         self._reader, self._recipe, self._generator = reader, recipe, generator
 
     @property
+    def reader(self) -> IndexReader:
+        """The opened index, for functions of the library that take one."""
+        return self._reader
+
+    @property
     def generation(self) -> int:
         """The number of the generation that was opened."""
         return self._reader.generation.number

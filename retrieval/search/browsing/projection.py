@@ -9,11 +9,13 @@ from index_store.reader import IndexReader
 from retrieval.errors import UsageError
 
 ROWS = 8192  # of vectors that are widened to float64 at a time
+MOST = 16_384  # rows that the axes are computed from, evenly spread: more move a map by less than a point
 
 
 def project(reader: IndexReader, encoders: Sequence[str]) -> NDArray[np.float32]:
     """Return the places of all items by the first two principal components, float32 ``[len(reader), 2]`` in [0, 1].
 
+    The components are those of :data:`MOST` items at most, evenly spread over the index.
     The vectors of several encoders stand side by side. Each axis is stretched to [0, 1] between its 1st and 99th
     percentiles, and places beyond lie on the border. An image without a vector lies where a vector of zeros would.
 
@@ -26,19 +28,23 @@ def project(reader: IndexReader, encoders: Sequence[str]) -> NDArray[np.float32]
     count, width = len(reader), sum(each.shape[1] for each in vectors)
     if not count:
         return np.zeros((0, 2), np.float32)
+    step = -(-count // MOST)
     total, products = np.zeros(width), np.zeros((width, width))
-    for start in range(0, count, ROWS):
-        part = _wide(vectors, start)
+    for start in range(0, count, ROWS * step):
+        part = _wide(vectors, slice(start, start + ROWS * step, step))
         total += part.sum(axis=0)
         products += part.T @ part
-    mean = total / count
-    axes = _axes(products / count - np.outer(mean, mean))
-    places = np.concatenate([(_wide(vectors, start) - mean) @ axes for start in range(0, count, ROWS)])
+    taken = len(range(0, count, step))
+    mean = total / taken
+    axes = _axes(products / taken - np.outer(mean, mean))
+    places = np.concatenate(
+        [(_wide(vectors, slice(start, start + ROWS)) - mean) @ axes for start in range(0, count, ROWS)]
+    )
     return _stretched(places)
 
 
-def _wide(vectors: Sequence[NDArray[np.float16]], start: int) -> NDArray[np.float64]:
-    return np.concatenate([each[start : start + ROWS].astype(np.float64) for each in vectors], axis=1)
+def _wide(vectors: Sequence[NDArray[np.float16]], rows: slice) -> NDArray[np.float64]:
+    return np.concatenate([each[rows].astype(np.float64) for each in vectors], axis=1)
 
 
 def _axes(covariance: NDArray[np.float64]) -> NDArray[np.float64]:

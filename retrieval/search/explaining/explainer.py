@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from index_store.catalog import Item, uri_of
+from index_store.catalog import Item, absolute_uri
 from index_store.lookup import locate_image
 from index_store.reader import IndexReader
 from retrieval.devices.transfer import to_device
@@ -145,7 +145,7 @@ def find_item(reader: IndexReader, given: CandidateInput) -> Item | None:
         return reader.items(rows)[0]
     if isinstance(given, str | Path):
         path = locate_image(reader, os.fspath(given))
-        rows = reader.find("uri", uri_of(os.path.abspath(path)))
+        rows = reader.find("uri", absolute_uri(path))
         return reader.items(rows)[0] if rows else None
     return None
 

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index_store.catalog import uri_of
+from index_store.catalog import absolute_uri, uri_of
 from index_store.reader import IndexReader
 from retrieval.errors import UsageError
+from retrieval.images.shards.naming import prefixes_below
 from retrieval.search.filters.filter import Filter
 
 REMEMBERED = 16  # filters of an engine whose rows are kept: a program often asks many questions with one
@@ -68,7 +69,7 @@ class FilterRows:
     def _source(self, name: str) -> int:
         sources = self._reader.sources
         folders = {source.id: sources.folders[source.id] for source in sources.all if not source.dropped}
-        path, end = uri_of(os.path.abspath(name)), os.sep + uri_of(name).strip(os.sep)
+        path, end = absolute_uri(name), os.sep + uri_of(name).strip(os.sep)
         fits = [number for number, folder in folders.items() if folder == path]
         fits = fits or [number for number, folder in folders.items() if folder.endswith(end)]
         if len(fits) != 1:
@@ -94,8 +95,8 @@ def _in_ns(moment: datetime) -> int:
 
 
 def _below(uris: Sequence[str], folders: Sequence[str]) -> Mask:
-    """Say which paths lie below one of ``folders``; none of these means all."""
-    starts = tuple(_composed(os.path.join(os.path.abspath(uri_of(folder)), "")) for folder in folders)
+    """Say which paths lie below one of ``folders``, which may be shards; none of these means all."""
+    starts = tuple(_composed(start) for name in folders for start in prefixes_below(absolute_uri(uri_of(name))))
     return np.array([not starts or uri.startswith(starts) for uri in uris], bool)
 
 

@@ -5,11 +5,12 @@ from typing import Annotated, Any, Self
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, model_validator
 
 from retrieval.search.filters.filter import Filter
-from retrieval.settings import SearchSettings
+from retrieval.settings import ClusterSettings, DuplicateSettings, SearchSettings
 from retrieval.types import Combine, Scaling, Similarity
 
 MAX_ID = 2**63 - 1
-_SEARCH = SearchSettings()
+WAIT_MS = 10_000  # by default, for work that may take minutes
+_SEARCH, _DUPLICATES, _CLUSTERS = SearchSettings(), DuplicateSettings(), ClusterSettings()
 
 Weight = Annotated[float, Field(gt=0, le=1e6, description="How much the image counts among several.")]
 Fraction = Annotated[float, Field(ge=0, le=1e6)]
@@ -159,3 +160,36 @@ class ExplainRequest(IndexFields):
     query: ImageSource
     candidates: list[Annotated[int, Field(ge=0, le=MAX_ID)]] = Field(min_length=1)
     correspondences: int = Field(12, ge=0, le=100, description="How many pairs of cells to name, the strongest.")
+
+
+class GroupFields(Strict):
+    """What duplicates and clusters have in common: fields of an address."""
+
+    mode: str | None = Field(None, max_length=64, description="A mode of the index.")
+    wait_ms: int = Field(WAIT_MS, ge=0, le=3_600_000, description="How long the answer may take before it is a 202.")
+
+
+class DuplicateFields(GroupFields):
+    """How copies are looked for."""
+
+    neighbours: int = Field(_DUPLICATES.neighbours, ge=1, le=MAX_ID, description="By each encoder, of each image.")
+    same: float = Field(_DUPLICATES.same, gt=0, le=1, description="Share of the structure in which copies agree.")
+    similar: float = Field(_DUPLICATES.similar, gt=0, le=1, description="Closeness from which images are similar.")
+    references: Texts = Field([], description="Folders whose images are never offered for deletion.")
+
+    def settings(self) -> DuplicateSettings:
+        """Return the library's settings; one thread decodes, because searches go on."""
+        given = (self.mode, self.neighbours, self.same, self.similar, tuple(self.references))
+        return DuplicateSettings(*given, workers=1)
+
+
+class ClusterFields(GroupFields):
+    """How an index is divided into clusters."""
+
+    neighbours: int = Field(_CLUSTERS.neighbours, ge=2, le=MAX_ID, description="By each encoder, of each image.")
+    min_size: int = Field(_CLUSTERS.min_size, ge=2, le=MAX_ID, description="Fewer images are noise.")
+    rerank: bool = Field(True, description="False: vectors alone decide, without exact scores.")
+
+    def settings(self) -> ClusterSettings:
+        """Return the library's settings."""
+        return ClusterSettings(self.mode, self.neighbours, self.min_size, self.rerank)

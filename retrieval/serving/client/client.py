@@ -14,6 +14,8 @@ import numpy as np
 from PIL import Image
 
 from retrieval.errors import DiffSimError, ImageError, UsageError
+from retrieval.grouping.cluster_results import Clusters
+from retrieval.grouping.results import Duplicates
 from retrieval.images.file_bytes import read_bytes
 from retrieval.models.token_grid import TokenGrid
 from retrieval.progress import Cancellation, OnProgress, ignore_progress
@@ -21,9 +23,16 @@ from retrieval.search.explaining.explanation import Correspondence, ExplainedIma
 from retrieval.search.filters.filter import Filter
 from retrieval.search.queries.query import Query, QueryInput, as_query
 from retrieval.search.results import ModeScore, Note, Result, Results
+from retrieval.serving.client.asked_groups import groups_json, read_clusters, read_duplicates
 from retrieval.serving.client.asked_json import filter_json, image_json, local_path, question_json
 from retrieval.serving.client.transport import Transport, as_error
-from retrieval.settings import CORRESPONDENCES, SearchChoices, SearchSettings
+from retrieval.settings import (
+    CORRESPONDENCES,
+    ClusterSettings,
+    DuplicateSettings,
+    SearchChoices,
+    SearchSettings,
+)
 
 PAGE = 1_000  # items that are fetched at a time
 SECONDS = 600.0  # that one answer may take
@@ -216,6 +225,30 @@ class Client:
             picture = Image.open(io.BytesIO(data))
         grid = TokenGrid(parts.shape[0], parts.shape[1], region=tuple(found["region"]))
         return ExplainedImage(found["path"], picture, grid, parts, found["other"])
+
+    def duplicates(
+        self,
+        settings: DuplicateSettings | None = None,
+        on_progress: OnProgress = ignore_progress,
+        cancel: Cancellation | None = None,
+    ) -> Duplicates:
+        """Return groups of copies, and of images that are alike; see :func:`retrieval.find_duplicates`.
+
+        Reference folders are those of the server's machine, and its own threads decode.
+        """
+        asked = asdict(settings or DuplicateSettings())
+        del asked["workers"]
+        return read_duplicates(groups_json(self._transport, f"{self._path}/duplicates", asked, on_progress, cancel))
+
+    def clusters(
+        self,
+        settings: ClusterSettings | None = None,
+        on_progress: OnProgress = ignore_progress,
+        cancel: Cancellation | None = None,
+    ) -> Clusters:
+        """Return the clusters of one mode; see :func:`retrieval.find_clusters`."""
+        asked = asdict(settings or ClusterSettings())
+        return read_clusters(groups_json(self._transport, f"{self._path}/clusters", asked, on_progress, cancel))
 
     def locate(self, text: str) -> Path | str:
         """Return the file of this machine that ``text`` names, or the path of the one item that it means.

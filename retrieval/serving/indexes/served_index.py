@@ -7,9 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from retrieval.encoding.loaded_models import LoadedModels, LoadModels, load_models
 from retrieval.errors import DiffSimError, IndexStoreError
 from retrieval.models.modes import Target
@@ -20,7 +17,6 @@ from retrieval.settings import EngineSettings, ModelSettings
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Map = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 
 class ServedIndex:
@@ -89,9 +85,9 @@ class ServedIndex:
         """Return the index's description, made once for each generation."""
         return self._once("info", lambda engine: engine.info())
 
-    def map(self, mode: str) -> Map:
-        """Return all items' ids and places, computed once for each generation and mode."""
-        return self._once(("map", mode), lambda engine: (engine.catalogue.ids, engine.catalogue.map(mode)))
+    def map(self, mode: str, make: Callable[[Engine], bytes]) -> bytes:
+        """Return a map of all items, made once for each generation and mode."""
+        return self._once(("map", mode), make)
 
     def _once(self, key: Any, make: Callable[[Engine], T]) -> T:
         engine = self._engine

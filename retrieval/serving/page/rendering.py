@@ -69,16 +69,17 @@ def short_name(path: str) -> str:
 
 def item_card(item: Item) -> dict[str, Any]:
     """Return what a card says about an item."""
-    return {**_card(item.id, item.uri, item.sha256), "score": None, "box": None, "percentile": None}
+    return {**bare_card(item.id, item.uri, item.sha256), "score": None, "box": None, "percentile": None}
 
 
 def result_card(result: Result) -> dict[str, Any]:
     """Return what a card says about a result."""
     shown = {"score": result.shown_score, "box": result.found_box, "percentile": result.percentile}
-    return {**_card(result.id, result.path, result.sha256), **shown}
+    return {**bare_card(result.id, result.path, result.sha256), **shown}
 
 
-def _card(number: int, path: str, sha256: str) -> dict[str, Any]:
+def bare_card(number: int, path: str, sha256: str) -> dict[str, Any]:
+    """Return what every card says; ``sha256`` may be empty, and its picture is then asked for by id alone."""
     return {"id": number, "path": printable(path), "name": short_name(path), "key": sha256[:12]}
 
 

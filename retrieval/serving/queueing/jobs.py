@@ -1,4 +1,4 @@
-"""One piece of work for the computing thread, and the future that its request waits for."""
+"""One piece of work for a computing thread, and the future that its request waits for."""
 
 import time
 from collections.abc import Callable, Hashable, Sequence

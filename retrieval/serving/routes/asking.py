@@ -1,4 +1,4 @@
-"""Ask the computing thread on behalf of one request: admit it, read its images, wait for its answers."""
+"""Ask the computing threads on behalf of one request: admit it, read its images, wait for its answers."""
 
 import asyncio
 import time
@@ -85,7 +85,7 @@ class Asking:
         return [_known(answers.get(place, found)) for place, found in enumerate(read)]
 
     async def call(self, read: Callable[[Engine], T], work: Callable[[Engine, T], Any]) -> Any:
-        """Read images with ``read`` beside the computing thread, and do ``work`` with them on it."""
+        """Read images with ``read`` beside the computing threads, and do ``work`` with them on one of these."""
         with self.server.worker.admitted(self.deadline) as ticket:
             images = await self.in_reader(lambda: read(self.index.engine))
             job = CallJob(index=self.index, deadline=self.deadline, work=lambda engine: work(engine, images))
@@ -104,7 +104,7 @@ class Asking:
             return error
 
     async def in_reader(self, read: Callable[[], T]) -> T:
-        """Do some work beside the event loop and the computing thread."""
+        """Do some work beside the event loop and the computing threads."""
         left = self.deadline - time.monotonic()
         found = asyncio.get_running_loop().run_in_executor(self.server.readers, read)
         try:

@@ -1,15 +1,18 @@
 """Indexes and their items: descriptions, pictures, a map, and uploads that the server holds for a while."""
 
 import asyncio
+import json
 from pathlib import PurePath
 from typing import Annotated, Any
 
+import numpy as np
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
 
 from retrieval.errors import ImageError, UsageError
 from retrieval.images.decoding import decode_bytes
 from retrieval.search.browsing.catalogue import Item, original
+from retrieval.search.engine import Engine
 from retrieval.search.queries.picture import UNNAMED
 from retrieval.search.results import SCHEMA
 from retrieval.serving.asking.questions import check_limit, decode_rules
@@ -173,10 +176,14 @@ def show_map(
     """Return the place of every image in a plane, so that images that are alike lie near each other."""
     index = server_of(request).index(name)
     shown = mode or index.engine.modes[0]
-    ids, places = index.map(shown)
-    about = {"index": name, "generation": index.engine.catalogue.generation, "mode": shown}
-    x, y = ([round(number, 4) for number in column] for column in places.T.tolist())
-    return JSONResponse({"schema": SCHEMA, **about, "ids": ids.tolist(), "x": x, "y": y})
+    return Response(index.map(shown, lambda engine: _map(index.name, engine, shown)), media_type="application/json")
+
+
+def _map(name: str, engine: Engine, mode: str) -> bytes:
+    """Return the JSON of a map as it is sent: with many items it takes longer to make than to keep."""
+    x, y = (column.tolist() for column in np.round(engine.catalogue.map(mode).T.astype(np.float64), 4))
+    about = {"schema": SCHEMA, "index": name, "generation": engine.catalogue.generation, "mode": mode}
+    return json.dumps({**about, "ids": engine.catalogue.ids.tolist(), "x": x, "y": y}).encode()
 
 
 @router.post(

@@ -38,7 +38,7 @@ async def show_search(request: Request, first: str = "0") -> Response:
         error, status = sentence_of(wrong.errors()), 422
     except DiffSimError as wrong:
         error, status = str(wrong), status_of(wrong)
-    return page("search.html", status, **_values(server, state, index, columns, error), view="search")
+    return page("search.html", status, **page_values(server, state, index, columns, error), view="search")
 
 
 async def _columns(request: Request, state: PageState, index: ServedIndex) -> list[dict[str, Any]]:
@@ -61,9 +61,10 @@ def _collection(index: ServedIndex, state: PageState, first: str) -> dict[str, A
     return items_column(state, catalogue.page(place, RENDERED), place, len(catalogue))
 
 
-def _values(
+def page_values(
     server: Server, state: PageState, index: ServedIndex, columns: list[dict[str, Any]], error: str
 ) -> dict[str, Any]:
+    """Return the values that the templates of an index's pages need."""
     engine = index.engine
     names = {}
     for image in (*state.images, *state.minus):
@@ -140,7 +141,7 @@ async def show_map_page(request: Request) -> Response:
     state = replace(state, index=index.name)
     if state.mode and state.mode not in index.engine.modes:
         raise UsageError(f"unknown mode '{state.mode}'; known: {', '.join(index.engine.modes)}")
-    return page("map.html", **_values(server, state, index, [], ""), view="map")
+    return page("map.html", **page_values(server, state, index, [], ""), view="map")
 
 
 @router.get("/login")

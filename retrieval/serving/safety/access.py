@@ -18,6 +18,7 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 OPEN = ("/healthz", "/readyz", "/login")  # paths that need no token
 OPEN_BELOW = "/static/"
 LIMITED = ("/v1/search", "/v1/score", "/v1/explain", "/v1/uploads", "/search", "/login")
+LONG = ("/duplicates", "/clusters", "/progress")  # ends of paths, of the API and of the page, that may begin long work
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 OWN_SITE = ("same-origin", "none")
 MOST_CALLERS = 10_000
@@ -44,7 +45,7 @@ class Access:
         if self._token is not None and not is_open and not self._is_known(headers):
             raise UnauthorizedError("this server needs its token: send it as 'Authorization: Bearer TOKEN'")
         asks = method not in SAFE_METHODS and path.startswith(LIMITED)
-        if asks or (path == "/" and b"image=" in query):
+        if asks or path.endswith(LONG) or (path == "/" and b"image=" in query):
             self._rate.take(client if self._token is None or is_open else "token")
 
     def accepts(self, token: str) -> bool:

@@ -1,8 +1,6 @@
 """Builds by several processes, and by machines without a scheduler, through the commands."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,12 +9,10 @@ from index_store.reader import IndexReader
 from tests.support.commands import failed, run_here
 from tests.support.sample_index import paint
 
-pytestmark = pytest.mark.usefixtures("tiny")
-
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Path:
-    """A working folder with photos."""
+def desk(tiny: None, tmp_path: Path) -> Path:
+    """A working folder with photos, where every model is the tiny one."""
     paint(tmp_path / "photos", range(9))
     return tmp_path
 
@@ -61,26 +57,10 @@ def test_workers_that_make_no_sense(desk: Path, options: list[str], message: str
 
 
 @pytest.mark.xdist_group("processes")
-def test_processes_build_what_one_process_builds(desk: Path) -> None:
-    """In a process of its own with the embedded model of cells, because workers load what the index names."""
-    command = [
-        sys.executable,
-        "-c",
-        "from cli.index_command import main; main()",
-        "build",
-        "photos",
-        "--model",
-        "cells",
-    ]
-    made = subprocess.run(
-        [*command, "--processes", "2", "--index", "two.diffsim"], cwd=desk, check=True, capture_output=True
-    )
-    assert b"two.diffsim: 9 images" in made.stdout
-    assert len(IndexReader(desk / "two.diffsim")) == 9
-
-
-def test_heavy_libraries_are_imported_only_when_asked() -> None:
-    modules = "cli.index_command, cli.search_command, retrieval.search.engine, retrieval.indexing.workers.opening"
-    heavy = ("ray", "transformers", "diffusers", "sklearn", "duckdb", "fastapi", "pandas")
-    code = f"import sys, {modules}; print([name for name in {heavy} if name in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout == b"[]\n"
+def test_processes_build_what_one_process_builds(tmp_path: Path) -> None:
+    """With the embedded model of cells, because workers load what the index names."""
+    paint(tmp_path / "photos", range(9))
+    command = ("diffsim-index", "build", "photos", "--model", "cells", "--processes", "2", "--index", "two.diffsim")
+    made = run_here(*command, cwd=tmp_path)
+    assert b"two.diffsim: 9 images" in made.stdout, made.stderr
+    assert len(IndexReader(tmp_path / "two.diffsim")) == 9

@@ -51,7 +51,7 @@ with mock.patch.object(ObjectStore, "{method}", kill):
     [
         pytest.param("create", "CURRENT", 1, 0, id="before the first commit", marks=pytest.mark.slow),
         pytest.param("replace", "CURRENT", 2, 4, id="before a later commit"),
-        pytest.param("put", "items.parquet", 2, 4, id="in mid-upload"),
+        pytest.param("put", "items.parquet", 2, 4, id="in mid-upload", marks=pytest.mark.slow),
     ],
 )
 def test_a_killed_writer_leaves_the_last_commit(

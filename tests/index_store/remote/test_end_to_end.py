@@ -21,7 +21,7 @@ from retrieval.indexing.upkeep.compacting import compact
 from retrieval.indexing.upkeep.removing import remove_items
 from retrieval.search.engine import Engine
 from tests.index_store.remote.remote_index import build
-from tests.support.commands import failed, run, run_here
+from tests.support.commands import failed, run_here
 from tests.support.sample_index import RUN, Contents, paint
 from tests.support.stub_models import tiny_model
 
@@ -51,7 +51,8 @@ def test_the_commands_end_to_end(remote: dict[str, str], url: str, gallery: Path
     assert (report.index, report.added, report.replaced, report.removed) == (url, 1, 1, 1)
     build_index(source, tmp_path / "b.diffsim", model="cells")
     fresh = {**remote, MIRRORS_VARIABLE: str(tmp_path / "elsewhere"), "DIFFSIM_INDEX": url}
-    searched = run("diffsim-search", query, "--mode", "style", "-k", "8", "--json", cwd=tmp_path, environment=fresh)
+    with mock.patch.dict(os.environ, fresh):
+        searched = run_here("diffsim-search", query, "--mode", "style", "-k", "8", "--json", cwd=tmp_path)
     assert searched.returncode == 0, searched.stderr
     answer = json.loads(searched.stdout)
     assert answer["index"]["path"] == url

@@ -4,6 +4,7 @@ import json
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -241,3 +242,27 @@ def test_an_encoder_that_was_added_later_is_trained_and_scanned_by_item(root: Pa
     assert record.rows == 450
     commit(Layout(root), replace(reader.generation, tombstones=tuple(order[::4].tolist())), "tests")
     assert_like_a_scan(root, IVFAndRestIndex, "f")
+
+
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="FAISS opens a file by its path alone")
+def test_faiss_reads_the_file_that_was_checked(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another file takes the place of the checked one just before FAISS opens it."""
+    train_where_due(IndexReader(root).vector_reader)
+    own, swapped = ivf.read_ivf_file, list[Path]()
+
+    def swap(file: BinaryIO, *rest: int) -> object:
+        found = own(file, *rest)
+        path = Path(file.name if isinstance(file.name, str) else next((root / "derived").glob("*.faiss")))
+        path.unlink()
+        (tmp_path / "other").write_bytes(b"IwSq, but not ours")
+        path.symlink_to(tmp_path / "other")
+        swapped.append(path)
+        return found
+
+    monkeypatch.setattr(ivf, "read_ivf_file", swap)
+    reader = IndexReader(root)
+    index = reader.coarse_index(ENCODER)
+    assert swapped
+    assert isinstance(index, IVFAndRestIndex)
+    query = reader.vectors(ENCODER)[0]
+    assert np.isfinite(index.search(query, 5)[1]).all()

@@ -27,7 +27,7 @@ from retrieval.indexing.upkeep.compacting import compact
 from retrieval.indexing.upkeep.removing import remove_items
 from retrieval.indexing.upkeep.repairing import repair, verify
 from retrieval.search.engine import Engine
-from tests.support.faults import flip_bit
+from tests.support.faults import flip_bit, place_of
 from tests.support.sample_index import RUN, paint
 from tests.support.stub_models import tiny_model
 
@@ -275,7 +275,7 @@ def _refused(index: Path, victim: Path) -> None:
     own_open = os.open
 
     def refusing(path: Any, *arguments: Any, **options: Any) -> int:
-        if os.fspath(path) == str(index / victim):
+        if place_of(path, options.get("dir_fd")) == index / victim:
             raise OSError(errno.EIO, os.strerror(errno.EIO), os.fspath(path))
         return own_open(path, *arguments, **options)
 

@@ -19,6 +19,7 @@ from retrieval.indexing.upkeep.removing import remove_items
 from retrieval.indexing.upkeep.repairing import repair, undo_repair, verify
 from tests.indexing.builds import LAZY, build, files_of, fill
 from tests.indexing.upkeep.test_damage import damage
+from tests.support.faults import place_of
 from tests.support.sample_index import Contents, paint
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -121,8 +122,9 @@ def test_a_file_that_the_system_refuses_to_read_is_no_damage(
     before = files_of(index)
     own_open, own_descriptor = io.open, os.open
 
-    def refuse(path: object) -> None:
-        if Path(str(path)).name == victim and str(path).startswith(str(index)):
+    def refuse(path: object, dir_fd: int | None = None) -> None:
+        place = place_of(path, dir_fd)
+        if place.name == victim and place.is_relative_to(index):
             raise OSError(code, os.strerror(code))
 
     def open_file(path: Any, *arguments: Any, **options: Any) -> Any:
@@ -130,7 +132,7 @@ def test_a_file_that_the_system_refuses_to_read_is_no_damage(
         return own_open(path, *arguments, **options)
 
     def open_descriptor(path: Any, *arguments: Any, **options: Any) -> Any:
-        refuse(path)
+        refuse(path, options.get("dir_fd"))
         return own_descriptor(path, *arguments, **options)
 
     victim = victim if victim != "the generation" else read_current_name(Layout(index))

@@ -15,7 +15,7 @@ from tests.support.kill.looks import BATCH, REAL, SEED, keep_contents, look_part
 from tests.support.sample_index import paint
 
 ADDITION_IMAGES = 36
-ADDITION_KILLS = 12 if EVERY else 6
+ADDITION_KILLS = 12 if EVERY else 4
 BOTH = ["style", "instance"]
 
 

@@ -16,11 +16,11 @@ from tests.support.kill.looks import keep_contents, look
 from tests.support.sample_index import RUN, paint
 from tests.support.stub_models import tiny_model
 
-STEP = 1 if EVERY else 3  # no multiple of two, since flushes and replacements take turns
+STEP = 1 if EVERY else 5  # no multiple of two, since flushes and replacements take turns
 
 
 def kill_at_operations(folder: Path) -> dict[str, Any]:
-    """Kill a small build at each of its flushes and replacements in turn, or every third one, and resume it."""
+    """Kill a small build at each of its flushes and replacements in turn, or every fifth one, and resume it."""
     photos, whole = folder / "few", folder / "few.diffsim"
     paint(photos, range(4))
     (photos / "001.png").write_bytes(b"no image")

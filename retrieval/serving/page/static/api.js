@@ -37,6 +37,8 @@ export const itemsOf = (index, ids) => call(`${indexPath(index)}/items?ids=${ids
 export const find = (index, text) => call(`${indexPath(index)}/find?text=${encodeURIComponent(text)}`);
 export const places = (index, mode) => call(`${indexPath(index)}/map?mode=${encodeURIComponent(mode)}`);
 
+export const progress = (address) => call(address);
+
 export function upload(file) {
   const form = new FormData();
   form.append("image", file, "image");

@@ -22,7 +22,7 @@ export class Plane {
   }
 
   show(x, y) {
-    Object.assign(this, { x, y });
+    Object.assign(this, { x, y, view: "" });
     this.whole();
   }
 
@@ -37,6 +37,21 @@ export class Plane {
       MARGIN + (this.x[position] * this.zoom - this.left) * (width - 2 * MARGIN),
       MARGIN + ((1 - this.y[position]) * this.zoom - this.top) * (height - 2 * MARGIN),
     ];
+  }
+
+  // The places of all points on the screen; computed again once the view has changed.
+  places() {
+    const { clientWidth: width, clientHeight: height } = this.canvas;
+    const view = [this.x.length, width, height, this.zoom, this.left, this.top].join();
+    if (view !== this.view) {
+      const across = new Float32Array(this.x.length), down = new Float32Array(this.x.length);
+      for (let position = 0; position < this.x.length; position += 1) {
+        across[position] = MARGIN + (this.x[position] * this.zoom - this.left) * (width - 2 * MARGIN);
+        down[position] = MARGIN + ((1 - this.y[position]) * this.zoom - this.top) * (height - 2 * MARGIN);
+      }
+      Object.assign(this, { view, across, down });
+    }
+    return [this.across, this.down];
   }
 
   zoomAt(px, py, factor) {
@@ -57,9 +72,10 @@ export class Plane {
   }
 
   at(px, py) {
+    const [across, down] = this.places();
     let best = -1, least = NEAR * NEAR;
-    for (let position = 0; position < this.x.length; position += 1) {
-      const [x, y] = this.screen(position), far = (x - px) ** 2 + (y - py) ** 2;
+    for (let position = 0; position < across.length; position += 1) {
+      const far = (across[position] - px) ** 2 + (down[position] - py) ** 2;
       if (far < least) [best, least] = [position, far];
     }
     return best;
@@ -74,14 +90,14 @@ export class Plane {
   point(event) {
     if (this.lasso) {
       this.lasso.push([event.offsetX, event.offsetY]);
-      this.draw();
+      this.schedule();
     } else if (this.pressed) {
       const { x, y, left, top } = this.pressed, dx = event.offsetX - x, dy = event.offsetY - y;
       if (Math.hypot(dx, dy) > 4) this.pressed.moved = true;
       if (!this.pressed.moved) return;
       this.left = left - dx / (this.canvas.clientWidth - 2 * MARGIN);
       this.top = top - dy / (this.canvas.clientHeight - 2 * MARGIN);
-      this.draw();
+      this.schedule();
     } else {
       this.touch(this.at(event.offsetX, event.offsetY));
     }
@@ -105,9 +121,9 @@ export class Plane {
   }
 
   inside(loop) {
-    const found = [];
-    for (let position = 0; position < this.x.length; position += 1) {
-      const [x, y] = this.screen(position);
+    const [across, down] = this.places(), found = [];
+    for (let position = 0; position < across.length; position += 1) {
+      const x = across[position], y = down[position];
       let isIn = false;
       for (let i = 0, j = loop.length - 1; i < loop.length; j = i, i += 1) {
         const [[ax, ay], [bx, by]] = [loop[i], loop[j]];
@@ -122,7 +138,7 @@ export class Plane {
     if (position === this.near) return;
     this.near = position;
     this.onNear(position, ...(position < 0 ? [0, 0] : this.screen(position)));
-    this.draw();
+    this.schedule();
   }
 
   key(event) {
@@ -141,10 +157,12 @@ export class Plane {
   walk([dx, dy]) {
     if (!this.x.length) return;
     const [x, y] = this.near < 0 ? [this.canvas.clientWidth / 2, this.canvas.clientHeight / 2] : this.screen(this.near);
+    const [px, py] = this.places();
     let best = -1, least = Infinity;
-    for (let position = 0; position < this.x.length; position += 1) {
-      const [px, py] = this.screen(position), along = (px - x) * dx + (py - y) * dy, across = Math.abs((px - x) * dy) + Math.abs((py - y) * dx);
-      if (position !== this.near && along > 0 && along >= across && along + across < least) [best, least] = [position, along + across];
+    for (let position = 0; position < px.length; position += 1) {
+      const right = px[position] - x, below = py[position] - y;
+      const along = right * dx + below * dy, aside = Math.abs(right * dy) + Math.abs(below * dx);
+      if (position !== this.near && along > 0 && along >= aside && along + aside < least) [best, least] = [position, along + aside];
     }
     if (best >= 0) this.touch(best);
   }
@@ -166,7 +184,7 @@ export class Plane {
     return true;
   }
 
-  // Many pictures may arrive at once: draw them in one go.
+  // Much may change at once: draw it in one go.
   schedule() {
     if (this.scheduled) return;
     this.scheduled = true;
@@ -182,23 +200,26 @@ export class Plane {
     Object.assign(canvas, { width: width * ratio, height: height * ratio });
     const pencil = canvas.getContext("2d");
     pencil.scale(ratio, ratio);
-    const side = this.x.length > 20000 ? 2 : this.x.length > 2000 ? 3 : 6, seen = [];
-    for (let position = 0; position < this.x.length; position += 1) {
-      const [x, y] = this.screen(position);
-      if (x > -side && y > -side && x < width + side && y < height + side) seen.push([position, x, y]);
+    const side = this.x.length > 20000 ? 2 : this.x.length > 2000 ? 3 : 6;
+    const [across, down] = this.places(), plain = [], chosen = [];
+    for (let position = 0; position < across.length; position += 1) {
+      const x = across[position], y = down[position];
+      if (x > -side && y > -side && x < width + side && y < height + side) (this.chosen.has(position) ? chosen : plain).push(position);
     }
-    seen.sort(([a], [b]) => this.chosen.has(a) - this.chosen.has(b)); // chosen points lie on top
     const colours = { plain: style.getPropertyValue("--soft"), chosen: style.getPropertyValue("--accent") };
-    for (const [position, x, y] of seen) {
-      const isChosen = this.chosen.has(position);
-      pencil.fillStyle = isChosen ? colours.chosen : colours.plain;
-      if (seen.length > MOST_PICTURES || !this.drawPicture(pencil, position, x, y, isChosen)) pencil.fillRect(x - side / 2, y - side / 2, side, side);
+    const count = plain.length + chosen.length;
+    for (const [positions, colour] of [[plain, colours.plain], [chosen, colours.chosen]]) { // chosen points lie on top
+      pencil.fillStyle = colour;
+      for (const position of positions) {
+        const x = across[position], y = down[position];
+        if (count > MOST_PICTURES || !this.drawPicture(pencil, position, x, y, positions === chosen)) pencil.fillRect(x - side / 2, y - side / 2, side, side);
+      }
     }
     pencil.strokeStyle = colours.chosen;
     pencil.lineWidth = 2;
     if (this.near >= 0) {
       const [x, y] = this.screen(this.near);
-      const side = seen.length > MOST_PICTURES ? 12 : PICTURE + 4;
+      const side = count > MOST_PICTURES ? 12 : PICTURE + 4;
       pencil.strokeRect(x - side / 2, y - side / 2, side, side);
     }
     if (this.lasso) {

@@ -1,6 +1,7 @@
-"""The computing thread: it gathers questions of several requests into batches, and keeps the queue short.
+"""The computing threads: they gather questions of several requests into batches, and keep the queue short.
 
-Models have hooks and caches that one pass uses at a time, so one thread computes for all indexes. Images are decoded
+Most models have hooks that one pass uses at a time, so one thread computes for all indexes. Small models of a CPU
+compute side by side: a thread has one core while others compute, and all cores while it is alone. Images are decoded
 elsewhere before.
 """
 
@@ -13,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
+from retrieval.devices.threads import core_count, use_cores
 from retrieval.search.engine import Engine
 from retrieval.search.results import Results
 from retrieval.serving.errors import BusyError, StoppingError
@@ -21,7 +23,8 @@ from retrieval.serving.queueing.jobs import AllCancelled, CallJob, Job, SearchJo
 
 logger = logging.getLogger(__name__)
 
-NEWEST_SHARE = 0.2  # of the newest batch in the mean time of a job
+NEWEST_SHARE = 0.2  # of the newest batch in the mean time of a question
+SHARE_OF_DEADLINE = 0.5  # of the time left, that a batch may take
 
 
 @dataclass(eq=False)
@@ -32,8 +35,8 @@ class Ticket:
     is_reading: bool = True
 
 
-class ComputingThread:
-    """One thread and its queue. A request is admitted, read, submitted as jobs, and leaves with its answers."""
+class ComputingThreads:
+    """The threads and their queue. A request is admitted, read, submitted as jobs, and leaves with its answers."""
 
     def __init__(self, most: int, batch: int, gather_seconds: float, metrics: ServerMetrics) -> None:
         """Take the most jobs that are admitted at once, and how many are gathered for how long."""
@@ -42,21 +45,26 @@ class ComputingThread:
         self._waiting: deque[Job] = deque()
         self._changed = threading.Condition()
         self._admitted = self._reading = 0
-        self._seconds = 0.0  # of one job, a moving mean
+        self._seconds = 0.0  # of one question in one thread, a moving mean; 0: not known
+        self._computing = 0  # threads
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="diffsim-worker", daemon=True)
+        self._threads: list[threading.Thread] = []
 
-    def start(self) -> None:
-        """Begin to work."""
-        self._thread.start()
+    def start(self, threads: int = 1) -> None:
+        """Begin to work with so many threads in all; a later call may add some."""
+        with self._changed:
+            while len(self._threads) < threads and not self._closed:
+                begun = threading.Thread(target=self._run, name=f"diffsim-worker-{len(self._threads)}", daemon=True)
+                self._threads.append(begun)
+                begun.start()
 
     def close(self) -> None:
         """Take no more work, and return once everything submitted is answered."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        if self._thread.ident is not None:
-            self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
     @contextmanager
     def admitted(self, deadline: float, count: int = 1) -> Iterator[Ticket]:
@@ -79,8 +87,9 @@ class ComputingThread:
         with self._changed:
             if self._closed:
                 raise StoppingError("the server is stopping")
-            wait = self._seconds * self._admitted
-            if self._admitted + count > self._most or (self._admitted and time.monotonic() + wait > deadline):
+            each = self._seconds / max(1, len(self._threads))
+            wait, own = each * self._admitted, each * count
+            if self._admitted + count > self._most or (self._admitted and time.monotonic() + wait + own > deadline):
                 self._metrics.refused.inc()
                 raise BusyError(
                     f"the server answers or keeps waiting {self._admitted} of {self._most} questions already",
@@ -104,12 +113,20 @@ class ComputingThread:
             self._changed.notify_all()
 
     def _run(self) -> None:
+        cores = core_count()
         while batch := self._next():
-            begun = time.monotonic()
-            self._serve([job for job in batch if job.is_wanted()])
-            mean = (time.monotonic() - begun) / len(batch)
             with self._changed:
-                self._seconds += NEWEST_SHARE * (mean - self._seconds)
+                self._computing += 1
+                is_alone = self._computing == 1 and not self._waiting
+            if len(self._threads) > 1:
+                use_cores(cores if is_alone else 1, cores)
+            begun, wanted = time.monotonic(), [job for job in batch if job.is_wanted()]
+            self._serve(wanted)
+            with self._changed:
+                self._computing -= 1
+                if any(isinstance(job, SearchJob) for job in wanted):
+                    mean = (time.monotonic() - begun) / len(wanted)
+                    self._seconds += NEWEST_SHARE * (mean - self._seconds) if self._seconds else mean
 
     def _next(self) -> list[Job]:
         """Wait for work, and return the jobs to do together; none once the worker is closed and everything is done."""
@@ -125,17 +142,24 @@ class ComputingThread:
             return batch
 
     def _gather_into(self, batch: list[Job], first: SearchJob) -> None:
-        """Add waiting jobs of the same key; wait a moment for requests that are still being read."""
+        """Add this thread's share of waiting jobs of the same key; wait a moment for those that are being read."""
         until = time.monotonic() + self._gather
         while True:
-            for job in [job for job in self._waiting if isinstance(job, SearchJob) and job.key == first.key]:
-                if len(batch) < self._batch:
-                    self._waiting.remove(job)
-                    batch.append(job)
+            alike = [job for job in self._waiting if isinstance(job, SearchJob) and job.key == first.key]
+            share = math.ceil((len(alike) + len(batch)) / len(self._threads))
+            most = min(self._batch, share, self._in_time([*batch, *alike]))
+            for job in alike[: max(0, most - len(batch))]:
+                self._waiting.remove(job)
+                batch.append(job)
             left = until - time.monotonic()
             if len(batch) >= self._batch or not self._reading or left <= 0:
                 return
             self._changed.wait(left)
+
+    def _in_time(self, jobs: Sequence[Job]) -> int:
+        """Return how many jobs may be done together: their answers come at the end, and the first deadline counts."""
+        left = min(job.deadline for job in jobs) - time.monotonic()
+        return max(1, int(SHARE_OF_DEADLINE * left / self._seconds)) if self._seconds else self._batch
 
     def _serve(self, batch: Sequence[Job]) -> None:
         if not batch:

@@ -1,0 +1,1 @@
+"""Images inside other files: WebDataset tars, and tables of Parquet or Arrow. Nothing is unpacked."""

@@ -1,0 +1,133 @@
+"""`python -m tests.bench.cluster FOLDER [--images 400] [--model mini]`: builds by workers and searches over replicas.
+
+The first table compares a simulation with builds by one and two processes, one thread each. The others simulate
+clusters from rates of this machine: 1 to 256 workers, 1 to 64 replicas, with an object store's latency. FOLDER keeps
+the images.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+from retrieval.indexing.capacity.measuring import measure_rates
+from retrieval.indexing.capacity.rates import Rates, missing_rates, read_rates
+from tests.bench.cluster.building import BuildTimes, simulate_build
+from tests.bench.cluster.measuring import ONE, build, draw_images, measure_times, with_workers
+from tests.bench.cluster.searching import SearchTimes, simulate_search
+
+WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+REPLICAS = (1, 2, 4, 8, 16, 32, 64)
+LATENCY, REQUESTS = 0.03, 6  # of an object store; requests of a commit, one after another
+NETWORK, STORE = 1.25e9, 12.5e9  # bytes a second: 10 Gbit/s a machine, 100 Gbit/s the store
+DISK = 2e9  # bytes a second
+PROBED = 0.05
+
+
+def compare(photos: Path, model: str, images: int, rounds: int) -> tuple[BuildTimes, list[str]]:
+    """Measure builds by one and two processes in turns, take the fastest, and compare with the simulation."""
+    folder = Path(tempfile.mkdtemp())
+    try:
+        times = measure_times(photos, folder, model, os.cpu_count() or 1)
+        best = {}
+        for turn in range(rounds):
+            for count in (1, 2):
+                found = build(photos, folder / f"{turn}-{count}.diffsim", model, with_workers(count), images)
+                best[count] = min(best.get(count, found), found, key=lambda phases: phases.seconds)
+    finally:
+        shutil.rmtree(folder)
+    rows = ["workers | measured s | simulated s | difference | encoding s | simulated s | difference"]
+    encoding = {}
+    for count, found in best.items():
+        run = simulate_build(times, images, count)
+        encoding[count] = found.first - times.startup + found.encoding
+        whole, part = run.seconds / found.seconds - 1, run.encoding / encoding[count] - 1
+        rows.append(
+            f"{count} | {found.seconds:.1f} | {run.seconds:.1f} | {whole:+.0%} | "
+            f"{encoding[count]:.1f} | {run.encoding:.1f} | {part:+.0%}"
+        )
+    rows.append(f"two workers against one: encoding {encoding[1] / encoding[2]:.2f} x, "
+                f"whole build {best[1].seconds / best[2].seconds:.2f} x")  # fmt: skip
+    return times, rows
+
+
+def builds(rates: Rates, images: int) -> list[str]:
+    """Simulate builds on clusters whose workers have a device and 16 cores each."""
+    image = max(rates.compute_seconds, rates.write_seconds, rates.decode_seconds / 16)
+    times = BuildTimes(
+        before=images / 1000 * LATENCY,
+        startup=rates.startup_seconds + 10,
+        image=image,
+        work=0.0,
+        commit=rates.commit_seconds,
+        commit_segment=rates.commit_segment_seconds,
+        image_bytes=rates.image_bytes,
+        stored_bytes=rates.tensor_bytes + rates.vector_bytes + rates.beside_bytes,
+        network=NETWORK / 8,
+        store=STORE,
+        latency=LATENCY,
+        requests=REQUESTS,
+    )
+    rows = ["workers | hours | images/s | against one | efficiency | workers busy | driver busy | held up by"]
+    one = simulate_build(times, images, 1).seconds
+    for workers in WORKERS:
+        run = simulate_build(times, images, workers)
+        gain = one / run.seconds
+        rows.append(
+            f"{workers} | {run.seconds / 3600:.2f} | {images / run.seconds:.0f} | {gain:.1f} x | "
+            f"{gain / workers:.0%} | {run.busy:.0%} | {run.driver:.0%} | {run.limit}"
+        )
+    return rows
+
+
+def searches(rates: Rates, images: int) -> list[str]:
+    """Simulate searches over replicas with a device each."""
+    times = SearchTimes(
+        encode=rates.encode_seconds,
+        scan=rates.scan_seconds * PROBED * images / 1e6,
+        candidate=rates.score_seconds + rates.candidate_bytes / DISK,
+        candidates=200,
+        query_bytes=rates.query_bytes,
+        network=NETWORK,
+    )
+    rows = ["replicas | searches/s | against one | p50 ms | p99 ms | held up by"]
+    one = simulate_search(times, 1).most_per_second
+    for replicas in REPLICAS:
+        run = simulate_search(times, replicas)
+        rows.append(
+            f"{replicas} | {run.most_per_second:.1f} | {run.most_per_second / one:.1f} x | {1e3 * run.p50:.0f} | "
+            f"{1e3 * run.p99:.0f} | {run.limit}"
+        )
+    return rows
+
+
+def main() -> None:
+    """Read the command line, measure, simulate, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--images", type=int, default=400)
+    parser.add_argument("--model", default="mini")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--items", type=int, default=10_000_000, help="images of the simulated clusters")
+    parser.add_argument("--rates", type=Path, help="rates of the simulated clusters, such as a plan's --json")
+    parser.add_argument("--no-builds", action="store_true", help="simulate only")
+    asked = parser.parse_args()
+    photos = draw_images(asked.folder / "drawn", asked.images)
+    if not asked.no_builds:
+        times, rows = compare(photos, asked.model, asked.images, asked.rounds)
+        print(json.dumps(asdict(times)), file=sys.stderr)
+        print("\n".join(rows), end="\n\n")
+    given = read_rates(asked.rates) if asked.rates else {}
+    measured = measure_rates([photos], run=ONE, model=asked.model).to_json() if missing_rates(given) else {}
+    rates = Rates.from_json({**measured, **given})
+    print(f"{asked.items} images, {rates.model} on {rates.device}")
+    print("\n".join(builds(rates, asked.items)), end="\n\n")
+    print("\n".join(searches(rates, asked.items)))
+
+
+if __name__ == "__main__":
+    main()
