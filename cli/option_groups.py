@@ -135,6 +135,7 @@ class SearchOptions:
     exclude_self: search_options.ExcludeSelf = False
     exclude_copies: search_options.ExcludeCopies = False
     min_percentile: search_options.MinPercentile = None
+    look_closer: search_options.LookCloser = 0
     scaling: search_options.ScalingOf = None
 
     def choices(self, mode_weights: Mapping[str, float] | None = None) -> SearchChoices:
@@ -151,6 +152,7 @@ class SearchOptions:
             "exclude_self": self.exclude_self,
             "exclude_copies": self.exclude_copies,
             "min_percentile": self.min_percentile,
+            "look_closer": self.look_closer,
             "scaling": self.scaling,
         }
 

@@ -21,14 +21,14 @@ from retrieval.errors import DiffSimError, UsageError
 from retrieval.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from cli.output import Answer
     from cli.questions import Question
     from retrieval.search.engine import Engine
-    from retrieval.search.explaining.explanation import ImageExplanation
+    from retrieval.search.explaining.explanation import BoardExplanation, ImageExplanation
     from retrieval.search.queries.query import QueryInput
-    from retrieval.search.results import Results
+    from retrieval.search.results import Result, Results
     from retrieval.settings import SearchChoices
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None)
@@ -145,7 +145,7 @@ class _Answers:
         self.are_several = len(questions) > 1
         self.asked: list[QueryInput] = []
         self.given: dict[int, Answer] = {}  # by the query's position
-        self.explanations: dict[int, ImageExplanation] = {}  # by the result's id
+        self.explanations: dict[int, ImageExplanation | BoardExplanation] = {}  # by the result's id
         self._positions: dict[int, int] = {}  # by the query's identity: a file may be asked for twice
 
     def locate(self, engine: "Engine") -> None:
@@ -205,7 +205,7 @@ def _explain(engine: "Engine", answers: "_Answers", file: Path, speaker: Speaker
     explained = results[:MOST_EXPLAINED]
     bar = ProgressBar(speaker, "explaining")
     with stopping(answers.kept), bar:
-        for number, found in enumerate(engine.explain_all(image, explained, results.mode)):
+        for number, found in enumerate(_explanations(engine, image, explained, results.mode)):
             answers.explanations[explained[number].id] = found
             bar.show(Progress("explain", number + 1, len(explained)))
     if not explained:
@@ -213,6 +213,16 @@ def _explain(engine: "Engine", answers: "_Answers", file: Path, speaker: Speaker
         return
     draw_explanations(file, list(answers.explanations.values()))
     speaker.say(f"drew {file}" + (f", of the first {MOST_EXPLAINED} results" if len(results) > MOST_EXPLAINED else ""))
+
+
+def _explanations(
+    engine: "Engine", query: "QueryInput", explained: "Sequence[Result]", mode: str
+) -> "Iterator[ImageExplanation | BoardExplanation]":
+    from retrieval.search.queries.query import as_query
+
+    if as_query(query).is_plain:
+        return engine.explain_all(query, explained, mode)
+    return engine.explain_board(query, explained, mode)
 
 
 def _draw(sheet: Path, found: "Sequence[tuple[QueryInput, Results]]", speaker: Speaker) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from retrieval.indexing.upkeep.updating import update_index
     from retrieval.progress import Cancellation, Progress
     from retrieval.search.engine import Engine
-    from retrieval.search.explaining.explanation import ImageExplanation
+    from retrieval.search.explaining.explanation import BoardExplanation, ImageExplanation
     from retrieval.search.explaining.explanation_sheet import draw_explanations
     from retrieval.search.filters.filter import Filter
     from retrieval.search.queries.picture import Picture
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from retrieval.settings import BuildSettings, ClusterSettings, DuplicateSettings, EngineSettings, SearchSettings
 
 __all__ = [
+    "BoardExplanation",
     "Box",
     "BuildEvent",
     "BuildPlan",
@@ -92,6 +93,7 @@ _HOMES = {
     "EngineSettings": "settings",
     "FillReport": "indexing.reports",
     "Filter": "search.filters.filter",
+    "BoardExplanation": "search.explaining.explanation",
     "ImageExplanation": "search.explaining.explanation",
     "Mask": "search.queries.region",
     "Note": "search.results",

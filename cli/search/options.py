@@ -101,6 +101,15 @@ Metadata = Annotated[
         help="The table of --where: Parquet or CSV, joined to the images by its column sha256 or path.",
     ),
 ]
+LookCloser = Annotated[
+    int,
+    typer.Option(
+        "--look-closer",
+        metavar="N",
+        help="With a box, mask or subject: encode the place that each of the N best results has it at, from its file, "
+        "and order them by that.",
+    ),
+]
 ScalingOf = Annotated[
     ScalingName | None,
     typer.Option(

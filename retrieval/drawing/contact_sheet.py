@@ -13,6 +13,7 @@ from retrieval.text import printable
 _WHITE, _MAT, _LINE = (255, 255, 255), (242, 243, 246), (222, 225, 231)
 _INK, _GREY, _ACCENT = (26, 29, 38), (118, 123, 137), (214, 58, 84)
 _MOST_COLUMNS, _MARGIN, _GAP, _ASIDE = 10, 28, 14, 44
+_COLUMNS_OF_TITLES, _LONG = 5, 512  # the most that titles widen a sheet to; the characters of one that are measured
 
 
 def contact_sheet(rows: Sequence[SheetRow], heading: str = "", cell: int = 176) -> Image.Image:
@@ -46,7 +47,7 @@ class _Sheet:
         return max(1, -(-len(row.neighbours) // self.columns))
 
     def draw(self) -> Image.Image:
-        width = self.first + self.columns * (self.cell + _GAP) - _GAP + _MARGIN
+        width = self._width()
         height = self.top + sum(self.above + self._lines(row) * self.line for row in self.rows) + _MARGIN // 2
         self.image = Image.new("RGB", (width, height), _WHITE)
         self.pencil = ImageDraw.Draw(self.image)
@@ -56,6 +57,16 @@ class _Sheet:
         for row in self.rows:
             y = self._row(row, y)
         return self.image
+
+    def _width(self) -> int:
+        """Return the width that the pictures take, or more, so that the titles of few pictures are read whole."""
+
+        def of(columns: int) -> int:
+            return self.first + columns * (self.cell + _GAP) - _GAP + _MARGIN
+
+        titles = (drawable(printable(row.title)[:_LONG], self.title) for row in self.rows)
+        widest = max((round(font.getlength(text)) + 1 for text, font in titles), default=0)
+        return max(of(self.columns), min(2 * _MARGIN + widest, of(_COLUMNS_OF_TITLES)))
 
     def _row(self, row: SheetRow, y: int) -> int:
         width = self.image.width - 2 * _MARGIN

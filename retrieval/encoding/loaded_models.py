@@ -31,7 +31,8 @@ from retrieval.models.protocols import (
     readout_of,
 )
 from retrieval.models.registry import describe_extractor, load_embedder, load_extractor
-from retrieval.scoring.aas import QKV, AnyReadout
+from retrieval.scoring.aas import QKV
+from retrieval.scoring.outputs import AnyReadout
 from retrieval.settings import ModelSettings
 from retrieval.types import Role
 

@@ -17,12 +17,12 @@ from retrieval.models.protocols import AttentionExtractor, Prompted, readout_of
 from retrieval.models.registry import describe_extractor, load_extractor
 from retrieval.scoring.aas import (
     QKV,
-    AnyReadout,
     Comparison,
     aligned_attention_scores,
     higher_is_closer,
     own_output,
 )
+from retrieval.scoring.outputs import AnyReadout
 from retrieval.settings import ModelSettings
 from retrieval.types import LINEAR, Role
 

@@ -17,7 +17,7 @@ from retrieval.models.modes import Target
 from retrieval.models.protocols import Pixels
 from retrieval.models.registry import EXTRACTORS, load_extractor
 from retrieval.models.vit.attention import VisionTransformer
-from retrieval.scoring.aas import attention_output
+from retrieval.scoring.outputs import attention_output
 from retrieval.types import Role
 
 

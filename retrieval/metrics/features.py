@@ -10,7 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from retrieval.metrics.base import Features, Metric
-from retrieval.scoring.aas import compare, higher_is_closer
+from retrieval.scoring.aas import higher_is_closer
+from retrieval.scoring.outputs import compare
 from retrieval.types import Role, Similarity
 
 

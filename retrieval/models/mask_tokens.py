@@ -1,6 +1,7 @@
 """How much of a mask lies on each token: the mask takes the way of the picture, through the extractor's ``prepare``."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -19,8 +20,7 @@ Prepare: TypeAlias = Callable[[Image.Image], Pixels]
 def prepare_of(extractor: AttentionExtractor, target: Target) -> Prepare:
     """Return the function from a picture to the pixels ``[height, width, 3]`` that tokens of ``target`` lie on."""
     if isinstance(extractor, SeveralSquares):
-        several = extractor
-        return lambda image: several.square_of(several.prepare(image), target)
+        return partial(extractor.square, target=target)
     return extractor.prepare
 
 

@@ -11,7 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from retrieval.models.modes import Target
-from retrieval.scoring.aas import QKV, AnyReadout
+from retrieval.scoring.aas import QKV
+from retrieval.scoring.outputs import AnyReadout
 from retrieval.types import Role
 
 Pixels: TypeAlias = NDArray[np.uint8]
@@ -53,11 +54,8 @@ class SideBySide(Protocol):
 class SeveralSquares(Protocol):
     """An extractor whose prepared pixels hold several pictures of the same image, for different layers."""
 
-    def prepare(self, image: Image.Image) -> Pixels:
-        """See :class:`AttentionExtractor`."""
-
-    def square_of(self, pixels: Pixels, target: Target) -> Pixels:
-        """Return the part of one image's prepared pixels that the tokens of ``target`` lie on."""
+    def square(self, image: Image.Image, target: Target) -> Pixels:
+        """Return the part of an image's prepared pixels that the tokens of ``target`` lie on."""
 
 
 @runtime_checkable

@@ -7,10 +7,16 @@ python -m retrieval.sample_images pictures GALLERY INDEX FOLDER     draw the REA
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 QUERY = "oil/cat.png"
 README_QUERIES = ("oil/cat.png", "neon/sailboat.png", "ink/teapot.png")
 NEIGHBOURS = 7
+SCENE, REGION = "watercolour/mountain.png", (0.3, 0.4, 0.4, 0.4)  # on which QUERY is pasted, and where
+EXPLAINED = 2  # results
 
 
 def draw(gallery: Path) -> None:
@@ -33,8 +39,11 @@ def search(gallery: Path, index: Path, sheet: Path) -> None:
 
 
 def pictures(gallery: Path, index: Path, folder: Path) -> None:
-    """Draw the README's pictures, FOLDER/MODE.jpg: the results of a few queries in every mode."""
+    """Draw the README's pictures, FOLDER/MODE.jpg: the results of a few queries in every mode; and an explanation."""
     from retrieval.search.engine import Engine
+    from retrieval.search.explaining.explanation_sheet import draw_explanations
+    from retrieval.search.queries.query import Query
+    from retrieval.search.queries.region import Box
     from retrieval.search.results_sheet import draw_results
 
     engine = Engine.open(index)
@@ -42,6 +51,19 @@ def pictures(gallery: Path, index: Path, folder: Path) -> None:
     for mode in engine.modes:
         found = engine.search_many(queries, mode, k=NEIGHBOURS, exclude_copies=True)
         draw_results(folder / f"{mode}.jpg", list(found))
+    region = Query([_scene(gallery)], regions=[Box(*REGION)])
+    results = engine.search(region, "instance", k=EXPLAINED)
+    draw_explanations(folder / "explanation.jpg", list(engine.explain_all(region, results, "instance", 6)))
+
+
+def _scene(gallery: Path) -> "Image.Image":
+    """Return a drawn picture with another one small on it, in REGION."""
+    from PIL import Image
+
+    scene = Image.open(gallery / SCENE).convert("RGB").resize((640, 640))
+    x, y, width, height = (round(640 * side) for side in REGION)
+    scene.paste(Image.open(gallery / QUERY).convert("RGB").resize((width, height)), (x, y))
+    return scene
 
 
 def main() -> None:

@@ -26,24 +26,17 @@ count than the candidates: a *union* of several images, :meth:`QKV.union`, is on
 Candidates share one token count.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import get_args
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 from retrieval.errors import UsageError
-from retrieval.scoring.regions import attention_bias, choose_tokens, read_weighted
-from retrieval.types import LINEAR, Directions, Readout, Similarity
-
-LONG = 32768  # entries of a row from which a CPU computes one dot product a row faster than all products at once
-
-AnyReadout = Readout | Callable[[Tensor], Tensor]
-"""How outputs are read before they are compared: elementwise, or by a function of float32
-``[items, branches, heads, tokens, head_dim]`` that treats every token alike, such as an output projection."""
+from retrieval.scoring.outputs import AnyReadout, attention_output, compare, read
+from retrieval.scoring.regions import choose_tokens
+from retrieval.types import LINEAR, Directions, Similarity
 
 
 @dataclass(frozen=True)
@@ -152,19 +145,69 @@ def aligned_attention_scores(
         UsageError: a mask of zeros, or of weights that are not finite numbers >= 0.
         ValueError: more than one query, shapes that differ, or a mask on a query whose keys are other tokens.
     """
-    _check(query, candidates)
-    part, weights = masked(query, query_mask)
+    return score_queries([PreparedQuery.of(query, how, query_mask, query_own)], candidates, candidates_own)[0]
+
+
+@dataclass(frozen=True)
+class PreparedQuery:
+    """A query as it is compared: without the tokens that its mask leaves out, and with its own output."""
+
+    part: QKV  # one item
+    weights: Tensor | None  # float32 [tokens of the part]; None: all count alike
+    own: Tensor  # float32 ``[1, ...]``, as read; not used where only candidates ask
+    how: Comparison
+
+    @classmethod
+    def of(
+        cls, query: QKV, how: Comparison = PUBLISHED, mask: Tensor | None = None, own: Tensor | None = None
+    ) -> "PreparedQuery":
+        """Prepare a query; for arguments and errors see :func:`aligned_attention_scores`."""
+        part, weights = masked(query, mask)
+        return cls(part, weights, _own(part, how, weights) if own is None else own, how)
+
+
+def score_queries(queries: Sequence[PreparedQuery], candidates: QKV, candidates_own: Tensor | None = None) -> Tensor:
+    """Score several queries against the same candidates: all queries' tokens attend to these in one call.
+
+    Args:
+        queries: one or more of one precision; their token counts may differ.
+        candidates: see :func:`aligned_attention_scores`; their queries are not used if none of them ask.
+        candidates_own: their own output, where the caller has it already.
+
+    Returns:
+        float32 ``[queries, candidates]``.
+
+    Raises:
+        ValueError: a query is several items, or shapes differ.
+    """
+    for query in queries:
+        _check(query.part, candidates)
+    asking = [query for query in queries if query.how.directions != "candidate_to_query"]
+    outputs = iter(_cross_outputs(asking, candidates))
+    if candidates_own is None and any(query.how.directions != "query_to_candidate" for query in queries):
+        candidates_own = _own(candidates, queries[0].how)
     scores = []
-    if how.directions != "candidate_to_query":
-        own = _own(part, how, weights) if query_own is None else query_own
-        cross = attention_output(_repeat(part.q, candidates), candidates.k, candidates.v, how.dtype)
-        scores.append(compare(own, read(cross, how.readout, weights), how.similarity))
-    if how.directions != "query_to_candidate":
-        own = _own(candidates, how) if candidates_own is None else candidates_own
-        k, v = _repeat(part.k, candidates), _repeat(part.v, candidates)
-        cross = attention_output(candidates.q, k, v, how.dtype, weights)
-        scores.append(compare(own, read(cross, how.readout), how.similarity))
-    return torch.stack(scores).mean(dim=0)
+    for query in queries:
+        part, weights, how = query.part, query.weights, query.how
+        directed = []
+        if how.directions != "candidate_to_query":
+            directed.append(compare(query.own, read(next(outputs), how.readout, weights), how.similarity))
+        if candidates_own is not None and how.directions != "query_to_candidate":
+            k, v = _repeat(part.k, candidates), _repeat(part.v, candidates)
+            cross = attention_output(candidates.q, k, v, how.dtype, weights)
+            directed.append(compare(candidates_own, read(cross, how.readout), how.similarity))
+        scores.append(torch.stack(directed).mean(dim=0))
+    return torch.stack(scores)
+
+
+def _cross_outputs(queries: Sequence[PreparedQuery], candidates: QKV) -> Sequence[Tensor]:
+    """Return each query's attention to the candidates; tokens of different queries do not see each other."""
+    if not queries:
+        return ()
+    tokens = [query.part.q.shape[3] for query in queries]
+    together = torch.cat([query.part.q for query in queries], dim=3) if len(queries) > 1 else queries[0].part.q
+    cross = attention_output(_repeat(together, candidates), candidates.k, candidates.v, queries[0].how.dtype)
+    return torch.split(cross, tokens, dim=3)
 
 
 def own_output(images: QKV, how: Comparison = PUBLISHED, mask: Tensor | None = None) -> Tensor:
@@ -181,61 +224,6 @@ def own_output(images: QKV, how: Comparison = PUBLISHED, mask: Tensor | None = N
 
 def _own(images: QKV, how: Comparison, weights: Tensor | None = None) -> Tensor:
     return read(attention_output(images.q, images.k, images.v, how.dtype, weights), how.readout, weights)
-
-
-def attention_output(
-    q: Tensor, k: Tensor, v: Tensor, dtype: torch.dtype = torch.float32, key_weights: Tensor | None = None
-) -> Tensor:
-    """Compute ``softmax(q kᵀ / sqrt(head_dim)) v``.
-
-    Args:
-        q: ``[items, branches, heads, tokens, head_dim]``.
-        k: the shape of ``q``, except for its own token count.
-        v: the shape of ``k``, except for its own head_dim; a single head is used by all heads of ``q``.
-        dtype: of the arithmetic and of the result.
-        key_weights: float32 ``[tokens of k]``, above 0: a key counts as so many copies of it.
-
-    Returns:
-        The shape of ``q`` with the head_dim of ``v``: the layer's output before its output projection.
-    """
-    v = v.expand(-1, -1, q.shape[2], -1, -1)
-    # Branches and heads become one axis: with 5-D inputs torch leaves its fused kernel (over 4 times slower). Items
-    # stay an axis of their own, so that one item expanded to many is never copied.
-    q4, k4, v4 = (t.flatten(1, 2).to(dtype) for t in (q, k, v))
-    bias = None if key_weights is None else attention_bias(key_weights, dtype)
-    return scaled_dot_product_attention(q4, k4, v4, attn_mask=bias).reshape(*q.shape[:-1], v.shape[-1])
-
-
-def read(output: Tensor, readout: AnyReadout, weights: Tensor | None = None) -> Tensor:
-    """Read an output, as float32, elementwise (see :class:`retrieval.types.Readout`), or by a function.
-
-    ``weights``, float32 ``[tokens]``: see :func:`retrieval.scoring.regions.read_weighted`.
-    """
-    output = output.float()
-    if weights is not None:
-        return read_weighted(output, partial(read, readout=readout), weights)
-    if not isinstance(readout, Readout):
-        return readout(output)
-    return (output.clamp_min(0) + readout.floor).sqrt() if readout.root else output
-
-
-def compare(own: Tensor, cross: Tensor, similarity: Similarity) -> Tensor:
-    """Compare own and cross outputs, each ``[items, ...]``, as one vector an item; float32 ``[items]``.
-
-    One item's own output may serve all cross outputs.
-    """
-    own, cross = own.flatten(1), cross.flatten(1)
-    if similarity == "mse":
-        return (own - cross).square().mean(dim=1)
-    norms = _dot(own, own) * _dot(cross, cross)
-    return _dot(own, cross) / norms.sqrt().clamp_min(torch.finfo(torch.float32).tiny)
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """Return the inner products ``[rows]`` of the rows of ``a`` and ``b``; one row of ``a`` may serve all."""
-    if b.device.type == "cpu" and b.shape[1] >= LONG and len(b):
-        return torch.stack([torch.dot(x, y) for x, y in zip(a.expand_as(b), b, strict=True)])
-    return (a * b).sum(dim=1)
 
 
 def higher_is_closer(similarity: Similarity) -> bool:

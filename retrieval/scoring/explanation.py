@@ -6,46 +6,71 @@ A cosine is a sum over tokens. With ``a_t`` and ``b_t`` the entries of token t i
 
 So the parts of A→B lie on the query's tokens, the parts of B→A on the candidate's tokens, and together they sum to the
 score. A mean squared error is split in the same way.
+
+An output is a sum over keys, ``b_t = sum over j of A_tj v_j``, so a part is split further over pairs of tokens::
+
+    pair_tj = A_tj <a_t, v_j> / (|vec(a)| |vec(b)|)
+
+where outputs are compared as they are. Other readouts and errors are no such sums: there a pair has the share ``A_tj``.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from retrieval.scoring.aas import PUBLISHED, QKV, Comparison, masked, read
+from retrieval.scoring.aas import PUBLISHED, QKV, Comparison, masked
+from retrieval.scoring.outputs import read
 from retrieval.scoring.regions import attention_bias, choose_tokens
+from retrieval.types import LINEAR
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """The parts of one pair's score, and the attention between the two images."""
+    """The parts of one pair's score, and the attention between the two images.
+
+    Attention and pairs are None where the keys are other tokens.
+    """
 
     query_parts: Tensor  # float32 [query tokens]: contributions of A→B; zeros where that direction is not used
     candidate_parts: Tensor  # float32 [candidate tokens]: contributions of B→A, likewise
-    # float32 [query tokens, candidate tokens]: A's attention to B, rows sum to 1; None where the keys are other tokens
-    query_attention: Tensor | None
+    query_attention: Tensor | None  # float32 [query tokens, candidate tokens]: A's attention to B, rows sum to 1
     candidate_attention: Tensor | None  # float32 [candidate tokens, query tokens]: B's attention to A, likewise
-    given_pairs: Tensor | None = None  # float32 [query tokens, candidate tokens]; None: made of the parts
+    query_pairs: Tensor | None  # float32 [query tokens, candidate tokens]: query_parts split over the keys
+    candidate_pairs: Tensor | None  # float32 [candidate tokens, query tokens]: candidate_parts, likewise
 
     @property
     def pairs(self) -> Tensor:
         """The part of the score that each pair of tokens makes, float32 ``[query tokens, candidate tokens]``.
 
         Raises:
-            ValueError: there is no attention.
+            ValueError: keys are other tokens.
         """
-        if self.given_pairs is not None:
-            return self.given_pairs
-        if self.query_attention is None or self.candidate_attention is None:
+        if self.query_pairs is None or self.candidate_pairs is None:
             raise ValueError("keys that are other tokens make no pairs")
-        there, back = self.query_parts[:, None] * self.query_attention, self.candidate_parts[:, None]
-        return there + (back * self.candidate_attention).T
+        return self.query_pairs + self.candidate_pairs.T
 
     @property
     def score(self) -> float:
         """The score that the parts sum to."""
         return float(self.query_parts.sum() + self.candidate_parts.sum())
+
+    def scaled(self, factor: float) -> "Explanation":
+        """Return the parts and pairs of ``factor`` times the score."""
+        parts = ("query_parts", "candidate_parts", "query_pairs", "candidate_pairs")
+        given = {name: getattr(self, name) for name in parts}
+        return replace(self, **{name: factor * part for name, part in given.items() if part is not None})
+
+    def of_tokens(self, tokens: slice) -> "Explanation":
+        """Return the share of some of the query's tokens, such as those of one image of a union; it needs pairs."""
+        assert self.query_pairs is not None
+        assert self.candidate_pairs is not None
+        back = self.candidate_pairs[:, tokens]
+        attention = (
+            None if self.query_attention is None else self.query_attention[tokens],
+            None if self.candidate_attention is None else self.candidate_attention[:, tokens],
+        )
+        return Explanation(self.query_parts[tokens], back.sum(dim=1), *attention, self.query_pairs[tokens], back)
 
 
 def explain(query: QKV, candidate: QKV, how: Comparison = PUBLISHED, query_mask: Tensor | None = None) -> Explanation:
@@ -65,17 +90,19 @@ def explain(query: QKV, candidate: QKV, how: Comparison = PUBLISHED, query_mask:
     part, weights = masked(query, query_mask)
     tokens = query.q.shape[3]
     chosen = torch.arange(tokens) if query_mask is None else choose_tokens(query_mask.cpu(), tokens)[0]
-    there, there_attention = _direction(part, candidate, how, weights, None)
-    back, back_attention = _direction(candidate, part, how, None, weights)
+    there, there_attention, there_pairs = _direction(part, candidate, how, weights, None)
+    back, back_attention, back_pairs = _direction(candidate, part, how, None, weights)
     share = 0.5 if how.directions == "both" else 1.0
-    there = there * (0.0 if how.directions == "candidate_to_query" else share)
-    back = back * (0.0 if how.directions == "query_to_candidate" else share)
+    on_query = 0.0 if how.directions == "candidate_to_query" else share
+    on_candidate = 0.0 if how.directions == "query_to_candidate" else share
     drawable = query.k.shape[3] == tokens and candidate.k.shape[3] == candidate.q.shape[3]
     return Explanation(
-        _spread(there, 0, chosen, tokens),
-        back.cpu(),
+        _spread(there * on_query, 0, chosen, tokens),
+        (back * on_candidate).cpu(),
         _spread(there_attention, 0, chosen, tokens) if drawable else None,
         _spread(back_attention, 1, chosen, tokens) if drawable else None,
+        _spread(there_pairs * on_query, 0, chosen, tokens) if drawable else None,
+        _spread(back_pairs * on_candidate, 1, chosen, tokens) if drawable else None,
     )
 
 
@@ -87,14 +114,20 @@ def _spread(values: Tensor, axis: int, chosen: Tensor, tokens: int) -> Tensor:
 
 def _direction(
     asking: QKV, asked: QKV, how: Comparison, own_weights: Tensor | None, key_weights: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Return the parts ``[tokens]`` of one direction, and the attention ``[tokens, tokens asked]``.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the parts ``[tokens]`` of one direction, the attention ``[tokens, tokens asked]``, and both joined.
 
     ``own_weights`` weigh the asking image's tokens, ``key_weights`` those of the image that is asked.
     """
     _, own = _attend(asking, asking, own_weights)
     attention, cross = _attend(asking, asked, key_weights)
-    return _parts(own, cross, how, own_weights), attention.mean(dim=(0, 1, 2))
+    parts, mean = _parts(own, cross, how, own_weights), attention.mean(dim=(0, 1, 2))
+    if how.similarity != "cosine" or how.readout != LINEAR:
+        return parts, mean, parts[:, None] * mean
+    shares = (attention * (own @ asked.v.float().transpose(3, 4))).sum(dim=(0, 1, 2))
+    weights = torch.ones(len(parts), device=own.device) if own_weights is None else own_weights
+    norms = [(output.square().sum(dim=(0, 1, 2, 4)) * weights).sum().sqrt() for output in (own, cross)]
+    return parts, mean, weights[:, None] * shares / (norms[0] * norms[1]).clamp_min(torch.finfo(torch.float32).tiny)
 
 
 def _attend(asking: QKV, asked: QKV, key_weights: Tensor | None) -> tuple[Tensor, Tensor]:

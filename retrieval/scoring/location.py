@@ -8,10 +8,13 @@ candidate's tokens. Token j's share, before any readout, is::
 so a token has a large share if the query attends to it and finds there what it has itself.
 """
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
-from retrieval.scoring.aas import QKV, attention_output, masked
+from retrieval.scoring.aas import QKV, masked
+from retrieval.scoring.outputs import attention_output
 from retrieval.types import Fractions
 
 ABOVE = 1.25  # of the mean share: a cell with more belongs to the box. Chosen on subjects at 40 % of a side
@@ -53,11 +56,10 @@ def fullest_box(shares: Tensor) -> Fractions | None:
     if not bool(shares.sum() > 0):
         return None
     rows, columns = shares.shape
+    (top, bottom), (left, right) = _spans(rows), _spans(columns)
     excess = shares / shares.mean() - (0.0 if bool((shares == shares[0, 0]).all()) else ABOVE)
     sums = torch.zeros(rows + 1, columns + 1, dtype=torch.float64)
     sums[1:, 1:] = excess.cpu().cumsum(0).cumsum(1)
-    top, bottom = torch.triu_indices(rows + 1, rows + 1, 1)
-    left, right = torch.triu_indices(columns + 1, columns + 1, 1)
     strips = sums[bottom] - sums[top]
     inside = strips[:, right] - strips[:, left]  # [vertical spans, horizontal spans]
     best = (inside > inside.max() - 1e-9).nonzero()
@@ -65,3 +67,10 @@ def fullest_box(shares: Tensor) -> Fractions | None:
     down, across = best[areas.argmin()].tolist()
     y, x = int(top[down]), int(left[across])
     return x / columns, y / rows, (int(right[across]) - x) / columns, (int(bottom[down]) - y) / rows
+
+
+@cache
+def _spans(cells: int) -> tuple[Tensor, Tensor]:
+    """Return where each span of a row of cells begins and ends, int64 ``[spans]`` each."""
+    first, last = torch.triu_indices(cells + 1, cells + 1, 1)
+    return first, last

@@ -52,7 +52,7 @@ def read_weighted(output: Tensor, read: Callable[[Tensor], Tensor], weights: Ten
 
     Args:
         output: ``[items, branches, heads, tokens, head_dim]``.
-        read: a readout that treats every token alike, see :data:`retrieval.scoring.aas.AnyReadout`.
+        read: a readout that treats every token alike, see :data:`retrieval.scoring.outputs.AnyReadout`.
         weights: float32 ``[tokens]``.
 
     Returns:

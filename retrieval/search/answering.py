@@ -1,7 +1,7 @@
 """Answer questions: encode their images, choose candidates, score these exactly, and make results of them."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from index_store.catalog import absolute_uri
 from index_store.reader import IndexReader
 from retrieval.devices.memory import tried_twice
 from retrieval.encoding.loaded_models import ModelInputs
@@ -20,16 +19,18 @@ from retrieval.models.modes import Outputs
 from retrieval.models.registry import describe_extractor
 from retrieval.progress import Cancellation, OnProgress
 from retrieval.scoring.aas import QKV, Comparison
-from retrieval.search.candidates import CandidateGenerator, Candidates
-from retrieval.search.found_boxes import find_boxes
+from retrieval.search.candidates import CandidateGenerator, Candidates, rows_of
+from retrieval.search.exact_scores import ExactScores, of_all_modes
 from retrieval.search.index_info import about_index
 from retrieval.search.index_percentiles import IndexPercentiles
-from retrieval.search.judging import Judgement, judge, merged
 from retrieval.search.notes import note_on_gone, search_notes
 from retrieval.search.queries.combining import coarse_vectors, combine_scores, join_views, scored_parts
 from retrieval.search.queries.query import Query
+from retrieval.search.question_percentiles import QuestionPercentiles, notes_on_sample
 from retrieval.search.ranking import rank_candidates
-from retrieval.search.region_views import Small, as_scored, small_views, with_subjects
+from retrieval.search.regions.closer_look import look_closer
+from retrieval.search.regions.found_boxes import find_boxes
+from retrieval.search.regions.region_views import Small, as_scored, small_views, with_subjects
 from retrieval.search.reranking import QueryTensors, rerank
 from retrieval.search.results import Note, Result, Results
 from retrieval.search.scaling import LocalScaling, scaling_of
@@ -51,15 +52,6 @@ class Request:
     filter: Mapping[str, Any] | None = None  # the filter, as JSON values
 
 
-@dataclass(frozen=True)
-class _Exact:
-    """One question's exact scores, and its first region as it was scored."""
-
-    scores: CandidateScores
-    region: Scored | None
-    others: Mapping[str, CandidateScores] = field(default_factory=dict)  # in further modes
-
-
 class Answerer:
     """Answers questions to one opened index; safe in many threads."""
 
@@ -70,6 +62,7 @@ class Answerer:
         self.generator = CandidateGenerator(reader, self._model.modes, device)
         self._memory_cache = MemoryCache(memory)
         self.percentiles = IndexPercentiles(reader)
+        self._judges = QuestionPercentiles(reader, self.percentiles)
         self._scaling = LocalScaling(reader, self.generator, self.percentiles)
 
     def answer(self, context: ScoringContext, questions: Sequence[Query], request: Request) -> list[Results]:
@@ -79,10 +72,11 @@ class Answerer:
             UsageError: percentiles are needed, and there are none for a question.
             MemoryFullError: memory ran out twice, the second time without candidates cached in memory.
         """
+        if request.settings.look_closer and any(q.is_whole or not q.is_plain for q in questions):
+            raise UsageError("a closer look needs one image with a box, a mask or a subject")
         if request.settings.scaling == "csls":
             self._scaling.required(request.mode)
-        if request.settings.needs_percentiles:
-            self._check_percentiles(questions, request)
+        self._judges.check(questions, request.mode, request.settings)
         attempt = partial(self._answer, context, questions, request)
         return tried_twice(attempt, self._memory_cache.shrink, self._device)
 
@@ -94,7 +88,7 @@ class Answerer:
             modes = (mode, *request.settings.mode_weights) if request.settings.rerank else ()
             outputs = Outputs(modes, tuple(context.models.embedders))
             pictures = [picture for question in questions for picture in question.pictures]
-            small = small_views(context, mode, pictures) if request.settings.rerank else {}
+            small = small_views(context, modes, pictures)
             drawn = [*(picture.image for picture in pictures), *(view.drawing for view in small.values())]
             inputs = [context.models.prepare(image, outputs) for image in drawn]
             at_once = context.models.pools(outputs)  # else tensors are computed while candidates are read
@@ -105,9 +99,10 @@ class Answerer:
                 self._candidates(question, {name: every[place] for name, every in encoded.vectors.items()}, request)
                 for question, place in zip(questions, places, strict=True)
             ]
-        scored: Sequence[_Exact | None] = [None] * len(questions)
+        scored: Sequence[ExactScores | None] = [None] * len(questions)
         if request.settings.rerank:
-            rows = [each.rows for each in found]
+            samples = [self._judges.sample(question, mode, request.settings) for question in questions]
+            rows = [np.concatenate([each.rows, sample]) for each, sample in zip(found, samples, strict=True)]
             by_mode = {
                 name: self._rerank(
                     context,
@@ -120,14 +115,30 @@ class Answerer:
                 )
                 for name in modes
             }
-            scored = _of_all_modes(by_mode)
-        answers = list(zip(questions, found, scored, strict=True))
+            every = of_all_modes(by_mode)
+            scored = [exact.without_sample(len(each.rows)) for exact, each in zip(every, found, strict=True)]
+        return self._of_scores(context, list(zip(questions, found, scored, strict=True)), request, timing)
+
+    def _of_scores(
+        self,
+        context: ScoringContext,
+        answers: Sequence[tuple[Query, Candidates, ExactScores | None]],
+        request: Request,
+        timing: SharedTiming,
+    ) -> list[Results]:
+        """Return the results of questions whose candidates are scored, with the places of their regions."""
         ranked = [self._ranked(question, each, exact, request) for question, each, exact in answers]
-        if any(exact is not None and exact.region is not None for exact in scored):
+        if any(exact is not None and exact.region is not None for _, _, exact in answers):
             with timing.of("locate"):
                 ranked = [
                     self._located(context, results, each, exact, request)
                     for results, (_, each, exact) in zip(ranked, answers, strict=True)
+                ]
+        if request.settings.look_closer:
+            with timing.of("look closer"):
+                ranked = [
+                    self._looked_at(context, results, exact, request)
+                    for results, (_, _, exact) in zip(ranked, answers, strict=True)
                 ]
         return [
             self._results(question, results, exact, request, timing.ms)
@@ -135,49 +146,28 @@ class Answerer:
         ]
 
     def _ranked(
-        self, question: Query, candidates: Candidates, exact: "_Exact | None", request: Request
+        self, question: Query, candidates: Candidates, exact: ExactScores | None, request: Request
     ) -> tuple[Result, ...]:
         """Order candidates: by their scores, these scaled by neighbourhoods, or by several modes."""
         if exact is None:
             return rank_candidates(self._reader, candidates, None, request.settings)
-        judged, offsets = self._judged(question, exact, request), None
+        wanted = replace(request.settings, k=max(request.settings.k, request.settings.look_closer))
+        offsets, scored = None, {request.mode: exact.scores, **exact.others}
+        judged = self._judges.judged(question, request.mode, scored, request.settings, exact.own)
         if scaling_of(question, request.settings) == "csls":
             offsets = self._scaling.offsets(request.mode, candidates.rows)
         keys = None if judged is None else judged.keys
         keys = exact.scores.scores - offsets if offsets is not None else keys
-        return rank_candidates(self._reader, candidates, exact.scores, request.settings, judged, keys)
-
-    def _check_percentiles(self, questions: Sequence[Query], request: Request) -> None:
-        """Raise UsageError unless all questions and modes have percentiles."""
-        if not all(question.is_plain and question.is_whole for question in questions):
-            raise UsageError("percentiles are of one whole image: boards, boxes and masks have none")
-        for name in (request.mode, *request.settings.mode_weights):
-            self.percentiles.required(name)
-        if request.settings.min_percentile is not None:
-            self.percentiles.check(request.mode, request.settings.min_percentile)
-
-    def _judged(self, question: Query, exact: "_Exact", request: Request) -> Judgement | None:
-        """Return the candidates on the scale of random pairs, which are whole images compared by cosine."""
-        if not (question.is_plain and question.is_whole and request.settings.similarity == "cosine"):
-            return None
-        scored = {request.mode: exact.scores, **exact.others}
-        return judge(self.percentiles, request.mode, scored, request.settings.mode_weights)
+        return rank_candidates(self._reader, candidates, exact.scores, wanted, judged, keys)
 
     def _candidates(self, question: Query, vectors: Mapping[str, NDArray[np.float32]], request: Request) -> Candidates:
         asking, settings = coarse_vectors(question, vectors), request.settings
         if settings.candidates is None and not question.is_whole:
             settings = replace(settings, candidates=REGION_CANDIDATES)
-        excluded = sorted(self._excluded(question, request))
-        return self.generator.generate(asking, request.mode, settings, excluded, request.allowed)
-
-    def _excluded(self, question: Query, request: Request) -> set[int]:
-        """Return the rows that are left out because the question's images are these items, or copies of them."""
-        asked: set[tuple[str, str | None]] = set()
-        if request.settings.exclude_self or request.settings.exclude_copies:
-            asked |= {("uri", absolute_uri(picture.path)) for picture in question.pictures if picture.path}
-        if request.settings.exclude_copies:
-            asked |= {("sha256", picture.sha256) for picture in question.pictures}
-        return {row for column, value in asked if value for row in self._reader.find(column, value)}
+        excluded: set[int] = set()
+        if settings.exclude_self or settings.exclude_copies:
+            excluded = rows_of(self._reader, question, settings.exclude_copies)
+        return self.generator.generate(asking, request.mode, settings, sorted(excluded), request.allowed)
 
     def _rerank(
         self,
@@ -188,7 +178,7 @@ class Answerer:
         rows: Sequence[NDArray[np.int64]],
         request: Request,
         timing: SharedTiming,
-    ) -> list["_Exact"]:
+    ) -> list[ExactScores]:
         """Score each question's rows exactly; they are read while tensors of the questions' images are computed.
 
         ``own`` are these tensors, or the images where they are still to be computed; those of ``small`` come last.
@@ -212,8 +202,10 @@ class Answerer:
         ]
         found = iter(begun.scores(asked, rerank(asked, begun.sources, how)))
         return [
-            _Exact(
-                combine_scores(question, [_joined(part, found) for part in mine], how.similarity), _first_region(own)
+            ExactScores(
+                combine_scores(question, [_joined(part, found) for part in mine], how.similarity),
+                _first_region(own),
+                mode,
             )
             for question, mine, own in zip(questions, parts, images, strict=True)
         ]
@@ -223,7 +215,7 @@ class Answerer:
         context: ScoringContext,
         results: tuple[Result, ...],
         candidates: Candidates,
-        exact: "_Exact | None",
+        exact: ExactScores | None,
         request: Request,
     ) -> tuple[Result, ...]:
         """Return the results with the boxes where they have the question's region."""
@@ -234,6 +226,15 @@ class Answerer:
         cache, mode = self._mode_cache(request), request.mode
         boxes = find_boxes(context, mode, exact.region, rows, cache, request.on_progress, request.cancel)
         return tuple(replace(result, found_box=boxes.get(row)) for result, row in zip(results, rows, strict=True))
+
+    def _looked_at(
+        self, context: ScoringContext, results: tuple[Result, ...], exact: ExactScores | None, request: Request
+    ) -> tuple[Result, ...]:
+        """Return the results after a closer look at the places of the region; a question without one keeps them."""
+        if exact is not None and exact.region is not None:
+            count = request.settings.look_closer
+            results = look_closer(context, request.mode, exact.region, results, count, request.cancel)
+        return results[: request.settings.k]
 
     def _mode_cache(self, request: Request) -> ModeCache | None:
         """Return the candidates in memory; None for an exhaustive search, which would drive out those in use."""
@@ -248,7 +249,7 @@ class Answerer:
         self,
         question: Query,
         results: tuple[Result, ...],
-        exact: "_Exact | None",
+        exact: ExactScores | None,
         request: Request,
         timing_ms: Mapping[str, float],
     ) -> Results:
@@ -258,6 +259,7 @@ class Answerer:
         notes = search_notes(self._reader.layout.root, request.mode, scored, without_vector)
         if request.allowed is not None and not len(request.allowed):
             notes.append(Note("nothing_passes", "no image of the index passes the filter", facts={"images": 0}))
+        sampled = [] if exact is None else notes_on_sample(exact.own)
         partial = [note for picture in question.pictures for note in picture.notes()]
         return Results(
             results=results,
@@ -266,18 +268,15 @@ class Answerer:
             index=about_index(self._reader, self._recipe),
             filter=request.filter,
             timing_ms={**timing_ms, **({} if scored is None else scored.timing_ms)},
-            notes=(*([Note("model", warning)] if warning else []), *partial, *notes, *note_on_gone(results)),
+            notes=(
+                *([Note("model", warning)] if warning else []),
+                *partial,
+                *notes,
+                *note_on_gone(results),
+                *sampled,
+            ),
             **({} if scored is None else scored.counts),
         )
-
-
-def _of_all_modes(by_mode: Mapping[str, Sequence[_Exact]]) -> list[_Exact]:
-    """Return each question's scores in the first mode, with those in the others."""
-    (mode, *others), every = by_mode, []
-    for number, exact in enumerate(by_mode[mode]):
-        beside = {other: by_mode[other][number].scores for other in others}
-        every.append(replace(exact, scores=merged(exact.scores, beside), others=beside) if beside else exact)
-    return every
 
 
 def _joined(part: Scored, found: Iterator[CandidateScores]) -> CandidateScores:

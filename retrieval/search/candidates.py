@@ -8,12 +8,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from index_store.catalog import absolute_uri
 from index_store.files import corrupt
 from index_store.reader import IndexReader
 from retrieval.encoding.coarse_encoders import encoders_of_mode
 from retrieval.errors import UsageError
 from retrieval.models.modes import Mode
 from retrieval.search.gpu_index import VectorIndex, open_vector_index
+from retrieval.search.queries.query import Query
 from retrieval.settings import CANDIDATES, SearchSettings
 
 RRF_CONSTANT = 60  # Cormack, Clarke and Büttcher, 2009: damps the first ranks so that no encoder decides alone
@@ -166,3 +168,11 @@ def fuse_rankings(rankings: Sequence[NDArray[np.int64]], count: int) -> NDArray[
     order = np.lexsort((rows, -scores))[:count]
     fused: NDArray[np.int64] = rows[order]
     return fused
+
+
+def rows_of(reader: IndexReader, question: Query, copies: bool) -> set[int]:
+    """Return the rows that are images of a question that was read, and those with their bytes if ``copies``."""
+    asked = {("uri", absolute_uri(picture.path)) for picture in question.pictures if picture.path}
+    if copies:
+        asked |= {("sha256", picture.sha256) for picture in question.pictures if picture.sha256}
+    return {row for column, value in asked for row in reader.find(column, value)}

@@ -28,13 +28,13 @@ from retrieval.scoring.aas import Comparison, aligned_attention_scores, bounded
 from retrieval.search.answering import Answerer, Request
 from retrieval.search.browsing.catalogue import Catalogue
 from retrieval.search.explaining.explainer import CandidateInput, Explainer
-from retrieval.search.explaining.explanation import ImageExplanation
+from retrieval.search.explaining.explanation import BoardExplanation, ImageExplanation
 from retrieval.search.filters.filter import Filter
 from retrieval.search.filters.matching import FilterRows
 from retrieval.search.index_info import describe_index
 from retrieval.search.queries.picture import Picture
 from retrieval.search.queries.query import Query, QueryInput, as_query
-from retrieval.search.region_views import with_subjects
+from retrieval.search.regions.region_views import with_subjects
 from retrieval.search.results import Results
 from retrieval.search.scoring_context import ScoringContext, load_context
 from retrieval.search.tensors.memory_cache import default_budget
@@ -223,22 +223,32 @@ class Engine:
         """Yield an explanation of every candidate's cosine score; the query's tensors are computed once.
 
         Args:
-            query: of one image or its region; explain the images of a board one by one.
+            query: of one image or its region; see :meth:`explain_board` for several.
             candidates: results, ids, indexed paths, or other images, which take the gallery's role.
             mode: one of :attr:`modes`; the first of them by default.
             correspondences: how many pairs of cells to name, the strongest.
 
         Raises:
-            UsageError: a query of several images, an unknown mode or candidate, or a candidate whose tensors are not in
-                the index and whose file has changed.
+            UsageError: a query of several images, an unknown mode or candidate, or one whose tensors can't be had.
             ImageError: an image can't be used.
         """
-        name = self._mode(mode)
-        question = with_subjects(self._context, name, self.read_query(query))
-        if not question.is_plain:
-            raise UsageError("explain each image of a board by itself")
-        explainer = Explainer(self._context, name, question.pictures[0])
+        explainer = self._explainer(query, mode)
         return (explainer.explain(candidate, correspondences) for candidate in candidates)
+
+    def explain_board(
+        self,
+        query: QueryInput,
+        candidates: Iterable[CandidateInput],
+        mode: str | None = None,
+        correspondences: int = CORRESPONDENCES,
+    ) -> Iterator[BoardExplanation]:
+        """Yield an explanation of every candidate's score by a question of several images; see :meth:`explain_all`."""
+        explainer = self._explainer(query, mode)
+        return (explainer.explain_board(candidate, correspondences) for candidate in candidates)
+
+    def _explainer(self, query: QueryInput, mode: str | None) -> Explainer:
+        name = self._mode(mode)
+        return Explainer(self._context, name, with_subjects(self._context, name, self.read_query(query)))
 
     def locate(self, text: str) -> Path | str:
         """Return the image that ``text`` means: a file's path, ``id:N``, or the end of one indexed item's path.

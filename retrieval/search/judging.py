@@ -9,16 +9,15 @@ where z says by how many standard deviations a candidate is more alike in the mo
 the main mode usually are. Modes agree in part, so taking off the evidence itself would push back what is wanted.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.calibration.percentiles import one_in
+from retrieval.calibration.percentiles import Percentiles, one_in
 from retrieval.scoring.aas import bounded
-from retrieval.search.index_percentiles import IndexPercentiles
 from retrieval.search.results import ModeScore
 from retrieval.search.tensors.candidate_tensors import CandidateScores
 
@@ -76,19 +75,22 @@ class Judgement:
 
 
 def judge(
-    percentiles: IndexPercentiles, mode: str, scored: Mapping[str, CandidateScores], weights: Mapping[str, float]
+    percentiles_of: Callable[[str], Percentiles | None],
+    mode: str,
+    scored: Mapping[str, CandidateScores],
+    weights: Mapping[str, float],
 ) -> Judgement | None:
-    """Judge the candidates of one question; None if the index has no percentiles of its mode.
+    """Judge the candidates of one question; None if there are no percentiles of a mode.
 
     Args:
-        percentiles: of the index.
+        percentiles_of: returns those of a mode.
         mode: of the search.
         scored: the candidates' cosine scores of this mode and of those in ``weights``.
         weights: of the other modes.
     """
     judged: dict[str, Judged] = {}
     for name in (mode, *weights):
-        known = percentiles.of(name)
+        known = percentiles_of(name)
         if known is None:
             return None
         scores = scored[name].scores

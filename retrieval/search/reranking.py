@@ -17,19 +17,14 @@ from torch import Tensor
 from retrieval.devices.precision import SCORING_PRECISION
 from retrieval.devices.transfer import to_device
 from retrieval.errors import IndexCorruptError
-from retrieval.scoring.aas import (
-    PUBLISHED,
-    QKV,
-    Comparison,
-    aligned_attention_scores,
-    attention_output,
-    own_output,
-    read,
-)
+from retrieval.scoring.aas import PUBLISHED, QKV, Comparison, PreparedQuery, score_queries
+from retrieval.scoring.outputs import attention_output, read
 from retrieval.search.tensors.chunks import Buffers, Chunk, StoredChunk
 from retrieval.types import Directions
 
 Part = Literal["read", "compute"]
+
+TOKENS_AT_ONCE = 256  # of queries that attend in one call: more fill a processor by themselves, and cost memory
 
 
 class TensorSource(Protocol):
@@ -98,22 +93,25 @@ class ChunkScorer:
 
     def __init__(self, queries: Sequence[QueryTensors], how: Comparison) -> None:
         self._device, self._shaped = queries[0].qkv.q.device, queries[0].qkv
-        limits = SCORING_PRECISION[self._device.type]
-        self._how = replace(how, precision=how.precision or limits.dtype)
-        self._queries = [replace(query, qkv=query.qkv.to(self._device, self._how.dtype)) for query in queries]
-        self._hows = [replace(self._how, directions=query.directions or self._how.directions) for query in queries]
-        self._needs_own = any(how.directions != "query_to_candidate" for how in self._hows)  # of candidates
-        self._own = [own_output(query.qkv, self._how, query.mask) for query in self._queries]
-        self._askers = _askers(queries)
-        self._step = max(1, min(limits.step_rows, limits.step_bytes // (4 * count_entries(queries[0].qkv))))
+        self._how = replace(how, precision=how.precision or SCORING_PRECISION[self._device.type].dtype)
+        self._groups = _groups(queries)
+        self._prepared = [[self._prepare(query) for query in group] for group in self._groups]
+        directions = {query.how.directions for group in self._prepared for query in group}
+        self._needs_own = directions != {"query_to_candidate"}  # of candidates
+        self._askers = _askers([group[0].rows for group in self._groups])
+        self._step = step_rows(queries[0].qkv)
         self._buffers = Buffers(self._step, self._how.dtype, self._device)
-        self._found: list[list[tuple[Sequence[int], Tensor]]] = [[] for _ in queries]
+        self._found: list[list[tuple[Sequence[int], Tensor]]] = [[] for _ in self._groups]
+
+    def _prepare(self, query: QueryTensors) -> PreparedQuery:
+        how = replace(self._how, directions=query.directions or self._how.directions)
+        return PreparedQuery.of(query.qkv.to(self._device, self._how.dtype), how, query.mask)
 
     def score(self, chunk: Chunk) -> None:
         """Score a chunk, a step at a time; on a GPU this only launches the work."""
         for start in range(0, len(chunk.rows), self._step):
             part = slice(start, start + self._step)
-            candidates, outputs = chunk.load(part, self._buffers)
+            candidates, outputs = chunk.load(part, self._buffers, asks=self._needs_own)
             self._check_shapes(candidates)
             keeps = isinstance(chunk, StoredChunk) and chunk.cache is not None
             if outputs is None and (self._needs_own or keeps):
@@ -125,21 +123,19 @@ class ChunkScorer:
 
     def scores(self) -> list[dict[int, float]]:
         """Return, for every query, the scores by row; this waits for the device."""
-        return [
-            dict(
-                zip(
-                    [row for rows, _ in found for row in rows],
-                    torch.cat([scores for _, scores in found]).tolist() if found else [],
-                    strict=True,
-                )
-            )
-            for found in self._found
-        ]
+        every: list[dict[int, float]] = []
+        for group, found in zip(self._groups, self._found, strict=True):
+            rows = [row for rows, _ in found for row in rows]
+            scores = torch.cat([scores for _, scores in found], dim=1).tolist() if found else [[]] * len(group)
+            every += [dict(zip(rows, mine, strict=True)) for mine in scores]
+        return every
 
     def _check_shapes(self, candidates: QKV) -> None:
         """Raise IndexCorruptError unless a query is one item of the candidates' shapes, or a union of such items."""
+        has_queries = candidates.q.shape[3] > 0  # else only the query asks
         mine, theirs = (
-            [list(tensor.shape[1:]) for tensor in (each.q, each.k, each.v)] for each in (self._shaped, candidates)
+            [list(tensor.shape[1:]) for tensor in ((each.k, each.v, each.q) if has_queries else (each.k, each.v))]
+            for each in (self._shaped, candidates)
         )
         images = mine[0][2] // theirs[0][2]
         if mine != [[branches, heads, images * tokens, width] for branches, heads, tokens, width in theirs]:
@@ -159,12 +155,11 @@ class ChunkScorer:
             if number in chosen:
                 some = candidates[chosen[number]]
                 theirs = None if own is None else own[chosen[number]]
-            query, how = self._queries[number], self._hows[number]
-            scores = aligned_attention_scores(query.qkv, some, how, self._own[number], theirs, query.mask)
+            scores = score_queries(self._prepared[number], some, theirs)
             self._found[number].append(([rows[place] for place in mine], scores))
 
     def _places(self, rows: Sequence[int]) -> dict[int, list[int]]:
-        """Return, for every query that wants some of ``rows``, their positions among ``rows``."""
+        """Return, for every group that wants some of ``rows``, their positions among ``rows``."""
         places: dict[int, list[int]] = {}
         for place, row in enumerate(rows):
             for number in self._askers[row]:
@@ -180,13 +175,32 @@ class ChunkScorer:
         return {number: together[end - len(places[number]) : end] for number, end in zip(places, ends, strict=True)}
 
 
-def _askers(queries: Sequence[QueryTensors]) -> dict[int, list[int]]:
-    """Return, by row, the numbers of the queries that want it."""
+def _groups(queries: Sequence[QueryTensors]) -> list[list[QueryTensors]]:
+    """Return queries, in their order, in groups that are scored at once: of the same rows, and few tokens together."""
+    groups: list[list[QueryTensors]] = []
+    for query in queries:
+        last = groups[-1] if groups else []
+        tokens = sum(each.qkv.q.shape[3] for each in (*last, query))
+        if last and last[0].rows == query.rows and tokens <= TOKENS_AT_ONCE:
+            last.append(query)
+        else:
+            groups.append([query])
+    return groups
+
+
+def _askers(rows: Sequence[Sequence[int]]) -> dict[int, list[int]]:
+    """Return, by row, the numbers of the groups that want it, for the rows of each group."""
     askers: dict[int, list[int]] = {}
-    for number, query in enumerate(queries):
-        for row in dict.fromkeys(query.rows):
+    for number, mine in enumerate(rows):
+        for row in dict.fromkeys(mine):
             askers.setdefault(row, []).append(number)
     return askers
+
+
+def step_rows(query: QKV) -> int:
+    """Return how many candidates of a query's shape are loaded and scored at a time on its device."""
+    limits = SCORING_PRECISION[query.q.device.type]
+    return max(1, min(limits.step_rows, limits.step_bytes // (4 * count_entries(query))))
 
 
 def count_entries(image: QKV) -> int:

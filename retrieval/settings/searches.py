@@ -34,6 +34,7 @@ class SearchSettings:
     # Further modes that count beside the search's own: above 0 for candidates that are alike in them too, below 0 for
     # candidates that are not. The order goes by the sum of evidence; see retrieval.search.judging.
     mode_weights: Mapping[str, float] = field(default_factory=dict)
+    look_closer: int = 0  # best results whose found box is encoded again from the file, to order them; see regions
     scaling: Scaling | None = None  # None: csls for several images at once, none for one; see retrieval.search.scaling
 
     def __post_init__(self) -> None:
@@ -52,10 +53,15 @@ class SearchSettings:
             raise UsageError("the weight of a mode must be a finite number other than 0")
         if self.needs_percentiles and (not self.rerank or self.similarity != "cosine"):
             raise UsageError("percentiles are those of exact cosine scores: a ranking without them has none")
+        at_least(0, look_closer=self.look_closer)
+        if self.look_closer and (not self.rerank or self.similarity != "cosine" or self.mode_weights):
+            raise UsageError("a closer look orders by exact cosine scores of one mode: choose that, or no closer look")
         if self.scaling not in (None, *get_args(Scaling)):
             raise UsageError(f"unknown scaling '{self.scaling}'; known: {', '.join(get_args(Scaling))}")
         if self.scaling == "csls" and (not self.rerank or self.similarity != "cosine" or self.mode_weights):
             raise UsageError("csls scales exact cosine scores of one mode: choose that, or no scaling")
+        if self.scaling == "csls" and self.look_closer:
+            raise UsageError("csls and a closer look both choose the order: leave one out")
 
     @property
     def needs_percentiles(self) -> bool:
@@ -77,6 +83,7 @@ class SearchChoices(TypedDict, total=False):
     exclude_copies: bool
     min_percentile: float | None
     mode_weights: Mapping[str, float]
+    look_closer: int
     scaling: Scaling | None
 
 

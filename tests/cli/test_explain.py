@@ -68,3 +68,17 @@ def test_no_results_are_no_picture(desk: Path, gallery: Path, tmp_path: Path) ->
     assert result.returncode == 0
     assert b"no results to explain" in result.stderr
     assert not file.exists()
+
+
+def test_a_board_has_an_explanation_of_each_image(desk: Path, gallery: Path, tmp_path: Path) -> None:
+    file, others = tmp_path / "why.png", sorted(gallery.rglob("*.png"))[1:3]
+    asked = ("diffsim-search", query_of(gallery), others[0], "--combine", "mean", "--not", others[1])
+    result = run_here(*asked, "-k", "2", "--explain", file, "--json", "-m", "style", cwd=desk)
+    assert result.returncode == 0, result.stderr
+    for each in json.loads(result.stdout)["results"]:
+        explanation = each["explanation"]
+        assert list(explanation) == ["mode", "score", "images"]
+        assert [image["query"]["path"] for image in explanation["images"]][1:] == [str(other) for other in others]
+        assert sum(image["score"] for image in explanation["images"]) == pytest.approx(each["score"], abs=1e-5)
+    with Image.open(file) as picture:
+        assert picture.height > 2 * 3 * 288

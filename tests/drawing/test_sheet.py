@@ -83,6 +83,13 @@ def test_neighbours_wrap_beside_their_query(count: int, columns: int, lines: int
     assert query_y == min(y for _, y in corners)
 
 
+def test_a_title_widens_a_sheet_of_few_pictures_up_to_five_columns() -> None:
+    short, long, longest = (contact_sheet([row(1, "word " * count)], cell=64).width for count in (1, 12, 900))
+    assert short < long < longest
+    assert longest == contact_sheet([row(5, "")], cell=64).width
+    assert contact_sheet([row(6, "word")], cell=64).width == contact_sheet([row(6, "word " * 900)], cell=64).width
+
+
 def test_every_row_gets_its_own_height_and_the_widest_sets_the_width() -> None:
     one, three = contact_sheet([row(4)], cell=48), contact_sheet([row(4), row(2, "instance"), row(0)], cell=48)
     assert one.width == three.width
@@ -135,10 +142,10 @@ def test_one_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("text", [HOSTILE, "x" * 5000, "\x00\x1b[31m", "", "𝔸🐈" * 40])
 def test_any_text_can_be_drawn(text: str) -> None:
     cell = SheetCell(picture(), text, text)
-    assert (
-        contact_sheet([SheetRow(text, cell, [cell])], text, cell=48).size
-        == contact_sheet([SheetRow("t", cell, [cell])], text and "t", cell=48).size
-    )
+    drawn = contact_sheet([SheetRow(text, cell, [cell])], text, cell=48)
+    plain = contact_sheet([SheetRow("t", cell, [cell])], text and "t", cell=48)
+    assert drawn.height == plain.height
+    assert plain.width <= drawn.width <= contact_sheet([row(5)], cell=48).width
 
 
 def test_names_are_shortened_in_the_middle() -> None:

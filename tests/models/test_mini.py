@@ -91,7 +91,7 @@ def test_lowlevel_scores_as_the_model_cells_does(extractor: MiniExtractor) -> No
     theirs, ours = CELLS_MODES["semantic"].target, TARGETS["lowlevel"]
     assert theirs.values == ours.values
     pixels = pixels_of(extractor, 0, 1)
-    squares = np.stack([extractor.square_of(each, ours) for each in pixels])
+    squares = np.stack([extractor.square(PICTURES[number], ours) for number in (0, 1)])
     expected = cells.extract(squares, [theirs], "query")[theirs]
     found = extractor.extract(pixels, [ours], "query")[ours]
     for name in "qkv":

@@ -67,7 +67,6 @@ def test_squares_are_close_to_those_of_a_full_resize(side: int, tmp_path: Path) 
     waves = np.stack([np.sin(x + y), np.cos(2 * x), np.sin(y) * np.cos(x)], axis=-1)
     image = Image.fromarray((127 + 120 * waves).astype(np.uint8))
     extractor = mini_on(CPU, 224)
-    pixels = extractor.prepare(image)
     for layer, size in ((OBJECT, 224), (SURFACE, CELLS_SIDE)):
-        square = extractor.square_of(pixels, Target(layer, 0)).astype(int)
+        square = extractor.square(image, Target(layer, 0)).astype(int)
         assert np.abs(square - resize_square(image, size)).mean() < 1

@@ -58,6 +58,26 @@ def test_the_parts_sum_to_the_score(
     torch.testing.assert_close(found.query_attention.sum(dim=1), counts, atol=1e-5, rtol=0)
     torch.testing.assert_close(found.candidate_attention.sum(dim=1), torch.ones(tokens), atol=1e-5, rtol=0)
     assert not found.query_parts[counts == 0].any()
+    assert float(found.pairs.sum()) == pytest.approx(score, abs=1e-5)
+    assert found.query_pairs is not None
+    torch.testing.assert_close(found.query_pairs.sum(dim=1), found.query_parts, atol=1e-5, rtol=0)
+    halves = [found.of_tokens(slice(0, 2)).score, found.of_tokens(slice(2, None)).score]
+    assert sum(halves) == pytest.approx(score, abs=1e-5)
+    assert found.scaled(-0.25).score == pytest.approx(-score / 4, abs=1e-5)
+
+
+def test_a_pair_has_the_part_that_the_value_adds_not_the_attention_to_it() -> None:
+    """The query attends to two tokens alike, but only one of them holds what the query has itself."""
+    eyes = torch.eye(4)
+    query = QKV(*(eyes[:1][None, None, None] for _ in range(3)))
+    values = torch.stack([eyes[0], eyes[1]])[None, None, None]
+    candidate = QKV(eyes[[2, 3]][None, None, None], eyes[[2, 2]][None, None, None], values)
+    found = explain(query, candidate, Comparison(directions="query_to_candidate"))
+    assert found.query_attention is not None
+    assert found.query_attention.tolist() == [[0.5, 0.5]]
+    assert found.pairs.tolist() == [[pytest.approx(0.5**0.5), 0.0]]
+    rooted = explain(query, candidate, Comparison(readout=Readout(root=True), directions="query_to_candidate"))
+    assert rooted.pairs[0, 0] == rooted.pairs[0, 1]
 
 
 def test_keys_of_other_tokens_have_parts_and_no_attention() -> None:

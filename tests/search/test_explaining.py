@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from index_store.codecs import CODECS, DEFAULT_CODEC
-from retrieval import Engine, EngineSettings, Query, build_index, draw_explanations
+from retrieval import Box, Engine, EngineSettings, Query, build_index, draw_explanations
 from retrieval.errors import UsageError
 from retrieval.images.preprocessing import Preprocessing, crop_region
 from retrieval.models.modes import Target
@@ -114,8 +114,49 @@ def test_a_candidate_is_a_result_an_id_a_name_or_another_image(index: Path, gall
         engine.explain(query, 4000)
     with pytest.raises(UsageError, match="no such file"):
         engine.explain(query, "nothing.png")
-    with pytest.raises(UsageError, match="each image of a board by itself"):
+    with pytest.raises(UsageError, match="explain_board splits one of several"):
         engine.explain(Query([query, copy]), result)
+
+
+BOARDS: dict[str, dict[str, Any]] = {
+    "mean": {"weights": [2, 1, 1]},
+    "max": {"combine": "max"},
+    "union": {"combine": "union", "weights": [1, 1, 3]},
+    "union of a region": {"combine": "union", "regions": [None, Box(0.2, 0.1, 0.5, 0.6), None]},
+    "mean of a region": {"regions": [Box(0.2, 0.1, 0.5, 0.6), None, None]},
+    "moved away": {"minus": [PICTURES[3]], "minus_weights": [2]},
+}
+
+
+@pytest.mark.parametrize("model", ["cells", "mini"])
+@pytest.mark.parametrize("board", BOARDS)
+def test_parts_of_a_board_sum_to_its_score(board: str, model: str, tmp_path: Path) -> None:
+    engine = built(tmp_path / "x.diffsim", model, tmp_path)
+    question = Query(PICTURES[:3], **BOARDS[board])
+    for mode in ("style", "instance"):
+        results = engine.search(question, mode, k=3, exhaustive=True)
+        for result, found in zip(results, engine.explain_board(question, results, mode), strict=True):
+            assert found.score == pytest.approx(result.score, abs=1e-5)
+            sides = [side for image in found.images for side in (image.query, image.candidate)]
+            assert sum(float(side.parts.sum()) + side.other for side in sides) == pytest.approx(result.score, abs=1e-5)
+            assert len(found.images) == (1 if board == "max" else 3) + (board == "moved away")
+            assert [image.score < 0 for image in found.images] == [image.query.path == str(PICTURES[3]) for image in
+                                                                   found.images]  # fmt: skip
+            assert json.loads(json.dumps(found.to_dict()))["score"] == found.score
+    draw_explanations(tmp_path / "board.png", [found])
+    with Image.open(tmp_path / "board.png") as picture:
+        assert picture.height > len(found.images) * 288
+
+
+def test_an_image_of_a_union_has_the_parts_of_its_tokens(tmp_path: Path) -> None:
+    """The copy of the candidate in a union makes more of the score than another image."""
+    engine = built(tmp_path / "x.diffsim", "mini", tmp_path)
+    union = Query([PICTURES[1], PICTURES[0]], combine="union")
+    (found,) = engine.explain_board(union, [str(PICTURES[0])], "instance")
+    assert found.images[1].score > found.images[0].score
+    alone = engine.explain(PICTURES[0], str(PICTURES[0]), "instance")
+    (single,) = engine.explain_board(PICTURES[0], [str(PICTURES[0])], "instance")
+    assert single.images[0].to_dict() == alone.to_dict()
 
 
 @pytest.fixture

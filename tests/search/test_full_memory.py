@@ -9,6 +9,7 @@ import torch
 from cli.advice import sentence_of
 from retrieval import Engine, EngineSettings, build_index
 from retrieval.errors import MemoryFullError
+from retrieval.scoring.aas import PreparedQuery
 from retrieval.search import reranking
 from retrieval.search.results import Results
 from tests.support.commands import failed, run_here
@@ -22,7 +23,7 @@ SHORTAGES: list[Shortage] = [
     lambda: RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
     MemoryError,
 ]
-PARTS = [(reranking, "aligned_attention_scores"), (reranking, "own_output"), (TinyExtractor, "extract")]
+PARTS = [(reranking, "score_queries"), (PreparedQuery, "of"), (TinyExtractor, "extract")]
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Percentiles in results, limits by them, two modes at once, and scaled orders, on the drawn gallery."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from retrieval import Box, Engine, Query, SearchSettings
 from retrieval.calibration.upkeep import read_calibration
 from retrieval.errors import UsageError
 from retrieval.models.registry import describe_extractor
+from retrieval.search import question_percentiles
 from retrieval.search.judging import UNLIKE_FROM, UNLIKE_STRENGTH
 from retrieval.search.results import Results
 from retrieval.search.scaling import NEIGHBOURS, WEIGHT
@@ -51,11 +53,78 @@ def test_other_numbers_than_exact_cosines_have_no_percentiles(
         SearchSettings(scaling="csls", **choices)
 
 
-def test_boards_and_regions_have_none(engine: Engine, files: list[Path]) -> None:
-    for query in (Query(files[:2]), Query(files[:1], minus=files[1:2]), Query(files[:1], regions=[Box(0, 0, 0.5, 1)])):
-        assert {result.percentile for result in engine.search(query, "style")} == {None}
-        with pytest.raises(UsageError, match="of one whole image"):
-            engine.search(query, "style", min_percentile=90)
+OTHER_QUESTIONS: dict[str, dict[str, Any]] = {
+    "board": {"weights": [2, 1]},
+    "union": {"combine": "union"},
+    "moved away": {"minus": [2]},
+    "region": {"regions": [Box(0, 0, 0.5, 1), None]},
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_QUESTIONS)
+def test_boards_and_regions_are_compared_with_random_images_where_a_search_needs_it(
+    kind: str, engine: Engine, files: list[Path]
+) -> None:
+    """Of 40 images the sample are all others than those that ask."""
+    choices = {name: [files[at] for at in value] if name == "minus" else value
+               for name, value in OTHER_QUESTIONS[kind].items()}  # fmt: skip
+    query = Query(files[:2], **choices)
+    plain = engine.search(query, "style", scaling="none", **EVERYTHING)
+    assert {result.percentile for result in plain} == {None}
+    found = engine.search(query, "style", scaling="none", min_percentile=0, **EVERYTHING)
+    assert [(r.id, r.score) for r in found] == [(r.id, pytest.approx(r.score, abs=1e-6)) for r in plain]
+    itself = {str(path) for path in (*files[:2], *query.minus)}
+    others = np.array([result.score for result in plain if result.path not in itself])
+    for result in found:
+        lower, equal = (others < result.score - 1e-6).sum(), (np.abs(others - result.score) <= 1e-6).sum()
+        share = (lower + equal / 2) / len(others)
+        assert result.percentile == pytest.approx(100 * min(share, 1 - 1 / len(others)), abs=1e-3)
+    (note,) = [note for note in found.notes if note.kind == "sampled_percentiles"]
+    assert note.facts == {"images": len(others)}
+    few = engine.search(query, "style", scaling="none", min_percentile=90, **EVERYTHING)
+    assert [r.id for r in few] == [r.id for r in found if (r.percentile or 0) >= 90]
+    with pytest.raises(UsageError, match=f"one of {len(others)} random images is left: 99.9 is out of reach"):
+        engine.search(query, "style", min_percentile=99.9)
+
+
+def test_a_region_is_weighed_in_two_modes(engine: Engine, files: list[Path]) -> None:
+    region = Query(files[:1], regions=[Box(0, 0, 0.5, 1)])
+    found = engine.search(region, "style", mode_weights={"instance": 0.5}, **EVERYTHING)
+    alone = by_id(engine.search(region, "instance", **EVERYTHING))
+    for result in found:
+        (beside,) = result.other_modes
+        assert beside.score == pytest.approx(alone[result.id], abs=1e-5)
+        assert result.percentile is not None
+    keys = [result.order_key for result in found]
+    assert keys == sorted(keys, reverse=True)
+
+
+def test_an_index_without_pairs_takes_random_images_for_any_question(
+    index: Path, files: list[Path], tmp_path: Path
+) -> None:
+    """As one in an object store has none."""
+    copy = shutil.copytree(index, tmp_path / "copy.diffsim")
+    for file in copy.rglob("*.scores"):
+        file.unlink()
+    engine = Engine.open(copy)
+    assert {result.percentile for result in engine.search(files[0], "style")} == {None}
+    found = engine.search(files[0], "style", min_percentile=0, **EVERYTHING)
+    scores = np.array([result.score for result in found if result.path != str(files[0])])
+    assert found[5].percentile == pytest.approx(100 * (scores < found[5].score).mean(), abs=2)
+
+
+def test_a_sample_is_bounded_by_images_and_bytes(
+    engine: Engine, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judges = engine._answerer._judges
+    query, wanted = engine.read_query(Query(files[:2])), SearchSettings(min_percentile=50)
+    assert len(judges.sample(query, "style", SearchSettings())) == 0
+    monkeypatch.setattr(question_percentiles, "IMAGES", 35)
+    assert len(judges.sample(query, "style", wanted)) == 35
+    asking = {index for index, path in enumerate(engine.paths()) if path in {str(file) for file in files[:2]}}
+    assert asking.isdisjoint(judges.sample(query, "style", wanted).tolist())
+    monkeypatch.setattr(question_percentiles, "MOST_BYTES", 1)
+    assert len(judges.sample(query, "style", wanted)) == 32
 
 
 @pytest.mark.parametrize(
@@ -153,8 +222,13 @@ def test_an_index_without_percentiles_says_so(
     assert other.info()["percentiles"] == {}
     assert other.search(files[0], "style")[0].percentile is None
     assert other.search(Query(files[:2]), "style")[0].order_key is None
-    for choices in ({"min_percentile": 9}, {"scaling": "csls"}, {"mode_weights": {"instance": 1}}):
+    with pytest.raises(UsageError, match="has no percentiles of style"):
+        other.search(files[0], "style", scaling="csls")
+    monkeypatch.setattr(question_percentiles, "LEAST_IMAGES", 50)
+    for choices in ({"min_percentile": 9}, {"mode_weights": {"instance": 1}}):
         with pytest.raises(UsageError, match="has no percentiles of style"):
             other.search(files[0], "style", **choices)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="no percentiles of this question: they need the stored tensors of 50 other"):
+        engine.search(Query(files[:2]), "style", min_percentile=9)
     with pytest.raises(UsageError, match="has no percentiles"):
         other.percentile("style", 0.9)

@@ -21,7 +21,7 @@ from retrieval.search.queries.cutting import cut_subject
 from retrieval.search.queries.picture import Picture
 from retrieval.search.queries.region import Region
 from retrieval.search.queries.small_view import SMALL, small_view
-from retrieval.search.region_views import onto_cut_out
+from retrieval.search.regions.region_views import onto_cut_out
 from retrieval.search.results_sheet import sheet_rows
 from tests.models.test_vit import write_tiny_models
 from tests.support.paths import DATA
@@ -144,7 +144,7 @@ def test_a_subject_is_searched_like_its_box(engines: dict[str, Engine], tmp_path
     assert not any(result.found_box for result in engine.search(question, "instance", rerank=False))
     with pytest.raises(UsageError, match="one whole image on each side"):
         engine.score(question, PICTURES[1])
-    with pytest.raises(UsageError, match="each image of a board by itself"):
+    with pytest.raises(UsageError, match="explain_board splits one of several"):
         engine.explain(several, found[0])
 
 

@@ -15,8 +15,8 @@ from retrieval.scoring.aas import QKV, Comparison, aligned_attention_scores
 from retrieval.search.reranking import Part, QueryTensors, rerank
 from retrieval.search.tensors.chunks import Chunk, StoredChunk
 from retrieval.search.tensors.memory_cache import MemoryCache, ModeCache
-from retrieval.search.tensors.tensor_sources import StoredTensors
-from retrieval.types import LINEAR, Readout
+from retrieval.search.tensors.tensor_sources import MemoryTensors, StoredTensors
+from retrieval.types import LINEAR, Directions, Readout
 from tests.slices import examples
 from tests.support.reranking import scores_of
 from tests.support.tensors import half_arrays, random_qkv
@@ -93,6 +93,29 @@ def test_outputs_are_compared_as_the_mode_reads_them() -> None:
     expected = aligned_attention_scores(query, read.qkv, Comparison(readout=ROOT))
     np.testing.assert_allclose(scores, expected.numpy(), rtol=1e-6)
     assert not np.allclose(scores, aligned_attention_scores(query, read.qkv).numpy(), rtol=1e-3)
+
+
+@pytest.mark.parametrize("limit", [1, 12, 10_000])
+def test_queries_of_the_same_rows_are_scored_at_once_and_get_the_scores_of_single_ones(
+    limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also from memory, where regions copy the keys and values of candidates alone."""
+    monkeypatch.setattr("retrieval.search.reranking.TOKENS_AT_ONCE", limit)
+    read, cache = Reads(random_qkv(9, SHAPE, 2)), MemoryCache(1 << 24).of_mode("style", torch.float16)
+    mask = torch.tensor([0.0, 1, 2, 0, 1, 1])
+    ways: list[Directions | None] = ["query_to_candidate", "query_to_candidate", None]
+    asked = [
+        QueryTensors(random_qkv(1, SHAPE, 20 + number), list(range(9)), way, mask if number == 1 else None)
+        for number, way in enumerate(ways)
+    ]
+    stored = StoredTensors(range(9), read, stored_qkv, CPU, cache=cache)
+    rerank(asked, [stored])
+    for some in (asked, asked[:2]):
+        found = rerank(some, [MemoryTensors(cache.find(range(9)))])
+        for query, scores in zip(some, found.scores, strict=True):
+            how = Comparison(directions=query.directions or "both")
+            expected = aligned_attention_scores(query.qkv, read.qkv, how, query_mask=query.mask)
+            assert scores == pytest.approx(dict(enumerate(expected.tolist())), abs=1e-6)
 
 
 class Given:

@@ -53,7 +53,7 @@ class _Tops:
 
 
 def _is_missing(folder: str) -> bool:
-    """Say whether nothing has this path; a bucket, a place inside a file, or one that may not be looked for is not missing."""
+    """Say whether nothing has this path; a bucket, a place in a file, or one hidden from this user is not missing."""
     if not os.path.isabs(folder):
         return False
     try:

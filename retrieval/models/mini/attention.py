@@ -79,17 +79,19 @@ class MiniExtractor:
         The cells' square of a large image is made from the network's, because that has fewer pixels.
         """
         network = resize_square_fast(image, self.image_size)
-        shrinks = min(image.size) >= self.image_size >= LEAST_SHRINKING * CELLS_SIDE
-        squares = network, resize_square(Image.fromarray(network) if shrinks else image, CELLS_SIDE)
+        squares = network, self._cells_square(image, network)
         both = np.zeros((self.image_size + CELLS_SIDE, max(self.image_size, CELLS_SIDE), 3), np.uint8)
         both[: self.image_size, : self.image_size], both[self.image_size :, :CELLS_SIDE] = squares
         return both
 
-    def square_of(self, pixels: Pixels, target: Target) -> Pixels:
+    def square(self, image: Image.Image, target: Target) -> Pixels:
         """See :class:`retrieval.models.protocols.SeveralSquares`."""
-        if target.layer == SURFACE:
-            return pixels[self.image_size :, :CELLS_SIDE]
-        return pixels[: self.image_size, : self.image_size]
+        network = resize_square_fast(image, self.image_size)
+        return self._cells_square(image, network) if target.layer == SURFACE else network
+
+    def _cells_square(self, image: Image.Image, network: Pixels) -> Pixels:
+        shrinks = min(image.size) >= self.image_size >= LEAST_SHRINKING * CELLS_SIDE
+        return resize_square(Image.fromarray(network) if shrinks else image, CELLS_SIDE)
 
     @torch.inference_mode()
     def extract(self, pixels: Pixels, targets: Sequence[Target], role: Role) -> dict[Target, QKV]:

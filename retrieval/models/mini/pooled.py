@@ -19,7 +19,7 @@ from retrieval.models.mini.attention import MiniExtractor, mini_on
 from retrieval.models.modes import MINI_MODES, Target
 from retrieval.models.protocols import AttentionExtractor, Pixels
 from retrieval.models.registry import EXTRACTORS
-from retrieval.scoring.aas import read
+from retrieval.scoring.outputs import read
 
 PREFIX = "mini-"  # of the encoders' names; the mode follows
 

@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,12 @@ from retrieval.models.modes import Outputs
 from retrieval.models.token_grid import TokenGrid, grid_of
 from retrieval.scoring.aas import QKV, Comparison, bounded
 from retrieval.scoring.explanation import Explanation, explain
-from retrieval.search.explaining.explanation import Correspondence, ExplainedImage, ImageExplanation
+from retrieval.scoring.outputs import AnyReadout
+from retrieval.search.explaining.explanation import BoardExplanation, Correspondence, ExplainedImage, ImageExplanation
+from retrieval.search.queries.combining import AWAY, scored_parts
 from retrieval.search.queries.picture import ImageInput, Picture
-from retrieval.search.region_views import as_scored, onto_cut_out, small_views
+from retrieval.search.queries.query import Query
+from retrieval.search.regions.region_views import as_scored, onto_cut_out, small_views
 from retrieval.search.results import Result
 from retrieval.search.scoring_context import ScoringContext
 from retrieval.search.tensors.candidate_tensors import CandidateTensors
@@ -33,73 +37,133 @@ CandidateInput = Result | int | ImageInput | Picture
 Size = tuple[int, int]
 
 
-class Explainer:
-    """Explains the scores of one query; its tensors are computed once."""
+@dataclass(frozen=True)
+class _Candidate:
+    """What a score is explained for."""
 
-    def __init__(self, context: ScoringContext, mode: str, query: Picture) -> None:
-        """Compute the tensors of a query or its region, in the query's role."""
-        self._context, self._mode, self._picture = context, mode, query
-        small = small_views(context, mode, [query])
-        images = [query.image, *(view.drawing for view in small.values())]
+    qkv: QKV  # one item
+    size: Size
+    path: str | None
+    shown: Image.Image | Path
+
+
+class Explainer:
+    """Explains the scores of one question; its tensors are computed once."""
+
+    def __init__(self, context: ScoringContext, mode: str, question: Query) -> None:
+        """Compute the tensors of the images of a question or their regions, in the query's role."""
+        self._context, self._mode, self._question = context, mode, question
+        self._small = small_views(context, (mode,), question.pictures)
+        images = [each.image for each in question.pictures] + [view.drawing for view in self._small.values()]
         tensors = context.tensors([self._prepared(image) for image in images], "query", mode)
-        (self._scored,) = as_scored(context, mode, [query], small, tensors)
-        self._small = small.get(0)
+        self._scored = as_scored(context, mode, question.pictures, self._small, tensors)
 
     @torch.inference_mode()
     def explain(self, given: CandidateInput, correspondences: int) -> ImageExplanation:
-        """Explain one score, with the strongest ``correspondences``.
+        """Explain one score of the only image, with the strongest ``correspondences``.
 
         A candidate of the index has the tensors that the index stores or a search would compute; another image has
         those that the index would store.
 
         Raises:
-            UsageError: no such candidate, its tensors can't be had, or the model's tokens lie on no grid.
+            UsageError: several images, no such candidate, no tensors of it, or the model's tokens lie on no grid.
             ImageError: another image can't be used.
         """
-        item = find_item(self._context.reader, given)
-        if item is None:
-            picture = self._read(given)
-            candidate, size, path = self._encoded(picture), (picture.width, picture.height), picture.path
-            shown = shown_picture(picture)
+        if not self._question.is_plain:
+            raise UsageError("explain and explain_all split a score of one image; explain_board splits one of several")
+        candidate = self._candidate(given)
+        return self._explained(0, self._split(0, candidate.qkv), candidate, correspondences)
+
+    @torch.inference_mode()
+    def explain_board(self, given: CandidateInput, correspondences: int) -> BoardExplanation:
+        """Explain one score of several images; see :meth:`explain`.
+
+        Raises:
+            UsageError: as above, or a union of a model whose keys are other tokens.
+            ImageError: another image can't be used.
+        """
+        candidate = self._candidate(given)
+        found = self._shares(candidate.qkv)
+        images = [self._explained(place, each, candidate, correspondences) for place, each in found.items()]
+        score = bounded(sum(each.score for each in found.values()))
+        return BoardExplanation(self._mode, score, tuple(images))
+
+    def _shares(self, candidate: QKV) -> dict[int, Explanation]:
+        """Return the share of the score that each picture makes, by its place."""
+        question, count = self._question, len(self._question.images)
+        if question.combine == "union" and count > 1:
+            found = self._union_shares(candidate)
         else:
-            candidate, size, path = self._stored(item), (item.width, item.height), item.uri
-            shown = Path(item.uri)
-        found = self._split(candidate)
-        grids = self._grid(self._scored.qkv, self._shown_size), self._grid(candidate, size)
+            each = {place: self._split(place, candidate) for place in range(count)}
+            if question.combine == "max":
+                closest = max(each, key=lambda place: each[place].score)
+                found = {closest: each[closest]}
+            else:
+                total = sum(question.image_weights)
+                found = {place: each[place].scaled(question.image_weights[place] / total) for place in each}
+        for place, weight in enumerate(question.minus_image_weights, start=count):
+            found[place] = self._split(place, candidate).scaled(-AWAY * weight / len(question.minus))
+        return found
+
+    def _union_shares(self, candidate: QKV) -> dict[int, Explanation]:
+        union = scored_parts(self._question, self._scored)[0]
+        how = Comparison(readout=self._readout, directions=union.directions or "both")
+        found = explain(union.qkv, candidate, how, union.mask)
+        if found.query_pairs is None:
+            raise UsageError("the keys of this model are no cells of the picture, so a union has no parts by image")
+        if union.directions is not None:
+            found = on_both_sides(found, found.pairs)
+        counts = [each.qkv.q.shape[3] for each in self._scored[: len(self._question.images)]]
+        ends = list(accumulate(counts))
+        shares = [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
+        return {place: found.of_tokens(tokens) for place, tokens in enumerate(shares)}
+
+    def _split(self, place: int, candidate: QKV) -> Explanation:
+        """Split the score of one picture; a region's over the cells of both pictures, half on each side."""
+        region = self._scored[place]
+        if region.directions is None:
+            return explain(region.qkv, candidate, Comparison(readout=self._readout))
+        how = Comparison(readout=self._readout, directions=region.directions)
+        found = [explain(view.qkv, candidate, how, view.mask) for view in region.views]
+        if found[0].query_pairs is None:
+            return found[0]
+        pairs = [each.pairs for each in found]
+        if region.small is not None:
+            view, grid = self._small[place], self._grid(region.qkv, self._shown_size(place))
+            small = self._grid(region.small.qkv, view.drawing.size)
+            pairs[1] = onto_cut_out(view.box, small, grid) @ pairs[1]
+        return on_both_sides(found[0], torch.stack(pairs).mean(dim=0))
+
+    def _explained(
+        self, place: int, found: Explanation, candidate: _Candidate, correspondences: int
+    ) -> ImageExplanation:
+        picture = self._question.pictures[place]
+        shown = shown_picture(picture) if picture.region is None else picture.image
+        grids = self._grid(self._scored[place].qkv, self._shown_size(place)), self._grid(candidate.qkv, candidate.size)
         return ImageExplanation(
             self._mode,
             bounded(found.score),
-            _explained(self._picture.path, self._shown_query, grids[0], found.query_parts),
-            _explained(path, shown, grids[1], found.candidate_parts),
+            _explained(picture.path, shown, grids[0], found.query_parts),
+            _explained(candidate.path, candidate.shown, grids[1], found.candidate_parts),
             strongest(found, grids, correspondences),
             _between_cells(found.query_attention, grids),
         )
 
-    @property
-    def _shown_query(self) -> Image.Image | Path:
-        return shown_picture(self._picture) if self._picture.region is None else self._picture.image
+    def _candidate(self, given: CandidateInput) -> _Candidate:
+        item = find_item(self._context.reader, given)
+        if item is not None:
+            return _Candidate(self._stored(item), (item.width, item.height), item.uri, Path(item.uri))
+        picture = self._read(given)
+        size = picture.width, picture.height
+        return _Candidate(self._encoded(picture), size, picture.path, shown_picture(picture))
 
     @property
-    def _shown_size(self) -> Size:
-        whole = self._picture.width, self._picture.height
-        return whole if self._picture.region is None else self._picture.image.size
+    def _readout(self) -> AnyReadout:
+        return self._context.models.readout(self._mode)
 
-    def _split(self, candidate: QKV) -> Explanation:
-        """Split the score of one candidate; a region's over the cells of both pictures, half on each side."""
-        region, readout = self._scored, self._context.models.readout(self._mode)
-        if region.directions is None:
-            return explain(region.qkv, candidate, Comparison(readout=readout))
-        how = Comparison(readout=readout, directions=region.directions)
-        found = [explain(view.qkv, candidate, how, view.mask) for view in region.views]
-        if found[0].query_attention is None:
-            return found[0]
-        pairs = [each.pairs for each in found]
-        if region.small is not None and self._small is not None:
-            small = self._grid(region.small.qkv, self._small.drawing.size)
-            pairs[1] = onto_cut_out(self._small.box, small, self._grid(region.qkv, self._shown_size)) @ pairs[1]
-        joined = torch.stack(pairs).mean(dim=0) / 2
-        parts = joined.sum(dim=1), joined.sum(dim=0)
-        return replace(found[0], query_parts=parts[0], candidate_parts=parts[1], given_pairs=2 * joined)
+    def _shown_size(self, place: int) -> Size:
+        picture = self._question.pictures[place]
+        return (picture.width, picture.height) if picture.region is None else picture.image.size
 
     def _prepared(self, image: Image.Image) -> dict[str, NDArray[np.uint8]]:
         return dict(self._context.models.prepare(image, Outputs((self._mode,))))
@@ -131,6 +195,14 @@ class Explainer:
         return self._context.decoder(self._mode)({name: to_device(array, device).float() for name, array in arrays})
 
 
+def on_both_sides(found: Explanation, pairs: Tensor) -> Explanation:
+    """Return an explanation of ``pairs`` of one direction: half of each pair lies on the cell of either picture."""
+    half = pairs / 2
+    return replace(
+        found, query_parts=half.sum(dim=1), candidate_parts=half.sum(dim=0), query_pairs=half, candidate_pairs=half.T
+    )
+
+
 def find_item(reader: IndexReader, given: CandidateInput) -> Item | None:
     """Return the item of the index that ``given`` means; None: it is another image.
 
@@ -157,7 +229,7 @@ def shown_picture(picture: Picture) -> Image.Image | Path:
 
 def strongest(found: Explanation, grids: tuple[TokenGrid, TokenGrid], count: int) -> Sequence[Correspondence]:
     """Return the pairs of cells that make the largest parts of the score, above 0; none if keys are other tokens."""
-    if found.query_attention is None:
+    if found.query_pairs is None:
         return ()
     weights = found.pairs[grids[0].before :, grids[1].before :]
     best = weights.flatten().topk(min(count, weights.numel()))

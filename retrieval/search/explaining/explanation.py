@@ -55,9 +55,9 @@ class Correspondence:
 class ImageExplanation:
     """Where a score comes from: the parts of both images' cells and other tokens sum to it.
 
-    Parts of A→B lie on the query's cells, parts of B→A on the candidate's. ``p_i a_ij + r_j b_ji`` is the weight of a
-    pair of cells, for parts ``p`` and ``r`` and attention ``a`` and ``b``. The weights of all pairs of tokens sum to
-    the score, too.
+    Parts of A→B lie on the query's cells, parts of B→A on the candidate's. A pair of cells has the weight that the
+    attention of one to the other adds to these parts, see :mod:`retrieval.scoring.explanation`. The weights of all
+    pairs of tokens sum to the score, too.
     """
 
     mode: str
@@ -108,6 +108,23 @@ class ImageExplanation:
             "candidate": self.candidate.to_dict(),
             "correspondences": [pair.to_dict() for pair in self.correspondences],
         }
+
+
+@dataclass(frozen=True, eq=False)
+class BoardExplanation:
+    """Where the score of a question of several images comes from: the scores of ``images`` sum to it.
+
+    Each image's explanation is that of its share: its score times its weight, or what its tokens make of a union.
+    Images to move away from come last, with scores below 0. The closest of several images alone has a share.
+    """
+
+    mode: str
+    score: float  # as a search gives it
+    images: Sequence[ImageExplanation]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return {"mode": self.mode, "score": self.score, "images": [image.to_dict() for image in self.images]}
 
 
 def _rounded(values: NDArray[np.float32]) -> list[list[float]]:

@@ -1,4 +1,4 @@
-"""Draw explanations as one picture, a row a pair."""
+"""Draw explanations as one picture, a row a pair; a board has a row for each of its images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,10 +8,10 @@ from PIL import Image
 from retrieval.drawing.pair_rows import HeatedPicture, PairRow, draw_pairs
 from retrieval.drawing.sheet_file import write_picture
 from retrieval.errors import UsageError
-from retrieval.search.explaining.explanation import ExplainedImage, ImageExplanation
+from retrieval.search.explaining.explanation import BoardExplanation, ExplainedImage, ImageExplanation
 
 
-def draw_explanations(path: str | Path, explanations: Sequence[ImageExplanation]) -> None:
+def draw_explanations(path: str | Path, explanations: Sequence[ImageExplanation | BoardExplanation]) -> None:
     """Draw each explained pair in a row: pictures, heat maps of the parts, and lines between cells that correspond.
 
     Args:
@@ -25,15 +25,22 @@ def draw_explanations(path: str | Path, explanations: Sequence[ImageExplanation]
     write_picture(Path(path), explanation_picture(explanations))
 
 
-def explanation_picture(explanations: Sequence[ImageExplanation]) -> Image.Image:
+def explanation_picture(explanations: Sequence[ImageExplanation | BoardExplanation]) -> Image.Image:
     """Return the picture that :func:`draw_explanations` writes; a UsageError if there is nothing to draw."""
     if not explanations:
         raise UsageError("no explanation was given to draw")
-    rows = [_row(number, each) for number, each in enumerate(explanations, start=1)]
+    rows = [row for number, each in enumerate(explanations, start=1) for row in _rows(number, each)]
     return draw_pairs(rows, "part of the score by cell", "lines: the strongest pairs of cells")
 
 
-def _row(number: int, explanation: ImageExplanation) -> PairRow:
+def _rows(number: int, explanation: ImageExplanation | BoardExplanation) -> list[PairRow]:
+    if isinstance(explanation, ImageExplanation):
+        return [_row(str(number), explanation)]
+    shares = f"of {explanation.score:.4f}"
+    return [_row(f"{number}, image {place} {shares}", each) for place, each in enumerate(explanation.images, start=1)]
+
+
+def _row(number: str, explanation: ImageExplanation) -> PairRow:
     query, candidate = explanation.query, explanation.candidate
     shares = f"query's cells {query.parts.sum():.4f} + candidate's cells {candidate.parts.sum():.4f}"
     other = query.other + candidate.other

@@ -54,7 +54,7 @@ class StoredChunk:
     decode: DecodeQKV
     cache: ModeCache | None = None  # where scored candidates are kept
 
-    def load(self, part: slice, buffers: Buffers) -> tuple[QKV, None]:
+    def load(self, part: slice, buffers: Buffers, asks: bool = True) -> tuple[QKV, None]:
         """Return the Q/K/V of some of the rows, float32; their own outputs are not known yet."""
         return self.decode({name: buffers.widen(name, array[part]) for name, array in self.arrays.items()}), None
 
@@ -71,11 +71,17 @@ class CachedChunk:
     rows: Sequence[int]
     candidates: Sequence[CachedCandidate]
 
-    def load(self, part: slice, buffers: Buffers) -> tuple[QKV, Tensor]:
-        """Return the Q/K/V and own outputs of some of the rows, in the dtype of attention."""
+    def load(self, part: slice, buffers: Buffers, asks: bool = True) -> tuple[QKV, Tensor | None]:
+        """Return the Q/K/V and own outputs of some of the rows, in the dtype of attention.
+
+        Where candidates don't ask, only K and V are copied: Q has no tokens, and own outputs are None.
+        """
         chosen = self.candidates[part]
-        qkv = QKV(*(buffers.stack(name, [getattr(each, name) for each in chosen]) for name in "qkv"))
-        return qkv, buffers.stack("output", [each.output for each in chosen])
+        k, v = (buffers.stack(name, [getattr(each, name) for each in chosen]) for name in "kv")
+        if not asks:
+            return QKV(k[:, :, :, :0], k, v), None
+        q = buffers.stack("q", [each.q for each in chosen])
+        return QKV(q, k, v), buffers.stack("output", [each.output for each in chosen])
 
 
 Chunk: TypeAlias = StoredChunk | CachedChunk

@@ -117,6 +117,7 @@ class ChoiceFields(Strict):
 
     min_percentile: float | None = Field(None, ge=0, le=100, description="Leave out results below, of random pairs.")
     mode_weights: dict[str, float] = Field({}, max_length=16, description="Further modes that count, by their weight.")
+    look_closer: int = Field(0, ge=0, le=100, description="Results ordered by the place of the region in their files.")
     scaling: Scaling | None = None
 
     def settings(self) -> SearchSettings:

@@ -19,7 +19,7 @@ from retrieval.grouping.results import Duplicates
 from retrieval.images.file_bytes import read_bytes
 from retrieval.models.token_grid import TokenGrid
 from retrieval.progress import Cancellation, OnProgress, ignore_progress
-from retrieval.search.explaining.explanation import Correspondence, ExplainedImage, ImageExplanation
+from retrieval.search.explaining.explanation import BoardExplanation, Correspondence, ExplainedImage, ImageExplanation
 from retrieval.search.filters.filter import Filter
 from retrieval.search.queries.query import Query, QueryInput, as_query
 from retrieval.search.results import ModeScore, Note, Result, Results
@@ -217,6 +217,10 @@ class Client:
                 self._explained(found["candidate"], number),
             )
             yield ImageExplanation(found["mode"], found["score"], query_side, candidate_side, pairs, None)
+
+    def explain_board(self, *_: Any) -> Iterator[BoardExplanation]:
+        """Raise UsageError: a server explains the scores of one image alone."""
+        raise UsageError("a server explains the score of one image: search the index where it lies to explain a board")
 
     def _explained(self, found: dict[str, Any], picture: Any) -> ExplainedImage:
         parts = np.array(found["map"], np.float32)

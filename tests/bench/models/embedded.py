@@ -1,10 +1,16 @@
-"""The embedded models: index photographs, search warm and cold; for mini, its speed against the sum of its parts."""
+"""`python -m tests.bench.models.embedded [--quick]`: the embedded models on drawn photographs.
 
+It indexes them, and searches warm and cold; for mini, it compares the speed with the sum of its parts.
+"""
+
+import argparse
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -18,18 +24,23 @@ from retrieval.sample_images.pictures import gallery
 from retrieval.settings import ModelSettings
 from tests.bench.timing import Row, in_turns, peak_memory
 
+PICTURES, QUICK = 128, 16  # drawn pictures, each of them turned once, too
 OPTIONS = {"cells": "three modes", "mini": "four modes"}
 
 
-def embedded(device: str, folder: Path) -> list[Row]:
-    """Draw 256 JPEG files of 1 MP, and measure both embedded models on them."""
+def embedded(device: str, folder: Path, pictures: int = PICTURES) -> list[Row]:
+    """Draw two JPEG files of 1 MP for each of so many pictures, and measure both embedded models on them."""
     photos = folder / "photos"
     photos.mkdir()
-    for number, drawn in enumerate(gallery(256)):
+    for number, drawn in enumerate(islice(gallery(256), pictures)):
         big = Image.fromarray(drawn.pixels).resize((1024, 1024), Image.Resampling.BICUBIC)
         for turn in (0, 1):
             big.rotate(90 * turn).save(photos / f"{number:03d}_{turn}.jpg", quality=90)
-    return [row for model in OPTIONS for row in _rows(model, device, photos, folder / f"{model}.diffsim")]
+    rows: list[Row] = []
+    for model in OPTIONS:
+        print(f"measuring {model} on {2 * pictures} files", file=sys.stderr, flush=True)
+        rows += _rows(model, device, photos, folder / f"{model}.diffsim")
+    return rows
 
 
 def _rows(model: str, device: str, photos: Path, index: Path) -> list[Row]:
@@ -118,3 +129,18 @@ def _searches(model: str, device: str, files: list[Path], index: Path) -> list[R
             f"{cold['help'] / cold['typer']:.2f} x the time of importing typer",
         ),
     ]
+
+
+def main() -> None:
+    """Measure on a CPU, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help=f"{2 * QUICK} files in place of {2 * PICTURES}")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as scratch:
+        for what, figure, note in embedded("cpu", Path(scratch), QUICK if asked.quick else PICTURES):
+            print(f"| {what} | {figure} | {note} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

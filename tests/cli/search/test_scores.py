@@ -69,7 +69,7 @@ def test_a_mode_after_not_is_a_mode_unless_a_file_is_called_so(
         (("--not", "lowlevel"), "unknown mode 'lowlevel'"),
         (("--same", "semantics", "1"), "unknown mode 'semantics'"),
         (("--not", "semantic", "--no-rerank"), "exact cosine scores"),
-        (("--not", "semantic", "--box", "0,0,.5,.5"), "of one whole image"),
+        (("--look-closer", "3"), "needs one image with a box, a mask or a subject"),
     ],
 )
 def test_what_makes_no_sense_is_refused(

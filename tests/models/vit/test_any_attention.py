@@ -15,7 +15,7 @@ from retrieval.models.protocols import HiddenExtractor, ProjectedOutput
 from retrieval.models.registry import load_extractor
 from retrieval.models.vit.architectures import ARCHITECTURES
 from retrieval.models.vit.attention import VisionTransformer
-from retrieval.scoring.aas import attention_output
+from retrieval.scoring.outputs import attention_output
 from retrieval.settings import ModelSettings
 from tests.models.vit.conftest import FolderOf
 from tests.slices import loads_model_libraries

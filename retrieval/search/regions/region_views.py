@@ -25,9 +25,9 @@ Small = dict[int, SmallView]
 """The small drawings of regions, by the picture's position."""
 
 
-def small_views(context: ScoringContext, mode: str, pictures: Sequence[Picture]) -> Small:
-    """Return the small drawings of those of ``pictures`` that are regions; none for modes that don't use them."""
-    if mode not in context.small_modes:
+def small_views(context: ScoringContext, modes: Sequence[str], pictures: Sequence[Picture]) -> Small:
+    """Return the small drawings of those of ``pictures`` that are regions; none if none of the modes use them."""
+    if not context.small_modes.intersection(modes):
         return {}
     regions = ((place, picture, picture.region) for place, picture in enumerate(pictures))
     return {place: small_view(picture, region) for place, picture, region in regions if region is not None}
@@ -40,7 +40,7 @@ def as_scored(context: ScoringContext, mode: str, pictures: Sequence[Picture], s
         context: of the index.
         mode: whose tensors are scored.
         pictures: of all questions.
-        small: of ``pictures``; empty where regions ask at full size alone.
+        small: of ``pictures``; modes whose regions ask at full size alone pass over them.
         qkv: one item for every picture, then one for every small drawing.
 
     Raises:
@@ -57,7 +57,7 @@ def as_scored(context: ScoringContext, mode: str, pictures: Sequence[Picture], s
         if picture.region.mask is not None:
             weights = _weights(context, mode, picture.image.size, picture.region.mask, own, 1.0)
         region = Scored(own, weights, "query_to_candidate")
-        if place in small and own.k.shape[3] == own.q.shape[3]:
+        if mode in context.small_modes and place in small and own.k.shape[3] == own.q.shape[3]:
             view = small[place]
             drawn = qkv[numbers[place] : numbers[place] + 1]
             on_region = _weights(context, mode, view.drawing.size, view.mask, drawn, 0.0)

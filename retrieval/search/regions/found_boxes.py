@@ -1,14 +1,15 @@
 """Where results have the region that a question asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from retrieval.models.token_grid import TokenGrid, grid_of
+from retrieval.models.token_grid import grid_of
 from retrieval.progress import Cancellation, OnProgress
-from retrieval.scoring.aas import QKV
 from retrieval.scoring.location import candidate_shares, fullest_box
+from retrieval.search.reranking import step_rows
 from retrieval.search.scoring_context import ScoringContext
 from retrieval.search.tensors.candidate_tensors import CandidateTensors, Scored
 from retrieval.search.tensors.chunks import Buffers
@@ -42,20 +43,25 @@ def find_boxes(
     sizes = {row: (item.width, item.height) for row, item in items.items()}
     found: dict[int, Fractions] = {}
     tensors = CandidateTensors.begin(context, mode, [np.array(rows, np.int64)], cache, on_progress, cancel)
-    buffers = Buffers(1, torch.float32, context.device)
+    step = step_rows(region.qkv)
+    buffers = Buffers(step, torch.float32, context.device)
     for source in tensors.sources:
         for chunk in source.chunks():
-            for place, row in enumerate(chunk.rows):
-                candidate, _ = chunk.load(slice(place, place + 1), buffers)
-                if candidate.k.shape[3] != candidate.q.shape[3]:
-                    continue  # the keys have no place in the picture
-                grid = grid_of(context.models.extractor, candidate.q.shape[3], sizes[row])
-                box = _box(grid, region, candidate)
-                if box is not None:
-                    found[row] = box
+            for start in range(0, len(chunk.rows), step):
+                part = slice(start, start + step)
+                candidates, _ = chunk.load(part, buffers)
+                if candidates.k.shape[3] == candidates.q.shape[3]:  # else the keys have no place in the picture
+                    shares = candidate_shares(region.qkv, candidates, region.mask).cpu()
+                    found |= _boxes(context, {row: sizes[row] for row in chunk.rows[part]}, shares)
     return found
 
 
-def _box(grid: TokenGrid, region: Scored, candidate: QKV) -> Fractions | None:
-    box = fullest_box(grid.cells(candidate_shares(region.qkv, candidate, region.mask)[0]))
-    return None if box is None else grid.in_picture(box)
+def _boxes(context: ScoringContext, sizes: Mapping[int, tuple[int, int]], shares: Tensor) -> dict[int, Fractions]:
+    """Return the boxes of rows, for the sizes of their pictures and ``shares [rows, tokens]``."""
+    boxes: dict[int, Fractions] = {}
+    for (row, size), own in zip(sizes.items(), shares, strict=True):
+        grid = grid_of(context.models.extractor, len(own), size)
+        box = fullest_box(grid.cells(own))
+        if box is not None:
+            boxes[row] = grid.in_picture(box)
+    return boxes
