@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from index_store.checks.links import refuse_links
-from index_store.checks.opening import is_there, list_inside, remove_file, remove_tree, status_inside
+from index_store.checks.opening import exists_inside, list_inside, remove_file, remove_tree, status_inside
 from index_store.errors import DiffSimError, IndexCorruptError
 from index_store.files import atomic_write, is_abandoned, read_regular
 from index_store.generation import KEPT_GENERATIONS, Generation, generation_files, read_generation
@@ -40,7 +40,7 @@ def prepare_to_write(layout: Layout, generation: Generation) -> Generation:
 def _drop_uncommitted(layout: Layout, generation: Generation) -> None:
     """Remove generations whose writer was killed before it replaced CURRENT: no copy was made, and CURRENT is older."""
     for path in generation_files(layout):
-        if int(path.stem) > generation.number and not is_there(path.with_suffix(".spare")):
+        if int(path.stem) > generation.number and not exists_inside(path.with_suffix(".spare")):
             with suppress(OSError):
                 own, current = status_inside(path), status_inside(layout.current)
                 if own and current and own.st_mtime_ns >= current.st_mtime_ns:
@@ -50,7 +50,7 @@ def _drop_uncommitted(layout: Layout, generation: Generation) -> None:
 def _complete_copies(layout: Layout, generation: Generation) -> None:
     """Make the current generation's second copy, if its writer was killed before it did."""
     path, spare = layout.generation(generation.number), layout.spare_generation(generation.number)
-    if is_there(path) and not is_there(spare):
+    if exists_inside(path) and not exists_inside(spare):
         with suppress(DiffSimError, OSError):  # a full disk may still hold what the writer goes on to do
             atomic_write(spare, read_regular(path))
 
@@ -63,7 +63,7 @@ def _given_up(layout: Layout, generation: Generation) -> list[str]:
         if int(path.stem) > generation.number:
             with suppress(IndexCorruptError):
                 named |= {segment.name for segment in read_generation(path).segments}
-    return sorted(name for name in named - here if is_there(layout.segment(name)))
+    return sorted(name for name in named - here if exists_inside(layout.segment(name)))
 
 
 def clear_uncommitted(layout: Layout, generation: Generation | None) -> None:

@@ -20,7 +20,7 @@ from index_store.checks.generation_json import check_generation
 from index_store.checks.json_values import mapping, parse_json
 from index_store.checks.links import refuse_links
 from index_store.checks.names import generation_name
-from index_store.checks.opening import is_there, list_inside
+from index_store.checks.opening import exists_inside, list_inside
 from index_store.codecs import DEFAULT_CODEC
 from index_store.errors import IndexCorruptError, IndexIncompatibleError
 from index_store.files import FileRecord, corrupt, decode_or_corrupt, reading
@@ -152,9 +152,9 @@ def is_complete(layout: Layout, path: Path) -> bool:
     paths = [layout.projection(digest) for digest in generation.projections.values()]
     for segment in generation.segments:
         paths += [layout.segment(segment.name) / file for file in segment.files]
-        if not is_there(layout.remote):  # a mirror holds no tensors
+        if not exists_inside(layout.remote):  # a mirror holds no tensors
             paths += [layout.attention(mode, segment.name) for mode in segment.attention]
-    return bool(generation.segments) and all(map(is_there, paths))
+    return bool(generation.segments) and all(map(exists_inside, paths))
 
 
 def encode_current(name: str, mark: str = "") -> bytes:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
-from index_store.checks.opening import folders_inside, is_there, list_inside
+from index_store.checks.opening import exists_inside, folders_inside, list_inside
 from index_store.errors import IndexCorruptError, IndexUnreadableError
 from index_store.files import reading
 from index_store.generation import Generation, generation_files, next_number, read_generation
@@ -81,6 +81,6 @@ def new_segment_name(layout: Layout, number: int, part: str = "") -> str:
     name, copies = segment_name(layout, stem), count(2)
     with reading(layout.root / "attention"):
         modes = folders_inside(layout.root / "attention")
-    while any(map(is_there, (layout.segment(name), *(mode / f"{name}.zarr" for mode in modes)))):
+    while any(map(exists_inside, (layout.segment(name), *(mode / f"{name}.zarr" for mode in modes)))):
         name = f"{stem}-{next(copies)}"  # somebody else's segment lies there: an old copy was put over this index
     return name

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from index_store.catalog_files.rows import ITEM_SCHEMA, REJECT_SCHEMA, Item, Reject, write_rows
 from index_store.catalog_files.sources import Source, Sources
-from index_store.checks.opening import is_there
+from index_store.checks.opening import exists_inside
 from index_store.codecs import DEFAULT_CODEC
 from index_store.files import FileRecord, fsync_folder, fsync_tree, read_regular, writing
 from index_store.garbage import remove_segment
@@ -161,7 +161,7 @@ class SegmentWriter:
         """Write the second copies and ``segment.json``, and return the record of all files."""
         layout, name, folder = self._layout, self._name, self._layout.segment(self._name)
         small = (layout.items, layout.rejects, layout.moved, layout.filled, layout.shards)
-        copied = [path for path in (of(name) for of in small) if is_there(path)]
+        copied = [path for path in (of(name) for of in small) if exists_inside(path)]
         vectors = [layout.vectors(name, encoder) for encoder in self._vectors]
         files = {path.relative_to(folder).as_posix(): FileRecord.of(path) for path in (*copied, *vectors)}
         files |= {twin_of(path.name): files[path.name] for path in copied}

@@ -72,6 +72,11 @@ def object_name(name: str | Path) -> str:
     return "/".join([f"{OBJECT}/", *filter(None, split_object(name))])
 
 
+def absolute_path(name: str | Path) -> str:
+    """Return the absolute path of a file; the name of an object in a bucket, which has no other."""
+    return object_name(name) if is_object(name) else str(Path(name).absolute())
+
+
 @lru_cache(maxsize=8)
 def _bucket(bucket: str, endpoint: str | None) -> ObjectStore:
     return open_store(f"{OBJECT}//{bucket}", endpoint)
@@ -153,6 +158,7 @@ def is_folder(name: str | Path) -> bool:
 
 __all__ = [
     "ObjectState",
+    "absolute_path",
     "check_writable",
     "is_folder",
     "is_object",

@@ -122,7 +122,7 @@ def status_inside(path: Path) -> os.stat_result | None:
         return None
 
 
-def is_there(path: Path) -> bool:
+def exists_inside(path: Path) -> bool:
     """Say whether there is a file or folder at this path of an index, or a link; errors as of status_inside."""
     return status_inside(path) is not None
 

@@ -24,7 +24,7 @@ from typing import TypeVar
 
 from index_store.checks.json_values import MOST_CRC, mapping, parse_json, sequence, text, whole_number
 from index_store.checks.names import component, sha256
-from index_store.checks.opening import is_there
+from index_store.checks.opening import exists_inside
 from index_store.errors import IndexStoreError
 from index_store.files import atomic_write, decode_or_corrupt
 from index_store.generation import Generation, SegmentRecord
@@ -142,7 +142,7 @@ def scratch_mirror(url: str) -> Mirror:
 
 def read_state(layout: Layout) -> MirrorState | None:
     """Read ``REMOTE``; None if the index at ``layout`` is not a mirror."""
-    if not is_there(layout.remote):
+    if not exists_inside(layout.remote):
         return None
 
     state = decode_or_corrupt(layout.remote, _state_of)
@@ -198,12 +198,12 @@ def index_name(root: Path) -> str:
 
 def held_locally(root: Path, images: int, segment_rows: int) -> int:
     """Return how many of ``images`` the local disk holds at a time: all; for a mirror, those of one open segment."""
-    return min(images, segment_rows) if is_there(Layout(root).remote) else images
+    return min(images, segment_rows) if exists_inside(Layout(root).remote) else images
 
 
 def segment_name(layout: Layout, stem: str) -> str:
     """Return the name of a new segment; in a mirror it has a random part, so that writers never share a name."""
-    return f"{stem}-{secrets.token_hex(4)}" if is_there(layout.remote) else stem
+    return f"{stem}-{secrets.token_hex(4)}" if exists_inside(layout.remote) else stem
 
 
 def in_parallel(do: Callable[[_Task], None], tasks: Iterable[_Task]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import google_crc32c
 
-from index_store.checks.opening import is_there
+from index_store.checks.opening import exists_inside
 from index_store.errors import IndexCorruptError, IndexLockedError, IndexNotFoundError
 from index_store.files import FileRecord, atomic_write, corrupt, read_regular, writing
 from index_store.garbage import clear_uncommitted
@@ -62,7 +62,7 @@ def local_root(index: str | Path, fresh: bool = False) -> Path:
     trust_mirror(layout.root)
     with writing(layout.root):
         layout.root.mkdir(parents=True, exist_ok=True)
-    if not is_there(layout.remote):
+    if not exists_inside(layout.remote):
         state = MirrorState(url, endpoint)
         Mirror(layout, state).save(state)
     _pull(layout, fresh)
@@ -102,7 +102,7 @@ def _pull(layout: Layout, fresh: bool) -> None:
                 _update(_mirror(layout), found, fresh)
                 return
         except IndexLockedError:
-            if found is None or is_there(layout.current):
+            if found is None or exists_inside(layout.current):
                 return
             if time.monotonic() > deadline:
                 raise
@@ -117,7 +117,9 @@ def _mirror(layout: Layout) -> Mirror:
 
 def _is_shown(mirror: Mirror, found: StoredObject) -> bool:
     state, layout = mirror.state, mirror.layout
-    return state.current == found.version and is_there(layout.current) and read_regular(layout.current) == found.data
+    return (
+        state.current == found.version and exists_inside(layout.current) and read_regular(layout.current) == found.data
+    )
 
 
 def _update(mirror: Mirror, found: StoredObject | None, fresh: bool) -> None:
@@ -143,7 +145,7 @@ def _update(mirror: Mirror, found: StoredObject | None, fresh: bool) -> None:
 def _forget(mirror: Mirror) -> None:
     """Empty a mirror whose index is not in the store (any more)."""
     layout = mirror.layout
-    if is_there(layout.current):
+    if exists_inside(layout.current):
         LOG.warning("%s: the index is gone from the store; emptying the mirror %s", mirror.store.url, layout.root)
     layout.current.unlink(missing_ok=True)
     for path in layout.root.iterdir():
@@ -170,12 +172,12 @@ def _fetch_generation(mirror: Mirror, found: StoredObject, fresh: bool) -> Gener
             atomic_write(copy, body.data)
         else:
             copy.unlink(missing_ok=True)
-    if not is_there(path) and not fresh:
+    if not exists_inside(path) and not fresh:
         raise corrupt(store.where(key), "is missing")
     try:
         return read_generation(path)
     except IndexCorruptError:
-        if not fresh or not is_there(spare):
+        if not fresh or not exists_inside(spare):
             raise
         return read_generation(spare)
 
@@ -196,7 +198,7 @@ def _fetch(mirror: Mirror, wanted: _Wanted, fresh: bool) -> None:
     """Fetch one file unless the mirror has it whole; if ``fresh``, always, and accept it missing or damaged."""
     (key, expected), store = wanted, mirror.store
     path = mirror.layout.root / key
-    if not fresh and is_there(path) and _is_as_expected(read_regular(path), expected):
+    if not fresh and exists_inside(path) and _is_as_expected(read_regular(path), expected):
         return
     found = store.get(key)
     if found is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from index_store.catalog_files.rows import ITEM_SCHEMA, read_table
 from index_store.checks.generation_json import first_rows_of
 from index_store.checks.links import refuse_links
-from index_store.checks.opening import is_there
+from index_store.checks.opening import exists_inside
 from index_store.codecs import all_finite
 from index_store.errors import IndexCorruptError
 from index_store.files import check_file, corrupt, decode_or_corrupt
@@ -70,7 +70,7 @@ def _generation_damage(layout: Layout) -> Iterator[Damage]:
         return
     for copy in (path, path.with_suffix(".spare")):
         try:
-            if copy == path or is_there(copy):
+            if copy == path or exists_inside(copy):
                 read_generation(copy)
         except IndexCorruptError as error:
             yield Damage(str(error), file=copy.relative_to(layout.root).as_posix())

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from index_store.checks.opening import is_there
+from index_store.checks.opening import exists_inside
 from index_store.errors import UsageError
 from index_store.files import atomic_write, read_regular
 from index_store.garbage import retire
@@ -52,7 +52,7 @@ def _mend_head(layout: Layout, damages: Sequence[Damage]) -> tuple[bool, dict[Pa
     """Say whether CURRENT or both copies of the generation are damaged; else return the copy to restore, if any."""
     files = [layout.root / damage.file for damage in damages if damage.file and not damage.segment]
     others = {path: path.with_suffix(".json" if path.suffix == ".spare" else ".spare") for path in files}
-    if layout.current in files or any(other in files or not is_there(other) for other in others.values()):
+    if layout.current in files or any(other in files or not exists_inside(other) for other in others.values()):
         return bool(files), {}
     return False, others
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index_store.checks.opening import is_there, list_inside, remove_file
+from index_store.checks.opening import exists_inside, list_inside, remove_file
 from index_store.files import FileRecord, atomic_write, replace_by, writing
 from index_store.layout import Layout, file_name
 from index_store.vectors.exact import Floats
@@ -64,7 +64,7 @@ def is_due(layout: Layout, encoder: str, checksums: Mapping[str, int], live_rows
     if rows < IVF_FROM_ROWS:
         return False
     record = find_valid_record(layout, encoder, checksums)
-    if record is None or not is_there(layout.derived / record.file):
+    if record is None or not exists_inside(layout.derived / record.file):
         return True
     new = sum(count for name, count in live_rows.items() if name not in record.segments)
     return new > max(IVF_FROM_ROWS, NEW_SHARE * rows)

@@ -11,6 +11,8 @@ from string import Template
 from PIL import Image
 
 from retrieval.drawing.cells import SheetCell, SheetRow, Thumbnails
+from retrieval.files import is_object, object_name
+from retrieval.images.shards.naming import member_of
 from retrieval.text import printable
 
 _SIDE = 288
@@ -54,8 +56,12 @@ def _text(text: str) -> str:
 
 
 def _address(path: Path) -> str:
+    """Return the address of a picture's file; of a picture inside a shard, that of the shard."""
+    if is_object(path):
+        return escape(object_name(path), quote=True)
+    member = member_of(str(path))
     # as_uri() percent-encodes every byte that has a meaning in an address.
-    return escape(path.absolute().as_uri(), quote=True)
+    return escape((Path(member.shard) if member else path).absolute().as_uri(), quote=True)
 
 
 def _data_uri(picture: Image.Image) -> str:

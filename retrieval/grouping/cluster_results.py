@@ -7,9 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from retrieval.errors import UsageError
 from retrieval.files import check_writable, write_bytes
 from retrieval.search.results import Note
@@ -117,6 +114,9 @@ def write_assignments(path: Path, found: Clusters) -> None:
         UsageError: another suffix.
         DiffSimError: the file can't be written.
     """
+    import pyarrow as pa  # a client of a server reads clusters without it
+    import pyarrow.parquet as pq
+
     check_assignments(path)
     rows = sorted(found.assignments(), key=lambda row: row["id"])
     columns = [

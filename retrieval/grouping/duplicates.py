@@ -20,6 +20,7 @@ from retrieval.encoding.coarse_encoders import usable_encoders
 from retrieval.encoding.recipe import stored_recipe
 from retrieval.encoding.timing import SharedTiming
 from retrieval.errors import UsageError
+from retrieval.files import absolute_path
 from retrieval.grouping.components import components, same_digests, stars
 from retrieval.grouping.keeping import Copies, Judge
 from retrieval.grouping.members import Describer
@@ -30,6 +31,7 @@ from retrieval.grouping.results import Duplicates
 from retrieval.grouping.scores import PairScores, choose_mode
 from retrieval.grouping.screening import screened
 from retrieval.images.decoding import DecodeRules
+from retrieval.images.shards.naming import prefixes_below
 from retrieval.progress import Cancellation, OnProgress, Progress, ignore_progress
 from retrieval.search.results import Note
 from retrieval.settings import BuildSettings, DuplicateSettings
@@ -126,8 +128,8 @@ class _Finder:
     def _reference_rows(self, folders: Sequence[str]) -> frozenset[int]:
         paths, found = self._reader.uris() if folders else [], set[int]()
         for folder in folders:
-            place = Path(folder).absolute()
-            inside = {row for row, path in enumerate(paths) if Path(path).is_relative_to(place)}
+            place = absolute_path(folder)
+            inside = {row for row, path in enumerate(paths) if path == place or path.startswith(prefixes_below(place))}
             if not inside:
                 raise UsageError(f"{folder}: the index has no image in this reference folder")
             found |= inside

@@ -229,22 +229,17 @@ class Engine:
             correspondences: how many pairs of cells to name, the strongest.
 
         Raises:
-            UsageError: a query of several images, an unknown mode or candidate, or one whose tensors can't be had.
-            ImageError: an image can't be used.
+            UsageError, ImageError: several images, an unknown mode or candidate, or one that can't be used.
         """
         explainer = self._explainer(query, mode)
         return (explainer.explain(candidate, correspondences) for candidate in candidates)
 
     def explain_board(
-        self,
-        query: QueryInput,
-        candidates: Iterable[CandidateInput],
-        mode: str | None = None,
-        correspondences: int = CORRESPONDENCES,
+        self, query: QueryInput, candidates: Iterable[CandidateInput], mode: str | None = None
     ) -> Iterator[BoardExplanation]:
         """Yield an explanation of every candidate's score by a question of several images; see :meth:`explain_all`."""
         explainer = self._explainer(query, mode)
-        return (explainer.explain_board(candidate, correspondences) for candidate in candidates)
+        return (explainer.explain_board(candidate, CORRESPONDENCES) for candidate in candidates)
 
     def _explainer(self, query: QueryInput, mode: str | None) -> Explainer:
         name = self._mode(mode)

@@ -63,6 +63,8 @@ def test_they_are_those_of_transformers(
     import transformers
 
     kind = f"{name}ImageProcessor"
+    if transformers.__version__ < "5" and (name == "ConvNext" or (name == "DeiT" and stated["size"] is not SQUARE)):
+        pytest.skip("that processor of transformers 4 computes something else, or nothing; ours are those of 5")
     rules = rules_of({**stated, "image_processor_type": kind}, tmp_path)
     processor = getattr(transformers, f"{kind}Pil", None) or getattr(transformers, kind)
     image = picture(size)

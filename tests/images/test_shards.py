@@ -8,6 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from retrieval.drawing.cells import SheetCell, SheetRow
+from retrieval.drawing.html_page import html_page
 from retrieval.errors import ImageError, UsageError
 from retrieval.images.decoding import DecodeRules, read_image
 from retrieval.images.discovery import find_images
@@ -285,3 +287,10 @@ def test_a_fifo_with_the_name_of_a_shard_is_not_waited_for(tmp_path: Path) -> No
         read_bytes(tmp_path / "a.tar" / "b.png")
     with pytest.raises(ImageError):
         read_bytes(tmp_path / "a.tar")
+
+
+def test_a_page_shows_an_image_in_a_shard_and_links_to_the_shard(files: list[Path], tmp_path: Path) -> None:
+    shard = write_tar(tmp_path / "a.tar", files[:1])
+    page = html_page([SheetRow("style", SheetCell(files[1], "query"), [SheetCell(shard / "000.png", "found")])])
+    assert f'href="{shard.as_uri()}"' in page
+    assert "not found" not in page

@@ -9,7 +9,7 @@ import numpy as np
 
 from index_store.catalog import uri_of
 from index_store.catalog_files.sources import NO_SOURCE, Source, Sources
-from index_store.checks.opening import is_there as is_there_in_index
+from index_store.checks.opening import exists_inside
 from index_store.layout import Layout
 from index_store.reader import IndexReader
 from retrieval.files import is_folder, is_object
@@ -20,7 +20,7 @@ from retrieval.images.shards.naming import has_shard_name, prefixes_below
 
 def place_on_disk(root: Path) -> Path | None:
     """Return the folder that sources lie beside: the index's own, or None for an index in an object store."""
-    return None if is_there_in_index(Layout(root).remote) else root
+    return None if exists_inside(Layout(root).remote) else root
 
 
 def sources_after(known: Sequence[Source], given: Sequence[Path], root: Path) -> tuple[Source, ...]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index_store.catalog_files.sources import Source
-from index_store.checks.opening import is_there
+from index_store.checks.opening import exists_inside
 from index_store.commit import commit
 from index_store.files import atomic_write, read_regular
 from index_store.garbage import clear_uncommitted, prepare_to_write
@@ -90,7 +90,7 @@ def _begin(layout: Layout, like: IndexReader) -> None:
 def _copy_projections(layout: Layout, part: IndexReader) -> None:
     for digest in set(part.generation.projections.values()):
         target = layout.projection(digest)
-        if not is_there(target):
+        if not exists_inside(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             atomic_write(target, read_regular(part.layout.projection(digest)))
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from retrieval.errors import ImageError, UsageError
+from retrieval.files import absolute_path
 from retrieval.images.decoding import DecodeRules, FileFacts, decode_bytes, from_array, read_image, to_rgb
 from retrieval.search.queries.region import Region
 from retrieval.search.results import Note
@@ -57,7 +58,7 @@ class Picture:
             return cls(decoded, width, height, sha256=hashlib.sha256(image).hexdigest())
         if isinstance(image, str | Path):
             decoded, facts = read_named(Path(image), rules)
-            path = str(Path(image).absolute())
+            path = absolute_path(image)
             return cls(decoded, facts.width, facts.height, path, facts.sha256, facts.partial)
         picture = image if isinstance(image, Image.Image) else from_array(image, UNNAMED)
         decoded = to_rgb(picture, rules.alpha, rules.colour)

@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from retrieval.errors import UsageError
+from retrieval.files import absolute_path, is_object
 from retrieval.images.decoding import from_array
 from retrieval.images.file_bytes import read_bytes
 from retrieval.search.filters.filter import Filter
@@ -48,14 +49,16 @@ def filter_json(where: Filter | None) -> dict[str, Any]:
     if where.where is not None:
         raise UsageError("a server reads no table of metadata: leave the condition out, or search without the server")
     about = where.about()
-    return {**about, **({"under": [os.path.abspath(folder) for folder in about["under"]]} if "under" in about else {})}
+    if "under" in about:
+        about["under"] = [folder if is_object(folder) else os.path.abspath(folder) for folder in about["under"]]
+    return about
 
 
 def local_path(image: ImageInput | Picture, items: Mapping[str, int]) -> str | None:
     """Return the absolute path of a picture that was read on this machine."""
     if isinstance(image, Picture):
         return image.path
-    return str(Path(image).absolute()) if isinstance(image, str | Path) and str(image) not in items else None
+    return absolute_path(image) if isinstance(image, str | Path) and str(image) not in items else None
 
 
 def _bytes(image: ImageInput | Picture) -> bytes:

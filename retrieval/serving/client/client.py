@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from retrieval.errors import DiffSimError, ImageError, UsageError
+from retrieval.files import is_object
 from retrieval.grouping.cluster_results import Clusters
 from retrieval.grouping.results import Duplicates
 from retrieval.images.file_bytes import read_bytes
@@ -152,7 +153,7 @@ class Client:
     def _same_file(self, path: str) -> int | None:
         try:
             data = read_bytes(Path(path))[0]
-            found = self._find(os.path.abspath(path))
+            found = self._find(path if is_object(path) else os.path.abspath(path))
         except (ImageError, UsageError):
             return None
         return int(found["id"]) if found["sha256"] == hashlib.sha256(data).hexdigest() else None

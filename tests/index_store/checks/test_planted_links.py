@@ -11,7 +11,7 @@ import pytest
 from index_store import garbage, generation, lock
 from index_store.calibration.record import read_sample
 from index_store.checks.links import FOLDERS
-from index_store.checks.opening import is_there, list_inside, open_inside, remove_file, remove_tree, root_of
+from index_store.checks.opening import exists_inside, list_inside, open_inside, remove_file, remove_tree, root_of
 from index_store.disk_usage import bytes_on_disk
 from index_store.errors import DiffSimError, IndexCorruptError
 from index_store.files import files_below, read_regular
@@ -139,7 +139,7 @@ def test_each_step_refuses_a_link_and_the_indexs_own_folder_may_be_one(tmp_path:
     for refused in (
         lambda: read_regular(link / folder / "b" / "file"),
         lambda: list_inside(link / folder / "b"),
-        lambda: is_there(link / folder / "b" / "file"),
+        lambda: exists_inside(link / folder / "b" / "file"),
         lambda: remove_file(link / folder / "b" / "file"),
         lambda: remove_tree(link / folder / "b" / "file"),
         lambda: open_inside(link / folder / "b" / "file", 0),

@@ -49,7 +49,9 @@ def own_output(extractor: VisionTransformer, layer: str, pixels: Any) -> tuple[t
         extractor.forward(pixels)
     finally:
         handle.remove()
-    projection = next(getattr(attention, n) for n in ("out_proj", "o_proj", "projection") if hasattr(attention, n))
+    parts = (attention, getattr(attention, "output", None))  # transformers 4 has one more module
+    names = ("out_proj", "o_proj", "projection", "dense")
+    projection = next(getattr(part, name) for part in parts for name in names if hasattr(part, name))
     return found[0], projection
 
 

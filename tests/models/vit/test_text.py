@@ -39,7 +39,8 @@ def of_transformers(folder: Path, name: str) -> Any:
     with quiet_loading():
         model, tokenizer = AutoModel.from_pretrained(folder).eval(), kind.from_pretrained(folder)
     padding = {"padding": "max_length"} if name != "clip" else {"padding": True}
-    inputs = tokenizer(TEXTS, truncation=True, max_length=LENGTH, return_tensors="pt", **padding)
+    texts = [text.lower() for text in TEXTS] if name == "siglip2" else TEXTS  # as transformers 5 does by itself
+    inputs = tokenizer(texts, truncation=True, max_length=LENGTH, return_tensors="pt", **padding)
     with torch.no_grad():
         found = model.get_text_features(**inputs)
     vectors = found if isinstance(found, torch.Tensor) else found.pooler_output

@@ -143,9 +143,9 @@ class TestMetadata:
         [
             ("colour = 3", 'column "colour" not found.*; the columns of .*t.csv: path, n'),
             ("n = ", "can't be used: syntax error"),
-            ("true; drop table t", "can't be used: cannot have any"),
+            ("true; drop table t", "can't be used: (cannot have any|expected a single SELECT)"),
             ("true) union (select 1", "can't be used: syntax error"),
-            ("(select count(*) from read_csv('/etc/hostname')) > 0", "disabled by configuration"),
+            ("(select count(*) from read_csv('/etc/hostname')) > 0", "disabled (by|through) configuration"),
             ("(select count(*) from columns) > 0", "table with name columns does not exist"),  # of this function
             ("path::int > 0", "could not convert"),
         ],
