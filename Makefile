@@ -14,7 +14,7 @@ DEMO       := build/demo
 # and rewrites every assertion again, which doubles the time of a run.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup demo test test-machines test-lowest smoke-lowest test-slow test-ray test-browser check bench load pictures notebooks clean
+.PHONY: setup demo test test-machines test-lowest smoke-lowest test-slow test-ray test-browser check bench bench-peers load pictures notebooks clean
 
 setup: $(VENV)/.ready
 
@@ -98,6 +98,23 @@ check: setup
 # DIFFSIM_DATA=FOLDER of real images adds what the storage codecs lose on them.
 bench: setup
 	$(BIN)/python -m tests.bench build/bench
+
+# The same work beside what others would install, in an environment of its own: a table each, printed and kept as JSON in
+# tests/bench/peers/results. QUICK=--quick shows within minutes that all of them run.
+PEERS := build/peers
+QUICK ?=
+
+$(PEERS)/.ready: pyproject.toml constraints.txt
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt $(TORCH_ARGS) torch uv
+	$(PEERS)/bin/uv pip install --quiet --python $(PEERS)/bin/python -c constraints.txt -e '.[peers]'
+	touch $@
+
+bench-peers: $(PEERS)/.ready
+	$(PEERS)/bin/python -m tests.bench.peers coarse $(QUICK)
+	$(PEERS)/bin/python -m tests.bench.peers coarse --real $(QUICK)
+	$(PEERS)/bin/python -m tests.bench.peers coarse --rows 1000000 $(QUICK)
+	for table in rerank reads indexing tool; do $(PEERS)/bin/python -m tests.bench.peers $$table $(QUICK) || exit 1; done
 
 # A server of 10,000 pictures under load by 1, 8 and 64 clients, and by more than its queue holds; prints a table.
 load: setup

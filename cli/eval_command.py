@@ -10,9 +10,10 @@ from cli.eval.bench import benches
 from cli.eval.candidate_recall import recalls
 from cli.eval.compare import comparisons
 from cli.eval.loading import chosen_metrics, load_all, weights_by_metric
+from cli.eval.option_groups import MetricOptions, decode_rules
 from cli.eval.pictures import pictures
 from cli.eval.tune import tuning
-from cli.option_groups import MetricOptions, Speech, decode_rules, expand_groups
+from cli.option_groups import Speech, expand_groups
 from cli.terminal.printing import show, show_json, show_lines
 from cli.terminal.process import HELP, run, work_offline
 from cli.terminal.progress import ProgressBar
@@ -23,6 +24,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    rich_markup_mode=None,
     context_settings=HELP,
 )
 app.add_typer(benches)

@@ -8,8 +8,9 @@ import typer
 
 from cli import grouping_commands, options, source_commands, verify_command, weights_command
 from cli.index import plan_command, shard_commands
+from cli.index.model_options import ModelOptions, RunOptions
 from cli.index.worker_options import PoolOptions
-from cli.option_groups import ModelOptions, RunOptions, Speech, expand_groups, text_of
+from cli.option_groups import Speech, expand_groups, text_of
 from cli.output import meant_index, short_path
 from cli.parsing import parse_names
 from cli.reports import plan_to_json, print_build, print_compact, print_fill, print_info, print_plan
@@ -33,6 +34,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    rich_markup_mode=None,
     context_settings=HELP,
 )
 

@@ -10,24 +10,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import Any, get_type_hints
 
 from cli import options
-from cli.eval import options as eval_options
 from cli.output import Form, choose_form
 from cli.parsing import parse_bytes, parse_encoders
 from cli.search import options as search_options
 from cli.terminal.process import Speaker, log_to_stderr
-from retrieval.errors import UsageError
-from retrieval.metrics.base import MetricSettings
-from retrieval.settings import BuildSettings, EngineSettings, SearchChoices, SearchSettings
-from retrieval.types import AlphaRule, ColourRule
+from retrieval.settings import EngineSettings, SearchChoices, SearchSettings
 
-if TYPE_CHECKING:
-    from retrieval.evaluation.benchmarks.paper import BenchOptions
-    from retrieval.images.decoding import DecodeRules
-
-_BUILD, _ENGINE, _SEARCH, _METRIC = BuildSettings(), EngineSettings(), SearchSettings(), MetricSettings()
+_ENGINE, _SEARCH = EngineSettings(), SearchSettings()
 
 
 def expand_groups(command: Callable[..., None]) -> Callable[..., None]:
@@ -68,13 +60,6 @@ def without_none(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def decode_rules(alpha: AlphaRule | None, colour: ColourRule | None) -> "DecodeRules":
-    """Return the rules for reading images."""
-    from retrieval.images.decoding import DecodeRules
-
-    return DecodeRules(**without_none({"alpha": alpha, "colour": colour}))
-
-
 @dataclass(frozen=True, kw_only=True)
 class Speech:
     """How much a command says."""
@@ -95,50 +80,6 @@ class Place:
 
     device: options.Device = _ENGINE.device
     offline: options.Offline = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelOptions:
-    """The model of an index and how it is run."""
-
-    model: options.Model = None
-    metric: options.Metric = None
-    weights: options.Weights = None
-    encoders: options.Encoders = None
-    image_size: options.ImageSize = None
-    branches: options.BranchesOf = None
-    noise: options.Noise = None
-    seed: options.Seed = None
-    prompt: options.Prompt = None
-    alpha: options.Alpha = None
-    colour: options.Colour = None
-    codec: options.Codec = None
-    parity: options.Parity = None
-    dtype: options.Dtype = None
-
-    def choices(self) -> dict[str, Any]:
-        """Return the :class:`retrieval.settings.ModelChoices` that were given."""
-        from retrieval.metrics.registry import chosen_model
-
-        values = {**vars(self), "model": chosen_model(self.model, self.metric), "weights": text_of(self.weights)}
-        values["encoders"] = None if self.encoders is None else parse_encoders(self.encoders)
-        del values["metric"]
-        return without_none(values)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunOptions(Place):
-    """How a build or a fill is run."""
-
-    batch_size: options.BatchSize = None
-    workers: options.Workers = None
-    max_pixels: options.MaxPixels = _BUILD.max_pixels
-    segment_rows: options.SegmentRows = _BUILD.segment_rows
-    commit_seconds: options.CommitSeconds = _BUILD.commit_seconds
-
-    def settings(self, **others: Any) -> BuildSettings:
-        """Return the library's settings, with values of options that are not in this group."""
-        return BuildSettings(**vars(self), **others)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,58 +169,3 @@ class FormOptions:
     def form(self) -> Form:
         """Return the one form that was asked for; several are a UsageError."""
         return choose_form(**vars(self))
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchmarkOptions:
-    """The data of a benchmark and how its images and triplets are taken from it."""
-
-    data: eval_options.Data = None
-    variant: eval_options.Variant = "code"
-    triplets: eval_options.Triplets = 2000
-    originals: eval_options.Originals = None
-    alpha: options.Alpha = None
-    colour: options.Colour = None
-    cache: eval_options.Cache = None
-
-    def place(self, bench: str, source: Path | None) -> Path:
-        """Return the data, given as an argument or as --data; both or neither is a UsageError."""
-        place = source or self.data
-        if place is None or (source is not None and self.data is not None):
-            raise UsageError(f"bench {bench} needs its data once: as an argument, or as --data")
-        return place
-
-    def protocol(self, seed: int) -> "BenchOptions":
-        """Return the library's settings of the benchmark."""
-        from retrieval.evaluation.benchmarks.paper import BenchOptions
-
-        return BenchOptions(self.variant, seed, self.triplets, self.originals)
-
-    def kept(self) -> str:
-        """Return a sentence on what a stopped run leaves in the cache."""
-        return "" if self.cache is None else f"everything computed is kept in {self.cache}; the same command goes on"
-
-
-@dataclass(frozen=True, kw_only=True)
-class MetricOptions(Place):
-    """How the metrics of ``diffsim-eval`` are computed."""
-
-    weights: eval_options.Weights = None
-    layer: eval_options.Layer = None
-    step: eval_options.Step = None
-    image_size: options.ImageSize = None
-    similarity: options.Similarity = _METRIC.similarity
-    parity: options.Parity = None
-    branches: options.BranchesOf = None
-    noise: options.Noise = None
-    seed: options.Seed = None
-    prompt: options.Prompt = None
-    dtype: options.Dtype = None
-    masks: eval_options.Masks = None
-
-    def settings(self) -> MetricSettings:
-        """Return the library's settings; weights are read per metric, see :mod:`cli.eval.loading`."""
-        values = {**vars(self), "denoising_step": self.step, "masks": text_of(self.masks)}
-        for name in ("device", "offline", "weights", "step"):
-            del values[name]
-        return MetricSettings(**without_none(values))

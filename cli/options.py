@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from cli.terminal.process import print_version
-from retrieval.models.registry import EXTRACTORS
 from retrieval.settings import CANDIDATES, REGION_CANDIDATES, EngineSettings, ModelSettings
 from retrieval.types import AlphaRule, AttentionRule, Branches, ColourRule, DeviceName, DtypeName, NoiseRule
 from retrieval.types import Combine as CombineRule
@@ -102,14 +101,6 @@ Modes = Annotated[
         metavar="NAMES",
         help="Build these modes, or add them to the index. "
         "(default: all of mini, else style,instance,semantic where the model has them)",
-    ),
-]
-Model = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        metavar="NAME",
-        help=f"Use this model: auto, {', '.join(EXTRACTORS)}, or hf-aas:OWNER/NAME#LAYER. (default: {_MODEL.model})",
     ),
 ]
 Metric = Annotated[

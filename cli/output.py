@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cli.advice import sentence_of, with_advice
 from cli.terminal.printing import show, show_json, show_paths
-from index_store.locate import find_index
 from retrieval.errors import DiffSimError, UsageError
 from retrieval.text import counted, human_bytes
 
@@ -129,13 +128,15 @@ def short_path(path: str) -> str:
 
 def meant_index(index: str | None) -> str | Path:
     """Return the index that a command means; errors as in :func:`index_store.locate.find_index`."""
+    from index_store.locate import find_index
+
     return find_index(index, os.environ, Path.cwd())
 
 
 def naming(command: str, index: str | Path, always: bool = False) -> str:
     """Return ``command``, with ``--index`` if it would mean another index here, or if ``always``."""
     try:
-        meant = None if always else find_index(None, os.environ, Path.cwd())
+        meant = None if always else meant_index(None)
     except DiffSimError:
         meant = None
     if meant is not None and os.path.abspath(meant) == os.path.abspath(index):

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from cli.option_groups import QuestionOptions
 from cli.terminal.printing import read_stdin
 from retrieval.errors import UsageError
-from retrieval.models.registry import known_modes
 from retrieval.settings import UNLIKE_WEIGHT
 
 if TYPE_CHECKING:
@@ -121,6 +120,8 @@ def mode_weights(options: QuestionOptions) -> dict[str, float]:
 
 def _is_mode(text: str) -> bool:
     """Whether a value of --not names a mode: a file of that name is an image."""
+    from retrieval.models.registry import known_modes
+
     return _split(text)[1] in known_modes() and not Path(_split(text)[1]).exists()
 
 

@@ -1,6 +1,5 @@
 """``diffsim-search``: find the images of an index that are most like one image or several."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -9,18 +8,15 @@ import typer
 from cli import options
 from cli.advice import sentence_of
 from cli.option_groups import EngineOptions, FormOptions, QuestionOptions, SearchOptions, Speech, expand_groups
-from cli.output import Form, note_sentences, print_results
+from cli.output import Form, meant_index, note_sentences, print_results
 from cli.questions import mode_weights, questions_of, split_texts
 from cli.search import options as search_options
 from cli.search.filter_options import FilterOptions
 from cli.search.list_options import ListOptions
 from cli.search.opening import connected, opened
-from cli.search.streaming import stream
-from cli.search.updating import bring_up_to_date
 from cli.terminal.printing import say
 from cli.terminal.process import HELP, Speaker, run, stopping, work_offline
 from cli.terminal.progress import ProgressBar
-from index_store.locate import find_index
 from retrieval.errors import DiffSimError, UsageError
 from retrieval.progress import Progress
 
@@ -35,7 +31,7 @@ if TYPE_CHECKING:
     from retrieval.search.results import Result, Results
     from retrieval.settings import SearchChoices
 
-app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+app = typer.Typer(pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None)
 MOST_EXPLAINED = 10  # results of one picture: a row each
 
 
@@ -68,13 +64,17 @@ def search(
     questions = questions_of(lists.queries(named), asked, texts)
     choices = how.choices(mode_weights(asked))
     work_offline(engine_options.offline)
-    place = None if server else find_index(index, os.environ, Path.cwd())
+    place = None if server else meant_index(index)
     _check_files(sheet or [], explain, questions, how)
     if place is not None and update:
+        from cli.search.updating import bring_up_to_date
+
         bring_up_to_date(place, engine_options, speaker)
     count = 2 if lists.is_stream else len(questions)
     engine = connected(server or "", index, update) if place is None else opened(place, engine_options.settings(count))
     if lists.is_stream:
+        from cli.search.streaming import stream
+
         stream(engine, questions, texts, lists, mode, among, choices, speaker)
         return
     answers = _Answers(questions)

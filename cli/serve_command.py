@@ -25,7 +25,7 @@ from retrieval.settings import EngineSettings, ReplicaSettings, ServerLimits, Se
 EXTRA = "diffsim-retrieval[serve]"
 _SERVER, _LIMITS, _REPLICAS = ServerSettings(), ServerLimits(), ReplicaSettings()
 
-app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+app = typer.Typer(pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None)
 
 Places = Annotated[
     list[str] | None,

@@ -9,7 +9,8 @@ import typer
 from cli import options
 from cli.eval import options as opt
 from cli.eval.loading import chosen_metrics, load_all
-from cli.option_groups import BenchmarkOptions, MetricOptions, Speech, decode_rules, expand_groups
+from cli.eval.option_groups import BenchmarkOptions, MetricOptions, decode_rules
+from cli.option_groups import Speech, expand_groups
 from cli.terminal.printing import show_json, show_lines
 from cli.terminal.process import stopping, work_offline
 from cli.terminal.progress import ProgressBar

@@ -10,7 +10,8 @@ import typer
 from cli import options
 from cli.eval import options as opt
 from cli.eval.loading import load_all
-from cli.option_groups import MetricOptions, Place, Speech, expand_groups
+from cli.eval.option_groups import MetricOptions
+from cli.option_groups import Place, Speech, expand_groups
 from cli.parsing import parse_numbers
 from cli.terminal.printing import show, show_json
 from cli.terminal.process import Speaker, work_offline

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cli.option_groups import MetricOptions
+from cli.eval.option_groups import MetricOptions
 from cli.parsing import parse_names
 from cli.terminal.process import Speaker
 from retrieval.errors import UsageError

@@ -9,7 +9,8 @@ import typer
 from cli import options
 from cli.eval import options as opt
 from cli.eval.loading import chosen_metrics, load_all
-from cli.option_groups import BenchmarkOptions, MetricOptions, Place, Speech, decode_rules, expand_groups
+from cli.eval.option_groups import BenchmarkOptions, MetricOptions, decode_rules
+from cli.option_groups import Place, Speech, expand_groups
 from cli.parsing import parse_names, parse_numbers
 from cli.terminal.printing import show
 from cli.terminal.process import stopping, work_offline

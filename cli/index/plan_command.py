@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli import options
-from cli.option_groups import ModelOptions, Place, Speech, expand_groups
+from cli.index.model_options import ModelOptions
+from cli.option_groups import Place, Speech, expand_groups
 from cli.parsing import parse_names
 from cli.terminal.printing import show, show_json
 from cli.terminal.process import Speaker, duration, work_offline

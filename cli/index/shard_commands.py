@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from cli import options
-from cli.option_groups import ModelOptions, RunOptions, Speech, expand_groups
+from cli.index.model_options import ModelOptions, RunOptions
+from cli.option_groups import Speech, expand_groups
 from cli.output import meant_index
 from cli.parsing import parse_names
 from cli.reports import print_build

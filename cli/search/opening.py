@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from cli.terminal.process import importing
 from retrieval.errors import UsageError
 from retrieval.settings import EngineSettings
 
@@ -15,7 +16,8 @@ TOKEN_VARIABLE = "DIFFSIM_TOKEN"
 
 def opened(place: str | Path, settings: EngineSettings) -> "Engine":
     """Open an index on this machine or in an object store."""
-    from retrieval.search.engine import Engine
+    with importing():
+        from retrieval.search.engine import Engine
 
     return Engine.open(place, settings)
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Self
 from cli.output import describe_estimate
 from cli.terminal.bars import BYTES, IMAGES, QUERIES, STEPS, Counted, DrawnBars, Stand, can_draw, pace
 from cli.terminal.process import Speaker, clock
-from retrieval.indexing.reports import slowest
 from retrieval.progress import OnProgress, Progress
 
 if TYPE_CHECKING:
@@ -196,5 +195,7 @@ def time_left(done: float, total: float, spent: float) -> float:
 
 def describe_speeds(speeds: Mapping[str, float]) -> str:
     """Return the slowest stage of a build, and the speed of each."""
+    from retrieval.indexing.reports import slowest
+
     each = ", ".join(f"{stage} {pace(images, 1.0)}" for stage, images in speeds.items())
     return f"{slowest(speeds)} is the slowest stage ({each})"

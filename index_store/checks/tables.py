@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from functools import partial
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 CODECS = ("SNAPPY", "UNCOMPRESSED")  # other codecs turn a few bytes into gigabytes
@@ -75,6 +74,8 @@ def _might_grow(meta: pq.FileMetaData, column: int) -> bool:
 
 def _written_out(table: pa.Table, names: Sequence[str], size: int) -> pa.Table:
     """Return ``table`` with the dictionaries ``names`` written out as plain text, if they are not too long for that."""
+    import pyarrow.compute as pc  # it loads for 60 ms, and few files need it
+
     for name in names:
         chunks = [chunk for chunk in table[name].chunks if len(chunk)]
         lengths = [pc.sum(pc.take(pc.binary_length(each.dictionary), each.indices)).as_py() or 0 for each in chunks]
@@ -89,4 +90,6 @@ def _whole(table: pa.Table, schema: pa.Schema) -> pa.Table:
     if any(column.null_count for column in table.columns):
         raise ValueError("it has rows without a value")
     table.validate(full=True)
+    if table.schema.equals(schema):
+        return table.replace_schema_metadata(schema.metadata)
     return table.cast(schema)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from retrieval.devices.threads import side_by_side, use_one_core
-from retrieval.encoding.batches import FileBatch, read_batches, workers
+from retrieval.encoding.batches import DecodingTurns, FileBatch, read_batches, workers
 from retrieval.encoding.encoded_batches import InFlightBatch
 from retrieval.encoding.loaded_models import LoadedModels, ModelInputs
 from retrieval.encoding.timing import COMPUTE, StageClock
@@ -56,7 +56,8 @@ class Pipeline:
         Ends early after the first batch for which ``goes_on`` returns False.
         """
         prepare = partial(self.models.prepare, outputs=outputs)
-        batches = read_batches(files, self.batch, self.workers, self.models.rules, prepare, self.clock)
+        turns = DecodingTurns(self.batch) if self.computing > 1 else None
+        batches = read_batches(files, self.batch, self.workers, self.models.rules, prepare, self.clock, turns)
 
         def images_of(batch: FileBatch) -> tuple[FileBatch, Sequence[ModelInputs]]:
             return batch, usable(batch)
@@ -86,12 +87,13 @@ def prefetch(
 ) -> Generator[tuple[_In, _Out], None, None]:
     """Yield every batch with the result of ``compute``, in order; compute the next ones while the caller uses one.
 
-    As many batches are computed ahead as there are ``threads``; several threads use one core each. Ends early after the
+    As many batches are computed ahead as there are ``threads``. Several threads use one core each, and one more batch
+    waits for the first of them that is done: batches take unequal time. Ends early after the
     first batch for which ``goes_on`` returns False: with one thread, no batch is computed that nobody asks for. An
     error of ``compute`` is raised at its own batch. On a GPU ``compute`` only launches work, so the next batch is
     queued before the current one ends.
     """
-    alone = use_one_core if threads > 1 else None
+    alone, ahead = (use_one_core, threads + 1) if threads > 1 else (None, 1)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="compute", initializer=alone)
     waiting: deque[tuple[_In, Future[_Out]]] = deque()
 
@@ -100,12 +102,12 @@ def prefetch(
             waiting.append((batch, pool.submit(compute, batch)))
 
     try:
-        submit(threads)
+        submit(ahead)
         while waiting:
             batch, future = waiting.popleft()
             result = future.result()
             if goes_on(batch):
-                submit(threads)
+                submit(ahead)
             else:
                 waiting.clear()
             yield batch, result

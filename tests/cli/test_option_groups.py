@@ -8,7 +8,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from cli.option_groups import EngineOptions, MetricOptions, ModelOptions, RunOptions, SearchOptions, expand_groups
+from cli.eval.option_groups import MetricOptions
+from cli.index.model_options import ModelOptions, RunOptions
+from cli.option_groups import EngineOptions, SearchOptions, expand_groups
 from retrieval.metrics.base import MetricSettings
 from retrieval.settings import BuildSettings, EngineSettings, ModelSettings, SearchSettings
 

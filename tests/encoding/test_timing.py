@@ -1,11 +1,13 @@
 """The stages of a build: in order, one batch ahead, and errors where they belong."""
 
 import threading
-from collections.abc import Generator
+import time
+from collections.abc import Callable, Generator
 
 import pytest
 import torch
 
+from retrieval.encoding.batches import DecodingTurns
 from retrieval.encoding.timing import COMPUTE, DECODE, WRITE, StageClock
 from retrieval.indexing.pipeline import prefetch
 
@@ -102,3 +104,50 @@ def test_speeds_count_work_and_not_waiting(monkeypatch: pytest.MonkeyPatch) -> N
     assert WRITE not in clock.speeds()
     clock.add(WRITE, 1000, 1e-3)
     assert WRITE not in clock.speeds(), "a millisecond says nothing of a speed"
+
+
+def test_no_core_waits_for_a_slow_batch_or_for_the_caller() -> None:
+    third = threading.Event()
+
+    def compute(number: int) -> int:
+        if number == 2:
+            third.set()
+        elif number == 0:
+            assert third.wait(60)  # the other core goes on with the third batch meanwhile
+        return number
+
+    assert [number for number, _ in prefetch(numbers(6, []), compute, always, threads=2)] == list(range(6))
+
+
+def _decode(turns: DecodingTurns, count: int, inside: Callable[[], object]) -> None:
+    def decode() -> None:
+        with turns.turn():
+            inside()
+
+    threads = [threading.Thread(target=decode) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+
+def test_one_thread_decodes_once_a_batch_is_ready() -> None:
+    turns, now, seen = DecodingTurns(batch_size=4), list[None](), list[int]()
+
+    def inside() -> None:
+        now.append(None)
+        seen.append(len(now))
+        time.sleep(0.01)
+        now.pop()
+
+    _decode(turns, 12, inside)
+    assert seen[4:] == [1] * 8
+
+
+def test_all_threads_decode_while_less_than_a_batch_is_ready() -> None:
+    turns = DecodingTurns(batch_size=4)
+    for count in (4, 3):
+        together = threading.Barrier(count)
+        _decode(turns, count, lambda wait=together.wait: wait(60))  # passes only while all of them decode
+        assert not together.broken
+        turns.hand_over(count)

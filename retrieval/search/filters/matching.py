@@ -17,7 +17,6 @@ from index_store.reader import IndexReader
 from retrieval.errors import UsageError
 from retrieval.images.shards.naming import prefixes_below
 from retrieval.search.filters.filter import Filter
-from retrieval.search.filters.metadata import passing, state_of
 
 REMEMBERED = 16  # filters of an engine whose rows are kept: a program often asks many questions with one
 _EPOCH, _NS = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
@@ -41,7 +40,7 @@ class FilterRows:
             UsageError: an unknown source, a table of metadata that can't be used, or a condition that doesn't fit it.
             DependencyError: there is a condition, and DuckDB is not installed.
         """
-        key = wanted, state_of(wanted.metadata)
+        key = wanted, _state_of(wanted.metadata)
         with self._lock:
             if key not in self._known:
                 self._known[key] = np.flatnonzero(self._mask(wanted))
@@ -62,6 +61,8 @@ class FilterRows:
             uris = [_composed(uri) for uri in self._reader.uris(rows)]
             mask[rows] &= _below(uris, texts["under"]) & _fitting(uris, texts["glob"])
         if wanted.where is not None and wanted.metadata is not None:
+            from retrieval.search.filters.metadata import passing  # with pyarrow's readers and functions
+
             mask &= passing(self._reader, str(wanted.metadata), wanted.where)
         return mask
 
@@ -109,3 +110,12 @@ def _fitting(uris: Sequence[str], patterns: Sequence[str]) -> Mask:
 def _composed(name: str) -> str:
     """Return a name in the form of Unicode that all spellings share."""
     return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def _state_of(path: Any) -> tuple[int, int] | None:
+    """Return the size and time of a table's file, which say whether it was written again; None without a file."""
+    try:
+        found = os.stat(path) if path is not None else None
+    except OSError:
+        return None
+    return None if found is None else (found.st_size, found.st_mtime_ns)

@@ -26,15 +26,6 @@ _CONFIG: dict[str, Any] = {
 }
 
 
-def state_of(path: Any) -> tuple[int, int] | None:
-    """Return the size and time of a table's file, which say whether it was written again; None without a file."""
-    try:
-        found = os.stat(path) if path is not None else None
-    except OSError:
-        return None
-    return None if found is None else (found.st_size, found.st_mtime_ns)
-
-
 def passing(reader: IndexReader, path: str, condition: str) -> NDArray[np.bool_]:
     """Say of every row of the index whether a row of the table that names its image fulfils the condition.
 

@@ -97,7 +97,12 @@ def _searches(model: str, device: str, files: list[Path], index: Path) -> list[R
     }
     many = in_turns(forms, rounds=3)
     command = [str(Path(sys.executable).parent / "diffsim-search"), str(files[0]), "-i", str(index), "--paths"]
-    new = {"cold": [*command, "--device", device], "torch": [sys.executable, "-c", "import torch"]}
+    new = {
+        "cold": [*command, "--device", device],
+        "torch": [sys.executable, "-c", "import torch"],
+        "help": [command[0], "--help"],
+        "typer": [sys.executable, "-c", "import typer"],
+    }
     quiet = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
     cold = in_turns(
         {
@@ -117,6 +122,11 @@ def _searches(model: str, device: str, files: list[Path], index: Path) -> list[R
             f"{model}: diffsim-search, a new process",
             f"{cold['cold'] / 1e3:.1f} s",
             f"{cold['cold'] / cold['torch']:.2f} x the time of importing torch",
+        ),
+        (
+            "diffsim-search --help",
+            f"{cold['help'] / 1e3:.2f} s",
+            f"{cold['help'] / cold['typer']:.2f} x the time of importing typer",
         ),
     ]
 
