@@ -71,6 +71,6 @@ def test_figures_are_printed_and_kept_with_their_spread(tmp_path: Path, capsys: 
     assert times["something"].runs == 4
     keep(tmp_path, "sums", ("way", "ms"), [{"way": "one", "ms": Spread.of([1, 2, 3]), "more": 0.5}], items=7)
     kept = json.loads((tmp_path / "sums.json").read_text())
-    assert kept["rows"] == [{"way": "one", "ms": {"median": 2, "low": 1, "high": 3, "runs": 3}, "more": 0.5}]
+    assert kept["rows"] == [{"way": "one", "ms": {"median": 2, "low": 1.5, "high": 2.5, "runs": 3}, "more": 0.5}]
     assert kept["about"]["items"] == 7
-    assert "| one | 2 (1 to 3) |" in capsys.readouterr().out
+    assert "| one | 2 (1.5 to 2.5) |" in capsys.readouterr().out

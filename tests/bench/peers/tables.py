@@ -30,7 +30,9 @@ class Spread:
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
         """Sum up at least one value."""
-        low, median, high = statistics.quantiles(values, n=4) if len(values) > 1 else [values[0]] * 3
+        low, median, high = (
+            statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
+        )
         return cls(median, low, high, len(values))
 
     def __str__(self) -> str:
