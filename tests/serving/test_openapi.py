@@ -18,6 +18,8 @@ from tests.support.paths import ROOT
 
 @pytest.fixture
 def url(index: Path, limits: ServerLimits) -> Iterator[str]:
+    import schemathesis  # noqa: F401  # pytest parses it: in Python 3.11 no other thread may parse meanwhile
+
     with serving({"gallery": index}, ServerSettings(limits=limits)) as found:
         yield found
 
