@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray"), pytest.mark.filte
 
 ON_CPU = EngineSettings(device="cpu", memory=1 << 24)
 RUN = BuildSettings(device="cpu", batch_size=4, workers=1, segment_rows=4)
-THREE = ReplicaSettings(3, 1, "auto", cpus=0.2, patience_seconds=60)
+THREE = ReplicaSettings(3, 1, "auto", cpus=0.1, patience_seconds=60)
 
 Open = Callable[..., tuple[ReplicatedIndex, Engine]]
 
@@ -121,7 +121,7 @@ def test_of_two_holders_a_whole_node_may_go_away(
 ) -> None:
     """Each of four nodes has room for one replica, so the lost one has nowhere to go."""
     doomed = cluster.add_node(num_cpus=1, node_ip_address="127.0.0.5")
-    index, engine = opened(segments, ReplicaSettings(4, 2, "auto", cpus=0.9, patience_seconds=0))
+    index, engine = opened(segments, ReplicaSettings(4, 2, "auto", cpus=0.6, patience_seconds=0))
     asked = KINDS["board"](files, 8)
     expected = asked.of(alone)
     threading.Timer(0.3, lambda: cluster.remove_node(doomed, allow_graceful=False)).start()
