@@ -5,6 +5,7 @@ the answers of all, while Serve sends a request to any one replica of a deployme
 """
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,8 @@ from retrieval.search.replicas.transport import AT_ONCE, Answer
 from retrieval.settings import ReplicaSettings
 
 logger = logging.getLogger(__name__)
+
+OPENED_AGAIN = 2  # times: for some seconds Ray may choose a machine that has just gone away
 
 
 class RayTransport:
@@ -48,6 +51,9 @@ class RayTransport:
 
     def open(self, number: int) -> "RayReplica":
         """See :class:`retrieval.search.replicas.transport.ReplicaTransport`; waits until the cluster has room."""
+        for _ in range(OPENED_AGAIN):
+            with suppress(ReplicaLostError):
+                return RayReplica(self._spec, self._settings, number)
         return RayReplica(self._spec, self._settings, number)
 
     def share(self, value: Any) -> Any:
