@@ -33,7 +33,9 @@ def connect(address: str | None) -> None:
     if ray.is_initialized():
         return
     try:
-        ray.init(address=address, include_dashboard=None if address else False, logging_level=logging.ERROR)
+        # Ray would print what its machines log to standard output, which belongs to the command's own answer.
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        ray.init(address=address, include_dashboard=None if address else False, **quiet)
     except Exception as error:  # Ray raises ConnectionError, RuntimeError, ValueError and errors of gRPC
         raise DiffSimError(f"the Ray cluster at {address or 'this machine'} can't be joined ({error})") from error
 
