@@ -33,7 +33,7 @@ def connect(address: str | None) -> None:
     if ray.is_initialized():
         return
     try:
-        # Ray would print what its machines log to standard output, which belongs to the command's own answer.
+        # Ray would print its workers' logs to standard output, which belongs to the command's own answer.
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         ray.init(address=address, include_dashboard=None if address else False, **quiet)
     except Exception as error:  # Ray raises ConnectionError, RuntimeError, ValueError and errors of gRPC

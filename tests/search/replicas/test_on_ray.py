@@ -137,7 +137,8 @@ def test_a_server_searches_by_replicas(cluster: Any, segments: Path, alone: Engi
     options = ["--port", "0", "--device", "cpu", "--ray", cluster.address, "--replicas", "2", "--replica-cpus", "0.2"]
     with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        url = process.stdout.readline().strip()
+        lines = (line.strip() for line in process.stdout)  # Ray itself may first tell of machines that have gone
+        url = next(line for line in lines if line.startswith("http"))
         body = json.dumps({"images": [{"id": 3}], "k": 6, "candidates": 12}).encode()
         with urlopen(Request(f"{url}v1/search", body, {"content-type": "application/json"})) as answer:
             found = [(each["id"], each["score"]) for each in json.load(answer)["results"]]
