@@ -137,10 +137,12 @@ class VectorReader:
 
     def _of_segments(self, encoder: str, rows: NDArray[np.int64], dim: int = 0) -> NDArray[np.float16]:
         """Return the vectors of ``rows``, ascending, reading only the segments that hold them."""
+        return self._gather(rows, self.parts(encoder, self.segments_without(encoder, rows)), dim)
+
+    def segments_without(self, encoder: str, rows: NDArray[np.int64]) -> set[str]:
+        """Return the names of the segments that hold no vector of ``rows``."""
         needed = set(np.unique(self._locator.vectors(encoder).segment[rows]).tolist())
-        segments = enumerate(self.generation.segments)
-        others = {segment.name for number, segment in segments if number not in needed}
-        return self._gather(rows, self.parts(encoder, others), dim)
+        return {segment.name for number, segment in enumerate(self.generation.segments) if number not in needed}
 
     def segment_numbers(self, encoder: str) -> NDArray[np.int64]:
         """Return the number of the segment that holds each row's vector, int64 ``[live items]``; -1: none does."""

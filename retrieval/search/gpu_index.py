@@ -6,7 +6,7 @@ and sums. torch's matrix product would follow flags of the process (TF32, bfloat
 number is read once either way.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from index_store.reader import IndexReader
+from index_store.row_locations import is_among
 from index_store.vectors.exact import FEW_ROWS, Floats, Ranked, Rows, best_first, cosines_of, exact_nearest, rounding
 from index_store.vectors.storage import normalised
 from retrieval.devices.memory import available_memory
@@ -48,12 +49,35 @@ class VectorIndex(Protocol):
         ...
 
 
-def open_vector_index(reader: IndexReader, encoder: str, device: torch.device) -> VectorIndex:
-    """Return the vector index of one encoder: on a GPU with room for all vectors, else FAISS's."""
-    if belongs_on(device.type, reader.vector_bytes(encoder), available_memory(device)):
-        parts = ((np.searchsorted(reader.ids, ids), stored) for _, _, ids, stored in reader.vector_parts(encoder))
-        return GpuIndex(parts, len(reader), device)
-    return reader.coarse_index(encoder)
+def open_vector_index(reader: IndexReader, encoder: str, device: torch.device, rows: Rows | None = None) -> VectorIndex:
+    """Return the vector index of one encoder: on a GPU with room for its vectors, else FAISS's.
+
+    Args:
+        reader: of the index.
+        encoder: whose vectors.
+        device: that may hold them.
+        rows: that it finds, ascending, all of which have a vector; None: all. Rows are then numbered by their place
+            in ``rows``, but keep their numbers in an IVF index.
+    """
+    count = len(reader) if rows is None else len(rows)
+    needed = reader.vector_bytes(encoder) * count // max(1, len(reader))
+    if belongs_on(device.type, needed, available_memory(device)):
+        return GpuIndex(_numbered(reader, encoder, rows), count, device)
+    return reader.vector_reader.index(encoder, rows)
+
+
+def _numbered(
+    reader: IndexReader, encoder: str, rows: Rows | None
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
+    """Yield the numbers of rows and their stored vectors, part by part; with ``rows``, places among these."""
+    if rows is None:
+        for part in reader.vector_parts(encoder):
+            yield np.searchsorted(reader.ids, part.ids), part.vectors
+        return
+    ids = reader.ids[rows]
+    for part in reader.vector_parts(encoder, reader.vector_reader.segments_without(encoder, rows)):
+        own = is_among(part.ids, ids)
+        yield np.searchsorted(ids, part.ids[own]), part.vectors[own]
 
 
 def belongs_on(kind: str, needed: int, free: int | None) -> bool:

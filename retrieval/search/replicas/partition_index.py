@@ -9,9 +9,8 @@ from index_store.reader import IndexReader
 from index_store.row_locations import is_among
 from index_store.vectors.exact import Ranked
 from index_store.vectors.ivf_and_rest import IVFAndRestIndex
-from retrieval.devices.memory import available_memory
 from retrieval.search.coarse_vectors import Floats, NearestAsk, Rows
-from retrieval.search.gpu_index import GpuIndex, VectorIndex, belongs_on
+from retrieval.search.gpu_index import VectorIndex, open_vector_index
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class PartitionIndex:
     def __init__(self, reader: IndexReader, encoder: str, rows: Rows, device: torch.device) -> None:
         """Read the vectors of ``rows``, ascending, all of which have one; at least one row."""
         self._rows = rows
-        self._index: VectorIndex = _opened(reader, encoder, rows, device)
+        self._index: VectorIndex = open_vector_index(reader, encoder, device, rows)
         self._ivf = self._index if isinstance(self._index, IVFAndRestIndex) else None
         unusable = reader.vector_reader.unusable(encoder)
         self.about = PartAbout(self._index.dim, self._ivf.ivf_rows if self._ivf else 0, unusable)
@@ -94,19 +93,3 @@ class PartitionIndex:
 
     def _places(self, rows: Rows) -> Rows:
         return rows if self._ivf is not None else np.searchsorted(self._rows, rows).astype(np.int64)
-
-
-def _opened(reader: IndexReader, encoder: str, rows: Rows, device: torch.device) -> VectorIndex:
-    """Return the index of ``rows``, numbered by their place among them unless it is an IVF index."""
-    needed = int(reader.vector_bytes(encoder) * len(rows) / max(1, len(reader)))
-    if not belongs_on(device.type, needed, available_memory(device)):
-        return reader.vector_reader.index(encoder, rows)
-    ids, numbers = reader.ids[rows], reader.vector_reader.segment_numbers(encoder)
-    mine = set(np.unique(numbers[rows]).tolist())
-    others = {each.name for number, each in enumerate(reader.generation.segments) if number not in mine}
-    parts = (
-        (np.searchsorted(ids, part.ids[own]), part.vectors[own])
-        for part in reader.vector_parts(encoder, others)
-        for own in [is_among(part.ids, ids)]
-    )
-    return GpuIndex(parts, len(rows), device)

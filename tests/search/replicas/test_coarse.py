@@ -20,9 +20,9 @@ from index_store.segment_writer import SegmentWriter
 from index_store.vectors import training
 from index_store.vectors.ivf_and_rest import IVFAndRestIndex
 from index_store.vectors.training import train_where_due
+from retrieval.search import gpu_index
 from retrieval.search.coarse_vectors import CosinesAsk, LocalVectors, NearestAsk
 from retrieval.search.gpu_index import GpuIndex
-from retrieval.search.replicas import partition_index
 from retrieval.search.replicas.fleet import Fleet
 from retrieval.search.replicas.ownership import Ownership
 from retrieval.search.replicas.plan import ReplicaPlan
@@ -91,15 +91,16 @@ def test_flat_indexes_with_copies_and_removed_items(
 
 def test_partitions_on_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The scan of a GPU, with the CPU in its place."""
-    monkeypatch.setattr(partition_index, "belongs_on", lambda kind, needed, free: True)
+    add_segments(tmp_path / "e.diffsim", [30, 40, 50], 12)
+    whole = IndexReader(tmp_path / "e.diffsim").vector_bytes(ENCODER)  # one process stays with FAISS
+    monkeypatch.setattr(gpu_index, "belongs_on", lambda kind, needed, free: needed < whole)
     opened: list[int] = []
 
     def on_the_device(parts: Any, rows: int, device: torch.device) -> GpuIndex:
         opened.append(rows)
         return GpuIndex(parts, rows, device)
 
-    monkeypatch.setattr(partition_index, "GpuIndex", on_the_device)
-    add_segments(tmp_path / "e.diffsim", [30, 40, 50], 12)
+    monkeypatch.setattr(gpu_index, "GpuIndex", on_the_device)
     assert_alike(tmp_path / "e.diffsim", 2, IndexReader(tmp_path / "e.diffsim").vectors(ENCODER)[::31], [5, 120])
     assert sum(opened) == 120
 
