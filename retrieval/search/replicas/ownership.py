@@ -20,6 +20,15 @@ def rows_of_segments(reader: IndexReader, numbers: NDArray[np.int64], names: Col
     return rows
 
 
+def places_by_partition(owners: Sequence[Owners]) -> dict[int, dict[int, NDArray[np.intp]]]:
+    """Return where each partition stands in each of ``owners``, by partition and number, without nobody's places."""
+    places: dict[int, dict[int, NDArray[np.intp]]] = {}
+    for number, mine in enumerate(owners):
+        for partition in np.unique(mine[mine != NOBODY]).tolist():
+            places.setdefault(partition, {})[number] = np.flatnonzero(mine == partition)
+    return places
+
+
 class Ownership:
     """The partitions of one generation's rows, by encoder and mode; safe in many threads."""
 

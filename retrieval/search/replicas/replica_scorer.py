@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.search.replicas.fleet import Call, Fleet
-from retrieval.search.replicas.ownership import Ownership
+from retrieval.search.replicas.ownership import Ownership, places_by_partition
 from retrieval.search.replicas.replica import ScoreAsk, on_device
 from retrieval.search.reranking import QueryTensors
 from retrieval.search.scoring_context import ScoringContext
@@ -39,10 +39,8 @@ class ReplicaScorer:
         """See :class:`retrieval.search.tensors.local_scorer.CandidateScorer`."""
         asked = self.fleet.share(ScoreAsk(run.mode, run.similarity, run.keep, region=on_device(region, "cpu")))
         every = np.array(rows, np.int64)
-        owners = self.owners.of_tensors(run.mode)[every]
-        calls = {
-            number: Call("boxes", [asked, every[owners == number].tolist()]) for number in np.unique(owners).tolist()
-        }
+        places = places_by_partition([self.owners.of_tensors(run.mode)[every]])
+        calls = {partition: Call("boxes", [asked, every[mine[0]].tolist()]) for partition, mine in places.items()}
         found: dict[int, Fractions] = {}
         for boxes in self.fleet.ask(self.number, calls, run.cancel).values():
             found |= boxes
@@ -62,10 +60,7 @@ class ReplicaScorer:
         shared = self.fleet.share(ScoreAsk(run.mode, run.similarity, run.keep, sent))
         owners = self.owners.of_tensors(run.mode)
         rows = [np.array(query.rows, np.int64) for query in asked]
-        places: dict[int, dict[int, NDArray[np.intp]]] = {}  # by partition and query
-        for number, mine in enumerate(rows):
-            for partition in np.unique(owners[mine]).tolist():
-                places.setdefault(partition, {})[number] = np.flatnonzero(owners[mine] == partition)
+        places = places_by_partition([owners[mine] for mine in rows])
         calls = {
             partition: Call("score", [shared, {number: rows[number][at] for number, at in by_query.items()}])
             for partition, by_query in places.items()

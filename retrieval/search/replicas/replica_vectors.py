@@ -5,16 +5,15 @@ partition. An IVF index is probed by every partition in the same lists, and the 
 rows are compared exactly, as in one process.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from index_store.vectors.exact import best_first, with_spare
 from retrieval.search.coarse_vectors import CosinesAsk, Floats, NearestAsk, Rows
 from retrieval.search.replicas.fleet import Call, Fleet
-from retrieval.search.replicas.ownership import Owners, Ownership
+from retrieval.search.replicas.ownership import Owners, Ownership, places_by_partition
 from retrieval.search.replicas.partition_index import PartAsk, PartNearest
 from retrieval.search.replicas.roster import Abouts
 
@@ -57,10 +56,7 @@ class ReplicaVectors:
     def cosines(self, asks: Sequence[CosinesAsk]) -> list[Floats]:
         """See :class:`retrieval.search.coarse_vectors.CoarseVectors`."""
         found = [np.zeros(len(ask.rows), np.float32) for ask in asks]
-        places: dict[int, dict[int, NDArray[np.intp]]] = {}  # by partition and ask
-        for number, ask in enumerate(asks):
-            for partition, mine in _split(self._owners.of_vectors(ask.encoder)[ask.rows]):
-                places.setdefault(partition, {})[number] = mine
+        places = places_by_partition([self._owners.of_vectors(ask.encoder)[ask.rows] for ask in asks])
         calls = {
             partition: [CosinesAsk(asks[n].encoder, asks[n].vectors, asks[n].rows[mine]) for n, mine in by_ask.items()]
             for partition, by_ask in places.items()
@@ -76,10 +72,10 @@ class ReplicaVectors:
     def vectors(self, encoder: str, rows: Rows) -> Floats:
         """See :class:`retrieval.search.coarse_vectors.CoarseVectors`."""
         found = np.zeros((len(rows), self.dim(encoder)), np.float32)
-        places = dict(_split(self._owners.of_vectors(encoder)[rows]))
-        answers = self._ask({number: Call("vectors", [encoder, rows[mine]], True) for number, mine in places.items()})
-        for partition, mine in places.items():
-            found[mine] = answers[partition]
+        places = places_by_partition([self._owners.of_vectors(encoder)[rows]])
+        calls = {partition: Call("vectors", [encoder, rows[mine[0]]], True) for partition, mine in places.items()}
+        for partition, vectors in self._ask(calls).items():
+            found[places[partition][0]] = vectors
         return found
 
     def _wanted(self, ask: NearestAsk) -> int:
@@ -121,12 +117,6 @@ class _OwnRows:
         rows, owners = self._known[key]
         mine: Rows = rows[owners == partition]
         return mine
-
-
-def _split(owners: Owners) -> Iterator[tuple[int, NDArray[np.intp]]]:
-    """Yield each partition among ``owners`` with the places where it stands; places of nobody are left out."""
-    for partition in np.unique(owners[owners >= 0]).tolist():
-        yield partition, np.flatnonzero(owners == partition)
 
 
 def _merged(ask: NearestAsk, found: Sequence[PartNearest], wanted: int) -> tuple[Rows, int | None]:
