@@ -98,7 +98,7 @@ def _paths_in(folder: Path) -> list[Path]:
     return []
 
 
-def _groups(layout: Layout) -> list[Path]:
+def tensor_groups(layout: Layout) -> list[Path]:
     """Return the folders of tensors, of all modes and segments."""
     modes = _paths_in(layout.root / "attention")
     return [path for mode in modes for path in _paths_in(mode) if path.suffix == ".zarr"]
@@ -111,7 +111,7 @@ def _clear_segments(layout: Layout, generation: Generation | None) -> None:
         if folder.name not in named and folder.name not in retired:
             LOG.info("%s: removing segment %s, which was never committed", layout.root, folder.name)
             remove_tree(folder)
-    for group in _groups(layout):
+    for group in tensor_groups(layout):
         name, mode = group.name.removesuffix(".zarr"), group.parent.name
         if name not in retired and (name not in named or mode not in named[name].attention):
             remove_tree(group)
@@ -142,7 +142,7 @@ def drop_expired(layout: Layout, generation: Generation, grace: timedelta = READ
 
 def remove_segment(layout: Layout, name: str) -> None:
     """Remove every file of the segment ``name``."""
-    trees = [layout.segment(name), *(group for group in _groups(layout) if group.stem == name)]
+    trees = [layout.segment(name), *(group for group in tensor_groups(layout) if group.stem == name)]
     for tree in trees:
         remove_tree(tree)
 

@@ -26,7 +26,7 @@ from index_store.checks.json_values import MOST_CRC, mapping, parse_json, sequen
 from index_store.checks.names import component, sha256
 from index_store.checks.opening import exists_inside
 from index_store.errors import IndexStoreError
-from index_store.files import atomic_write, decode_or_corrupt
+from index_store.files import atomic_write, decode_or_corrupt, files_below
 from index_store.generation import Generation, SegmentRecord
 from index_store.layout import Layout
 from index_store.remote.object_store import (
@@ -127,7 +127,7 @@ class Mirror:
         """Yield a segment's files that lie here; tensors that a worker has sent do not."""
         trees = [self.layout.attention(mode, segment.name) for mode in segment.attention]
         for tree in (*trees, self.layout.segment(segment.name)):
-            yield from (path for path in sorted(tree.rglob("*")) if path.is_file())
+            yield from sorted(Path(path) for path, _ in files_below(tree))
 
 
 def scratch_mirror(url: str) -> Mirror:

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from index_store.checks.links import refuse_below
-from index_store.checks.opening import remove_tree
+from index_store.checks.opening import exists_inside, remove_tree
 from index_store.errors import DiffSimError
-from index_store.files import replace_file
+from index_store.files import files_below, replace_file
+from index_store.garbage import tensor_groups
 from index_store.generation import Generation
 from index_store.layout import Layout
 from index_store.remote.mirror import Mirror, find_mirror
@@ -50,7 +51,7 @@ class NearbyTensors:
             if mirror is None:
                 return
             self._drop(set(segments))
-            self.held = sum(path.stat().st_size for path in self._layout.root.glob("attention/**/*") if path.is_file())
+            self.held = sum(status.st_size for _, status in files_below(self._layout.root / "attention"))
             modes = {segment.name: tuple(segment.attention) for segment in generation.segments}
             for name in segments:
                 for mode in modes.get(name, ()):
@@ -64,7 +65,7 @@ class NearbyTensors:
             )
 
     def _drop(self, kept: set[str]) -> None:
-        for group in self._layout.root.glob("attention/*/*.zarr"):
+        for group in tensor_groups(self._layout):
             if group.name.removesuffix(".zarr") not in kept:
                 with suppress(OSError):
                     remove_tree(group)
@@ -73,7 +74,7 @@ class NearbyTensors:
         """Fetch the files below ``folder``; return False once the budget is used, or the work should stop."""
         for entry in mirror.store.list(folder):
             path = self._layout.root / entry.key
-            if path.exists():
+            if exists_inside(path):
                 continue
             if self._stop.is_set() or self.held + entry.size > self._budget:
                 return False
