@@ -189,9 +189,10 @@ class _Walk:
         for name in set(found).difference(images) if len(images) < len(found) else ():
             self._pass_over(name)
 
-    def _pass_over(self, name: str) -> None:
+    def _pass_over(self, name: str, hidden: bool = False) -> None:
         self.passed_over += 1
-        self.endings[os.path.splitext(name)[1].lower()] += 1
+        if not hidden:
+            self.endings[os.path.splitext(name)[1].lower()] += 1
 
     def run(self) -> None:
         """Walk all queued folders and the folders inside them."""
@@ -223,9 +224,7 @@ class _Walk:
         elif regular and has_shard_name(entry.name):
             self._take_shard(entry.path)
         elif regular:
-            self.passed_over += 1
-            if not hidden:
-                self.endings[os.path.splitext(entry.name)[1].lower()] += 1
+            self._pass_over(entry.name, hidden)
 
 
 def _is_index(folder: str | Path) -> bool:

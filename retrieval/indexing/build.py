@@ -39,6 +39,8 @@ from retrieval.indexing.sources.copies import ContentCopier
 from retrieval.indexing.sources.places import missing_elsewhere
 from retrieval.indexing.tally import ProgressTally
 from retrieval.indexing.training import calibrate_where_due, open_trained
+from retrieval.indexing.workers.driver import Driver
+from retrieval.indexing.workers.opening import maybe_workers, worker_pool
 from retrieval.progress import Cancellation, ignore_progress
 from retrieval.settings import BuildSettings, ModelChoices
 from retrieval.version import CREATED_BY
@@ -175,9 +177,6 @@ def _add_new_images(files: Sequence[Path], plan: Plan, pipeline: Pipeline | None
 
 def _have_workers_add(plan: Plan, prepared: Prepared, load: LoadModels, committer: SegmentCommitter) -> None:
     """Have workers encode new and changed files into segments, and commit each."""
-    from retrieval.indexing.workers.driver import Driver
-    from retrieval.indexing.workers.opening import worker_pool
-
     assert committer.run.pool is not None
     files, batch, first_id = plan.changes.pending, prepared.run.batch_size or 1, committer.generation.next_id
 
@@ -208,8 +207,6 @@ def _fill_older_items(
     plan: Plan, pipeline: Pipeline | None, committer: SegmentCommitter, prepared: Prepared | None, load: LoadModels
 ) -> Filled:
     """Compute or copy the outputs that older items miss, such as those of an added mode."""
-    from retrieval.indexing.workers.opening import maybe_workers
-
     if pipeline is None or not plan.missing:
         return Filled(0, plan.missing.unavailable)
     reader = IndexReader(plan.root)  # opened again: moves were committed, and files may have changed meanwhile

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class ServedIndex:
-    """One index under a name; safe in many threads, except that one thread at a time may compute."""
+    """One index under a name; safe in many threads."""
 
     def __init__(
         self,
