@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+# At the top, not where it is used: pytest parses it, and while Python 3.11 parses no other thread may.
+import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
 from starlette.testclient import TestClient
 
 from retrieval.serving.openapi import KEPT, as_text, document
@@ -18,8 +27,6 @@ from tests.support.paths import ROOT
 
 @pytest.fixture
 def url(index: Path, limits: ServerLimits) -> Iterator[str]:
-    import schemathesis  # noqa: F401  # pytest parses it: in Python 3.11 no other thread may parse meanwhile
-
     with serving({"gallery": index}, ServerSettings(limits=limits)) as found:
         yield found
 
@@ -49,13 +56,6 @@ def test_every_error_has_its_status(client: TestClient) -> None:
 
 def conforms(url: str, examples: int) -> None:
     """Send made-up requests to every operation: no error of the server, and nothing that the document lacks."""
-    import schemathesis
-    from schemathesis.checks import not_a_server_error
-    from schemathesis.specs.openapi.checks import (
-        content_type_conformance,
-        response_schema_conformance,
-        status_code_conformance,
-    )
 
     def is_no_fault(context: Any, response: Any, case: Any) -> Any:
         """A deadline that the request itself sets may pass; every other status from 500 on is a fault."""
