@@ -46,7 +46,7 @@ NUMERIC    := tests/scoring tests/search tests/encoding tests/models tests/metri
 test: setup
 	$(PYTEST) -n 2 --dist loadgroup
 
-# The tests that take two seconds of a processor or more, where a quicker one of the same part is among the others.
+# The tests that take two seconds of a processor or more; quicker ones of the same parts are among the others.
 test-thorough: setup
 	$(PYTEST) -n 2 --dist loadgroup -m thorough
 

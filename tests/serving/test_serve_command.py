@@ -34,7 +34,6 @@ def taken(url: str) -> float:
     return (float(waiting[1]) if waiting else 0) + 4 * (float(answered[1]) if answered else 0)
 
 
-@pytest.mark.thorough
 def test_a_server_starts_answers_and_ends_with_every_accepted_request_answered(index: Path, tmp_path: Path) -> None:
     code = "from cli.serve_command import main; main()"
     options = ["--port", "0", "--limit", "k=5", "-v", f"photos={index}"]

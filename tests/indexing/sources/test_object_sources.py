@@ -55,7 +55,6 @@ def delete(name: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["images", "tar", "hub", "datasets"])
-@pytest.mark.thorough
 def test_the_index_equals_that_of_a_folder(photos: Path, index: Path, tmp_path: Path, prefix: str, form: str) -> None:
     files, made = sorted(photos.iterdir()), tmp_path / "made"
     if form == "tar":

@@ -74,7 +74,6 @@ def uris_of(index: Path) -> list[str]:
     return [item.uri for item in IndexReader(index).items()]
 
 
-@pytest.mark.thorough
 def test_the_index_equals_that_of_a_folder(shards: Path, photos: Path, index: Path, tmp_path: Path) -> None:
     assert build(shards, index).added == IMAGES
     build(photos, tmp_path / "plain.diffsim")

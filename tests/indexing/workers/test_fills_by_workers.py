@@ -92,7 +92,6 @@ def test_a_check_can_be_stopped(photos: Path, index: Path) -> None:
         verify(index, cancel=cancel, pool=POOL)
 
 
-@pytest.mark.thorough
 def test_real_processes_check_an_index(photos: Path, index: Path) -> None:
     build(photos, index)
     assert verify(index, pool=WorkerSettings("processes", 1)) == []
