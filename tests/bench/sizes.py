@@ -1,8 +1,12 @@
 """Measure an index with tensors as it grows: opening, searching, updating, verifying, compacting.
 
-The indexes come from :mod:`tests.bench.enlarged`. A separate process takes each measurement.
+`python -m tests.bench.sizes FOLDER [--sizes 1000,10000,100000]` prints the table alone, with slopes. The indexes come
+from :mod:`tests.bench.enlarged`. A separate process takes each measurement.
 """
 
+import argparse
+import json
+import math
 import shutil
 import statistics
 import time
@@ -110,17 +114,35 @@ def measure(folder: Path, items: int, device: DeviceName) -> Figures:
     return found
 
 
-def sizes(folder: Path, device: DeviceName, wanted: Sequence[int] = SIZES) -> list[Row]:
-    """Measure an index of each size; one row for each figure."""
-    found = []
+def measured(folder: Path, device: DeviceName, wanted: Sequence[int]) -> dict[int, Figures]:
+    """Measure an index of each size, one after another; print the figures of each as they are known."""
+    found = {}
     for items in wanted:
         place = folder / f"grown-{items}"
-        found.append(measure(place, items, device))
+        found[items] = measure(place, items, device)
+        print(json.dumps({"items": items, **found[items]}), flush=True)
         shutil.rmtree(place)
+    return found
+
+
+def slope(found: Sequence[Figures], items: Sequence[int], name: str) -> float | None:
+    """Return the log-log slope of a figure between two sizes: 1 is linear; None: not measured at both."""
+    if len(found) < 2 or any(name not in each for each in found):
+        return None
+    (few, many), (less, more) = items, (each[name] for each in found)
+    return math.log(more / less) / math.log(many / few)
+
+
+def sizes(folder: Path, device: DeviceName, wanted: Sequence[int] = SIZES) -> list[Row]:
+    """Measure an index of each size; one row for each figure."""
+    found = list(measured(folder, device, wanted).values())
 
     def row(what: str, name: str, unit: str, scale: float, digits: int, note: str = "") -> Row:
         figures = ", ".join(f"{scale * each[name]:.{digits}f}" for each in found if name in each)
-        return (what, f"{figures} {unit}", note) if figures else (what, NOT_MEASURED, IN_MEMORY)
+        if not figures:
+            return what, NOT_MEASURED, IN_MEMORY
+        told = slope(found[-2:], wanted[-2:], name)
+        return what, f"{figures} {unit}", "; ".join(filter(None, (note, told and f"slope {told:.2f}")))
 
     names = ", ".join(f"{items // 1000}k" if items >= 1000 else str(items) for items in wanted)
     parts = ", ".join(f"{name} {1e3 * found[-1][name]:.0f}" for name in PARTS)
@@ -138,3 +160,18 @@ def sizes(folder: Path, device: DeviceName, wanted: Sequence[int] = SIZES) -> li
         row("  verify", "verify", "s", 1, 1),
         row("  compact", "compact", "s", 1, 1),
     ]
+
+
+def main() -> None:
+    """Read the command line, measure, print."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.sizes", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--sizes", type=lambda text: [int(each) for each in text.split(",")], default=SIZES)
+    asked = parser.parse_args()
+    asked.folder.mkdir(parents=True, exist_ok=True)
+    for row in sizes(asked.folder, "cpu", asked.sizes):
+        print("| " + " | ".join(row) + " |")
+
+
+if __name__ == "__main__":
+    main()
