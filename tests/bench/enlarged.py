@@ -35,13 +35,13 @@ NEARNESS = 0.3  # length of the noise on a vector of length 1
 CPU = BuildSettings(device="cpu")
 
 
-def write(folder: Path, items: int, model: str = "cells") -> Path:
+def write(folder: Path, items: int, model: str = "cells", codec: str | None = None) -> Path:
     """Make ``folder/photos``, ``folder/new`` (100 images that are not in the index) and the index of so many items."""
     folder = folder.absolute()  # as the index names files
     photos, index = folder / "photos", folder / "photos.diffsim"
     drawn = _draw(photos / "000000", DRAWN)
     _mirror(drawn, folder / "new")
-    build_index(photos, index, model=model, modes=[MODE], run=CPU)
+    build_index(photos, index, model=model, modes=[MODE], codec=codec, run=CPU)
     reader = IndexReader(index)
     (encoder,) = reader.generation.encoders
     vectors, tensors = reader.vectors(encoder), reader.attention(MODE, range(len(drawn)))
