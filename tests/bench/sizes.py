@@ -7,14 +7,11 @@ processor time, because a busy disk or processor bends the others.
 
 import argparse
 import json
-import math
 import shutil
 import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
-from typing import TypeVar
 
 from retrieval import BuildSettings, Engine, EngineSettings, build_index
 from retrieval.indexing.upkeep.compacting import compact
@@ -23,7 +20,7 @@ from retrieval.types import DeviceName
 from tests.bench import enlarged
 from tests.bench.reads import IN_MEMORY, NOT_MEASURED, can_forget, forget
 from tests.bench.scale import run_apart
-from tests.bench.timing import Row, finish, peak_memory
+from tests.bench.timing import Figures, Row, cost, peak_memory, slope, timed
 
 SIZES = (1_000, 10_000, 100_000)
 EXHAUSTIVE = 10_000  # images at most
@@ -37,24 +34,6 @@ LONG = {
     "compact": "compact",
 }
 UNKNOWN = (NOT_MEASURED, IN_MEMORY)
-
-Figures = dict[str, float]
-T = TypeVar("T")
-
-
-def timed(run: Callable[[], T]) -> tuple[float, T]:
-    """Return the seconds that ``run`` takes, and its result."""
-    start = time.perf_counter()
-    result = run()
-    finish()
-    return time.perf_counter() - start, result
-
-
-def cost(name: str, run: Callable[[], T]) -> tuple[Figures, T]:
-    """Return the seconds that ``run`` takes, by the clock and of the processor, and its result."""
-    before = time.process_time()
-    seconds, result = timed(run)
-    return {name: seconds, f"{name}_cpu": time.process_time() - before}, result
 
 
 def searching(index: Path, queries: Sequence[Path], device: DeviceName) -> Figures:
@@ -138,13 +117,6 @@ def measured(folder: Path, device: DeviceName, wanted: Sequence[int], codec: str
         print(json.dumps({"items": items, **found[-1]}), flush=True)
         shutil.rmtree(place)
     return found
-
-
-def slope(found: Sequence[Figures], wanted: Sequence[int], name: str) -> str:
-    """Return the log-log slope of a figure between the two largest sizes, where 1 is linear; "": unknown."""
-    if len(found) < 2 or any(name not in each for each in found[-2:]):
-        return ""
-    return f"slope {math.log(found[-1][name] / found[-2][name]) / math.log(wanted[-1] / wanted[-2]):.2f}"
 
 
 def sizes(folder: Path, device: DeviceName, wanted: Sequence[int] = SIZES, codec: str | None = None) -> list[Row]:
