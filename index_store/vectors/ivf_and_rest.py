@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from index_store.vectors.exact import FEW_ROWS, Floats, Ranked, Rows, best_first, cosines_of, exact_nearest, rounding
 from index_store.vectors.flat import FlatIndex
 from index_store.vectors.ivf import IVFIndex
-from index_store.vectors.storage import normalised
+from index_store.vectors.mapped import MappedVectors
 
 HALF_NORM = 2.0**-10  # the norm of a float16 vector differs less from 1: its numbers have 11 bits
 _IN_IVF, _NO_VECTOR = -1, -2  # instead of a position among the scanned rows
@@ -20,6 +20,7 @@ class IVFAndRestIndex:
     def __init__(
         self,
         ivf: IVFIndex,
+        stored: MappedVectors,
         ids: NDArray[np.int64],
         held: NDArray[np.bool_],
         rest: NDArray[np.int64],
@@ -29,12 +30,13 @@ class IVFAndRestIndex:
 
         Args:
             ivf: holds every live row that has a vector and is not in ``rest``; leaves out removed items.
+            stored: the vectors of the rows that ``ivf`` holds.
             ids: the live rows' ids, ascending.
             held: which live rows have a vector; searches find no others.
             rest: live rows to scan; all have a vector.
             rest_vectors: the vectors of ``rest``, float32 of norm 1.
         """
-        self._ivf, self._ids, self._rest, self._rest_vectors = ivf, ids, rest, rest_vectors
+        self._ivf, self._stored, self._ids, self._rest, self._rest_vectors = ivf, stored, ids, rest, rest_vectors
         self._ivf_rows = int(held.sum()) - len(rest)
         self._flat = FlatIndex(rest_vectors) if len(rest) else None
         self._position = np.where(held, _IN_IVF, _NO_VECTOR)
@@ -80,19 +82,22 @@ class IVFAndRestIndex:
         return self._rest[:0] if self._flat is None else self._rest[self._flat.search(query, count)[0]]
 
     def search_many(self, queries: Floats, count: int) -> Ranked:
-        """Return rows near to each of ``queries [queries, dim]`` and their products, both ``[queries, count]``.
+        """Return rows near to each of ``queries [queries, dim]`` and their cosines, both ``[queries, count]``.
 
-        The products are those of stored float16 numbers, whose norms vary by 1e-3. A place without a row holds -1.
+        The cosines and their order are those of :meth:`search`. A place without a row holds -1 and a cosine of -inf.
         """
-        ids, products = self._ivf.search_many(queries, count)
-        rows = np.where(ids < 0, -1, np.searchsorted(self._ids, ids))
-        if self._flat is None:
-            return rows, products
-        newer, theirs = self._flat.search_many(queries, count)
-        rows = np.concatenate([rows, np.where(newer < 0, -1, self._rest[newer])], axis=1)
-        products = np.where(rows < 0, -np.inf, np.concatenate([products, theirs], axis=1)).astype(np.float32)
-        order = np.argsort(-products, axis=1, kind="stable")[:, :count]
-        return np.take_along_axis(rows, order, axis=1), np.take_along_axis(products, order, axis=1)
+        ids = self._ivf.search_many(queries, count)
+        near = np.where(ids < 0, -1, np.searchsorted(self._ids, ids))
+        if self._flat is not None:
+            newer = self._flat.search_many(queries, count)[0]
+            near = np.concatenate([near, np.where(newer < 0, -1, self._rest[newer])], axis=1)
+        rows = np.full((len(queries), count), -1, np.int64)
+        cosines = np.full((len(queries), count), -np.inf, np.float32)
+        for number, query in enumerate(queries):
+            there = near[number][near[number] >= 0]
+            best, similarities = best_first(there, self.similarities(query, there), count)
+            rows[number, : len(best)], cosines[number, : len(best)] = best, similarities
+        return rows, cosines
 
     def _search_among(self, query: Floats, count: int, rows: Rows) -> Ranked:
         exact = partial(self.similarities, query)
@@ -101,11 +106,11 @@ class IVFAndRestIndex:
         position = self._position[rows]
         ids = self._ids[rows[position == _IN_IVF]]
 
-        def scan(wanted: int) -> Ranked:  # twice as many, since products by rounded norms tell less apart
+        def scan(wanted: int) -> Ranked:  # twice as many, since products of 8-bit numbers tell less apart
             found, products = self._ivf.search_among(query, min(2 * wanted, len(ids)), ids)
             return np.searchsorted(self._ids, found), products
 
-        error = rounding(query) + HALF_NORM * float(np.linalg.norm(query))
+        error = rounding(query) + (HALF_NORM + self._ivf.error) * float(np.linalg.norm(query))
         found = [exact_nearest(scan, exact, len(ids), count, error)[0]]
         if self._flat is not None:
             found.append(self._rest[self._flat.search(query, count, position[position >= 0])[0]])
@@ -122,6 +127,6 @@ class IVFAndRestIndex:
         vectors = np.zeros((len(rows), self._ivf.dim), np.float32)
         in_ivf, scanned = position == _IN_IVF, position >= 0
         if in_ivf.any():
-            vectors[in_ivf] = normalised(self._ivf.vectors(self._ids[rows[in_ivf]]))
+            vectors[in_ivf] = self._stored.of(rows[in_ivf])
         vectors[scanned] = self._rest_vectors[position[scanned]]
         return vectors

@@ -133,7 +133,7 @@ def test_changed_bytes_of_a_table_are_errors_or_a_table(tmp_path: Path) -> None:
 def ivf(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     faiss = import_faiss()
     vectors = np.random.default_rng(0).standard_normal((60, 8)).astype(np.float32)
-    index = faiss.IndexIVFScalarQuantizer(faiss.IndexFlatIP(8), 8, 4, faiss.ScalarQuantizer.QT_fp16, 0, False)
+    index = faiss.IndexIVFScalarQuantizer(faiss.IndexFlatIP(8), 8, 4, faiss.ScalarQuantizer.QT_8bit, 0, False)
     index.train(vectors)
     index.add_with_ids(vectors, np.arange(60) * 3)
     path = tmp_path_factory.mktemp("ivf") / "e.faiss"
