@@ -60,7 +60,13 @@ class IVFAndRestIndex:
             return self._search_among(query, count, allowed[self._position[allowed] != _NO_VECTOR])
         ids = self._ivf.search(query, min(count, self._ivf_rows))
         rows = np.concatenate([np.searchsorted(self._ids, ids), self.newer(query, count)])
-        return best_first(rows, self.similarities(query, rows), count)
+        return self._best(query, rows, count)
+
+    def _best(self, query: Floats, rows: Rows, count: int) -> Ranked:
+        """Order ``rows`` by their cosines, without those that damage on the disk has made NaN since the training."""
+        cosines = self.similarities(query, rows)
+        known = ~np.isnan(cosines)
+        return best_first(rows[known], cosines[known], count)
 
     @property
     def ivf_rows(self) -> int:
@@ -95,14 +101,14 @@ class IVFAndRestIndex:
         cosines = np.full((len(queries), count), -np.inf, np.float32)
         for number, query in enumerate(queries):
             there = near[number][near[number] >= 0]
-            best, similarities = best_first(there, self.similarities(query, there), count)
+            best, similarities = self._best(query, there, count)
             rows[number, : len(best)], cosines[number, : len(best)] = best, similarities
         return rows, cosines
 
     def _search_among(self, query: Floats, count: int, rows: Rows) -> Ranked:
         exact = partial(self.similarities, query)
         if len(rows) <= FEW_ROWS:
-            return best_first(rows, exact(rows), count)
+            return self._best(query, rows, count)
         position = self._position[rows]
         ids = self._ids[rows[position == _IN_IVF]]
 
@@ -124,6 +130,8 @@ class IVFAndRestIndex:
     def vectors(self, rows: NDArray[np.int64]) -> Floats:
         """Return the vectors of ``rows``, of norm 1, float32 ``[rows, dim]``; zeros for a row without one."""
         position = self._position[rows]
+        if (position == _IN_IVF).all():  # most searches: no copy
+            return self._stored.of(rows)
         vectors = np.zeros((len(rows), self._ivf.dim), np.float32)
         in_ivf, scanned = position == _IN_IVF, position >= 0
         if in_ivf.any():

@@ -1,7 +1,8 @@
 """Train an IVF index over one encoder's vectors and measure how many lists a search must probe.
 
-Every number of lists is measured, not guessed: items of the index are searched with more and more lists until they
-find 99 % of their exact nearest neighbours. Vectors without structure end with all lists, which is an exact scan.
+Every number of lists is measured, not guessed: more and more lists are searched until queries find 99 % of their exact
+nearest neighbours. The queries are items moved by noise, since a picture that is searched may be unlike any item.
+Vectors without structure end with all lists.
 """
 
 import logging
@@ -22,16 +23,19 @@ from index_store.vectors.exact import Floats, with_spare
 from index_store.vectors.flat import import_faiss
 from index_store.vectors.ivf import MEASURED_COUNTS, IVFRecord, find_valid_record
 from index_store.vectors.reader import VectorPart, VectorReader
+from index_store.vectors.storage import normalised
 
 LOG = logging.getLogger(__name__)
 
 IVF_FROM_ROWS = 20_000  # rows; below that an exact scan takes a millisecond or two (DESIGN.md)
 NEW_SHARE = 0.1  # of the rows may be newer than the training: they are scanned
-TARGET_RECALL = 0.99  # of the exact nearest, on the mean of RECALL_QUERIES items
-RECALL_QUERIES = 32
+TARGET_RECALL = 0.99  # of the exact nearest, on the mean of RECALL_QUERIES queries
+RECALL_QUERIES = 64
+QUERY_NOISE = 0.5  # length of what is added to an item of norm 1: a picture that is only akin to items
 VECTORS_PER_LIST = 64  # to train on
 KMEANS_ROUNDS = 8
 ROWS_PER_ADD = 65_536
+RANGE_MARGIN = 0.1  # of the numbers' range in the sample, on both sides: few other vectors go beyond, and are clipped
 ROUNDING = 1e-4  # of a distance in float32, relatively; a thousand roundings are less
 
 ReadParts = Callable[[], Iterable[VectorPart]]
@@ -85,7 +89,7 @@ def train(layout: Layout, encoder: str, parts: ReadParts, rows: int, stamp: int)
     lists = _list_count(rows)
     sample = _sample(parts, rows, VECTORS_PER_LIST * lists)
     index = _trained(faiss, sample, lists)
-    queries = np.ascontiguousarray(sample[:: max(1, len(sample) // RECALL_QUERIES)][:RECALL_QUERIES])
+    queries = _queries(sample)
     filled = _fill(faiss, index, parts, queries)
     (probes, recall), *more = _measure(faiss, index, queries, filled.nearest)
     path = layout.ivf_index(encoder, stamp)
@@ -134,10 +138,18 @@ def _trained(faiss: Any, sample: Floats, lists: int) -> Any:
     index = faiss.IndexIVFScalarQuantizer(
         faiss.IndexFlatIP(dim), dim, lists, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT, False
     )
+    index.sq.rangestat_arg = RANGE_MARGIN
     index.cp.niter, index.cp.seed = KMEANS_ROUNDS, 0
     index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 1, VECTORS_PER_LIST
     index.train(sample)
     return index
+
+
+def _queries(sample: Floats) -> Floats:
+    """Return RECALL_QUERIES vectors of norm 1 near some of ``sample [vectors, dim]``, or fewer for a small sample."""
+    items = sample[:: max(1, len(sample) // RECALL_QUERIES)][:RECALL_QUERIES]
+    noise = np.random.default_rng(0).standard_normal(items.shape, dtype=np.float32)
+    return normalised(items + QUERY_NOISE * normalised(noise))
 
 
 class _Filled(NamedTuple):
@@ -172,7 +184,7 @@ def _measure(faiss: Any, index: Any, queries: Floats, exact: NDArray[np.int64]) 
     A search orders what it fetches by exact cosines. So it finds those of the ``exact`` nearest ids that it fetches.
     """
     lists, measured = int(index.nlist), list[tuple[int, float]]()
-    probes = max(1, lists // 128)
+    probes = max(1, lists // 512)
     for count in MEASURED_COUNTS:
         while True:
             options = faiss.SearchParametersIVF(nprobe=probes)
