@@ -91,6 +91,12 @@ def open_regular(path: Path | str) -> BinaryIO:
     return os.fdopen(open_descriptor(path), "rb")
 
 
+def name_of(file: BinaryIO) -> str:
+    """Return a path by which a library opens the file that is open already, whatever its own path names by now."""
+    opened = f"/dev/fd/{file.fileno()}"
+    return opened if os.path.exists(opened) else file.name
+
+
 def open_descriptor(path: Path | str) -> int:
     """Return the descriptor of a file as :func:`open_regular` opens it."""
     descriptor = open_inside(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))

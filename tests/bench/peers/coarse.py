@@ -7,6 +7,7 @@ in turns. A peer's effort is the least of its steps that finds 99 % of the exact
 import multiprocessing
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -160,6 +161,7 @@ def measure(vectors: Path, names: Sequence[str], work: Path, rounds: int) -> lis
         row["disk, MB"] = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
         row |= {f"recall@{count}": recall(found, right, count) for count in (10, 100, 200)}
         many[name](_open, name, folder, everything)
+        print(f"{name}: built in {row['build, s']:.0f} s; recall {row['recall@200']:.3f}", file=sys.stderr, flush=True)
     _time(rows, one, many, queries, rounds)
     for name in names:
         many[name].end()
