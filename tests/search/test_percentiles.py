@@ -220,6 +220,7 @@ def test_several_images_are_scaled_unless_somebody_says_otherwise(engine: Engine
 def test_an_index_without_percentiles_says_so(
     engine: Engine, files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert engine.percentile("style", 0.9) > 0  # it knows its own from here on
     monkeypatch.setattr("retrieval.search.index_percentiles.read_calibration", lambda reader, mode: None)
     other = Engine(engine._reader, engine._settings, engine._load)
     assert other.info()["percentiles"] == {}
