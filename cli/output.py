@@ -110,9 +110,12 @@ def _print_table(results: "Results") -> None:
     columns = ["coarse" if results.is_coarse else " score"]
     columns += ["percentile"] if any(result.percentile is not None for result in results) else []
     columns += [f"{found.mode} percentile" for found in results[0].other_modes] if len(results) else []
+    ordered = any(result.order_key is not None for result in results)
+    columns += ["ordered by"] if ordered else []
     show("  ".join(["rank", *columns, "path"]))
     for result in results:
         shown = [f"{result.shown_score:6.4f}", *(f"{each:.2f}" for each in result.percentiles)]
+        shown += ["" if result.order_key is None else f"{result.order_key:.4f}"] if ordered else []
         cells = [f"{cell:>{len(column)}}" for cell, column in zip(shown, columns, strict=True)]
         mark = "  (gone)" if result.is_gone else ""
         show("  ".join([f"{result.rank:4d}", *cells, f"{short_path(result.path)}{mark}"]))

@@ -11,7 +11,7 @@ from index_store.errors import IndexCorruptError
 from index_store.layout import Layout
 from index_store.reader import IndexReader
 from retrieval import Cancellation, Engine, EngineSettings
-from retrieval.calibration.sampling import BLOCK, MOST_BYTES, ScoredPairs, plan_pairs, sample_scores
+from retrieval.calibration.sampling import BLOCK, MOST_BYTES, PAIRS, ScoredPairs, plan_pairs, sample_scores
 from retrieval.calibration.upkeep import LEAST_IMAGES, modes_due, sample_digest
 from retrieval.encoding.recipe import stored_recipe
 from retrieval.errors import CancelledError
@@ -92,7 +92,8 @@ def test_pairs_score_as_a_search_scores_them(photos: Path, index: Path) -> None:
     assert len(pairs.scores) == plan.pairs
     engine, uris = Engine.open(index, EngineSettings(device="cpu")), reader.uris()
     scores = {r.id: r.score for r in engine.search(uris[pairs.first[0]], "style", exhaustive=True, k=len(reader))}
-    for row, score in list(zip(pairs.second.tolist(), pairs.scores.tolist(), strict=True))[: plan.each]:
+    asked = pairs.first == pairs.first[0]
+    for row, score in zip(pairs.second[asked].tolist(), pairs.scores[asked].tolist(), strict=True):
         assert scores[int(reader.ids[row])] == pytest.approx(score, abs=1e-5)
 
 
@@ -149,8 +150,8 @@ def test_plans_are_bounded_and_pairs_differ(count: int, roles_differ: bool) -> N
     plan = plan_pairs(np.arange(count), 4_000_000, roles_differ)
     drawn = np.concatenate(plan.blocks)
     assert len(np.unique(drawn)) == len(drawn) <= max(BLOCK, MOST_BYTES // 4_000_000)
-    assert 1 <= plan.pairs <= 4200
-    assert all(plan.each < len(block) for block in plan.blocks)
-    assert (
-        all(1 <= asking <= len(block) for asking, block in zip(plan.asking, plan.blocks, strict=True)) or roles_differ
-    )
+    assert 1 <= plan.pairs <= 1.5 * PAIRS
+    assert all(len(block) > 1 for block in plan.blocks)
+    assert (plan.asking is not None) == roles_differ
+    if plan.asking is not None:
+        assert all(0 <= asking <= len(block) for asking, block in zip(plan.asking, plan.blocks, strict=True))

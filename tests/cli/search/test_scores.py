@@ -86,3 +86,8 @@ def test_scaling_changes_the_order_and_keeps_the_scores(index: Path, file: Path,
     )
     assert {r["id"]: round(r["score"], 4) for r in plain} == {r["id"]: round(r["score"], 4) for r in scaled}
     assert [r["id"] for r in plain] != [r["id"] for r in scaled]
+    table = run_here(*(word for word in asked if word != "--json"), "--scaling", "csls", cwd=tmp_path).stdout.decode()
+    head, *rows = table.splitlines()
+    keys = [float(row[: head.index("  path")].split()[-1]) for row in rows]
+    assert "ordered by" in head
+    assert keys == sorted(keys, reverse=True) == [pytest.approx(r["order_key"], abs=1e-4) for r in scaled]
