@@ -32,6 +32,7 @@ from index_store.layout import Layout, file_name
 from index_store.row_locations import is_among
 from index_store.vectors.exact import Floats, Ranked, Rows, selector_of, with_spare
 from index_store.vectors.flat import import_faiss
+from index_store.vectors.mapped import MappedFile
 
 LOG = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ class IVFIndex:
         if (stored[1:] == stored[:-1]).any():
             raise ValueError("it holds an id twice")
         self.ids = live[is_among(live, stored)]
-        self.stored: dict[str, NDArray[np.float16]] = {}  # the vectors as stored, by the segment that holds them
+        self.stored: dict[str, MappedFile] = {}  # the vectors as stored, by the segment that holds them
         without = stored[~is_among(stored, self.ids)]
         # Must outlive the searches: FAISS holds a bare pointer.
         self._removed = selector_of(faiss, without, int(stored[-1]) + 1) if len(without) else None
@@ -165,7 +166,7 @@ def open_ivf(
     encoder: str,
     checksums: Mapping[str, int],
     ids_of: Callable[[Container[str]], NDArray[np.int64]],
-    vectors_of: Callable[[str], NDArray[np.float16]],
+    vectors_of: Callable[[str], MappedFile],
 ) -> IVFIndex | None:
     """Open the encoder's IVF index; None if it is missing, damaged or of other segments: then scan the vectors.
 
@@ -174,7 +175,7 @@ def open_ivf(
         encoder: whose vectors.
         checksums: of the vectors and ids of each segment, by segment.
         ids_of: returns the live ids, ascending, whose vectors lie in segments of these names.
-        vectors_of: maps the vectors in the segment of this name, ``[rows, dim]``.
+        vectors_of: maps the vectors in the segment of this name.
     """
     record = find_valid_record(layout, encoder, checksums)
     if record is None:
@@ -190,7 +191,7 @@ def open_ivf(
             index = IVFIndex(name_of(file), record, found.ids, ids_of(record.segments))
         for segment in record.segments:
             index.stored[segment] = vectors_of(segment)
-            if index.stored[segment].shape[1] != found.dim:
+            if index.stored[segment].dim != found.dim:
                 raise ValueError(f"its vectors have {found.dim} numbers, those of segment {segment} do not")
         return index
     except (IndexStoreError, OSError, ValueError, RuntimeError) as error:

@@ -1,6 +1,7 @@
 """Stored float16 vectors, memory-mapped where they lie in their segments: for exact cosines of a few rows.
 
-Their bytes are not compared with a checksum, which would read all of them; ``verify`` does that.
+The bytes of a segment are compared with their checksum once, when its vectors are first asked for. So searches read
+the segments that hold their candidates, and damage to these is an error, never another score.
 """
 
 import os
@@ -13,14 +14,35 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from index_store.checks.arrays import read_header
-from index_store.files import corrupt, name_of, open_regular, reading
+from index_store.files import FileRecord, check_content, corrupt, name_of, open_regular, reading
 from index_store.vectors.exact import Floats, Rows
 from index_store.vectors.flat import import_faiss
 from index_store.vectors.storage import MOST_DIM, STORED_DTYPE, normalised
 
 
-def map_vectors(path: Path, rows: int) -> NDArray[np.float16]:
-    """Map a file of :func:`index_store.vectors.storage.write_vectors`, float16 ``[rows, dim]``; it stays closed.
+class MappedFile:
+    """The mapped vectors of one segment; safe in many threads."""
+
+    def __init__(self, path: Path, record: FileRecord, content: Any, vectors: NDArray[np.float16]) -> None:
+        """Take a file's mapped ``content`` and the ``vectors [rows, dim]`` in it, which nobody has checked yet."""
+        self._path, self._record, self._content, self._vectors = path, record, content, vectors
+        self._is_checked = False
+
+    @property
+    def dim(self) -> int:
+        """Entries of a vector."""
+        return int(self._vectors.shape[1])
+
+    def vectors(self) -> NDArray[np.float16]:
+        """Return the vectors as stored, ``[rows, dim]``; IndexCorruptError if the file has changed since its commit."""
+        if not self._is_checked:
+            check_content(self._path, memoryview(self._content), self._record)
+            self._is_checked, self._content = True, None
+        return self._vectors
+
+
+def map_vectors(path: Path, rows: int, record: FileRecord) -> MappedFile:
+    """Map a file of :func:`index_store.vectors.storage.write_vectors`, committed as ``record``; it stays closed.
 
     Raises:
         IndexCorruptError: the file is missing, or not an npy file of that many rows.
@@ -37,17 +59,18 @@ def map_vectors(path: Path, rows: int) -> NDArray[np.float16]:
         # Arrow keeps a mapping without its descriptor, as mmap of Python does not: there are thousands of segments.
         with pa.memory_map(name_of(file)) as mapped:
             content = mapped.read_buffer()
-    return np.frombuffer(content, STORED_DTYPE, rows * shape[1], start).reshape(shape)
+    vectors = np.frombuffer(content, STORED_DTYPE, rows * shape[1], start).reshape(shape)
+    return MappedFile(path, record, content, vectors)
 
 
 class MappedVectors:
     """The vectors of many rows, read from the segments that hold them; safe in many threads."""
 
-    def __init__(self, segments: Mapping[int, NDArray[np.float16]], segment: Rows, row: Rows, dim: int) -> None:
+    def __init__(self, segments: Mapping[int, MappedFile], segment: Rows, row: Rows, dim: int) -> None:
         """Take what is mapped.
 
         Args:
-            segments: the vectors of a segment ``[rows, dim]``, by its number.
+            segments: the vectors of a segment, by its number.
             segment: the number of the segment that holds each row's vector, int64 ``[live items]``.
             row: its row there, int64 ``[live items]``.
             dim: entries of a vector.
@@ -57,10 +80,16 @@ class MappedVectors:
         self._decoder: Any = faiss.ScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16)
 
     def of(self, rows: Rows) -> Floats:
-        """Return the vectors of ``rows``, which lie in mapped segments, of norm 1, float32 ``[rows, dim]``."""
+        """Return the vectors of ``rows``, which lie in mapped segments, of norm 1, float32 ``[rows, dim]``.
+
+        Raises:
+            IndexCorruptError: a segment's vectors have changed since they were written.
+        """
         if not len(rows):
             return np.empty((0, self.dim), np.float32)
-        places = zip(self._segment[rows].tolist(), self._row[rows].tolist(), strict=True)
-        stored = np.concatenate([self._segments[number][row] for number, row in places]).reshape(len(rows), self.dim)
+        numbers = self._segment[rows].tolist()
+        segments = {number: self._segments[number].vectors() for number in set(numbers)}
+        places = zip(numbers, self._row[rows].tolist(), strict=True)
+        stored = np.concatenate([segments[number][row] for number, row in places]).reshape(len(rows), self.dim)
         # FAISS widens float16 by the processor's own instruction, three times as fast as numpy.
         return normalised(self._decoder.decode(stored.view(np.uint8)))

@@ -16,7 +16,7 @@ from index_store.vectors.exact import Floats
 from index_store.vectors.flat import FlatIndex
 from index_store.vectors.ivf import open_ivf
 from index_store.vectors.ivf_and_rest import IVFAndRestIndex
-from index_store.vectors.mapped import MappedVectors, map_vectors
+from index_store.vectors.mapped import MappedFile, MappedVectors, map_vectors
 from index_store.vectors.storage import finite_rows, normalised, read_vectors
 
 LOG = logging.getLogger(__name__)
@@ -124,13 +124,18 @@ class VectorReader:
             of_segments: NDArray[np.bool_] = wanted & chosen[locations.segment]
             return of_segments
 
-        data_rows = {segment.name: segment.data_rows for segment in self.generation.segments}
+        segments = {segment.name: segment for segment in self.generation.segments}
+
+        def mapped_file(name: str) -> MappedFile:
+            segment, file = segments[name], vectors_file(encoder)
+            return map_vectors(self.layout.vectors(name, encoder), segment.data_rows, segment.files[file])
+
         ivf = open_ivf(
             self.layout,
             encoder,
             self.checksums(encoder),
             lambda names: self._ids[rows_of(names)],
-            lambda name: map_vectors(self.layout.vectors(name, encoder), data_rows[name]),
+            mapped_file,
         )
         if ivf is None:
             if rows is None:
