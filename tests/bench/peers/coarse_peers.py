@@ -53,7 +53,7 @@ class Ours:
         from index_store.vectors.training import train_where_due
 
         _faiss(threads)
-        self._write(folder, vectors, 0)
+        self._write(folder, vectors, self.rows_a_segment)
         train_where_due(IndexReader(folder).vector_reader)
 
     def open(self, folder: Path, threads: int) -> None:
@@ -62,7 +62,8 @@ class Ours:
 
         _faiss(1 if threads == 1 else threads)
         self._folder, self._threads = folder, threads
-        self._index = IndexReader(folder).coarse_index(ENCODER)
+        self._reader = IndexReader(folder, known=getattr(self, "_reader", None))  # as a server that meets new rows
+        self._index = self._reader.coarse_index(ENCODER)
 
     def search(self, queries: Floats, count: int, knob: int) -> NDArray[np.int64]:
         if len(queries) == 1 or self._threads == 1:
@@ -71,16 +72,16 @@ class Ours:
             return np.stack([found for found, _ in pool.map(self._index.search, queries, repeat(count))])
 
     def add(self, vectors: NDArray[np.float16], first: int) -> None:
-        self._write(self._folder, vectors, first)
+        self._write(self._folder, vectors, len(vectors))
         self.open(self._folder, self._threads)
 
-    def _write(self, folder: Path, vectors: NDArray[np.float16], first: int) -> None:
+    def _write(self, folder: Path, vectors: NDArray[np.float16], rows_a_segment: int) -> None:
         from index_store.layout import Layout
         from index_store.reader import IndexReader
         from tests.support.synthetic_index import EMPTY, add_vectors
 
         generation = IndexReader(folder).generation if Layout(folder).current.exists() else EMPTY
-        parts = [vectors[at : at + self.rows_a_segment] for at in range(0, len(vectors), self.rows_a_segment)]
+        parts = [vectors[at : at + rows_a_segment] for at in range(0, len(vectors), rows_a_segment)]
         add_vectors(folder, parts, generation)
 
 
