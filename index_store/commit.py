@@ -2,14 +2,14 @@
 
 import logging
 import secrets
-import shutil
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
+from index_store.checks.opening import remove_tree
 from index_store.errors import DiffSimError, IndexLockedError, RemoteStoreError
-from index_store.files import atomic_write, fsync_folder, writing
+from index_store.files import atomic_write, fsync_folder_of, writing
 from index_store.garbage import drop_old_generations, sweep_store
 from index_store.generation import FORMAT_VERSION, Generation, encode_current, encode_generation, next_number
 from index_store.ids import next_id_of_later
@@ -67,10 +67,9 @@ def commit(layout: Layout, generation: Generation, created_by: str, repair_of: i
 def _replace_locally(layout: Layout, generation: Generation, text: bytes, current: bytes) -> None:
     """Write the generation's file ``text``, then CURRENT, durably."""
     path = layout.generation(generation.number)
-    with writing(path):
-        layout.generations.mkdir(parents=True, exist_ok=True)
-        fsync_folder(layout.root)  # else CURRENT could survive a power failure that its folders do not
     atomic_write(path, text)
+    with writing(path):
+        fsync_folder_of(layout.current)  # else CURRENT could survive a power failure that its folders do not
     atomic_write(layout.current, current)
 
 
@@ -125,7 +124,7 @@ def _settle(mirror: Mirror, generation: Generation, published: Version) -> None:
         mirror.store.put(f"generations/{generation.number:06d}.spare", encode_generation(generation))
     for segment in generation.segments:
         for mode in segment.attention:
-            shutil.rmtree(mirror.layout.attention(mode, segment.name), ignore_errors=True)
+            remove_tree(mirror.layout.attention(mode, segment.name))
     if not mirror.state.swept:
         with suppress(RemoteStoreError):  # the commit is done; a writer without the right to delete leaves it to others
             sweep_store(mirror.store, mirror.layout, generation)

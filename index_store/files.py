@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import google_crc32c
 
-from index_store.checks.opening import list_inside, open_inside, status_inside
+from index_store.checks.opening import folder_of, list_inside, new_file, open_inside, status_inside
 from index_store.errors import DiffSimError, IndexCorruptError, IndexUnreadableError, NoSpaceError
 from index_store.layout import SUFFIX
 
@@ -173,34 +173,52 @@ def replace_file(path: Path, data: bytes, *, durable: bool = False) -> None:
     """Replace ``path`` by ``data`` in one step, so that nobody ever reads a part of it.
 
     Args:
-        path: in a folder that exists.
+        path: of a file in an index; missing folders are made.
         data: the whole content.
         durable: also survive a power failure: flush the file before it gets its name, and then its folder.
 
     Raises:
-        OSError: it could not be written; ``path`` is as before.
+        OSError: it could not be written; ``path`` is as before. IndexCorruptError: its folder is a symbolic link.
     """
     replace_by(path, lambda file: file.write(data), durable=durable)
 
 
 def replace_by(path: Path, write: Callable[[BinaryIO], object], *, durable: bool = False) -> None:
     """Replace ``path`` as :func:`replace_file` does by what ``write`` writes into the file that it is given."""
-    temporary = path.with_name(_TEMPORARY + secrets.token_hex(8))
-    try:
-        # "x" is O_CREAT | O_EXCL: the file is new, and a symbolic link that somebody put there is not followed.
-        with temporary.open("xb") as file:
-            write(file)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        if not isinstance(error, FileExistsError):
-            with suppress(OSError):
-                temporary.unlink()
-        raise
-    if durable:
-        fsync_folder(path.parent)
+    with folder_of(path, make=True) as (folder, name):
+        temporary = os.path.join(os.path.dirname(name), _TEMPORARY + secrets.token_hex(8))
+        try:
+            with new_file(temporary, folder) as file:
+                write(file)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+        except BaseException as error:
+            if not isinstance(error, FileExistsError):
+                with suppress(OSError):
+                    os.unlink(temporary, dir_fd=folder)
+            raise
+        if durable:
+            _fsync_folder(name, folder)
+
+
+def write_file(path: Path, data: bytes | memoryview, flush: Callable[[int], None] | None = None) -> None:
+    """Write a new file of an index, and make its folder; of an older file, or a link, nothing stays.
+
+    Args:
+        path: whose content nobody reads yet: a crash may leave a part of it.
+        data: the whole content.
+        flush: called with the open file's descriptor, to bring it to the disk.
+
+    Raises:
+        NoSpaceError, DiffSimError: see :func:`writing`; IndexCorruptError: its folder is a symbolic link.
+    """
+    with writing(path), folder_of(path, make=True) as (folder, name), new_file(name, folder, replace=True) as file:
+        file.write(data)
+        file.flush()
+        if flush is not None:
+            flush(file.fileno())
 
 
 def is_temporary(name: str) -> bool:
@@ -217,8 +235,8 @@ def fsync_tree(root: Path) -> None:
     """Flush every file and folder below ``root``, and ``root`` itself, to the disk."""
     for folder, _, names in os.walk(root, topdown=False):
         for name in names:
-            _fsync(os.path.join(folder, name))
-        fsync_folder(Path(folder))
+            _fsync(open_descriptor(os.path.join(folder, name)))
+        fsync_folder_of(Path(folder, "file"))
 
 
 def files_below(root: str | Path) -> Iterator[tuple[str, os.stat_result]]:
@@ -235,14 +253,18 @@ def files_below(root: str | Path) -> Iterator[tuple[str, os.stat_result]]:
                     yield str(folder / name), found
 
 
-def fsync_folder(folder: Path) -> None:
-    """Flush a folder's entries to the disk; does nothing on Windows, where folders can't be opened."""
-    if os.name != "nt":
-        _fsync(str(folder))
+def fsync_folder_of(path: Path) -> None:
+    """Flush the entries of the folder of ``path`` to the disk; see :func:`index_store.checks.opening.folder_of`."""
+    with folder_of(path) as (folder, name):
+        _fsync_folder(name, folder)
 
 
-def _fsync(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def _fsync_folder(name: str, folder: int | None) -> None:
+    if os.name != "nt":  # Windows can't open folders
+        _fsync(os.open(os.path.dirname(name) or os.curdir, os.O_RDONLY, dir_fd=folder))
+
+
+def _fsync(descriptor: int) -> None:
     try:
         os.fsync(descriptor)
     finally:
@@ -281,9 +303,7 @@ def write_array(path: Path, array: "NDArray[Any]") -> None:
 
     buffer = io.BytesIO()  # np.save into a file does not say why a write failed
     np.save(buffer, array)
-    data = buffer.getvalue()  # not getbuffer: Python 3.13 complains of a view that a failed write leaves behind
-    with writing(path):
-        path.write_bytes(data)
+    write_file(path, buffer.getvalue())  # not getbuffer: Python 3.13 complains of a view that a failed write leaves
 
 
 def read_array(path: Path, record: FileRecord | None = None) -> "NDArray[Any]":

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from index_store.catalog_files.rows import ITEM_SCHEMA, REJECT_SCHEMA, Item, Reject, write_rows
 from index_store.catalog_files.sources import Source, Sources
-from index_store.checks.opening import exists_inside
+from index_store.checks.opening import exists_inside, make_folder
 from index_store.codecs import DEFAULT_CODEC
-from index_store.files import FileRecord, fsync_folder, fsync_tree, read_regular, writing
+from index_store.files import FileRecord, fsync_folder_of, fsync_tree, read_regular, write_file, writing
 from index_store.garbage import remove_segment
 from index_store.generation import AttentionRecord, SegmentRecord
 from index_store.layout import SPARE, Layout, twin_of
@@ -50,7 +50,7 @@ class SegmentWriter:
         self._appending = False
         self._record: SegmentRecord | None = None
         with writing(layout.segment(name)):
-            layout.segment(name).mkdir(parents=True)
+            make_folder(layout.segment(name))
 
     def __len__(self) -> int:
         """Images so far, including rejected, moved and filled ones."""
@@ -147,14 +147,14 @@ class SegmentWriter:
         attention = {mode: writer.close() for mode, writer in self._attention.items()}
         if attention:
             firsts = {mode: writer.firsts for mode, writer in self._attention.items()}
-            with writing(layout.shards(name)):
-                layout.shards(name).write_text(json.dumps(firsts))
+            write_file(layout.shards(name), json.dumps(firsts).encode())
         record, folder = self._describe(attention), layout.segment(name)
         with writing(folder):
             for tree in (folder, *(layout.attention(mode, name) for mode in attention)):
                 fsync_tree(tree)
-                for parent in tree.relative_to(layout.root).parents[:-1]:  # the commit flushes the root
-                    fsync_folder(layout.root / parent)
+                while tree.parent != layout.root:  # which the commit flushes
+                    fsync_folder_of(tree)
+                    tree = tree.parent
         return record
 
     def _describe(self, attention: Mapping[str, AttentionRecord]) -> SegmentRecord:
@@ -168,10 +168,8 @@ class SegmentWriter:
         counts = len(self._items), len(self._rejects)
         record = SegmentRecord(name, *counts, files, attention, len(self._moved), len(self._filled))
         spare = folder / SPARE
-        with writing(spare):
-            spare.mkdir(exist_ok=True)
-            for path in copied:
-                (spare / path.name).write_bytes(read_regular(path))
+        for path in copied:
+            write_file(spare / path.name, read_regular(path))
         next_id = 1 + max((item.id for item in self._items), default=-1)
         return seal_segment(layout, record, next_id, self._merges)
 

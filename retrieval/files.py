@@ -37,7 +37,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     """
     with writing_file(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, data)
+        replace_file(path.parent.resolve() / path.name, data)  # links on the way are the user's own
 
 
 @contextmanager

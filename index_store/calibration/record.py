@@ -15,7 +15,7 @@ import google_crc32c
 from index_store.checks.json_values import MOST_CRC, MOST_ID, MOST_ROWS, mapping, numbers, parse_json, whole_number
 from index_store.checks.names import component, digest
 from index_store.errors import IndexCorruptError
-from index_store.files import atomic_write, open_regular, writing
+from index_store.files import atomic_write, open_regular
 from index_store.layout import Layout
 
 LOG = logging.getLogger(__name__)
@@ -47,8 +47,6 @@ def write_sample(layout: Layout, sample: ScoreSample) -> None:
         NoSpaceError, IndexStoreError: the disk is full, or the folder can't be written.
     """
     path, values = layout.score_sample(sample.mode), asdict(sample)
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
     content = {"crc32c": google_crc32c.value(_canonical(values)), "sample": values}
     atomic_write(path, json.dumps(content).encode())
 

@@ -15,7 +15,7 @@ from index_store.catalog_files.sources import NO_SOURCE, Source, Sources
 from index_store.checks.generation_json import check_sources
 from index_store.checks.json_values import parse_json
 from index_store.checks.tables import decode_table
-from index_store.files import FileRecord, corrupt, open_regular, read_checked, reading, writing
+from index_store.files import FileRecord, corrupt, open_regular, read_checked, reading, write_file
 from index_store.remote.object_store import OBJECT, is_object
 
 UNKNOWN = -1  # a size or time that nobody knows
@@ -101,8 +101,9 @@ def write_rows(
 
 def write_table(path: Path, table: pa.Table) -> None:
     """Write one Parquet file with a checksum of every page."""
-    with writing(path):
-        pq.write_table(table, path, write_page_checksum=True)
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer, write_page_checksum=True)
+    write_file(path, memoryview(buffer.getvalue()))
 
 
 def read_table(path: Path, schema: pa.Schema, record: FileRecord | None = None, rows: int | None = None) -> pa.Table:

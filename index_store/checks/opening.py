@@ -1,7 +1,7 @@
-"""Open, list and look at files of an index, and remove them, without ever following a symbolic link inside it.
+"""Open, list, make and remove files of an index without ever following a symbolic link inside it.
 
 Each folder between the index's own and the file is opened from the one above it, and no step follows a link. So a
-link that is put there while an index is read leads nowhere either: nothing is checked first and opened later.
+link that is put there while an index is in use leads nowhere either: nothing is checked first and opened later.
 """
 
 import errno
@@ -11,12 +11,14 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from index_store.checks.links import FILES, FOLDERS, link_error, refuse_below
 
 _STEPS = os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")  # Windows has neither
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | getattr(os, "O_DIRECTORY", 0)
+NEW_FILE = 0o666  # its permissions, less those that the user's mask takes away
 _LINKS = (errno.ELOOP, errno.EMLINK, errno.ENOTDIR)  # what systems answer where a step would follow a link
 
 
@@ -43,23 +45,39 @@ def open_inside(path: Path | str, flags: int) -> int:
         OSError: as of :func:`os.open`.
         IndexCorruptError: it is a symbolic link, or lies in one.
     """
-    place = os.fspath(path)
-    if not _STEPS:
-        refuse_below(root_of(place), place)
-        return os.open(place, flags | _NOFOLLOW)
-    with _folder_of(place) as (folder, name):
-        return _step(place, name, flags, folder)
+    with folder_of(path) as (folder, name):
+        return _step(os.fspath(path), name, flags, folder)
 
 
 @contextmanager
-def _folder_of(path: str) -> Iterator[tuple[int, str]]:
-    """Yield the descriptor of the folder of ``path``, and the name in it."""
-    root = root_of(path)
-    *between, name = os.path.relpath(path, root).split(os.sep)
+def folder_of(path: Path | str, make: bool = False) -> Iterator[tuple[int | None, str]]:
+    """Yield the descriptor of the folder of ``path``, and the name in it: two arguments of functions of :mod:`os`.
+
+    A system without such descriptors gets None and the whole path, which is checked first and opened later.
+
+    Args:
+        path: of a file or folder in an index.
+        make: make the folders that are missing.
+
+    Raises:
+        OSError: a folder is missing, or this user may not open or make it.
+        IndexCorruptError: a folder on the way is a symbolic link.
+    """
+    place = os.fspath(path)
+    root = root_of(place)
+    if not _STEPS:
+        refuse_below(root, place)
+        if make:
+            os.makedirs(os.path.dirname(place) or os.curdir, exist_ok=True)
+        yield None, place
+        return
+    *between, name = os.path.relpath(place, root).split(os.sep)
+    if make and not os.path.isdir(root):
+        os.makedirs(root, exist_ok=True)
     folder = os.open(root, _FOLDER)
     try:
         for step in between:
-            below = _step(path, step, _FOLDER, folder)
+            below = _enter(place, step, folder, make)
             os.close(folder)
             folder = below
         yield folder, name
@@ -67,9 +85,20 @@ def _folder_of(path: str) -> Iterator[tuple[int, str]]:
         os.close(folder)
 
 
-def _step(path: str, name: str, flags: int, folder: int) -> int:
+def _enter(path: str, name: str, folder: int, make: bool) -> int:
     try:
-        return os.open(name, flags | _NOFOLLOW, dir_fd=folder)
+        return _step(path, name, _FOLDER, folder)
+    except FileNotFoundError:
+        if not make:
+            raise
+    with suppress(FileExistsError):  # another thread or process was faster
+        os.mkdir(name, dir_fd=folder)
+    return _step(path, name, _FOLDER, folder)
+
+
+def _step(path: str, name: str, flags: int, folder: int | None) -> int:
+    try:
+        return os.open(name, flags | _NOFOLLOW, NEW_FILE, dir_fd=folder)
     except OSError as error:
         if error.errno in _LINKS and _is_link(name, folder):
             raise link_error(path) from error
@@ -77,7 +106,7 @@ def _step(path: str, name: str, flags: int, folder: int) -> int:
         raise
 
 
-def _is_link(name: str, folder: int) -> bool:
+def _is_link(name: str, folder: int | None) -> bool:
     try:
         return stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
     except OSError:
@@ -111,12 +140,8 @@ def status_inside(path: Path) -> os.stat_result | None:
         OSError: this user may not look for it.
         IndexCorruptError: a folder on the way is a symbolic link.
     """
-    place = os.fspath(path)
     try:
-        if not _STEPS:
-            refuse_below(root_of(place), place)
-            return os.lstat(place)
-        with _folder_of(place) as (folder, name):
+        with folder_of(path) as (folder, name):
             return os.stat(name, dir_fd=folder, follow_symlinks=False)
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -134,14 +159,8 @@ def remove_file(path: Path) -> None:
         OSError: it can't be removed.
         IndexCorruptError: a folder on the way is a symbolic link.
     """
-    place = os.fspath(path)
-    with suppress(FileNotFoundError):
-        if not _STEPS:
-            refuse_below(root_of(place), place)
-            os.unlink(place)
-            return
-        with _folder_of(place) as (folder, name):
-            os.unlink(name, dir_fd=folder)
+    with suppress(FileNotFoundError), folder_of(path) as (folder, name):
+        os.unlink(name, dir_fd=folder)
 
 
 def remove_tree(path: Path) -> None:
@@ -150,14 +169,42 @@ def remove_tree(path: Path) -> None:
     Raises:
         IndexCorruptError: a folder on the way is a symbolic link.
     """
-    place = os.fspath(path)
-    if not _STEPS:
-        refuse_below(root_of(place), place)
-        shutil.rmtree(place, ignore_errors=True)
-        return
-    with suppress(FileNotFoundError, NotADirectoryError), _folder_of(place) as (folder, name):
+    with suppress(FileNotFoundError, NotADirectoryError), folder_of(path) as (folder, name):
         if _is_link(name, folder):
             with suppress(OSError):
                 os.unlink(name, dir_fd=folder)
         else:
             shutil.rmtree(name, ignore_errors=True, dir_fd=folder)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder of an index, and those between the index's own and it.
+
+    Raises:
+        FileExistsError: something has its name.
+        OSError, IndexCorruptError: see :func:`folder_of`.
+    """
+    with folder_of(path, make=True) as (folder, name):
+        os.mkdir(name, dir_fd=folder)
+
+
+def new_file(name: str, folder: int | None, replace: bool = False) -> BinaryIO:
+    """Create a file in a folder of :func:`folder_of`.
+
+    Args:
+        name: of the file.
+        folder: its folder.
+        replace: remove a file or link that has the name; nothing is ever written to it.
+
+    Raises:
+        FileExistsError: something has the name and stays.
+        OSError: the file can't be made.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOFOLLOW | getattr(os, "O_BINARY", 0)
+    try:
+        return os.fdopen(os.open(name, flags, NEW_FILE, dir_fd=folder), "wb")
+    except FileExistsError:
+        if not replace:
+            raise
+    os.unlink(name, dir_fd=folder)
+    return new_file(name, folder)

@@ -14,7 +14,6 @@ import json
 import operator
 import os
 import secrets
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +23,7 @@ from typing import TypeVar
 
 from index_store.checks.json_values import MOST_CRC, mapping, parse_json, sequence, text, whole_number
 from index_store.checks.names import component, sha256
-from index_store.checks.opening import exists_inside
+from index_store.checks.opening import exists_inside, remove_tree
 from index_store.errors import IndexStoreError
 from index_store.files import atomic_write, decode_or_corrupt, files_below
 from index_store.generation import Generation, SegmentRecord
@@ -109,7 +108,7 @@ class Mirror:
         in_parallel(lambda key: self.store.put(key, self.layout.root / key), keys)
         trees = [self.layout.attention(mode, record.name) for mode in record.attention]
         for tree in (*trees, self.layout.segment(record.name)):
-            shutil.rmtree(tree, ignore_errors=True)
+            remove_tree(tree)
 
     def upload(self, generation: Generation) -> None:
         """Upload every file that ``generation`` names and the store does not have yet."""

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 
-from index_store.checks.links import refuse_below
 from index_store.checks.opening import exists_inside, remove_tree
 from index_store.errors import DiffSimError
 from index_store.files import files_below, replace_file
@@ -81,8 +80,6 @@ class NearbyTensors:
             found = mirror.store.get(entry.key)
             if found is None:
                 continue
-            refuse_below(str(self._layout.root), str(path))
-            path.parent.mkdir(parents=True, exist_ok=True)
             replace_file(path, found.data)
             self.held += len(found.data)
         return True

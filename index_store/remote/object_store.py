@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 from index_store.errors import IndexCorruptError, RemoteStoreError, UsageError
+from index_store.files import open_regular
 
 if TYPE_CHECKING:
     from obstore import PutMode, UpdateVersion
@@ -111,7 +112,11 @@ class ObjectStore:
     def put(self, key: str, content: bytes | Path) -> None:
         """Write an object; a large file in parts."""
         with self._reporting(key):
-            self._store.put(key, content)
+            if isinstance(content, bytes):
+                self._store.put(key, content)
+                return
+            with open_regular(content) as file:  # not by its path: a link in its place would be followed
+                self._store.put(key, file)
 
     def create(self, key: str, data: bytes) -> Version | None:
         """Write an object that does not exist yet; None if it exists."""

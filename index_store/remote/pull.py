@@ -6,14 +6,14 @@ leaves the mirror showing the generation that it showed before.
 
 import hashlib
 import logging
-import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import google_crc32c
 
-from index_store.checks.opening import exists_inside
+from index_store.checks.links import FOLDERS
+from index_store.checks.opening import exists_inside, remove_file, remove_tree
 from index_store.errors import IndexCorruptError, IndexLockedError, IndexNotFoundError
 from index_store.files import FileRecord, atomic_write, corrupt, read_regular, writing
 from index_store.garbage import clear_uncommitted
@@ -139,12 +139,12 @@ def _update(mirror: Mirror, found: StoredObject | None, fresh: bool) -> None:
         _forget(mirror)
         return
     if fresh:
-        shutil.rmtree(layout.root / "attention", ignore_errors=True)
+        remove_tree(layout.root / "attention")
     generation = _fetch_generation(mirror, found, fresh)
     LOG.info("%s: bringing the mirror %s up to generation %d", store.url, layout.root, generation.number)
     state = replace(mirror.state.showing(generation, found.version), swept=False)
     if not mirror.state.segments.items() & state.segments.items():
-        shutil.rmtree(layout.cache, ignore_errors=True)  # by now it may be another index, whose ids mean other images
+        remove_tree(layout.cache)  # by now it may be another index, whose ids mean other images
     in_parallel(lambda wanted: _fetch(mirror, wanted, fresh), _small_files(layout, generation))
     atomic_write(layout.current, found.data)
     mirror.save(state)
@@ -156,10 +156,9 @@ def _forget(mirror: Mirror) -> None:
     layout = mirror.layout
     if exists_inside(layout.current):
         LOG.warning("%s: the index is gone from the store; emptying the mirror %s", mirror.store.url, layout.root)
-    layout.current.unlink(missing_ok=True)
-    for path in layout.root.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
+    remove_file(layout.current)
+    for name in FOLDERS:
+        remove_tree(layout.root / name)
     mirror.save(MirrorState(mirror.state.url, mirror.state.endpoint))
 
 
@@ -173,14 +172,12 @@ def _fetch_generation(mirror: Mirror, found: StoredObject, fresh: bool) -> Gener
     key = f"generations/{name}"
     path = layout.root / key
     spare = path.with_suffix(".spare")
-    with writing(layout.generations):
-        layout.generations.mkdir(parents=True, exist_ok=True)
     for copy in (path, spare) if fresh else (path,):
         body = store.get(f"generations/{copy.name}")
         if body is not None:
             atomic_write(copy, body.data)
         else:
-            copy.unlink(missing_ok=True)
+            remove_file(copy)
     if not exists_inside(path) and not fresh:
         raise corrupt(store.where(key), "is missing")
     try:
@@ -211,14 +208,12 @@ def _fetch(mirror: Mirror, wanted: _Wanted, fresh: bool) -> None:
         return
     found = store.get(key)
     if found is None:
-        path.unlink(missing_ok=True)
+        remove_file(path)
         if fresh:
             return
         raise corrupt(store.where(key), "is missing")
     if not fresh and not _is_as_expected(found.data, expected):
         raise corrupt(store.where(key), "has changed since it was written")
-    with writing(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, found.data)
 
 

@@ -89,7 +89,6 @@ def restore(layout: Layout, copies: Mapping[Path, Path]) -> None:
     """
     mirror = find_mirror(layout)
     for path, copy in copies.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(path, read_regular(copy))
         if mirror is not None:
             mirror.store.put(path.relative_to(layout.root).as_posix(), path)

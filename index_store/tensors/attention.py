@@ -16,10 +16,9 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from index_store.checks.links import refuse_any
 from index_store.codecs import DEFAULT_CODEC, Codec, find_codec
 from index_store.errors import DiffSimError, IndexIncompatibleError
-from index_store.files import corrupt, reading, writing
+from index_store.files import corrupt, reading, write_file
 from index_store.generation import AttentionRecord
 from index_store.tensors.background_writer import BackgroundWriter
 from index_store.tensors.shards import LocalShards, Shard, Shards
@@ -47,7 +46,7 @@ class AttentionWriter:
         codec: str = DEFAULT_CODEC,
         files: BackgroundWriter | None = None,
     ) -> None:
-        """Create the group at ``path``.
+        """Prepare the group at ``path``; its first file is written with the first shard.
 
         Args:
             path: a folder that does not exist yet.
@@ -64,28 +63,25 @@ class AttentionWriter:
         self._firsts: dict[int, dict[str, int]] = {}
         self._path, self._files = path, files or BackgroundWriter()
         self._waiting: dict[str, list[NDArray[Any]]] = {name: [] for name in dtypes}
-        self._arrays = self._create()
 
-    def _create(self) -> dict[str, object]:
+    def _metadata(self) -> dict[str, bytes]:
+        """Return the group's metadata by file; zarr-python makes it in memory, because it would follow links."""
         import zarr
         from zarr.codecs import Crc32cCodec
 
-        record = self.record
-        refuse_any([str(self._path)])
-        with writing(self._path):
-            group = zarr.create_group(self._path, zarr_format=3, attributes={"codec": record.codec})
-            return {
-                array.name: group.create_array(
-                    array.name,
-                    shape=(0, *record.row_shapes[array.name]),
-                    chunks=(1, *record.row_shapes[array.name]),
-                    shards=(record.shard_rows, *record.row_shapes[array.name]),
-                    dtype=np.dtype(array.dtype),
-                    compressors=Crc32cCodec(),
-                    dimension_names=("rows", *array.axes),
-                )
-                for array in self._codec.arrays
-            }
+        record, files = self.record, dict[str, Any]()
+        group = zarr.create_group(zarr.storage.MemoryStore(files), zarr_format=3, attributes={"codec": record.codec})
+        for array in self._codec.arrays:
+            group.create_array(
+                array.name,
+                shape=(self.rows, *record.row_shapes[array.name]),
+                chunks=(1, *record.row_shapes[array.name]),
+                shards=(record.shard_rows, *record.row_shapes[array.name]),
+                dtype=np.dtype(array.dtype),
+                compressors=Crc32cCodec(),
+                dimension_names=("rows", *array.axes),
+            )
+        return {name: buffer.to_bytes() for name, buffer in files.items()}
 
     def append(self, tensors: Tensors) -> None:
         """Append rows that the codec encoded, and so checked to be finite. Do not change the arrays afterwards.
@@ -112,15 +108,11 @@ class AttentionWriter:
 
         After an interruption it can be called again.
         """
-        import zarr
-
         if self._count():
             self._flush(self._count())
         self._files.finish()
-        with writing(self._path):
-            for name, array in self._arrays.items():
-                assert isinstance(array, zarr.Array)
-                array.resize((self.rows, *self.record.row_shapes[name]))
+        for name, data in self._metadata().items():
+            write_file(self._path / name, data)
         return self.record
 
     @property

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from index_store.files import writing
+from index_store.files import write_file
 
 THREADS = 4  # one waits for the disk while another assembles a shard; two reached five sixths of a fast disk's speed
 WAITING = 2 * THREADS  # files at a time, being written or waiting: their rows are in memory
@@ -54,10 +54,4 @@ class BackgroundWriter:
 
 def _write(path: Path, make: Callable[[], memoryview]) -> None:
     """Write and flush at once: otherwise the commit would wait while all files are flushed together."""
-    data = make()
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            file.write(data)
-            file.flush()
-            _flush(file.fileno())
+    write_file(path, make(), _flush)

@@ -25,7 +25,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index_store.checks.json_values import mapping, parse_json, sequence, whole_number
-from index_store.checks.links import refuse_below
 from index_store.checks.opening import folders_inside, list_inside, remove_file
 from index_store.errors import IndexCorruptError
 from index_store.files import files_below, is_abandoned, is_temporary, open_regular, replace_file
@@ -92,8 +91,6 @@ class TensorCache:
         try:
             if not self._make_room(len(data)):
                 return False
-            refuse_below(str(self._root), str(path))
-            path.parent.mkdir(parents=True, exist_ok=True)
             replace_file(path, data)
         except (OSError, IndexCorruptError):
             return False

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from index_store.checks.arrays import decode_arrays
 from index_store.codecs import all_finite
-from index_store.files import atomic_write, decode_or_corrupt, writing
+from index_store.files import atomic_write, decode_or_corrupt
 from index_store.layout import Layout
 
 
@@ -24,8 +24,6 @@ def write_projection(layout: Layout, arrays: Mapping[str, NDArray[Any]]) -> str:
     np.savez(buffer, **named)
     digest = hashlib.sha256(buffer.getvalue()).hexdigest()
     path = layout.projection(digest)
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, buffer.getvalue())
     return digest
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index_store.codecs import all_finite
-from index_store.files import FileRecord, corrupt, read_array, write_array, writing
+from index_store.files import FileRecord, corrupt, read_array, write_array
 from index_store.vectors.exact import Floats
 
 Vectors = Floats | NDArray[np.float16]
@@ -17,8 +17,6 @@ MOST_DIM = 1 << 16
 
 def write_vectors(path: Path, batches: Sequence[Vectors]) -> None:
     """Write the rows of ``batches``, ``[rows, dim]`` each, as one npy file of float16."""
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
     write_array(path, np.concatenate(batches).astype(STORED_DTYPE))
 
 

@@ -94,7 +94,6 @@ def train(layout: Layout, encoder: str, parts: ReadParts, rows: int, stamp: int)
     (probes, recall), *more = _measure(faiss, index, queries, filled.nearest)
     path = layout.ivf_index(encoder, stamp)
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         # Not by its name: FAISS would write through a symbolic link.
         replace_by(path, lambda file: faiss.write_index(index, faiss.PyCallbackIOWriter(file.write)))
     file = FileRecord.of(path)

@@ -12,6 +12,7 @@ import resource
 import shutil
 import signal
 import sys
+import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -93,7 +94,17 @@ class Guard:
         system = (sys.prefix, sys.base_prefix, "/proc", "/sys")
         self._readable = tuple(os.path.realpath(path) for path in (*readable, *system))
         self.active = False
+        self._opening = threading.local()
+        self._own_open = os.open
+        os.open = self._open  # the event of an opened file does not tell the folder that its name is in
         sys.addaudithook(self._hear)
+
+    def _open(self, path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        self._opening.folder = dir_fd
+        try:
+            return self._own_open(path, flags, mode, dir_fd=dir_fd)
+        finally:
+            self._opening.folder = None
 
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
         if not self.active or (event != "open" and event not in WRITES):
@@ -104,7 +115,12 @@ class Guard:
             paths = [path]
         else:
             writes, paths = True, [each for each in arguments if isinstance(each, str | bytes | os.PathLike)]
-        folder = next((each for each in arguments[1:] if event != "open" and type(each) is int and each > 2), None)
+        known = (
+            [getattr(self._opening, "folder", None)]
+            if event == "open"
+            else arguments[2 if event == "os.mkdir" else 1 :]
+        )
+        folder = next((each for each in known if type(each) is int and each > 2), None)
         for path in paths:
             if isinstance(path, str | bytes | os.PathLike):
                 self._check(event, os.fsdecode(path), writes, folder)

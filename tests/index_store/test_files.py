@@ -74,7 +74,7 @@ def test_a_failed_replacement_leaves_the_old_file_alone(
     path = tmp_path / "CURRENT"
     path.write_bytes(b"old")
 
-    def fail(*arguments: object) -> None:
+    def fail(*arguments: object, **keywords: object) -> None:
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, operation, fail)
@@ -95,9 +95,9 @@ def test_only_old_temporary_files_are_abandoned(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.skipif(not FULL_DEVICE.exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("kind", ["parquet", "npy"])
-def test_every_writer_says_that_the_disk_is_full(tmp_path: Path, kind: str) -> None:
+def test_every_writer_says_that_the_disk_is_full(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / f"file.{kind}"
-    path.symlink_to(FULL_DEVICE)
+    monkeypatch.setattr(files, "new_file", lambda *arguments, **keywords: FULL_DEVICE.open("wb"))
     with pytest.raises(NoSpaceError, match="disk is full") as caught:  # noqa: PT012  (one of two)
         if kind == "parquet":
             write_rows(path, [item(number) for number in range(1000)], ITEM_SCHEMA)

@@ -66,25 +66,24 @@ class Operations:
     @contextmanager
     def watched(self) -> Iterator[Self]:
         """Watch every call that creates, changes or removes files and folders of an index. Flushes are skipped."""
-        import pyarrow.parquet as pq  # here: who flips a bit need not wait for it
-
-        own_open, own_parquet = io.open, pq.write_table
+        own_open, own_descriptor = io.open, os.open
 
         def watched_open(path: Any, mode: str = "r", *rest: Any, **options: Any) -> Any:
             if mode.startswith(("w", "x", "a")):
                 self._step("open", path)
             return own_open(path, mode, *rest, **options)
 
-        def watched_parquet(table: Any, path: Any, **options: Any) -> None:
-            self._step("open", path)
-            own_parquet(table, path, **options)
+        def watched_descriptor(path: Any, flags: int, *rest: Any, **options: Any) -> int:
+            if flags & os.O_CREAT:
+                self._step("open", place_of(path, options.get("dir_fd")))
+            return own_descriptor(path, flags, *rest, **options)
 
         def watched_fsync(descriptor: int) -> None:
             self._step("fsync", path_of(descriptor))
 
         with ExitStack() as patches:
             patches.enter_context(mock.patch("io.open", watched_open))
-            patches.enter_context(mock.patch("pyarrow.parquet.write_table", watched_parquet))
+            patches.enter_context(mock.patch("os.open", watched_descriptor))
             patches.enter_context(mock.patch("os.fsync", watched_fsync))
             for kind in ("mkdir", "replace", "unlink", "rmdir"):
                 patches.enter_context(mock.patch(f"os.{kind}", self._watch(kind, getattr(os, kind))))

@@ -20,6 +20,7 @@ def export(index: str | Path, folder: Path) -> Change:
         raise UsageError(f"{folder} is not empty; name another folder")
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        folder = folder.resolve()  # links on the way are the user's own
         reader.export_items(folder / "items.parquet")
         for encoder in reader.generation.encoders:
             write_array(folder / f"{encoder}.npy", reader.vectors(encoder))

@@ -91,7 +91,6 @@ def _copy_projections(layout: Layout, part: IndexReader) -> None:
     for digest in set(part.generation.projections.values()):
         target = layout.projection(digest)
         if not exists_inside(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
             atomic_write(target, read_regular(part.layout.projection(digest)))
 
 

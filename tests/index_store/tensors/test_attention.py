@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from index_store.codecs import CODECS
 from index_store.errors import DiffSimError, IndexIncompatibleError
+from index_store.files import write_file
 from index_store.generation import AttentionRecord
 from index_store.tensors import attention
 from index_store.tensors.attention import AttentionWriter, StoredRow, read_rows
@@ -100,18 +101,18 @@ def test_every_float16_but_infinity_and_nan_survives(tmp_path: Path) -> None:
 def test_a_close_that_was_interrupted_can_be_done_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """Ctrl-C may come when one array has its rows and the next has not."""
+    """Ctrl-C may come when one array has its metadata and the next has not."""
     writer = AttentionWriter(tmp_path / "g.zarr", SHAPES)
     writer.append(random_rows(SHARD_ROWS + 1))
-    resize, calls = zarr.Array.resize, []
+    calls = []
 
-    def interrupted(self: zarr.Array, shape: tuple[int, ...]) -> None:
-        calls.append(shape)
-        if len(calls) == number:
+    def interrupted(path: Path, data: bytes) -> None:
+        calls.append(path)
+        if len(calls) == number + 1:
             raise KeyboardInterrupt
-        resize(self, shape)
+        write_file(path, data)
 
-    monkeypatch.setattr(zarr.Array, "resize", interrupted)
+    monkeypatch.setattr(attention, "write_file", interrupted)
     with pytest.raises(KeyboardInterrupt):
         writer.close()
     record = writer.close()
