@@ -49,7 +49,7 @@ VICTIMS = {
     "segment": ["items", "attention/style", "generations"],
     "clear": ["items", "items/000002", "derived", "attention"],
 }
-MOST_CALLS = 25  # before which a folder is exchanged: spread over all calls of the act
+MOST_CALLS = 10  # before which a folder is exchanged: spread over all calls of the act
 
 
 class Swap:
@@ -60,7 +60,7 @@ class Swap:
 
     def hear(self) -> None:
         """Count a call, and exchange at the chosen one."""
-        if self.calls == self.at:
+        if self.calls == self.at and self.victim.is_dir():  # else the act has removed it already
             self.victim.rename(self.outside.with_name("aside"))
             self.victim.symlink_to(self.outside)
         self.calls += 1
@@ -119,15 +119,17 @@ def content(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 @pytest.mark.parametrize("act", list(ACTS))
 def test_nothing_outside_changes_whenever_a_folder_becomes_a_link(tmp_path: Path, whole: Path, act: str) -> None:
+    exchanged = 0
     for victim in VICTIMS[act]:
         before = content(whole / victim)
         calls, _ = attempt(ACTS[act], whole, victim, -1, tmp_path / victim / "never")
         for at in range(0, calls, 1 + calls // MOST_CALLS):
             folder = tmp_path / victim / str(at)
             _, outside = attempt(ACTS[act], whole, victim, at, folder)
-            assert (folder / "aside").exists(), "the folder became a link"
             assert content(outside) == before, f"{act}: {victim} became a link before call {at}"
+            exchanged += (folder / "aside").exists()
             shutil.rmtree(folder)
+    assert exchanged > len(VICTIMS[act])
 
 
 @pytest.mark.parametrize("write", [write_file, replace_file, atomic_write])
