@@ -61,15 +61,6 @@ def check_file(path: Path, record: FileRecord) -> None:
         raise _changed(path, found.size, record)
 
 
-def check_content(path: Path, content: memoryview, record: FileRecord) -> None:
-    """Raise IndexCorruptError unless ``content``, mapped from the file at ``path``, is that of ``record``."""
-    checksum = 0
-    for start in range(0, len(content), CHECKSUM_BYTES):
-        checksum = google_crc32c.extend(checksum, bytes(content[start : start + CHECKSUM_BYTES]))
-    if FileRecord(len(content), checksum) != record:
-        raise _changed(path, len(content), record)
-
-
 def read_checked(path: Path, record: FileRecord) -> bytes:
     """Return the bytes of a file; IndexCorruptError unless they have the size and checksum of ``record``."""
     with reading(path), open_regular(path) as file:
@@ -98,12 +89,6 @@ def open_regular(path: Path | str) -> BinaryIO:
         IndexCorruptError: it is a link, or lies in one inside the index.
     """
     return os.fdopen(open_descriptor(path), "rb")
-
-
-def name_of(file: BinaryIO) -> str:
-    """Return a path by which a library opens the file that is open already, whatever its own path names by now."""
-    opened = f"/dev/fd/{file.fileno()}"
-    return opened if os.path.exists(opened) else file.name
 
 
 def open_descriptor(path: Path | str) -> int:

@@ -27,12 +27,12 @@ from index_store.checks.json_values import (
 )
 from index_store.checks.names import component
 from index_store.errors import IndexCorruptError, IndexStoreError
-from index_store.files import FileRecord, name_of, open_regular
+from index_store.files import FileRecord, open_regular
 from index_store.layout import Layout, file_name
 from index_store.row_locations import is_among
 from index_store.vectors.exact import Floats, Ranked, Rows, selector_of, with_spare
 from index_store.vectors.flat import import_faiss
-from index_store.vectors.mapped import MappedFile
+from index_store.vectors.mapped import MappedFile, name_of
 
 LOG = logging.getLogger(__name__)
 

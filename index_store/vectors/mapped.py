@@ -7,14 +7,15 @@ the segments that hold their candidates, and damage to these is an error, never 
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import google_crc32c
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from index_store.checks.arrays import read_header
-from index_store.files import FileRecord, check_content, corrupt, name_of, open_regular, reading
+from index_store.files import CHECKSUM_BYTES, FileRecord, corrupt, open_regular, reading
 from index_store.vectors.exact import Floats, Rows
 from index_store.vectors.flat import import_faiss
 from index_store.vectors.storage import MOST_DIM, STORED_DTYPE, normalised
@@ -36,9 +37,23 @@ class MappedFile:
     def vectors(self) -> NDArray[np.float16]:
         """Return the vectors as stored, ``[rows, dim]``; IndexCorruptError if the file has changed since its commit."""
         if not self._is_checked:
-            check_content(self._path, memoryview(self._content), self._record)
+            if _measured(memoryview(self._content)) != self._record:
+                raise corrupt(self._path, "has changed since it was written")
             self._is_checked, self._content = True, None
         return self._vectors
+
+
+def _measured(content: memoryview) -> FileRecord:
+    checksum = 0
+    for start in range(0, len(content), CHECKSUM_BYTES):
+        checksum = google_crc32c.extend(checksum, bytes(content[start : start + CHECKSUM_BYTES]))
+    return FileRecord(len(content), checksum)
+
+
+def name_of(file: BinaryIO) -> str:
+    """Return a path by which a library opens the file that is open already, whatever its own path names by now."""
+    opened = f"/dev/fd/{file.fileno()}"
+    return opened if os.path.exists(opened) else file.name
 
 
 def map_vectors(path: Path, rows: int, record: FileRecord) -> MappedFile:
