@@ -14,7 +14,7 @@ DEMO       := build/demo
 # and rewrites every assertion again, which doubles the time of a run.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup demo test test-machines test-lowest smoke-lowest test-slow test-ray test-browser check bench bench-peers load pictures notebooks clean
+.PHONY: setup demo test test-thorough test-machines test-lowest smoke-lowest test-slow test-ray test-browser check bench bench-peers load pictures notebooks clean
 
 setup: $(VENV)/.ready
 
@@ -45,6 +45,10 @@ NUMERIC    := tests/scoring tests/search tests/encoding tests/models tests/metri
 
 test: setup
 	$(PYTEST) -n 2 --dist loadgroup
+
+# The tests that take two seconds of a processor or more; quicker ones of the same parts are among the others.
+test-thorough: setup
+	$(PYTEST) -n 2 --dist loadgroup -m thorough
 
 # The numeric tests as other machines compute them: with AVX2 alone on two threads, and with no vector instructions.
 test-machines: setup
@@ -82,7 +86,7 @@ test-browser: setup
 # the tables of which it runs a slice (tests/slices.py), and all examples of the property tests, of which it draws some.
 test-slow: setup
 	DIFFSIM_TEST_EVERY=1 $(PYTEST) -m slow
-	DIFFSIM_TEST_EVERY=1 $(PYTEST) -n 2 --dist loadgroup
+	DIFFSIM_TEST_EVERY=1 $(PYTEST) -n 2 --dist loadgroup -m 'not slow and not gpu and not browser and not ray'
 
 # Builds and searches on a Ray cluster of three nodes on this machine.
 test-ray: setup

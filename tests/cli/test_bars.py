@@ -27,6 +27,7 @@ LONG = "images of the gallery"
     spent=st.floats(0.01, 1e6),
     width=st.integers(20, 200),
 )
+@pytest.mark.thorough
 def test_a_line_fits_and_keeps_its_count(
     name: str, counted: Counted, done: int, rest: int, spent: float, width: int
 ) -> None:

@@ -195,6 +195,7 @@ def test_the_error_for_a_damaged_index_names_the_file(damage: str, gallery: Path
     assert file.name in message
 
 
+@pytest.mark.thorough
 def test_a_lazy_index_is_searched_filled_and_given_a_mode(gallery: Path, tmp_path: Path) -> None:
     (tmp_path / "pictures").symlink_to(gallery)
     query = query_of(gallery)

@@ -30,6 +30,7 @@ def sets(gallery: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.thorough
 def test_a_comparison_is_written_drawn_and_printed_again(sets: Path, tmp_path: Path) -> None:
     outputs = ("--out", "r.json", "--out", "r.md", "--figure", "compare.png")
     words = ("all", sets, "--model", "cells", "--modes", "style,instance", "--offline", *outputs)

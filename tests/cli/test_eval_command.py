@@ -98,6 +98,7 @@ def test_wrong_requests_end_in_one_sentence(evaluate, gallery: Path, tmp_path: P
 
 
 @loads_model_libraries
+@pytest.mark.thorough
 def test_figure_sweep_and_coarse_recall_write_their_results(evaluate, gallery: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     query = gallery / STYLES[1] / f"{MOTIFS[2]}.png"
     assert evaluate("figure", gallery, "-m", "lab-hist,ssim", "-o", tmp_path / "f.png", "--query", query).code == 0

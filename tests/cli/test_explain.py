@@ -15,6 +15,7 @@ def desk(index: Path) -> Path:
 
 
 @pytest.mark.parametrize("form", ["--json", "--jsonl"])
+@pytest.mark.thorough
 def test_json_has_the_explanation_of_each_drawn_result(form: str, desk: Path, gallery: Path, tmp_path: Path) -> None:
     file = tmp_path / "why.png"
     result = run_here("diffsim-search", query_of(gallery), "-k", "12", form, "--explain", file, "-m", "style", cwd=desk)

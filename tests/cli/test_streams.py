@@ -188,6 +188,7 @@ def into_full(number: int) -> Prepare:
     [(closed(1), 1), (closed(2), 0), (into_full(1), 1), (into_full(2), 0)],
     ids=["stdout closed", "stderr closed", "stdout full", "stderr full"],
 )
+@pytest.mark.thorough
 def test_a_real_process_ends_in_one_sentence(prepare: Prepare, code: int, tmp_path: Path) -> None:
     command = [str(BIN / "diffsim-index"), "fetch", "cells", "-v"]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, preexec_fn=prepare)

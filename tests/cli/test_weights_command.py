@@ -27,6 +27,7 @@ def run(*words: str, home: Path, endpoint: str = "http://127.0.0.1:9") -> "subpr
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
+@pytest.mark.thorough
 def test_fetch_downloads_a_model_with_its_encoders_and_doctor_finds_it_whole(tmp_path: Path) -> None:
     before = run("doctor", "--weights", "sd15", home=tmp_path)
     assert before.returncode == 1

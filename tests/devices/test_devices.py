@@ -197,6 +197,7 @@ def stays_on_the_device(settings: ModelSettings, monkeypatch: pytest.MonkeyPatch
     ],
     ids=lambda settings: f"{settings.model}-{settings.branches}-{Path(settings.weights or 'none').name}",
 )
+@pytest.mark.thorough
 def test_models_stay_on_the_device(settings: ModelSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     stays_on_the_device(settings, monkeypatch)
 
@@ -215,6 +216,7 @@ def test_dit_stays_on_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("model", "folder"), [("diffsim-c", "sd15"), pytest.param("diffsim-xl", "sdxl", marks=pytest.mark.slow)]
 )
+@pytest.mark.thorough
 def test_other_diffusion_models_stay_on_the_device(model: str, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = ModelSettings(model=model, weights=str(golden_models() / folder), image_size=128)
     stays_on_the_device(settings, monkeypatch)

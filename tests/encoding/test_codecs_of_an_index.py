@@ -81,6 +81,7 @@ def sd15_results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[s
 
 
 @pytest.mark.parametrize("codec", HIDDEN)
+@pytest.mark.thorough
 def test_tiny_sd15_scores_and_orders_as_qkv_does(
     sd15_results: tuple[Path, dict[str, list[Results]]], codec: str
 ) -> None:

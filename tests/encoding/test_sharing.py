@@ -79,6 +79,7 @@ def shards(index: Path) -> int:
 
 
 @every_case
+@pytest.mark.thorough
 def test_scores_are_the_bits_of_separate_tensors_at_a_part_of_the_bytes(
     photos: Path, index: Path, apart: Any, choices: dict[str, Any], codec: str, modes: list[str]
 ) -> None:
@@ -100,6 +101,7 @@ def test_scores_are_the_bits_of_separate_tensors_at_a_part_of_the_bytes(
 
 
 @every_case
+@pytest.mark.thorough
 def test_a_mode_added_later_computes_nothing(
     photos: Path,
     index: Path,
@@ -126,6 +128,7 @@ def test_a_mode_added_later_computes_nothing(
 
 
 @every_case
+@pytest.mark.thorough
 def test_searches_and_fills_of_one_mode_serve_the_others(
     photos: Path, index: Path, choices: dict[str, Any], codec: str, modes: list[str]
 ) -> None:

@@ -180,6 +180,7 @@ def test_a_damaged_projection_is_an_error_and_a_build_brings_it_back(tmp_path: P
         assert verify(index) == []
 
 
+@pytest.mark.thorough
 def test_a_first_build_stopped_anywhere_leaves_an_index_with_its_projections(tmp_path: Path) -> None:
     """Or none at all; the same command goes on, and everything is as if it had never been stopped."""
     photos = tmp_path / "photos"

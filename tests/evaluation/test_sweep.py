@@ -29,6 +29,7 @@ def styles(gallery: Path, tmp_path: Path) -> Path:
     return tmp_path / "styles"
 
 
+@pytest.mark.thorough
 def test_a_sweep_measures_the_same_as_single_runs(styles: Path, tmp_path: Path) -> None:
     from retrieval.drawing.heatmap import draw_heatmap, write_heatmap
     from retrieval.metrics.aas import ExtractorMetric

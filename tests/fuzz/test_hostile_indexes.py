@@ -60,6 +60,7 @@ def run(tmp_path: Path, codec: str, numbers: range) -> str:
 
 
 @pytest.mark.parametrize("codec", ["qkv-float16", "hidden-float16"])
+@pytest.mark.thorough
 def test_some_mutations(tiny_ivf: None, tmp_path: Path, codec: str) -> None:
     assert "| flip |" in run(tmp_path, codec, range(SLICE // 2))
 

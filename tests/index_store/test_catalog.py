@@ -87,6 +87,7 @@ def test_the_newest_word_on_a_reject_wins_and_items_are_no_rejects(layout: Layou
 
 
 @pytest.mark.parametrize("kind", ["items.parquet", "rejects.parquet", "vectors/e.npy"])
+@pytest.mark.thorough
 def test_any_damage_to_the_catalogue_or_vectors_is_found(layout: Layout, kind: str) -> None:
     victim = layout.segment("000002") / kind
     whole, before = victim.read_bytes(), read_all(layout.root)

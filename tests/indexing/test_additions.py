@@ -93,6 +93,7 @@ def test_an_addition_that_is_refused_leaves_no_trace(photos: Path, index: Path) 
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
+@pytest.mark.thorough
 def test_an_addition_stopped_at_any_batch_goes_on_and_answers_meanwhile(
     photos: Path, index: Path, whole: Path, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,6 +33,7 @@ pytestmark = pytest.mark.usefixtures("tiny")
 @pytest.mark.parametrize(
     ("stage", "count"), [("planned", 1), ("model", 1), ("loaded", 1), ("encode", 6), ("commit", 3)]
 )
+@pytest.mark.thorough
 def test_a_build_interrupted_at_any_event_keeps_what_it_has_and_resumes_to_the_same_index(
     photos: Path, tmp_path: Path, stage: str, count: int
 ) -> None:

@@ -151,6 +151,7 @@ def test_choices_that_are_left_out_are_the_indexs_own(photos: Path, tmp_path: Pa
 
 
 @loads_model_libraries
+@pytest.mark.thorough
 def test_other_weights_are_refused_wherever_they_lie(photos: Path, tmp_path: Path) -> None:
     index, own, copied, other = (tmp_path / name for name in ("x.diffsim", "own", "copied", "other"))
     for folder in (own, copied, other):

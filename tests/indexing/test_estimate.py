@@ -69,6 +69,7 @@ def stored_bytes(index: Path, mode: str) -> int:
 
 
 @pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.thorough
 def test_the_estimate_is_what_is_stored(tmp_path: Path, codec: str) -> None:
     """Of cells with two modes and of the tiny SD 1.5, whose network is not run for it."""
     paint(tmp_path / "photos", range(3))

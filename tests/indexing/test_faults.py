@@ -113,6 +113,7 @@ def test_a_build_stopped_at_any_write_keeps_what_was_committed_and_resumes(
 
 
 @pytest.mark.parametrize(("act", "step"), [(run_out_of_space, step_of(17)), (interrupt, step_of(11))])
+@pytest.mark.thorough
 def test_an_addition_stopped_at_any_write_keeps_what_was_there_and_resumes(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: Callable[[], None], step: int
 ) -> None:

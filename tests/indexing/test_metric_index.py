@@ -61,6 +61,7 @@ def test_published_parity_is_another_index_of_clip(tmp_path: Path) -> None:
         build_index(PICTURES, index, run=CPU, parity="sound")
 
 
+@pytest.mark.thorough
 def test_a_search_with_diffsim_c_sdxl_and_dit_gives_the_metrics_scores(tmp_path: Path) -> None:
     tiny = golden_models()
     sd15 = {"weights": str(tiny / "sd15"), "image_size": 128}

@@ -53,6 +53,7 @@ def empty_index(index: Path, recipe: Recipe) -> SegmentCommitter:
     return SegmentCommitter(Layout(index), empty, RUN, ProgressTally(ignore_progress, StageClock(1)))
 
 
+@pytest.mark.thorough
 def test_segments_made_by_another_process_are_the_index_that_one_build_makes(photos: Path, tmp_path: Path) -> None:
     """Two jobs, ids with gaps between their ranges, and a reject; committed in the order of their ids."""
     (photos / "004.png").write_bytes(b"no image")

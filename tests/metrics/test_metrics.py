@@ -186,6 +186,7 @@ def dit(key: str, golden: dict[str, Any], weights: Path) -> dict[str, float]:
     }
 
 
+@pytest.mark.thorough
 def test_diffsim_c_sdxl_and_dit_give_golden_numbers(tmp_path: Path) -> None:
     [(key, golden)] = numbers("ipa").items()
     assert max(diffsim_c(key, golden, golden_models()).values()) < END_TO_END

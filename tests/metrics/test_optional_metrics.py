@@ -83,6 +83,7 @@ def test_dreamsim_is_the_cosine_of_its_embeddings(monkeypatch: pytest.MonkeyPatc
         load_metric("dreamsim", MetricSettings(weights="nothing"))
 
 
+@pytest.mark.thorough
 def test_gram_reads_conv5_1_of_torchvisions_file(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"gram needs the file .*vgg19-dcbb9e9d\.pth, about 575 MB") as caught:
         load_metric("gram", MetricSettings(weights=str(tmp_path)))
@@ -166,6 +167,7 @@ def test_ffa_takes_masks_that_are_given(tmp_path: Path) -> None:
     assert metric.fingerprint() == before, "one mask that changes leaves the features of other images valid"
 
 
+@pytest.mark.thorough
 def test_random_weights_come_from_the_seed_and_are_named_random() -> None:
     first, again = (load_metric("dinov2-aas-random") for _ in range(2))
     pictures = images()[:2]

@@ -52,6 +52,7 @@ def test_an_enlarged_index_is_real(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small")
+@pytest.mark.thorough
 def test_every_figure_of_an_index_is_measured(tmp_path: Path) -> None:
     rows = sizes.sizes(tmp_path, "cpu", (ITEMS,))
     figures = {what.strip(): float(figure.split()[0]) for what, figure, _ in rows if figure != reads.NOT_MEASURED}
@@ -117,6 +118,7 @@ def test_cold_reads_are_measured_where_files_can_leave_the_memory(tmp_path: Path
 
 
 @pytest.mark.usefixtures("small")
+@pytest.mark.thorough
 def test_a_figure_that_can_not_be_measured_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sizes, "can_forget", lambda folder: False)
     found = {what.strip(): (figure, note) for what, figure, note in sizes.sizes(tmp_path, "cpu", (ITEMS,))}

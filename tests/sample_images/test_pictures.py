@@ -51,6 +51,7 @@ def test_there_are_enough_styles_and_motifs() -> None:
     assert set(PALETTES) == set(STYLES)
 
 
+@pytest.mark.thorough
 def test_every_style_draws_every_motif(pictures: Pictures) -> None:
     assert set(pictures) == {(style, motif) for style in STYLES for motif in MOTIFS}
     for pixels in pictures.values():
@@ -146,6 +147,7 @@ def test_a_picture_too_small_to_draw_is_refused() -> None:
         draw("ink", "cat", 15)
 
 
+@pytest.mark.thorough
 def test_the_drawn_sets_have_the_benchmarks_layouts(tmp_path: Path) -> None:
     from retrieval.evaluation.benchmarks.paper import BenchOptions
     from retrieval.evaluation.benchmarks.table import describe_bench

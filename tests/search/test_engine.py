@@ -263,6 +263,7 @@ def test_results_are_plain_values_and_html(engine: Engine, gallery: Path) -> Non
 
 
 @loads_model_libraries
+@pytest.mark.thorough
 def test_sd15_end_to_end_with_pairwise_noise(tmp_path: Path) -> None:
     images = DATA / "golden_images"
     index = tmp_path / "g.diffsim"

@@ -130,6 +130,7 @@ BOARDS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("model", ["cells", "mini"])
 @pytest.mark.parametrize("board", BOARDS)
+@pytest.mark.thorough
 def test_parts_of_a_board_sum_to_its_score(board: str, model: str, tmp_path: Path) -> None:
     engine = built(tmp_path / "x.diffsim", model, tmp_path)
     question = Query(PICTURES[:3], **BOARDS[board])

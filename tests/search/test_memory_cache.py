@@ -172,6 +172,7 @@ def test_the_candidates_of_a_search_fit_where_memory_allows(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("codec", ["qkv-float16", "hidden-int8"])
+@pytest.mark.thorough
 def test_no_optimisation_changes_a_result(gallery: Path, tmp_path: Path, codec: str) -> None:
     """Any batch, threads, segments, memory, and a second search, within the rounding of a score."""
     for style in ("ink", "oil"):

@@ -68,6 +68,7 @@ def test_an_explanation_is_that_of_the_engine(asking: Client, engine: Engine, fi
     assert same(mine.to_dict(), engine.explain(files[3], 7, "instance").to_dict())
 
 
+@pytest.mark.thorough
 def test_the_command_prints_and_draws_the_same(
     url: str, index: Path, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

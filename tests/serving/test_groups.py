@@ -42,6 +42,7 @@ def done(client: TestClient, path: str, **asked: Any) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.thorough
 def test_the_json_is_that_of_the_library(grouped: TestClient, copies: Path) -> None:
     folder = str(copies.parent / "pictures" / "west")
     asked = DuplicateSettings(mode="style", neighbours=9, same=0.7, similar=0.8, references=(folder,))

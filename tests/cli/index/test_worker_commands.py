@@ -57,6 +57,7 @@ def test_workers_that_make_no_sense(desk: Path, options: list[str], message: str
 
 
 @pytest.mark.xdist_group("processes")
+@pytest.mark.thorough
 def test_processes_build_what_one_process_builds(tmp_path: Path) -> None:
     """With the embedded model of cells, because workers load what the index names."""
     paint(tmp_path / "photos", range(9))

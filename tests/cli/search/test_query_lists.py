@@ -52,6 +52,7 @@ def test_a_file_of_queries_is_like_arguments(index: Path, tmp_path: Path) -> Non
         (("--all", "--out", "empty.txt"), "empty.txt holds something else"),
     ],
 )
+@pytest.mark.thorough
 def test_what_does_not_fit_together(index: Path, tmp_path: Path, options: tuple[str, ...], message: str) -> None:
     (tmp_path / "empty.txt").write_text("\n \n")
     assert message in failed(run_here("diffsim-search", "-i", index, *options, cwd=tmp_path), 2)

@@ -88,6 +88,7 @@ def columns(rows: int, uri: str = "/a.png") -> dict[str, pa.Array]:
     return dict(zip(ITEM_SCHEMA.names, values, strict=True))
 
 
+@pytest.mark.thorough
 def test_a_table_that_repeats_a_long_text_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """One text of 100 kB in every row: 100 kB on disk, 400 MB in memory."""
     data = parquet(columns(4000, "/" + "a" * 100_000))

@@ -79,6 +79,7 @@ def test_a_killed_writer_leaves_the_last_commit(
 
 
 @pytest.mark.parametrize(("method", "ending"), [("create", ".json"), ("create", "CURRENT"), ("replace", "CURRENT")])
+@pytest.mark.thorough
 def test_a_lost_answer_is_no_other_writer(method: str, ending: str, url: str, tmp_path: Path) -> None:
     """The store did as it was asked, the answer was lost, and the repeated request met its own work."""
     source = tmp_path / "pictures"
@@ -164,6 +165,7 @@ def test_of_two_writers_exactly_one_wins(begun: bool, url: str, tmp_path: Path) 
     [(ObjectStore, "create"), (ObjectStore, "replace"), (Mirror, "upload")],
     ids=["first commit", "later commit", "upload"],
 )
+@pytest.mark.thorough
 def test_a_writer_that_is_overtaken_at_the_last_moment_changes_nothing(
     kind: type, method: str, url: str, tmp_path: Path
 ) -> None:

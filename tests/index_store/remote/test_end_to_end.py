@@ -93,6 +93,7 @@ def test_a_bucket_that_is_not_there_is_told(remote: dict[str, str]) -> None:
         build(paint(Path(remote[MIRRORS_VARIABLE]) / "a", range(1))[0], "s3://missing-bucket/a.diffsim")
 
 
+@pytest.mark.thorough
 def test_every_change_goes_through_the_store(url: str, tmp_path: Path, other_machine: Callable[[], None]) -> None:
     source = tmp_path / "pictures"
     paint(source, range(9))

@@ -170,6 +170,7 @@ def _hammer(root: Path, seed: int) -> int:
     return answered
 
 
+@pytest.mark.thorough
 def test_processes_and_threads_share_it_without_a_lock(layout: Layout) -> None:
     with multiprocessing.get_context("spawn").Pool(2) as pool, ThreadPoolExecutor(2) as threads:
         waiting = pool.starmap_async(_hammer, [(layout.root, 1), (layout.root, 2)])

@@ -25,6 +25,7 @@ from tests.support.faults import flip_bit
 pytestmark = pytest.mark.usefixtures("small_shards")
 
 
+@pytest.mark.thorough
 def test_any_flipped_bit_of_a_shard_is_found(tmp_path: Path) -> None:
     path = tmp_path / "g.zarr"
     record = write(path, random_rows(2), [2])

@@ -66,6 +66,7 @@ CHANGES = [swap, rotate_over_folders, copy_over_another, copy_and_move, copy_the
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+@pytest.mark.thorough
 def test_files_that_change_places_keep_their_bits(
     change: Callable[[Path], None], photos: Path, index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +116,7 @@ def test_a_removed_image_whose_tensors_are_damaged_is_computed_again(photos: Pat
 
 @pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("rule", ["eager", "filled", "lazy"])
+@pytest.mark.thorough
 def test_what_a_compaction_left_out_is_copied_while_the_old_segments_stay(
     rule: str, times: int, photos: Path, index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -97,6 +97,7 @@ def test_nothing_is_computed_again_while_nothing_changes(shards: Path, index: Pa
     assert update_index(index, RUN, refuse_to_compute, load=load_tiny).unchanged == IMAGES
 
 
+@pytest.mark.thorough
 def test_a_stopped_build_goes_on_to_the_same_index(shards: Path, index: Path, tmp_path: Path) -> None:
     run = replace(RUN, segment_rows=2)
     with pytest.raises(KeyboardInterrupt):
@@ -107,6 +108,7 @@ def test_a_stopped_build_goes_on_to_the_same_index(shards: Path, index: Path, tm
     assert not Contents.of(index).differences(Contents.of(tmp_path / "whole.diffsim"))
 
 
+@pytest.mark.thorough
 def test_a_killed_build_goes_on_to_the_same_index(files: list[Path], index: Path, tmp_path: Path) -> None:
     folder = FORMATS["hub"](tmp_path / "shards", files)
     code = (

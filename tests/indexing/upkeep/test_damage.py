@@ -78,6 +78,7 @@ def test_damage_is_found_taken_out_and_computed_again(
         ("000002.zarr", "000003.zarr", 8),
     ],
 )
+@pytest.mark.thorough
 def test_shards_that_changed_places_are_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one: str, other: str, lost: int
 ) -> None:
@@ -225,6 +226,7 @@ HARMLESS = {
 }
 
 
+@pytest.mark.thorough
 def test_damage_to_any_file_gives_the_same_results_or_an_error_that_names_it(
     real: Path, search: Callable[[Path], list[Results]], tmp_path: Path
 ) -> None:

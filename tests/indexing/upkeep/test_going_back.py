@@ -90,6 +90,7 @@ class GoingBack(AnyHistory):
 
 
 @pytest.mark.parametrize("lost", [False, True])
+@pytest.mark.thorough
 def test_new_pictures_are_not_scored_with_the_tensors_of_those_before(photos: Path, index: Path, lost: bool) -> None:
     """A search caches tensors by id; then somebody goes back, by hand or because the newest generation is lost."""
     build(photos, index, LAZY)

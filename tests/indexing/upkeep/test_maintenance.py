@@ -132,6 +132,7 @@ def test_compaction_changes_nothing_but_the_segments(built: tuple[Path, Path]) -
     assert Contents.of(index).differences(before) == []
 
 
+@pytest.mark.thorough
 def test_a_compaction_that_meets_a_full_disk_removes_what_it_wrote(built: tuple[Path, Path]) -> None:
     """At any write: of the first segment, of the second, or of the generation."""
     _, index = built

@@ -145,6 +145,7 @@ def test_settings_that_make_no_sense(settings: dict[str, Any]) -> None:
 
 
 @pytest.mark.xdist_group("processes")
+@pytest.mark.thorough
 def test_real_processes_and_one_that_is_killed(
     photos: Path, index: Path, local: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -81,6 +81,7 @@ def test_a_pickle_that_would_run_code_is_refused(hub: Path) -> None:
 
 @pytest.mark.parametrize("ending", ["safetensors", "bin"])
 @pytest.mark.parametrize(("folder", "stem"), [("unet", "diffusion_pytorch_model"), ("text_encoder", "model")])
+@pytest.mark.thorough
 def test_shards_are_the_same_weights(folder: str, stem: str, ending: str, tmp_path: Path) -> None:
     whole = load("sd15", fill_folder(tmp_path / "whole", "sd15")).fingerprint()
     local = fill_folder(tmp_path / "shards", "sd15")

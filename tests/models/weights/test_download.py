@@ -39,6 +39,7 @@ def first_names(description: Description) -> list[str]:
 
 
 @pytest.mark.parametrize("name", EACH)
+@pytest.mark.thorough
 def test_exactly_the_files_that_are_loaded_are_downloaded(name: str, hub: Hub) -> None:
     load(name, offline=False)
     got = hub.downloaded()

@@ -97,6 +97,7 @@ def test_a_whole_cache_and_a_whole_folder_give_the_same_model(name: str, hub: Pa
 
 
 @pytest.mark.parametrize("name", EACH)
+@pytest.mark.thorough
 def test_files_of_other_programs_change_nothing(name: str, hub: Path, tmp_path: Path) -> None:
     for each in REPOSITORIES[name]:
         files = {f: c for f, c in tiny_repository(each.repo).items() if is_wanted(each)(f)}
@@ -107,6 +108,7 @@ def test_files_of_other_programs_change_nothing(name: str, hub: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("name", BOTH)
+@pytest.mark.thorough
 def test_pickles_alone_have_the_same_fingerprint(name: str, hub: Path, tmp_path: Path) -> None:
     fill_cache(hub, name)
     folder = fill_folder(tmp_path / "pickles", name, lambda file: not file.endswith(".safetensors"))

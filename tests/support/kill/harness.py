@@ -33,7 +33,7 @@ from tests.support.ranking import assert_same_ranking
 from tests.support.sample_index import paint
 
 IMAGES = 60
-KILLS = 20 if EVERY else 7
+KILLS = 20 if EVERY else 4
 
 
 def kill_at_random(folder: Path) -> dict[str, Any]:
