@@ -14,7 +14,6 @@ import json
 import operator
 import os
 import secrets
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
@@ -31,7 +30,6 @@ from index_store.layout import Layout
 from index_store.remote.object_store import (
     ObjectStore,
     Version,
-    configured_endpoint,
     open_store,
     parse_url,
     plain_endpoint,
@@ -127,16 +125,6 @@ class Mirror:
         trees = [self.layout.attention(mode, segment.name) for mode in segment.attention]
         for tree in (*trees, self.layout.segment(segment.name)):
             yield from sorted(Path(path) for path, _ in files_below(tree))
-
-
-def scratch_mirror(url: str) -> Mirror:
-    """Return a mirror in a new temporary folder, from which one process sends segments; it shows no generation.
-
-    Raises:
-        RemoteStoreError: see :func:`index_store.remote.object_store.open_store`.
-    """
-    folder = Path(tempfile.mkdtemp(prefix="diffsim-worker-"))
-    return Mirror(Layout(folder), MirrorState(parse_url(url), configured_endpoint()))
 
 
 def read_state(layout: Layout) -> MirrorState | None:

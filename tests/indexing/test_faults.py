@@ -23,7 +23,7 @@ from retrieval.indexing.estimate import CATALOGUE_BYTES
 from retrieval.indexing.reports import BuildEvent, BuildReport
 from retrieval.indexing.upkeep.repairing import verify as find_damages
 from tests.slices import EVERY
-from tests.support.faults import Operations, path_of
+from tests.support.faults import Operations, path_of, place_of
 from tests.support.sample_index import RUN, Contents, paint
 from tests.support.stub_models import TinyExtractor, load_tiny
 
@@ -84,7 +84,7 @@ def step_of(least: int) -> int:
     return least if EVERY else 3 * least
 
 
-@pytest.mark.parametrize(("act", "step"), [(run_out_of_space, step_of(7)), (interrupt, step_of(3))])
+@pytest.mark.parametrize(("act", "step"), [(run_out_of_space, step_of(5)), (interrupt, step_of(3))])
 def test_a_build_stopped_at_any_write_keeps_what_was_committed_and_resumes(
     photos: Path, whole: Contents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: Callable[[], None], step: int
 ) -> None:
@@ -227,14 +227,15 @@ def test_everything_is_on_the_disk_before_current_names_it(
         flushed[path] = state(path)
         own_fsync(descriptor)
 
-    def replace_checked(source: Any, target: Any) -> None:
+    def replace_checked(old: Any, new: Any, **folders: Any) -> None:
         nonlocal commits
-        own_replace(source, target)
-        if Path(source) in flushed:
-            flushed[Path(target)] = flushed.pop(Path(source))
-        if Path(target).name == "CURRENT":
+        source, target = place_of(old, folders.get("src_dir_fd")), place_of(new, folders.get("dst_dir_fd"))
+        own_replace(old, new, **folders)
+        if source in flushed:
+            flushed[target] = flushed.pop(source)
+        if target.name == "CURRENT":
             commits += 1
-            layout = Layout(Path(target).parent)
+            layout = Layout(target.parent)
             generation = read_current(layout)
             needed = [layout.current, layout.generation(generation.number)]
             for segment in generation.segments:

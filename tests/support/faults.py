@@ -58,7 +58,7 @@ class Operations:
 
     def _watch(self, kind: str, operation: Callable[..., Any]) -> Callable[..., Any]:
         def watched(path: Any, *rest: Any, **options: Any) -> Any:
-            self._step(kind, place_of(path, options.get("dir_fd")))
+            self._step(kind, place_of(path, options.get("dir_fd", options.get("src_dir_fd"))))
             return operation(path, *rest, **options)
 
         return watched

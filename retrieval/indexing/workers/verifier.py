@@ -7,9 +7,9 @@ from pathlib import Path
 from index_store.checks.opening import remove_tree
 from index_store.generation import SegmentRecord
 from index_store.layout import Layout
-from index_store.remote.mirror import scratch_mirror
 from index_store.remote.object_store import is_url
 from index_store.remote.pull import fetch_as_it_is
+from index_store.remote.scratch import scratch_mirror
 from index_store.repair.damage import Damage, segment_damage
 from index_store.tensors.shards import LocalShards, MirrorShards, Shards
 

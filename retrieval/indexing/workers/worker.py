@@ -11,8 +11,8 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Protocol
 
-from index_store.remote.mirror import scratch_mirror
 from index_store.remote.object_store import is_url
+from index_store.remote.scratch import scratch_mirror
 from retrieval.encoding.batches import workers
 from retrieval.encoding.fingerprint import check_fingerprint
 from retrieval.encoding.loaded_models import LoadModels, load_models
