@@ -26,8 +26,8 @@ class MappedFile:
 
     def __init__(self, path: Path, record: FileRecord, content: Any, vectors: NDArray[np.float16]) -> None:
         """Take a file's mapped ``content`` and the ``vectors [rows, dim]`` in it, which nobody has checked yet."""
-        self._path, self._record, self._content, self._vectors = path, record, content, vectors
-        self._is_checked = False
+        self._path, self._record, self._vectors = path, record, vectors
+        self._unchecked = content  # None once it was compared with its checksum
 
     @property
     def dim(self) -> int:
@@ -36,10 +36,11 @@ class MappedFile:
 
     def vectors(self) -> NDArray[np.float16]:
         """Return the vectors as stored, ``[rows, dim]``; IndexCorruptError if the file has changed since its commit."""
-        if not self._is_checked:
-            if _measured(memoryview(self._content)) != self._record:
+        content = self._unchecked
+        if content is not None:  # two threads may both check it
+            if _measured(memoryview(content)) != self._record:
                 raise corrupt(self._path, "has changed since it was written")
-            self._is_checked, self._content = True, None
+            self._unchecked = None
         return self._vectors
 
 
