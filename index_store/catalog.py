@@ -37,8 +37,8 @@ __all__ = ["Catalog", "Item", "Reject", "absolute_uri", "uri_of"]
 class Catalog:
     """The live items of one generation, in ascending order of their ids: item ``row`` is the same everywhere."""
 
-    def __init__(self, layout: Layout, generation: Generation) -> None:
-        """Read every segment's catalogue.
+    def __init__(self, layout: Layout, generation: Generation, known: "Catalog | None" = None) -> None:
+        """Read every segment's catalogue, except those that ``known``, of another generation, has read.
 
         Raises:
             IndexCorruptError: a file is missing or damaged.
@@ -47,7 +47,8 @@ class Catalog:
         removed = np.sort(np.array(generation.tombstones, np.int64))
         live, kept = list[NDArray[np.bool_]](), [ITEM_SCHEMA.empty_table()]
         for segment in self._segments:  # up to millions of rows: copy none without need
-            table = self._read(segment, "items")
+            table = known._items_of(segment) if known else None
+            table = self._read(segment, "items") if table is None else table
             live.append(~is_among(table["id"].to_numpy(), removed))
             kept.append(table if live[-1].all() else table.filter(pa.array(live[-1])))
         moved = [self._read(segment, "moved") for segment in self._segments if segment.moved]
@@ -58,6 +59,21 @@ class Catalog:
         self._table = self.sources.adopted(_with_moves(table, moved))
         self.own_locations = _locations_of(live)
         self._whole = [bool(mask.all()) for mask in live]
+        self._firsts = np.cumsum([0, *(int(mask.sum()) for mask in live)])
+        self._as_read = self._table is table  # no row differs from its segment's
+        self._metadata = [each.schema.metadata for each in kept[1:]]
+
+    def _items_of(self, segment: SegmentRecord) -> pa.Table | None:
+        """Return a segment's rows as its file has them; None unless all of them are here."""
+        number = self._numbers.get(segment.name)
+        if number is None or self._segments[number] != segment or not (self._whole[number] and self._as_read):
+            return None
+        rows = self._table.slice(self._firsts[number], self._firsts[number + 1] - self._firsts[number])
+        return rows.replace_schema_metadata(self._metadata[number])
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {segment.name: number for number, segment in enumerate(self._segments)}
 
     def _read(self, segment: SegmentRecord, kind: str) -> pa.Table:
         path, schema, rows = {

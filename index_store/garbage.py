@@ -1,6 +1,7 @@
 """Remove files and objects that no generation names any more."""
 
 import logging
+import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -84,11 +85,14 @@ def clear_uncommitted(layout: Layout, generation: Generation | None) -> None:
 
 
 def _clear_abandoned(layout: Layout) -> None:
-    for folder in (layout.root, layout.generations, layout.derived):
-        for path in _paths_in(folder):
-            with suppress(OSError):
-                if (found := status_inside(path)) and is_abandoned(path.name, found.st_mtime):
-                    remove_file(path)
+    with suppress(OSError):  # a user may name the index's own folder by a link; neither call follows one below it
+        for path in map(layout.root.joinpath, os.listdir(layout.root)):
+            if is_abandoned(path.name, path.lstat().st_mtime):
+                path.unlink(missing_ok=True)
+    for path in (*_paths_in(layout.generations), *_paths_in(layout.derived)):
+        with suppress(OSError):
+            if (found := status_inside(path)) and is_abandoned(path.name, found.st_mtime):
+                remove_file(path)
 
 
 def _paths_in(folder: Path) -> list[Path]:

@@ -26,8 +26,13 @@ class IndexReader:
     parts, which are public: the :attr:`catalog`, :attr:`vector_reader` and :attr:`tensor_reader`.
     """
 
-    def __init__(self, root: Path, generation: Generation | None = None) -> None:
+    def __init__(self, root: Path, generation: Generation | None = None, known: "IndexReader | None" = None) -> None:
         """Open ``generation``, by default the current one.
+
+        Args:
+            root: the index's folder.
+            generation: that is opened.
+            known: a reader of another generation; what it has read of segments that both share is not read again.
 
         Raises:
             IndexCorruptError: a file is missing or damaged.
@@ -35,7 +40,7 @@ class IndexReader:
         """
         self.layout = Layout(root)
         self.generation = generation or read_current(self.layout)
-        self.catalog = Catalog(self.layout, self.generation)
+        self.catalog: Catalog = Catalog(self.layout, self.generation, known.catalog if known else None)
         locator = RowLocator(self.layout, self.generation, self.catalog.ids, self.catalog.own_locations)
         self.vector_reader = VectorReader(self.layout, self.generation, self.catalog.ids, locator)
         self.tensor_reader = TensorReader(self.layout, self.generation, self.catalog.ids, locator)

@@ -17,7 +17,7 @@ MOST_LISTS = 1 << 20
 _HEADER = "<iqqqBi"  # d, ntotal, two unused numbers, is_trained, metric
 _UNUSED = 1 << 20
 _INNER_PRODUCT = 0
-_FLOAT16 = 4  # faiss.ScalarQuantizer.QT_fp16
+_EIGHT_BITS = 0  # faiss.ScalarQuantizer.QT_8bit
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class _Fields:
 
 
 def read_ivf_file(file: BinaryIO, size: int, rows: int, lists: int) -> ListsOfIds:
-    """Check a file of ``size`` bytes that holds ``rows`` float16 vectors in ``lists`` lists; return its ids.
+    """Check a file of ``size`` bytes that holds ``rows`` vectors of 8-bit codes in ``lists`` lists; return its ids.
 
     Raises:
         ValueError: any field differs from what FAISS writes for such an index.
@@ -80,16 +80,13 @@ def read_ivf_file(file: BinaryIO, size: int, rows: int, lists: int) -> ListsOfId
         raise ValueError("it has another number of lists")
     _check_centroids(fields, dim, lists)
     fields.expect("<BQ", 0, 0, what="the direct map")
-    fields.expect("<i", _FLOAT16, what="the kind of numbers")
-    fields.take(8)  # how ranges would be measured, which float16 does not do
-    fields.expect("<QQQ", dim, 2 * dim, 0, what="the size of a vector")
-    fields.expect("<QB", 2 * dim, 0, what="the size of a vector")
+    _check_quantizer(fields, dim)
     fields.expect_name(b"ilar")
-    fields.expect("<QQ", lists, 2 * dim, what="the lists")
+    fields.expect("<QQ", lists, dim, what="the lists")
     sizes = _list_sizes(fields, lists, rows)
     ids = []
     for count in sizes.tolist():
-        fields.skip(count * 2 * dim)
+        fields.skip(count * dim)
         ids.append(np.frombuffer(fields.take(8 * count), "<i8"))
     if not fields.at_end():
         raise ValueError("it goes on after its last list")
@@ -102,6 +99,16 @@ def _check_centroids(fields: _Fields, dim: int, lists: int) -> None:
     fields.expect("<Q", dim * lists, what="the centroids' size")
     if not np.isfinite(np.frombuffer(fields.take(4 * dim * lists), "<f4")).all():
         raise ValueError("a centroid is not finite")
+
+
+def _check_quantizer(fields: _Fields, dim: int) -> None:
+    fields.expect("<i", _EIGHT_BITS, what="the kind of numbers")
+    fields.take(8)  # how ranges were measured, which reading does not do again
+    fields.expect("<QQ", dim, dim, what="the size of a vector")
+    fields.expect("<Q", 2 * dim, what="the number of bounds")
+    if not np.isfinite(np.frombuffer(fields.take(8 * dim), "<f4")).all():
+        raise ValueError("a bound is not finite")
+    fields.expect("<QB", dim, 0, what="the size of a vector")
 
 
 def _list_sizes(fields: _Fields, lists: int, rows: int) -> NDArray[np.int64]:

@@ -1,24 +1,30 @@
 """A FAISS IVF index over one encoder's vectors, for indexes whose exact scan would be slow or large.
 
 It lies in ``derived/``: nothing depends on it, and the next build makes it again if it is gone. Its inverted lists hold
-the stored float16 numbers themselves, without a quantiser. So every probed vector is scored exactly, and the
-memory-mapped file takes as much space as the vectors. :mod:`index_store.vectors.training` makes it.
+8 bits of every number, half the bytes of the stored float16. They choose rows, whose exact cosines
+:class:`index_store.vectors.mapped.MappedVectors` gives. :mod:`index_store.vectors.training` makes the file.
 """
 
 import json
 import logging
-import os
 from collections.abc import Callable, Container, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index_store.checks.arrays import read_header
 from index_store.checks.ivf_file import MOST_LISTS, read_ivf_file
-from index_store.checks.json_values import MOST_BYTES, MOST_CRC, MOST_ROWS, mapping, parse_json, share, whole_number
+from index_store.checks.json_values import (
+    MOST_BYTES,
+    MOST_CRC,
+    MOST_ROWS,
+    mapping,
+    numbers,
+    parse_json,
+    share,
+    whole_number,
+)
 from index_store.checks.names import component
 from index_store.errors import IndexCorruptError, IndexStoreError
 from index_store.files import FileRecord, open_regular
@@ -26,10 +32,12 @@ from index_store.layout import Layout, file_name
 from index_store.row_locations import is_among
 from index_store.vectors.exact import Floats, Ranked, Rows, selector_of, with_spare
 from index_store.vectors.flat import import_faiss
+from index_store.vectors.mapped import MappedFile, name_of
 
 LOG = logging.getLogger(__name__)
 
 MOST_RECORD = 1 << 24  # bytes
+MOST_ERROR = 2.0**20  # far more than vectors of norm 1 can be off
 MEASURED_COUNTS = (256, 1024, 4096)  # wanted rows that probes are measured for; 200 candidates and some duplicates
 
 
@@ -45,6 +53,7 @@ class IVFRecord:
     lists: int
     probes: int  # lists to probe for MEASURED_COUNTS[0] rows
     recall: float  # measured with that many probes
+    error: float  # the greatest distance of a stored vector from its 8-bit form
     more_probes: dict[str, int] = field(default_factory=dict)  # lists to probe, by the most rows wanted
 
     def to_json(self) -> bytes:
@@ -76,13 +85,15 @@ class IVFIndex:
         if (stored[1:] == stored[:-1]).any():
             raise ValueError("it holds an id twice")
         self.ids = live[is_among(live, stored)]
+        self.stored: dict[str, MappedFile] = {}  # the vectors as stored, by the segment that holds them
         without = stored[~is_among(stored, self.ids)]
         # Must outlive the searches: FAISS holds a bare pointer.
         self._removed = selector_of(faiss, without, int(stored[-1]) + 1) if len(without) else None
         self._selector = None if self._removed is None else faiss.IDSelectorNot(self._removed)
         self._options, self._record = faiss.SearchParametersIVF, record
         self._index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
-        self._index.set_direct_map_type(faiss.DirectMap.Hashtable)
+        # By default every search starts up to 32 threads that read its lists ahead, which takes longer than the search.
+        faiss.downcast_InvertedLists(self._index.invlists).prefetch_nthread = 0
 
     def search(self, query: Floats, count: int) -> NDArray[np.int64]:
         """Return at least ``count`` ids nearest to ``query [dim]``, or all ids if there are fewer, in no order.
@@ -108,7 +119,7 @@ class IVFIndex:
     def probe(self, query: Floats, count: int, probes: int) -> Ranked:
         """Return the ids with the largest products with ``query [dim]`` in so many lists, and these, in no order.
 
-        There are :func:`with_spare` of ``count`` at most: norms of float16 vary by 1e-3, so products tell less.
+        There are :func:`with_spare` of ``count`` at most, since products of 8-bit numbers tell less than cosines.
         """
         options = self._options(nprobe=probes, sel=self._selector)
         products, ids = self._index.search(query[None], with_spare(count), params=options)
@@ -130,28 +141,32 @@ class IVFIndex:
         products, found = self._index.search(query[None], count, params=options)
         return found[0], products[0]
 
-    def search_many(self, queries: Floats, count: int) -> tuple[NDArray[np.int64], Floats]:
-        """Return ids near to each of ``queries [queries, dim]`` and their products, both ``[queries, count]``.
+    def search_many(self, queries: Floats, count: int) -> NDArray[np.int64]:
+        """Return ids near to each of ``queries [queries, dim]``, in no order: :func:`with_spare` of ``count`` each.
 
         Each query probes the lists that were measured for ``count``. A place without an id holds -1.
         """
         options = self._options(nprobe=self._record.probes_for(count), sel=self._selector)
-        products, ids = self._index.search(np.ascontiguousarray(queries), count, params=options)
-        return ids, products
+        ids: NDArray[np.int64] = self._index.search(np.ascontiguousarray(queries), with_spare(count), params=options)[1]
+        return ids
 
     @property
     def dim(self) -> int:
         """Entries of a vector."""
         return int(self._index.d)
 
-    def vectors(self, ids: NDArray[np.int64]) -> Floats:
-        """Return the stored numbers of ``ids``, float32 ``[len(ids), dim]``."""
-        found: Floats = self._index.reconstruct_batch(ids)
-        return found
+    @property
+    def error(self) -> float:
+        """The greatest distance of a stored vector from its 8-bit form, of which products are taken."""
+        return self._record.error
 
 
 def open_ivf(
-    layout: Layout, encoder: str, checksums: Mapping[str, int], ids_of: Callable[[Container[str]], NDArray[np.int64]]
+    layout: Layout,
+    encoder: str,
+    checksums: Mapping[str, int],
+    ids_of: Callable[[Container[str]], NDArray[np.int64]],
+    vectors_of: Callable[[str], MappedFile],
 ) -> IVFIndex | None:
     """Open the encoder's IVF index; None if it is missing, damaged or of other segments: then scan the vectors.
 
@@ -160,6 +175,7 @@ def open_ivf(
         encoder: whose vectors.
         checksums: of the vectors and ids of each segment, by segment.
         ids_of: returns the live ids, ascending, whose vectors lie in segments of these names.
+        vectors_of: maps the vectors in the segment of this name.
     """
     record = find_valid_record(layout, encoder, checksums)
     if record is None:
@@ -174,20 +190,14 @@ def open_ivf(
             file.seek(0)
             index = IVFIndex(name_of(file), record, found.ids, ids_of(record.segments))
         for segment in record.segments:
-            with open_regular(layout.vectors(segment, encoder)) as vectors:
-                if read_header(vectors)[0][1:] != (found.dim,):
-                    raise ValueError(f"its vectors have {found.dim} numbers, those of segment {segment} do not")
+            index.stored[segment] = vectors_of(segment)
+            if index.stored[segment].dim != found.dim:
+                raise ValueError(f"its vectors have {found.dim} numbers, those of segment {segment} do not")
         return index
     except (IndexStoreError, OSError, ValueError, RuntimeError) as error:
         # FAISS raises RuntimeError if the file vanishes meanwhile.
         LOG.warning("%s can't be used, so searches scan all vectors until the next build: %s", path, error)
         return None
-
-
-def name_of(file: BinaryIO) -> str:
-    """Return a path by which FAISS opens the file that is open already, whatever its own path names by now."""
-    opened = f"/dev/fd/{file.fileno()}"
-    return opened if os.path.exists(opened) else file.name
 
 
 def find_valid_record(layout: Layout, encoder: str, checksums: Mapping[str, int]) -> IVFRecord | None:
@@ -228,4 +238,5 @@ def record_of(encoder: str, data: bytes) -> IVFRecord:
     whole_number(values["size"], "size", 0, MOST_BYTES)
     whole_number(values["crc32c"], "a checksum", 0, MOST_CRC)
     share(values["recall"], "recall")
+    numbers([values["error"]], "the distance of 8-bit vectors", 0, MOST_ERROR, 1)
     return IVFRecord(**values)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from index_store.vectors.exact import FEW_ROWS, Floats, Ranked, Rows, best_first, cosines_of, exact_nearest, rounding
 from index_store.vectors.flat import FlatIndex
 from index_store.vectors.ivf import IVFIndex
-from index_store.vectors.storage import normalised
+from index_store.vectors.mapped import MappedVectors
 
 HALF_NORM = 2.0**-10  # the norm of a float16 vector differs less from 1: its numbers have 11 bits
 _IN_IVF, _NO_VECTOR = -1, -2  # instead of a position among the scanned rows
@@ -20,6 +20,7 @@ class IVFAndRestIndex:
     def __init__(
         self,
         ivf: IVFIndex,
+        stored: MappedVectors,
         ids: NDArray[np.int64],
         held: NDArray[np.bool_],
         rest: NDArray[np.int64],
@@ -29,12 +30,13 @@ class IVFAndRestIndex:
 
         Args:
             ivf: holds every live row that has a vector and is not in ``rest``; leaves out removed items.
+            stored: the vectors of the rows that ``ivf`` holds.
             ids: the live rows' ids, ascending.
             held: which live rows have a vector; searches find no others.
             rest: live rows to scan; all have a vector.
             rest_vectors: the vectors of ``rest``, float32 of norm 1.
         """
-        self._ivf, self._ids, self._rest, self._rest_vectors = ivf, ids, rest, rest_vectors
+        self._ivf, self._stored, self._ids, self._rest, self._rest_vectors = ivf, stored, ids, rest, rest_vectors
         self._ivf_rows = int(held.sum()) - len(rest)
         self._flat = FlatIndex(rest_vectors) if len(rest) else None
         self._position = np.where(held, _IN_IVF, _NO_VECTOR)
@@ -58,7 +60,13 @@ class IVFAndRestIndex:
             return self._search_among(query, count, allowed[self._position[allowed] != _NO_VECTOR])
         ids = self._ivf.search(query, min(count, self._ivf_rows))
         rows = np.concatenate([np.searchsorted(self._ids, ids), self.newer(query, count)])
-        return best_first(rows, self.similarities(query, rows), count)
+        return self._best(query, rows, count)
+
+    def _best(self, query: Floats, rows: Rows, count: int) -> Ranked:
+        """Order ``rows`` by their cosines, without those that damage on the disk has made NaN since the training."""
+        cosines = self.similarities(query, rows)
+        known = ~np.isnan(cosines)
+        return best_first(rows[known], cosines[known], count)
 
     @property
     def ivf_rows(self) -> int:
@@ -80,32 +88,35 @@ class IVFAndRestIndex:
         return self._rest[:0] if self._flat is None else self._rest[self._flat.search(query, count)[0]]
 
     def search_many(self, queries: Floats, count: int) -> Ranked:
-        """Return rows near to each of ``queries [queries, dim]`` and their products, both ``[queries, count]``.
+        """Return rows near to each of ``queries [queries, dim]`` and their cosines, both ``[queries, count]``.
 
-        The products are those of stored float16 numbers, whose norms vary by 1e-3. A place without a row holds -1.
+        The cosines and their order are those of :meth:`search`. A place without a row holds -1 and a cosine of -inf.
         """
-        ids, products = self._ivf.search_many(queries, count)
-        rows = np.where(ids < 0, -1, np.searchsorted(self._ids, ids))
-        if self._flat is None:
-            return rows, products
-        newer, theirs = self._flat.search_many(queries, count)
-        rows = np.concatenate([rows, np.where(newer < 0, -1, self._rest[newer])], axis=1)
-        products = np.where(rows < 0, -np.inf, np.concatenate([products, theirs], axis=1)).astype(np.float32)
-        order = np.argsort(-products, axis=1, kind="stable")[:, :count]
-        return np.take_along_axis(rows, order, axis=1), np.take_along_axis(products, order, axis=1)
+        ids = self._ivf.search_many(queries, count)
+        near = np.where(ids < 0, -1, np.searchsorted(self._ids, ids))
+        if self._flat is not None:
+            newer = self._flat.search_many(queries, count)[0]
+            near = np.concatenate([near, np.where(newer < 0, -1, self._rest[newer])], axis=1)
+        rows = np.full((len(queries), count), -1, np.int64)
+        cosines = np.full((len(queries), count), -np.inf, np.float32)
+        for number, query in enumerate(queries):
+            there = near[number][near[number] >= 0]
+            best, similarities = self._best(query, there, count)
+            rows[number, : len(best)], cosines[number, : len(best)] = best, similarities
+        return rows, cosines
 
     def _search_among(self, query: Floats, count: int, rows: Rows) -> Ranked:
         exact = partial(self.similarities, query)
         if len(rows) <= FEW_ROWS:
-            return best_first(rows, exact(rows), count)
+            return self._best(query, rows, count)
         position = self._position[rows]
         ids = self._ids[rows[position == _IN_IVF]]
 
-        def scan(wanted: int) -> Ranked:  # twice as many, since products by rounded norms tell less apart
+        def scan(wanted: int) -> Ranked:  # twice as many, since products of 8-bit numbers tell less apart
             found, products = self._ivf.search_among(query, min(2 * wanted, len(ids)), ids)
             return np.searchsorted(self._ids, found), products
 
-        error = rounding(query) + HALF_NORM * float(np.linalg.norm(query))
+        error = rounding(query) + (HALF_NORM + self._ivf.error) * float(np.linalg.norm(query))
         found = [exact_nearest(scan, exact, len(ids), count, error)[0]]
         if self._flat is not None:
             found.append(self._rest[self._flat.search(query, count, position[position >= 0])[0]])
@@ -119,9 +130,11 @@ class IVFAndRestIndex:
     def vectors(self, rows: NDArray[np.int64]) -> Floats:
         """Return the vectors of ``rows``, of norm 1, float32 ``[rows, dim]``; zeros for a row without one."""
         position = self._position[rows]
+        if (position == _IN_IVF).all():  # most searches: no copy
+            return self._stored.of(rows)
         vectors = np.zeros((len(rows), self._ivf.dim), np.float32)
         in_ivf, scanned = position == _IN_IVF, position >= 0
         if in_ivf.any():
-            vectors[in_ivf] = normalised(self._ivf.vectors(self._ids[rows[in_ivf]]))
+            vectors[in_ivf] = self._stored.of(rows[in_ivf])
         vectors[scanned] = self._rest_vectors[position[scanned]]
         return vectors

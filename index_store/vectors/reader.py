@@ -16,6 +16,7 @@ from index_store.vectors.exact import Floats
 from index_store.vectors.flat import FlatIndex
 from index_store.vectors.ivf import open_ivf
 from index_store.vectors.ivf_and_rest import IVFAndRestIndex
+from index_store.vectors.mapped import MappedFile, MappedVectors, map_vectors
 from index_store.vectors.storage import finite_rows, normalised, read_vectors
 
 LOG = logging.getLogger(__name__)
@@ -123,7 +124,19 @@ class VectorReader:
             of_segments: NDArray[np.bool_] = wanted & chosen[locations.segment]
             return of_segments
 
-        ivf = open_ivf(self.layout, encoder, self.checksums(encoder), lambda names: self._ids[rows_of(names)])
+        segments = {segment.name: segment for segment in self.generation.segments}
+
+        def mapped_file(name: str) -> MappedFile:
+            segment, file = segments[name], vectors_file(encoder)
+            return map_vectors(self.layout.vectors(name, encoder), segment.data_rows, segment.files[file])
+
+        ivf = open_ivf(
+            self.layout,
+            encoder,
+            self.checksums(encoder),
+            lambda names: self._ids[rows_of(names)],
+            mapped_file,
+        )
         if ivf is None:
             if rows is None:
                 vectors = self.read(encoder)
@@ -133,7 +146,9 @@ class VectorReader:
         rest = np.flatnonzero(wanted & ~is_among(self._ids, ivf.ids))
         vectors = normalised(self._of_segments(encoder, rest, ivf.dim))
         held = self.held(encoder) & wanted
-        return IVFAndRestIndex(ivf, self._ids, held, rest[held[rest]], vectors[held[rest]])
+        mapped = {number: ivf.stored[name] for number, name in enumerate(names.tolist()) if name in ivf.stored}
+        stored = MappedVectors(mapped, locations.segment, locations.row, ivf.dim)
+        return IVFAndRestIndex(ivf, stored, self._ids, held, rest[held[rest]], vectors[held[rest]])
 
     def _of_segments(self, encoder: str, rows: NDArray[np.int64], dim: int = 0) -> NDArray[np.float16]:
         """Return the vectors of ``rows``, ascending, reading only the segments that hold them."""

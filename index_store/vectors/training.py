@@ -1,7 +1,8 @@
 """Train an IVF index over one encoder's vectors and measure how many lists a search must probe.
 
-Every number of lists is measured, not guessed: items of the index are searched with more and more lists until they
-find 99 % of their exact nearest neighbours. Vectors without structure end with all lists, which is an exact scan.
+Every number of lists is measured, not guessed: more and more lists are searched until queries find 99 % of their exact
+nearest neighbours. The queries are items moved by noise, since a picture that is searched may be unlike any item.
+Vectors without structure end with all lists.
 """
 
 import logging
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,20 +19,24 @@ from numpy.typing import NDArray
 from index_store.checks.opening import exists_inside, list_inside, remove_file
 from index_store.files import FileRecord, atomic_write, replace_by, writing
 from index_store.layout import Layout, file_name
-from index_store.vectors.exact import Floats
+from index_store.vectors.exact import Floats, with_spare
 from index_store.vectors.flat import import_faiss
 from index_store.vectors.ivf import MEASURED_COUNTS, IVFRecord, find_valid_record
 from index_store.vectors.reader import VectorPart, VectorReader
+from index_store.vectors.storage import normalised
 
 LOG = logging.getLogger(__name__)
 
 IVF_FROM_ROWS = 20_000  # rows; below that an exact scan takes a millisecond or two (DESIGN.md)
 NEW_SHARE = 0.1  # of the rows may be newer than the training: they are scanned
-TARGET_RECALL = 0.99  # of the exact nearest, on the mean of RECALL_QUERIES items
-RECALL_QUERIES = 32
+TARGET_RECALL = 0.99  # of the exact nearest, on the mean of RECALL_QUERIES queries
+RECALL_QUERIES = 64
+QUERY_NOISE = 0.5  # length of what is added to an item of norm 1: a picture that is only akin to items
 VECTORS_PER_LIST = 64  # to train on
 KMEANS_ROUNDS = 8
 ROWS_PER_ADD = 65_536
+RANGE_MARGIN = 0.1  # of the numbers' range in the sample, on both sides: few other vectors go beyond, and are clipped
+ROUNDING = 1e-4  # of a distance in float32, relatively; a thousand roundings are less
 
 ReadParts = Callable[[], Iterable[VectorPart]]
 
@@ -84,9 +89,9 @@ def train(layout: Layout, encoder: str, parts: ReadParts, rows: int, stamp: int)
     lists = _list_count(rows)
     sample = _sample(parts, rows, VECTORS_PER_LIST * lists)
     index = _trained(faiss, sample, lists)
-    segments = _add(index, parts)
-    queries = sample[:: max(1, len(sample) // RECALL_QUERIES)][:RECALL_QUERIES]
-    (probes, recall), *more = _measure(faiss, index, queries, lists)
+    queries = _queries(sample)
+    filled = _fill(faiss, index, parts, queries)
+    (probes, recall), *more = _measure(faiss, index, queries, filled.nearest)
     path = layout.ivf_index(encoder, stamp)
     with writing(path):
         # Not by its name: FAISS would write through a symbolic link.
@@ -94,7 +99,18 @@ def train(layout: Layout, encoder: str, parts: ReadParts, rows: int, stamp: int)
     file = FileRecord.of(path)
     more_probes = {str(count): each for count, (each, _) in zip(MEASURED_COUNTS[1:], more, strict=True)}
     found = int(index.ntotal)  # fewer than ``rows`` if some are not finite
-    record = IVFRecord(path.name, file.size, file.crc32c, segments, found, lists, probes, recall, more_probes)
+    record = IVFRecord(
+        path.name,
+        file.size,
+        file.crc32c,
+        filled.segments,
+        found,
+        lists,
+        probes,
+        recall,
+        filled.error,
+        more_probes,
+    )
     atomic_write(layout.ivf_record(encoder), record.to_json())
     LOG.info("%s: trained %d lists over %d vectors; probes %d, recall %.3f", path, lists, found, probes, recall)
     _remove_older(layout, encoder, path)
@@ -119,45 +135,65 @@ def _trained(faiss: Any, sample: Floats, lists: int) -> Any:
     """Return an empty index whose lists were found by k-means over ``sample [vectors, dim]``."""
     dim = sample.shape[1]
     index = faiss.IndexIVFScalarQuantizer(
-        faiss.IndexFlatIP(dim), dim, lists, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT, False
+        faiss.IndexFlatIP(dim), dim, lists, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT, False
     )
+    index.sq.rangestat_arg = RANGE_MARGIN
     index.cp.niter, index.cp.seed = KMEANS_ROUNDS, 0
     index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 1, VECTORS_PER_LIST
     index.train(sample)
     return index
 
 
-def _add(index: Any, parts: ReadParts) -> dict[str, int]:
-    """Add all vectors to ``index``; return the checksum of each segment's vectors and ids, by the segment's name."""
-    segments: dict[str, int] = {}
+def _queries(sample: Floats) -> Floats:
+    """Return RECALL_QUERIES vectors of norm 1 near some of ``sample [vectors, dim]``, or fewer for a small sample."""
+    items = sample[:: max(1, len(sample) // RECALL_QUERIES)][:RECALL_QUERIES]
+    noise = np.random.default_rng(0).standard_normal(items.shape, dtype=np.float32)
+    return normalised(items + QUERY_NOISE * normalised(noise))
+
+
+class _Filled(NamedTuple):
+    segments: dict[str, int]  # a checksum of each segment's vectors and ids, by the segment's name
+    error: float  # the greatest distance of a vector from its 8-bit form
+    nearest: NDArray[np.int64]  # the ids with the largest products with each query, best first, [queries, ids]
+
+
+def _fill(faiss: Any, index: Any, parts: ReadParts, queries: Floats) -> _Filled:
+    """Add all vectors to ``index``, and compare each with its 8-bit form and with ``queries [queries, dim]``."""
+    segments, error = dict[str, int](), 0.0
+    nearest = faiss.ResultHeap(len(queries), MEASURED_COUNTS[-1], keep_max=True)
     for part in parts():
         segments[part.segment] = part.crc32c
         for start in range(0, len(part.ids), ROWS_PER_ADD):
             some = slice(start, start + ROWS_PER_ADD)
-            index.add_with_ids(part.vectors[some].astype(np.float32), part.ids[some])
-    return segments
+            vectors, ids = part.vectors[some].astype(np.float32), part.ids[some]
+            index.add_with_ids(vectors, ids)
+            off = vectors - index.sq.decode(index.sq.compute_codes(vectors))
+            error = max(error, float(np.sqrt(np.einsum("rd,rd->r", off, off).max())))
+            products, found = faiss.knn(
+                queries, vectors, min(len(ids), MEASURED_COUNTS[-1]), faiss.METRIC_INNER_PRODUCT
+            )
+            nearest.add_result(products, ids[found])
+    nearest.finalize()
+    return _Filled(segments, (1 + ROUNDING) * error, nearest.I[:, : index.ntotal])
 
 
-def _measure(faiss: Any, index: Any, queries: Floats, lists: int) -> list[tuple[int, float]]:
-    """Return, for each of MEASURED_COUNTS, the least probes (by doubling) that reach the target, and their recall."""
-    from faiss.contrib.evaluation import knn_intersection_measure
+def _measure(faiss: Any, index: Any, queries: Floats, exact: NDArray[np.int64]) -> list[tuple[int, float]]:
+    """Return, for each of MEASURED_COUNTS, the least probes (by doubling) that reach the target, and their recall.
 
-    recall_of: Callable[..., float] = knn_intersection_measure
-
-    def nearest(count: int, probes: int) -> NDArray[np.int64]:
-        options = faiss.SearchParametersIVF(nprobe=probes)
-        found: NDArray[np.int64] = index.search(queries, min(count, index.ntotal), params=options)[1]
-        return found
-
-    exact, probes, measured = nearest(MEASURED_COUNTS[-1], lists), max(1, lists // 128), []
+    A search orders what it fetches by exact cosines. So it finds those of the ``exact`` nearest ids that it fetches.
+    """
+    lists, measured = int(index.nlist), list[tuple[int, float]]()
+    probes = max(1, lists // 512)
     for count in MEASURED_COUNTS:
-        recall = 1.0
-        while probes < lists:
-            recall = float(recall_of(nearest(count, probes), exact[:, :count]))
-            if recall >= TARGET_RECALL:
+        while True:
+            options = faiss.SearchParametersIVF(nprobe=probes)
+            fetched = index.search(queries, min(with_spare(count), index.ntotal), params=options)[1]
+            pairs = zip(fetched, exact[:, :count], strict=True)
+            recall = float(np.mean([np.isin(wanted, found).mean() for found, wanted in pairs]))
+            if recall >= TARGET_RECALL or probes >= lists:
                 break
-            probes *= 2
-        measured.append((probes, 1.0 if probes >= lists else recall))
+            probes = min(2 * probes, lists)
+        measured.append((probes, recall))
     return measured
 
 

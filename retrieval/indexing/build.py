@@ -7,7 +7,7 @@ there and computes the same batches, so the index ends up bit by bit like that o
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -116,7 +116,8 @@ def _removed_if_empty(layout: Layout) -> Iterator[None]:
     except BaseException:
         if not was_committed(layout) and layout.root.is_dir() and [p.name for p in layout.root.iterdir()] == ["LOCK"]:
             layout.lock.unlink(missing_ok=True)
-            layout.root.rmdir()
+            with suppress(OSError):  # a link to the folder stays
+                layout.root.rmdir()
         raise
 
 

@@ -1,6 +1,6 @@
-"""Commit finished segments one by one: the driver's end of builds and fills."""
+"""Commit finished segments: the driver's end of builds and fills."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import ceil
 
@@ -75,47 +75,52 @@ class SegmentCommitter:
             if self.cancel is not None:
                 self.cancel.check()
             segment = write(self._next_name(), slice(start, min(start + size, count)))
-            self.commit(segment, replaced or {})
+            self.commit([segment], replaced or {})
             start += segment.images
 
     def _next_name(self) -> str:
         return new_segment_name(self._layout, self.generation.number)
 
-    def commit(self, segment: FinishedSegment, replaced: Mapping[str, int]) -> None:
-        """Commit a finished segment, even if Ctrl-C interrupts that. Segments must come in the order of their ids.
+    def commit(self, segments: Sequence[FinishedSegment], replaced: Mapping[str, int]) -> None:
+        """Commit finished segments together, even if Ctrl-C interrupts that. They must come in the order of their ids.
 
         Raises:
-            ValueError: the segment's ids are lower than those of the index.
-            BaseException: the error or interrupt that stopped the segment's job or this commit, after the commit.
+            ValueError: a segment's ids are lower than those before it.
+            BaseException: the error or interrupt that stopped a segment's job or this commit, after the commit.
         """
-        interrupt = segment.stopped
-        if segment.record is not None:
+        interrupt = next((segment.stopped for segment in segments if segment.stopped is not None), None)
+        written = [(segment.record, segment) for segment in segments if segment.record is not None]
+        if written:
             try:
-                self._add(segment.record, segment, replaced)
+                self._add(written, replaced)
             except Exception:
                 raise
             except BaseException as error:
                 interrupt = error
-                self._add(segment.record, segment, replaced)
-            self.added += segment.record.rows
-            self.partial |= segment.partial
-            self.replaced += sum(uri in replaced for uri in segment.uris)
+                self._add(written, replaced)
+            for record, segment in written:
+                self.added += record.rows
+                self.partial |= segment.partial
+                self.replaced += sum(uri in replaced for uri in segment.uris)
             self.tally.committed()
         if interrupt is not None:
             raise interrupt
 
-    def _add(self, record: SegmentRecord, segment: FinishedSegment, replaced: Mapping[str, int]) -> None:
-        """Commit the generation with one more segment and without the items that it replaces, unless that is done."""
-        if record in self.generation.segments[-1:]:
+    def _add(self, written: Sequence[tuple[SegmentRecord, FinishedSegment]], replaced: Mapping[str, int]) -> None:
+        """Commit the generation with more segments and without the items that they replace, unless that is done."""
+        records, next_id, old = tuple(record for record, _ in written), self.generation.next_id, []
+        if records[-1] in self.generation.segments[-1:]:
             return
-        if record.rows and segment.next_id - record.rows < self.generation.next_id:
-            raise ValueError(f"segment {record.name} has ids below {self.generation.next_id}, the next free one")
-        old = [replaced[uri] for uri in (*segment.uris, *segment.rejected_uris) if uri in replaced]
+        for record, segment in written:
+            if record.rows and segment.next_id - record.rows < next_id:
+                raise ValueError(f"segment {record.name} has ids below {next_id}, the next free one")
+            next_id = max(next_id, segment.next_id)
+            old += [replaced[uri] for uri in (*segment.uris, *segment.rejected_uris) if uri in replaced]
         grown = replace(
             self.generation,
-            segments=(*self.generation.segments, record),
+            segments=(*self.generation.segments, *records),
             tombstones=self._buried(old),
-            next_id=max(self.generation.next_id, segment.next_id),
+            next_id=next_id,
         )
         with self.tally.clock.working(WRITE, 0):
             self._store(grown)

@@ -26,7 +26,7 @@ count than the candidates: a *union* of several images, :meth:`QKV.union`, is on
 Candidates share one token count.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -36,6 +36,7 @@ from torch import Tensor
 from retrieval.errors import UsageError
 from retrieval.scoring.outputs import AnyReadout, attention_output, compare, read
 from retrieval.scoring.regions import choose_tokens
+from retrieval.scoring.shared_logits import may_share, output_of_keys, output_of_logits, shared_logits
 from retrieval.types import LINEAR, Directions, Similarity
 
 
@@ -44,7 +45,8 @@ class QKV:
     """Queries, keys and values of one layer, each ``[items, branches, heads, tokens, head_dim]``, any float dtype.
 
     Keys and values may have another token count than the queries. The values' head_dim may differ from that of
-    queries and keys, and one head of values may serve all heads.
+    queries and keys, and one head of values may serve all heads. Queries and keys may be one tensor, which then stays
+    one through every method.
     """
 
     q: Tensor
@@ -65,13 +67,22 @@ class QKV:
         return int(self.q.shape[0])
 
     def __getitem__(self, items: slice | Tensor) -> "QKV":
-        return QKV(self.q[items], self.k[items], self.v[items])
+        return self.each(lambda tensor: tensor[items])
+
+    @property
+    def is_tied(self) -> bool:
+        """Whether queries and keys are one tensor."""
+        return self.q is self.k
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "QKV":
+        """Return the tensors, all changed alike."""
+        k = change(self.k)
+        return QKV(k if self.is_tied else change(self.q), k, change(self.v))
 
     @classmethod
     def cat(cls, parts: Sequence["QKV"]) -> "QKV":
         """Return the items of all ``parts``."""
-        q, k, v = (torch.cat([getattr(part, name) for part in parts]) for name in ("q", "k", "v"))
-        return cls(q, k, v)
+        return cls._joined(parts, 0)
 
     @classmethod
     def union(cls, parts: Sequence["QKV"]) -> "QKV":
@@ -79,12 +90,17 @@ class QKV:
 
         So ``attn(Q, K, V)`` lets every token of every part attend to the tokens of all parts.
         """
-        q, k, v = (torch.cat([getattr(part, name) for part in parts], dim=3) for name in ("q", "k", "v"))
-        return cls(q, k, v)
+        return cls._joined(parts, 3)
+
+    @classmethod
+    def _joined(cls, parts: Sequence["QKV"], dim: int) -> "QKV":
+        k, v = (torch.cat(tensors, dim) for tensors in ([part.k for part in parts], [part.v for part in parts]))
+        tied = all(part.is_tied for part in parts)
+        return cls(k if tied else torch.cat([part.q for part in parts], dim), k, v)
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "QKV":
         """Return the tensors on ``device``, cast to ``dtype`` where one is given."""
-        return QKV(*(t.to(device=device, dtype=dtype) for t in (self.q, self.k, self.v)))
+        return self.each(lambda tensor: tensor.to(device=device, dtype=dtype))
 
 
 @dataclass(frozen=True)
@@ -182,32 +198,53 @@ def score_queries(queries: Sequence[PreparedQuery], candidates: QKV, candidates_
     """
     for query in queries:
         _check(query.part, candidates)
-    asking = [query for query in queries if query.how.directions != "candidate_to_query"]
-    outputs = iter(_cross_outputs(asking, candidates))
+    logits = _shared_logits(queries, candidates)
+    outputs = iter(_cross_outputs(queries, candidates, logits))
     if candidates_own is None and any(query.how.directions != "query_to_candidate" for query in queries):
         candidates_own = _own(candidates, queries[0].how)
     scores = []
-    for query in queries:
-        part, weights, how = query.part, query.weights, query.how
-        directed = []
+    for number, query in enumerate(queries):
+        how, directed = query.how, []
         if how.directions != "candidate_to_query":
-            directed.append(compare(query.own, read(next(outputs), how.readout, weights), how.similarity))
+            directed.append(compare(query.own, read(next(outputs), how.readout, query.weights), how.similarity))
         if candidates_own is not None and how.directions != "query_to_candidate":
-            k, v = _repeat(part.k, candidates), _repeat(part.v, candidates)
-            cross = attention_output(candidates.q, k, v, how.dtype, weights)
+            cross = _back_output(query, candidates, logits[number] if logits else None)
             directed.append(compare(candidates_own, read(cross, how.readout), how.similarity))
         scores.append(torch.stack(directed).mean(dim=0))
     return torch.stack(scores)
 
 
-def _cross_outputs(queries: Sequence[PreparedQuery], candidates: QKV) -> Sequence[Tensor]:
-    """Return each query's attention to the candidates; tokens of different queries do not see each other."""
-    if not queries:
+def _shared_logits(queries: Sequence[PreparedQuery], candidates: QKV) -> Sequence[Tensor] | None:
+    """Return each query's :func:`shared_logits`; None: they can't be shared, or it does not pay."""
+    keys, tokens = [query.part.k for query in queries], sum(query.part.k.shape[3] for query in queries)
+    tied = candidates.is_tied and all(query.part.is_tied for query in queries)
+    if not tied or queries[0].how.dtype != torch.float32 or not may_share(candidates.k, tokens):
+        return None
+    together = torch.cat(keys, dim=3) if len(keys) > 1 else keys[0]
+    return torch.split(shared_logits(together, candidates.k), [k.shape[3] for k in keys], dim=4)
+
+
+def _cross_outputs(
+    queries: Sequence[PreparedQuery], candidates: QKV, logits: Sequence[Tensor] | None
+) -> Sequence[Tensor]:
+    """Return the attention to the candidates of each query that asks; tokens of two queries do not see each other."""
+    asks = [query.how.directions != "candidate_to_query" for query in queries]
+    if logits is not None:
+        return [output_of_keys(each, candidates.v) for each, wanted in zip(logits, asks, strict=True) if wanted]
+    asking = [query.part.q for query, wanted in zip(queries, asks, strict=True) if wanted]
+    if not asking:
         return ()
-    tokens = [query.part.q.shape[3] for query in queries]
-    together = torch.cat([query.part.q for query in queries], dim=3) if len(queries) > 1 else queries[0].part.q
+    together = torch.cat(asking, dim=3) if len(asking) > 1 else asking[0]
     cross = attention_output(_repeat(together, candidates), candidates.k, candidates.v, queries[0].how.dtype)
-    return torch.split(cross, tokens, dim=3)
+    return torch.split(cross, [q.shape[3] for q in asking], dim=3)
+
+
+def _back_output(query: PreparedQuery, candidates: QKV, logits: Tensor | None) -> Tensor:
+    """Return the candidates' attention to the query."""
+    if logits is not None:
+        return output_of_logits(logits, query.part.v, query.weights)
+    k, v = _repeat(query.part.k, candidates), _repeat(query.part.v, candidates)
+    return attention_output(candidates.q, k, v, query.how.dtype, query.weights)
 
 
 def own_output(images: QKV, how: Comparison = PUBLISHED, mask: Tensor | None = None) -> Tensor:
@@ -249,7 +286,7 @@ def masked(query: QKV, mask: Tensor | None) -> tuple[QKV, Tensor | None]:
     if query.k.shape[3] != tokens:
         raise ValueError(f"a mask needs keys of the query's own {tokens} tokens, not of {query.k.shape[3]} others")
     chosen, weights = choose_tokens(mask.to(query.q.device), tokens)
-    return QKV(*(tensor.index_select(3, chosen) for tensor in (query.q, query.k, query.v))), weights
+    return query.each(lambda tensor: tensor.index_select(3, chosen)), weights
 
 
 def _check(query: QKV, candidates: QKV) -> None:

@@ -75,21 +75,26 @@ class Engine:
 
     @classmethod
     def open(
-        cls, index: str | Path, settings: EngineSettings | None = None, load: LoadModels | None = None
+        cls,
+        index: str | Path,
+        settings: EngineSettings | None = None,
+        load: LoadModels | None = None,
+        known: "Engine | None" = None,
     ) -> "Engine":
-        """Open the index at ``index``, a folder or an ``s3://`` URL.
+        """Open an index.
 
         Args:
-            index: where the index is.
+            index: a folder or an ``s3://`` URL.
             settings: the device, folders of weights, and budgets of the caches.
             load: loads the index's models at the first search; None: :func:`load_models`.
+            known: has the same index open; what it has read is not read again, so a new generation opens sooner.
 
         Raises:
             IndexNotFoundError, IndexCorruptError, IndexIncompatibleError: see :mod:`index_store.errors`.
         """
-        engine = cls(IndexReader(existing_root(index)), settings or EngineSettings(), load)
-        logger.info("opened %s: %d items", index, len(engine))
-        return engine
+        reader = IndexReader(existing_root(index), known=known._reader if known else None)
+        logger.info("opened %s: %d items", index, len(reader))
+        return cls(reader, settings or EngineSettings(), load)
 
     def __len__(self) -> int:
         return len(self._reader)
@@ -157,8 +162,7 @@ class Engine:
     ) -> Iterator[tuple[Any, Results]]:
         """Yield every query with its nearest neighbours, in the order given; see :meth:`search`.
 
-        Up to 16 queries are searched together: common candidates are read and computed once. Results are those of
-        single searches.
+        Up to 16 queries share the reading and computing of common candidates. Results are those of single searches.
 
         Args:
             queries: read 16 at a time, as results are taken.
@@ -247,10 +251,7 @@ class Engine:
         return Explainer(self._context, name, with_subjects(self._context, name, self.read_query(query)))
 
     def locate(self, text: str) -> Path | str:
-        """Return the image that ``text`` means: a file's path, ``id:N``, or the end of one indexed item's path.
-
-        A UsageError lists some items if several fit, or says that none does.
-        """
+        """Return the image of a path, ``id:N`` or the end of an item's path; a UsageError lists some if several fit."""
         return locate_image(self._reader, text)
 
     def paths(self) -> list[str]:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from index_store.catalog import Item
 from index_store.catalog_files.rows import UNKNOWN
+from index_store.codecs import Codec, find_codec
 from index_store.commit import commit
 from index_store.layout import Layout
 from index_store.reader import IndexReader
@@ -35,13 +36,13 @@ NEARNESS = 0.3  # length of the noise on a vector of length 1
 CPU = BuildSettings(device="cpu")
 
 
-def write(folder: Path, items: int, model: str = "cells") -> Path:
+def write(folder: Path, items: int, model: str = "cells", codec: str | None = None) -> Path:
     """Make ``folder/photos``, ``folder/new`` (100 images that are not in the index) and the index of so many items."""
     folder = folder.absolute()  # as the index names files
     photos, index = folder / "photos", folder / "photos.diffsim"
     drawn = _draw(photos / "000000", DRAWN)
     _mirror(drawn, folder / "new")
-    build_index(photos, index, model=model, modes=[MODE], run=CPU)
+    build_index(photos, index, model=model, modes=[MODE], codec=codec, run=CPU)
     reader = IndexReader(index)
     (encoder,) = reader.generation.encoders
     vectors, tensors = reader.vectors(encoder), reader.attention(MODE, range(len(drawn)))
@@ -55,7 +56,9 @@ def write(folder: Path, items: int, model: str = "cells") -> Path:
             chosen = generator.integers(0, len(drawn), len(ids))
             rows = [_linked(photos, number, known[like]) for number, like in zip(ids, chosen.tolist(), strict=True)]
             near = vectors[chosen] + NEARNESS * _directions(generator, len(ids), vectors.shape[1])
-            writer.append(rows, [], {encoder: near}, {MODE: _shuffled(tensors, chosen, generator)})
+            writer.append(
+                rows, [], {encoder: near}, {MODE: _shuffled(tensors, find_codec(reader.codec), chosen, generator)}
+            )
         grown = replace(generation, segments=(*generation.segments, writer.finish()))
         generation = commit(Layout(index), replace(grown, next_id=generation.next_id + count), "tests")
     build_index(photos, index, run=CPU)  # notes the ctime of the drawn images, which have links now
@@ -94,14 +97,17 @@ def _directions(generator: np.random.Generator, count: int, dim: int) -> NDArray
 
 
 def _shuffled(
-    tensors: Mapping[str, NDArray[Any]], chosen: NDArray[np.int64], generator: np.random.Generator
+    tensors: Mapping[str, NDArray[Any]], codec: Codec, chosen: NDArray[np.int64], generator: np.random.Generator
 ) -> dict[str, NDArray[Any]]:
     """Return the tensors of ``chosen``; the tokens of each item are in a random order."""
-    count = next(iter(tensors.values())).shape[-2]
+    axis = {array.name: array.axes.index("tokens") + 1 for array in codec.arrays if "tokens" in array.axes}
+    count = next(tensors[name].shape[at] for name, at in axis.items())
     order = generator.permuted(np.tile(np.arange(count), (len(chosen), 1)), axis=1)
 
-    def shuffled(array: NDArray[Any]) -> NDArray[Any]:
-        tokens = order.reshape(len(chosen), *(1,) * (array.ndim - 3), count, 1)
-        return np.take_along_axis(array[chosen], tokens, axis=-2)
+    def shuffled(name: str, array: NDArray[Any]) -> NDArray[Any]:
+        if name not in axis:
+            return array[chosen]
+        tokens = order.reshape(len(chosen), *(1,) * (axis[name] - 1), count, *(1,) * (array.ndim - axis[name] - 1))
+        return np.take_along_axis(array[chosen], tokens, axis=axis[name])
 
-    return {name: shuffled(array) for name, array in tensors.items()}
+    return {name: shuffled(name, array) for name, array in tensors.items()}

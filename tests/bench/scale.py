@@ -1,7 +1,7 @@
-"""`python -m tests.bench.scale [--items 1000000]`: open and search an index of random vectors.
+"""`python -m tests.bench.scale [--items 1000,10000,100000]`: open, search and maintain indexes of random vectors.
 
-Items have vectors and no tensors. One process writes and trains the index; another opens it, so that its memory is the
-reader's alone. Prints one JSON object.
+Items have vectors and no tensors. One process writes and trains an index; another opens it, so that its memory is the
+reader's alone; a third adds a segment, verifies and compacts. Prints a JSON object for each size, then their slopes.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,7 +23,9 @@ from index_store.vectors.flat import import_faiss
 from index_store.vectors.ivf import read_record
 from index_store.vectors.storage import normalised, read_vectors
 from index_store.vectors.training import train_where_due
-from tests.bench.timing import peak_memory
+from retrieval.indexing.upkeep.compacting import compact
+from retrieval.indexing.upkeep.repairing import verify
+from tests.bench.timing import Figures, cost, peak_memory, slope
 from tests.support.synthetic_index import EMPTY, ENCODER, add_segments
 
 DIM = 256
@@ -80,6 +82,16 @@ def measure(root: Path) -> dict[str, float]:
     }
 
 
+def maintain(root: Path, segment_rows: int) -> Figures:
+    """Add a segment, read everything back, and merge all segments; seconds, also of the processor, and bytes."""
+    generation = IndexReader(root).generation
+    figures, _ = cost("add", lambda: add_segments(root, [segment_rows], DIM, seed=1, generation=generation))
+    for name, work in (("verify", lambda: list(verify(root))), ("compact", lambda: compact(root, now=True))):
+        figures |= cost(name, work)[0]
+        figures[f"{name}_peak"] = peak_memory()
+    return figures
+
+
 def _exact(reader: IndexReader, queries: np.ndarray) -> list[np.ndarray]:
     vectors = reader.stored_vectors(ENCODER)
     blocks = range(0, len(vectors), 50_000)
@@ -101,15 +113,21 @@ def _one_thread() -> None:
 def main() -> None:
     """Read the command line, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--items", type=int, default=1_000_000)
+    sizes: dict[str, Any] = {"type": lambda text: [int(each) for each in text.split(",")], "default": [1_000_000]}
+    parser.add_argument("--items", **sizes)
     parser.add_argument("--segment-rows", type=int, default=1000)
     parser.add_argument("--noise", action="store_true", help="vectors without any structure")
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder) / "random.diffsim"
-        training = run_apart(write, root, asked.items, asked.segment_rows, not asked.noise)
-        figures = run_apart(measure, root)
-    print(json.dumps({"training_s": training, **figures}, indent=1))
+    found = []
+    for items in asked.items:
+        with tempfile.TemporaryDirectory() as folder:
+            root = Path(folder) / "random.diffsim"
+            training = run_apart(write, root, items, asked.segment_rows, not asked.noise)
+            found.append({"training_s": training, **run_apart(measure, root)})
+            found[-1] |= run_apart(maintain, root, asked.segment_rows)
+        print(json.dumps(found[-1]), flush=True)
+    for name in found[-1]:
+        print(f"{name}: {slope(found, asked.items, name)}")
 
 
 if __name__ == "__main__":

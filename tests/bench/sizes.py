@@ -1,15 +1,17 @@
 """Measure an index with tensors as it grows: opening, searching, updating, verifying, compacting.
 
-The indexes come from :mod:`tests.bench.enlarged`. A separate process takes each measurement.
+`python -m tests.bench.sizes FOLDER [--sizes 1000,10000,100000]` prints the table alone, with slopes. The indexes come
+from :mod:`tests.bench.enlarged`. A separate process takes each measurement. Slopes of long operations are those of
+processor time, because a busy disk or processor bends the others.
 """
 
+import argparse
+import json
 import shutil
 import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
-from typing import TypeVar
 
 from retrieval import BuildSettings, Engine, EngineSettings, build_index
 from retrieval.indexing.upkeep.compacting import compact
@@ -18,24 +20,20 @@ from retrieval.types import DeviceName
 from tests.bench import enlarged
 from tests.bench.reads import IN_MEMORY, NOT_MEASURED, can_forget, forget
 from tests.bench.scale import run_apart
-from tests.bench.timing import Row, finish, peak_memory
+from tests.bench.timing import Figures, Row, cost, peak_memory, slope, timed
 
 SIZES = (1_000, 10_000, 100_000)
 EXHAUSTIVE = 10_000  # images at most
 SEARCHES = 11
 CANDIDATES = 200
 PARTS = ("embed", "coarse", "read", "rerank")
-
-Figures = dict[str, float]
-T = TypeVar("T")
-
-
-def timed(run: Callable[[], T]) -> tuple[float, T]:
-    """Return the seconds that ``run`` takes, and its result."""
-    start = time.perf_counter()
-    result = run()
-    finish()
-    return time.perf_counter() - start, result
+LONG = {
+    "unchanged": "build with nothing new",
+    "add": "build with 100 new images",
+    "verify": "verify",
+    "compact": "compact",
+}
+UNKNOWN = (NOT_MEASURED, IN_MEMORY)
 
 
 def searching(index: Path, queries: Sequence[Path], device: DeviceName) -> Figures:
@@ -76,51 +74,59 @@ def exhaustive(index: Path, query: Path, device: DeviceName) -> float:
     return len(engine) / seconds
 
 
-def updating(source: Path, index: Path, new: int, device: DeviceName) -> Figures:
+def updating(name: str, source: Path, index: Path, new: int, device: DeviceName) -> Figures:
     """Bring an index up to date with a folder of so many new images."""
-    seconds, report = timed(lambda: build_index(source, index, run=BuildSettings(device=device)))
+    figures, report = cost(name, lambda: build_index(source, index, run=BuildSettings(device=device)))
     assert report.added == new
-    return {"seconds": seconds, "peak": peak_memory()}
+    return {**figures, f"{name}_peak": peak_memory()}
 
 
-def verifying(index: Path) -> float:
-    """Return the seconds that reading everything back takes."""
-    seconds, damages = timed(lambda: verify(index))
+def verifying(index: Path) -> Figures:
+    """Read everything back."""
+    figures, damages = cost("verify", lambda: verify(index))
     assert not damages
-    return seconds
+    return {**figures, "verify_peak": peak_memory()}
 
 
-def compacting(index: Path) -> float:
-    """Return the seconds of merging all segments."""
-    return timed(lambda: compact(index, now=True))[0]
+def compacting(index: Path) -> Figures:
+    """Merge all segments."""
+    figures, _ = cost("compact", lambda: compact(index, now=True))
+    return {**figures, "compact_peak": peak_memory()}
 
 
-def measure(folder: Path, items: int, device: DeviceName) -> Figures:
+def measure(folder: Path, items: int, device: DeviceName, codec: str | None = None) -> Figures:
     """Write an index of ``items`` items into ``folder``, and measure it."""
-    index = run_apart(enlarged.write, folder, items)
+    index = run_apart(enlarged.write, folder, items, "cells", codec)
     new = sorted((folder / "new").iterdir())
     found: Figures = run_apart(searching, index, new, device)
     if items <= EXHAUSTIVE:
         found["exhaustive"] = run_apart(exhaustive, index, new[0], device)
-    unchanged = run_apart(updating, folder / "photos", index, 0, device)
-    found |= {"unchanged": unchanged["seconds"], "unchanged_peak": unchanged["peak"]}
-    found["verify"] = run_apart(verifying, index)
-    found["add"] = run_apart(updating, folder / "new", index, len(new), device)["seconds"]
-    found["compact"] = run_apart(compacting, index)
+    found |= run_apart(updating, "unchanged", folder / "photos", index, 0, device)
+    found |= run_apart(verifying, index)
+    found |= run_apart(updating, "add", folder / "new", index, len(new), device)
+    found |= run_apart(compacting, index)
     return found
 
 
-def sizes(folder: Path, device: DeviceName, wanted: Sequence[int] = SIZES) -> list[Row]:
-    """Measure an index of each size; one row for each figure."""
+def measured(folder: Path, device: DeviceName, wanted: Sequence[int], codec: str | None = None) -> list[Figures]:
+    """Measure an index of each size, one after another; print the figures of each as they are known."""
     found = []
     for items in wanted:
         place = folder / f"grown-{items}"
-        found.append(measure(place, items, device))
+        found.append(measure(place, items, device, codec))
+        print(json.dumps({"items": items, **found[-1]}), flush=True)
         shutil.rmtree(place)
+    return found
+
+
+def sizes(folder: Path, device: DeviceName, wanted: Sequence[int] = SIZES, codec: str | None = None) -> list[Row]:
+    """Measure an index of each size; one row for each figure."""
+    found = measured(folder, device, wanted, codec)
 
     def row(what: str, name: str, unit: str, scale: float, digits: int, note: str = "") -> Row:
         figures = ", ".join(f"{scale * each[name]:.{digits}f}" for each in found if name in each)
-        return (what, f"{figures} {unit}", note) if figures else (what, NOT_MEASURED, IN_MEMORY)
+        growth = slope(found, wanted, f"{name}_cpu") or slope(found, wanted, name)
+        return (what, f"{figures} {unit}", ", ".join(filter(None, (growth, note)))) if figures else (what, *UNKNOWN)
 
     names = ", ".join(f"{items // 1000}k" if items >= 1000 else str(items) for items in wanted)
     parts = ", ".join(f"{name} {1e3 * found[-1][name]:.0f}" for name in PARTS)
@@ -132,9 +138,29 @@ def sizes(folder: Path, device: DeviceName, wanted: Sequence[int] = SIZES) -> li
         row("  bytes read by a search", "bytes", "MB", 1e-6, 1),
         row("  peak memory of a process that searches", "peak", "MB", 1e-6, 0),
         row("  exhaustive search", "exhaustive", "images/s", 1, 0, f"up to {EXHAUSTIVE} images"),
-        row("  build with nothing new", "unchanged", "s", 1, 2),
-        row("    its peak memory", "unchanged_peak", "MB", 1e-6, 0),
-        row("  build with 100 new images", "add", "s", 1, 1),
-        row("  verify", "verify", "s", 1, 1),
-        row("  compact", "compact", "s", 1, 1),
+        *(
+            each
+            for name, what in LONG.items()
+            for each in (
+                row(f"  {what}", name, "s", 1, 2),
+                row("    processor time", f"{name}_cpu", "s", 1, 2),
+                row("    peak memory", f"{name}_peak", "MB", 1e-6, 0),
+            )
+        ),
     ]
+
+
+def main() -> None:
+    """Read the command line, measure, print."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.sizes", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--sizes", type=lambda text: [int(each) for each in text.split(",")], default=SIZES)
+    parser.add_argument("--codec", help="of tensors; the model's own by default")
+    asked = parser.parse_args()
+    asked.folder.mkdir(parents=True, exist_ok=True)
+    for row in sizes(asked.folder, "cpu", asked.sizes, asked.codec):
+        print("| " + " | ".join(row) + " |")
+
+
+if __name__ == "__main__":
+    main()

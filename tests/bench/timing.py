@@ -1,13 +1,17 @@
 """Time variants in turns, and read peak memory. Clocks are read after a GPU has finished its work."""
 
+import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 Row = tuple[str, str, str]  # what, figure, note
+Figures = dict[str, float]
+T = TypeVar("T")
 
 
 def finish() -> None:
@@ -44,3 +48,25 @@ def peak_memory() -> int:
 def device_peak(device: str) -> int:
     """Return the peak GPU memory of this process in bytes; 0 for the CPU."""
     return torch.cuda.max_memory_allocated(device) if device.startswith("cuda") else 0
+
+
+def timed(run: Callable[[], T]) -> tuple[float, T]:
+    """Return the seconds that ``run`` takes, and its result."""
+    start = time.perf_counter()
+    result = run()
+    finish()
+    return time.perf_counter() - start, result
+
+
+def cost(name: str, run: Callable[[], T]) -> tuple[Figures, T]:
+    """Return the seconds that ``run`` takes, by the clock and of the processor, and its result."""
+    before = time.process_time()
+    seconds, result = timed(run)
+    return {name: seconds, f"{name}_cpu": time.process_time() - before}, result
+
+
+def slope(found: Sequence[Figures], wanted: Sequence[int], name: str) -> str:
+    """Return the log-log slope of a figure between the two largest sizes, where 1 is linear; "": unknown."""
+    if len(found) < 2 or any(each.get(name, 0) <= 0 for each in found[-2:]):
+        return ""
+    return f"slope {math.log(found[-1][name] / found[-2][name]) / math.log(wanted[-1] / wanted[-2]):.2f}"

@@ -244,7 +244,7 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_else(
     path = tmp_path / "s.html"
     path.write_text("old")
 
-    def full(source: Path, target: Path) -> None:
+    def full(source: str, target: str, **folders: int) -> None:
         raise OSError(28, os.strerror(28))
 
     with monkeypatch.context() as patch:

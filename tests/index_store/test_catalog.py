@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from index_store import catalog
 from index_store.catalog import Catalog
 from index_store.catalog_files.rows import GONE, ITEM_SCHEMA, REJECT_SCHEMA, Item, Reject, read_table, write_rows
 from index_store.catalog_files.sources import Source, Sources
@@ -22,6 +23,7 @@ from index_store.segment_writer import SegmentWriter
 from tests.index_store.small_index import assert_corrupt, item, read_all
 from tests.slices import examples
 from tests.support.faults import flip_bit
+from tests.support.synthetic_index import add_segments
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -61,6 +63,34 @@ def test_a_generation_that_lost_its_sources_finds_them_in_the_files_of_its_segme
     record = writer.finish()
     lost = replace(generation, segments=(*generation.segments, record), next_id=101)
     assert Catalog(layout, lost).uris()[-1] == "/far/a/1.png"
+
+
+def test_a_reader_takes_over_what_an_older_one_has_read_of_the_segments_of_both(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = IndexReader(layout.root)
+    files = {layout.items(segment.name) for segment in older.generation.segments}
+    read, own = list[Path](), catalog.read_table
+    monkeypatch.setattr(catalog, "read_table", lambda path, *rest: read.append(path) or own(path, *rest))
+    generation = replace(older.generation, tombstones=(int(older.ids[0]),))
+    writer = SegmentWriter(layout, "000009")
+    writer.append([item(100)], [], {"e": np.eye(4)[:1]}, {})
+    commit(layout, replace(generation, segments=(*generation.segments, writer.finish()), next_id=101), "tests")
+    newer = IndexReader(layout.root, known=older)
+    assert read == [layout.items("000009")]
+    newest = IndexReader(layout.root, known=newer)  # the first segment is no longer whole
+    assert set(read[1:]) == {layout.items(older.generation.segments[0].name)}
+    fresh = IndexReader(layout.root)
+    assert set(read[2:]) == files | {layout.items("000009")}
+    for reader in (newer, newest):
+        assert reader.items() == fresh.items()
+        assert reader.catalog.sources.all == fresh.catalog.sources.all
+
+
+def test_of_another_index_nothing_is_taken_over(layout: Layout, tmp_path: Path) -> None:
+    add_segments(tmp_path / "other.diffsim", [3], 4)
+    other, again = IndexReader(tmp_path / "other.diffsim"), IndexReader(layout.root, known=None)
+    assert IndexReader(layout.root, known=other).items() == again.items()
 
 
 def test_a_reject_that_is_gone_is_none_until_it_is_one_again(layout: Layout) -> None:

@@ -103,7 +103,7 @@ def test_links_pipes_and_huge_files_are_passed_over(path: Path, tmp_path: Path) 
 
 
 def test_a_full_disk_leaves_the_older_sample(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **folders: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)

@@ -64,9 +64,9 @@ def test_segments_made_by_another_process_are_the_index_that_one_build_makes(pho
         segments = list(processes.map(work, [recipe] * 2, jobs))
     assert len(IndexReader(index)) == 0, "nothing counts before the driver commits it"
     for segment in segments:
-        committer.commit(segment, {})
+        committer.commit([segment], {})
     with pytest.raises(ValueError, match="ids below 605"):
-        committer.commit(work(recipe, replace(jobs[0], name="late")), {})
+        committer.commit([work(recipe, replace(jobs[0], name="late"))], {})
     build(photos, tmp_path / "whole.diffsim")
     found, whole = Contents.of(index), Contents.of(tmp_path / "whole.diffsim")
     assert [item.id for item in found.items] == [*range(5), *range(600, 605)]
@@ -111,7 +111,7 @@ def test_a_job_that_fails_hands_over_its_complete_batches(
     segment = work(recipe, SegmentJob(index, "one", find_images([photos]).files, 0, recipe.wanted))
     assert segment.images == 4
     with pytest.raises(RuntimeError, match="the third batch"):
-        committer.commit(segment, {})
+        committer.commit([segment], {})
     assert [Path(item.uri).name for item in IndexReader(index).items()] == [f"00{n}.png" for n in range(4)]
 
 

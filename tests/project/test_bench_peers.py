@@ -53,15 +53,15 @@ def test_the_plain_arithmetic_gives_the_scores_of_the_published_loop() -> None:
 def test_readers_return_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "SHAPE", (2, 1, 4, 3))
     first, wanted = reading.write(tmp_path / "ours.zarr", 6), [4, 0]
-    ours = reading.read_rows([reading.StoredRow(first.group, first.record, row) for row in wanted])
+    ours = reading._ours(first)()(wanted)
     readers = {"zarr": reading._zarr, "zarrs": reading._zarrs, "tensorstore": reading._tensorstore}
     right = [ours[name][number] for number in range(2) for name in "qkv"]
     for package, reader in readers.items():
         if installed(package):
-            for one, other in zip(reader(tmp_path / "ours.zarr", wanted)(), right, strict=True):
+            for one, other in zip(reader(tmp_path / "ours.zarr")()(wanted), right, strict=True):
                 np.testing.assert_array_equal(one, other)
     if installed("lancedb"):
-        table = reading._lance(tmp_path / "lance", 6, wanted)()
+        table = reading._lance(tmp_path / "lance", 6)()(wanted)
         assert sorted(table["q"].to_pylist()) == sorted(ours["q"][number].tobytes() for number in range(2))
 
 

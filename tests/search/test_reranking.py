@@ -173,7 +173,7 @@ def test_an_error_of_reading_is_raised_where_its_chunk_is_wanted(monkeypatch: py
 
 
 def test_a_chunk_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("retrieval.search.tensors.tensor_sources.CHUNK_BYTES", 1000)
+    monkeypatch.setitem(SCORING_PRECISION, "cpu", ScoringPrecision(torch.float32, 8 << 20, 7, chunk_bytes=1000))
     for row_bytes, rows in ((300, 3), (5000, 1), (0, 7)):
         read = Reads(random_qkv(7, SHAPE, 2))
         chunks = list(StoredTensors(range(7), read, stored_qkv, CPU, row_bytes).chunks())

@@ -1,7 +1,8 @@
 """A capacity plan: the time, storage, memory, network and cost of every stage, and where the next limit lies.
 
-Workers decode, compute, write and upload side by side, so the slowest of these sets their pace. The driver commits one
-segment after another while they work. A search sends its query to every replica, and each scores candidates of its own.
+Workers decode, compute, write and upload side by side, so the slowest of these sets their pace. The driver commits
+segments while they work, those that are finished together. A search sends its query to every replica, and each scores
+candidates of its own.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -68,7 +69,8 @@ def stage_seconds(demand: Demand, rates: Rates) -> dict[str, float]:
     images, devices, cores = demand.images, demand.devices, demand.devices * demand.cores
     network = min(demand.network * demand.machines, demand.store)
     segments = demand.segments
-    commits = segments * rates.commit_seconds + rates.commit_segment_seconds * segments * (segments + 1) / 2
+    # The list of all segments is written more rarely the longer that takes, so only its last writing is sure.
+    commits = segments * (rates.commit_seconds + rates.commit_segment_seconds)
     return {
         "list": ceil(images / LIST_PAGE) * demand.latency,
         "read": images * rates.image_bytes / network,
@@ -113,7 +115,7 @@ def _build_stages(demand: Demand, rates: Rates, seconds: dict[str, float], build
         "compute": {"cost": cost, "note": f"{demand.devices} x {rates.device}; the cost is that of the whole build"},
         "write": {},
         "upload": {"network_bytes": stored, "storage_bytes": stored, "cost": month, "note": "the cost is of a month"},
-        "commit": {"memory_bytes": 4000 * demand.segments, "note": f"{demand.segments} segments, one after another"},
+        "commit": {"memory_bytes": 4000 * demand.segments, "note": f"{demand.segments} segments, one by one"},
     }
     train = rates.train_seconds * images / 1e6 if images > IVF_FROM else 0.0
     stages = [Stage(name, seconds[name], **facts[name]) for name in seconds]

@@ -60,7 +60,9 @@ class Driver:
     ) -> None:
         """Have ``count`` images encoded, and commit every segment.
 
-        Stopped by Ctrl-C, a cancellation or an error, it commits the segments that are finished and in order.
+        Segments that are finished while an earlier one is committed are committed together: a commit lists all
+        segments of the index, so one for each would hold up many workers. Stopped by Ctrl-C, a cancellation or an
+        error, it commits the segments that are finished and in order.
 
         Args:
             count: of the images.
@@ -83,29 +85,38 @@ class Driver:
                     running.append(_Running(job, self._pool.submit(job)))
                     start = part.stop
                 wait_for(running[0].future, self._committer.cancel)
-                on_commit(self._commit(running.popleft(), replaced))
+                for segment in self._commit_finished(running, replaced):
+                    on_commit(segment)
         except BaseException:
             self._pool.close()
-            while running and running[0].future.done() and not running[0].future.exception():
-                self._commit(running.popleft(), replaced)
+            self._commit_finished(running, replaced)
             raise
 
     def _next_name(self) -> str:
         self._number += 1
         return f"{self._stem}{self._number:06d}"
 
-    def _commit(self, done: _Running, replaced: Mapping[str, int]) -> FinishedSegment:
-        segment, run = done.future.result(), self._committer.run
+    def _commit_finished(self, running: deque[_Running], replaced: Mapping[str, int]) -> list[FinishedSegment]:
+        """Take the leading jobs that are done from ``running``, up to one that failed, and commit their segments."""
+        sealed: list[FinishedSegment] = []
+        try:
+            while running and running[0].future.done() and not running[0].future.exception():
+                sealed.append(self._sealed(running.popleft().future.result()))
+        finally:
+            self._committer.commit(sealed, replaced)
+        return sealed
+
+    def _sealed(self, segment: FinishedSegment) -> FinishedSegment:
+        """Take a segment over from its worker, and let its speed decide how long the next job is."""
+        run = self._committer.run
         self._committer.tally.advance(segment.images, segment.record.rejects if segment.record else 0)
         speed = segment.images / max(segment.seconds, 1e-3)
         batches = min(run.segment_rows, speed * run.commit_seconds) // self._batch
         self._rows = max(self._batch, int(batches) * self._batch)
-        if segment.record is not None:
-            receive_segment(self._layout, segment.record)
-            record = seal_segment(self._layout, segment.record, segment.next_id)
-            segment = replace(segment, record=record)
-        self._committer.commit(segment, replaced)
-        return segment
+        if segment.record is None:
+            return segment
+        receive_segment(self._layout, segment.record)
+        return replace(segment, record=seal_segment(self._layout, segment.record, segment.next_id))
 
 
 def wait_for(future: "Future[Any]", cancel: Cancellation | None) -> Any:

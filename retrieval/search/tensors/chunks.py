@@ -80,7 +80,7 @@ class CachedChunk:
         k, v = (buffers.stack(name, [getattr(each, name) for each in chosen]) for name in "kv")
         if not asks:
             return QKV(k[:, :, :, :0], k, v), None
-        q = buffers.stack("q", [each.q for each in chosen])
+        q = k if all(each.q is each.k for each in chosen) else buffers.stack("q", [each.q for each in chosen])
         return QKV(q, k, v), buffers.stack("output", [each.output for each in chosen])
 
 

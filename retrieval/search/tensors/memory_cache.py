@@ -45,7 +45,7 @@ def cache_dtype(device: torch.device, hidden: bool) -> torch.dtype:
 
 @dataclass(frozen=True)
 class CachedCandidate:
-    """One candidate: q, k, v and its own output, each without the items axis."""
+    """One candidate: q, k, v and its own output, each without the items axis; q and k may be one tensor."""
 
     q: Tensor
     k: Tensor
@@ -55,7 +55,8 @@ class CachedCandidate:
     @property
     def nbytes(self) -> int:
         """Bytes of memory."""
-        return sum(tensor.nbytes for tensor in (self.q, self.k, self.v, self.output))
+        queries = () if self.q is self.k else (self.q,)
+        return sum(tensor.nbytes for tensor in (*queries, self.k, self.v, self.output))
 
 
 class MemoryCache:
@@ -150,7 +151,8 @@ class ModeCache:
         try:
             for position, row in enumerate(rows):
                 # Copies: a slice would keep the memory of all the rows it was cut from.
-                q, k, v = (t[position].to(self.dtype, copy=True) for t in (candidates.q, candidates.k, candidates.v))
+                k, v = (t[position].to(self.dtype, copy=True) for t in (candidates.k, candidates.v))
+                q = k if candidates.is_tied else candidates.q[position].to(self.dtype, copy=True)
                 self.cache.put(self.mode, row, CachedCandidate(q, k, v, outputs[position].clone()))
         except (RuntimeError, MemoryError) as error:
             if not is_memory_full(error):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from index_store.catalog import Item
 from index_store.codecs import Codec, all_finite
 from index_store.tensors.cache import CacheKey, TensorCache
+from retrieval.devices.precision import SCORING_PRECISION
 from retrieval.devices.transfer import Upload, begin_upload, upload
 from retrieval.encoding.batches import Failure, Outcome, read_batches
 from retrieval.encoding.loaded_models import ModelInputs
@@ -28,8 +29,7 @@ from retrieval.search.scoring_context import ScoringContext
 from retrieval.search.tensors.chunks import CachedChunk, Chunk, StoredChunk
 from retrieval.search.tensors.memory_cache import CachedCandidate, ModeCache
 
-CHUNK_BYTES = 100 << 20  # of stored tensors that are read at a time, one chunk ahead of the scoring
-CHUNK_ROWS = 512
+CHUNK_ROWS = 512  # at most, one chunk ahead of the scoring
 
 StoredArrays = Mapping[str, NDArray[Any]]
 """Tensors as the index's codec stores them, of one item or ``[items, ...]``."""
@@ -64,7 +64,8 @@ class StoredTensors:
     part: Part = "read"
 
     def __post_init__(self) -> None:
-        size = min(CHUNK_ROWS, max(1, CHUNK_BYTES // self.row_bytes)) if self.row_bytes else CHUNK_ROWS
+        limit = SCORING_PRECISION[self.device.type].chunk_bytes
+        size = min(CHUNK_ROWS, max(1, limit // self.row_bytes)) if self.row_bytes else CHUNK_ROWS
         self._waiting = [self.rows[start : start + size] for start in range(0, len(self.rows), size)]
         self._threads: ThreadPoolExecutor | None = None
         self._ahead: tuple[Sequence[int], Future[Upload]] | None = None
@@ -132,7 +133,7 @@ class CachedTensors:
             self.found.add(row)
             given[row] = arrays
             size += sum(array.nbytes for array in arrays.values())
-            if size >= CHUNK_BYTES:
+            if size >= SCORING_PRECISION[self.device.type].chunk_bytes:
                 yield _stacked(given, self.decode, self.device)
                 given, size = {}, 0
         if given:

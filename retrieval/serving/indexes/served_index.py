@@ -3,7 +3,6 @@
 import logging
 import threading
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,12 +33,16 @@ class ServedIndex:
         self.name, self.place = name, place
         load = load or load_models
         self._replicated = None if replicas is None else on_ray(place, settings, replicas, load)
-        opener = Engine.open if self._replicated is None else self._replicated.open
-        self._open = partial(opener, place, settings, LoadOnce(load))
-        self._engine = self._open()
+        self._settings, self._load = settings, LoadOnce(load)
+        self._engine = self._open(None)
         self._failure: DiffSimError | None = None
         self._refreshing = threading.Lock()
         self._kept: dict[Any, tuple[Engine, Any]] = {}
+
+    def _open(self, known: Engine | None) -> Engine:
+        if self._replicated is not None:
+            return self._replicated.open(self.place, self._settings, self._load)
+        return Engine.open(self.place, self._settings, self._load, known)
 
     @property
     def engine(self) -> Engine:
@@ -82,7 +85,7 @@ class ServedIndex:
                 if newest_generation(self.place) == self._engine.catalogue.generation:
                     self._failure = None
                     return False
-                newer = self._open()
+                newer = self._open(self._engine)
                 newer.load()
             except DiffSimError as error:
                 if self._failure is None:

@@ -82,9 +82,11 @@ def simulate_build(
             heapq.heappush(free, end)
             running.append((count, seconds, end))
             start, worked = start + count, worked + seconds
-        count, seconds, end = running.popleft()
-        cost = times.commit + segments * times.commit_segment + times.requests * times.latency
-        now, segments, committing = max(now, end) + cost, segments + 1, committing + cost
+        now, cost = max(now, running[0][2]), segments * times.commit_segment + times.requests * times.latency
+        while running and running[0][2] <= now:  # those that are finished are committed together
+            count, seconds, _ = running.popleft()
+            segments, cost = segments + 1, cost + times.commit
+        now, committing = now + cost, committing + cost
         batches = min(segment_rows, count / max(seconds, 1e-3) * commit_seconds) // times.batch
         rows = max(times.batch, int(batches) * times.batch)
     encoding = now - begin

@@ -7,6 +7,7 @@ in turns. A peer's effort is the least of its steps that finds 99 % of the exact
 import multiprocessing
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,7 @@ DIM, COUNT, TARGET, QUERIES = 768, 200, 0.99, 64
 SLOW = {"faiss-hnsw", "hnswlib", "usearch-f16", "usearch-i8", "lancedb", "qdrant"}  # a million takes many minutes
 COLUMNS = (
     *("peer", "effort", "recall@10", "recall@100", "recall@200", "one query, ms", "a query of 64, all threads, ms"),
-    *("build, s", "memory, MB", "of float16", "disk, MB", "1 % new rows, s", "new rows found"),
+    *("build, s", "memory, MB", "of float16", "mapped, MB", "disk, MB", "1 % new rows, s", "new rows found"),
 )
 _opened: Any = None
 
@@ -126,9 +127,10 @@ def _add(vectors: NDArray[np.float16], first: int, queries: NDArray[np.float32],
     return time.perf_counter() - start
 
 
-def _memory() -> int:
-    lines = Path("/proc/self/status").read_text("ascii").splitlines()
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
+def _memory() -> NDArray[np.float64]:
+    """Return the megabytes of this process's own memory, and those of mapped files, which the system shares."""
+    found = dict(line.split(":") for line in Path("/proc/self/status").read_text("ascii").splitlines())
+    return np.array([int(found[name].split()[0]) * 1024 / 1e6 for name in ("RssAnon", "RssFile")])
 
 
 def _effort(process: Apart, knobs: Sequence[int], queries: Any, right: Any) -> tuple[int, NDArray[np.int64]]:
@@ -155,11 +157,12 @@ def measure(vectors: Path, names: Sequence[str], work: Path, rounds: int) -> lis
         before = one[name](_memory)
         one[name](_open, name, folder, 1)
         row["effort"], found = _effort(one[name], coarse_peer(name).knobs, queries, right)
-        row["memory, MB"] = (one[name](_memory) - before) / 1e6
+        row["memory, MB"], row["mapped, MB"] = (one[name](_memory) - before).tolist()
         row["of float16"] = 1e6 * row["memory, MB"] / stored.nbytes
         row["disk, MB"] = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
         row |= {f"recall@{count}": recall(found, right, count) for count in (10, 100, 200)}
         many[name](_open, name, folder, everything)
+        print(f"{name}: built in {row['build, s']:.0f} s; recall {row['recall@200']:.3f}", file=sys.stderr, flush=True)
     _time(rows, one, many, queries, rounds)
     for name in names:
         many[name].end()

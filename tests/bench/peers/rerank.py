@@ -17,7 +17,7 @@ from retrieval.scoring.aas import QKV, aligned_attention_scores, own_output
 from tests.bench.peers.tables import installed, interleaved, keep
 from tests.bench.published import published_loop
 
-# name: candidates, branches, heads, tokens, width of a head in q and k, and in v
+# name: candidates, branches, heads, tokens, width of a head in q and k, and in v; one head's queries are its keys
 SHAPES = {
     "sd15, both branches": (100, 2, 8, 256, 160, 160),
     "mini, style": (200, 1, 1, 36, 272, 486),
@@ -42,6 +42,7 @@ def _tensors(shape: tuple[int, ...], items: int) -> QKV:
     _, branches, heads, tokens, width, of_values = shape
     generator = torch.Generator().manual_seed(items)
     q, k = (torch.randn(items, branches, heads, tokens, width, generator=generator) for _ in "qk")
+    k = q if heads == 1 else k
     return QKV(q, k, torch.randn(items, branches, heads, tokens, of_values, generator=generator))
 
 

@@ -134,7 +134,7 @@ def test_changed_bytes_of_a_table_are_errors_or_a_table(tmp_path: Path) -> None:
 def ivf(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     faiss = import_faiss()
     vectors = np.random.default_rng(0).standard_normal((60, 8)).astype(np.float32)
-    index = faiss.IndexIVFScalarQuantizer(faiss.IndexFlatIP(8), 8, 4, faiss.ScalarQuantizer.QT_fp16, 0, False)
+    index = faiss.IndexIVFScalarQuantizer(faiss.IndexFlatIP(8), 8, 4, faiss.ScalarQuantizer.QT_8bit, 0, False)
     index.train(vectors)
     index.add_with_ids(vectors, np.arange(60) * 3)
     path = tmp_path_factory.mktemp("ivf") / "e.faiss"
@@ -152,14 +152,26 @@ def test_every_number_that_faiss_trusts_is_checked(ivf: bytes) -> None:
     start = ivf.index(b"ilar")
     fields = [*range(80), *range(start, start + 60)]
     centroids = range(ivf.index(b"IxFI") + 45, ivf.index(b"IxFI") + 45 + 4 * 8 * 4)
+    bounds = range(start - 9 - 4 * 2 * 8, start - 9)
     # nprobe, which every search sets, is the one number that may be anything.
     probes = range(4 + 33 + 8, 4 + 33 + 16)
+    fields += [*range(centroids.stop, centroids.stop + 13), *range(centroids.stop + 21, bounds.start)]
+    fields += range(bounds.stop, start)
     for at in (at for at in fields if at not in centroids and at not in probes):
         for bit in (0, 7):
             changed = bytearray(ivf)
             changed[at] ^= 1 << bit
             with pytest.raises(ValueError, match=r"\w"):
                 read_ivf_file(io.BytesIO(changed), len(ivf), 60, 4)
+
+
+@pytest.mark.parametrize("place", ["centroid", "bound"])
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_numbers_that_are_not_finite_are_refused(ivf: bytes, place: str, wrong: float) -> None:
+    at = ivf.index(b"IxFI") + 45 if place == "centroid" else ivf.index(b"ilar") - 9 - 4
+    changed = ivf[:at] + np.array(wrong, "<f4").tobytes() + ivf[at + 4 :]
+    with pytest.raises(ValueError, match=f"a {place} is not finite"):
+        read_ivf_file(io.BytesIO(changed), len(ivf), 60, 4)
 
 
 @pytest.mark.parametrize("length", [0, 3, 36, 100, -1])

@@ -244,6 +244,18 @@ def test_an_encoder_that_was_added_later_is_trained_and_scanned_by_item(root: Pa
     assert_like_a_scan(root, IVFAndRestIndex, "f")
 
 
+def test_an_index_of_an_older_form_is_trained_anew(root: Path) -> None:
+    train_where_due(IndexReader(root).vector_reader)
+    path, told = Layout(root).ivf_record(ENCODER), list[str]()
+    record = json.loads(path.read_bytes())
+    del record["error"]  # as when the lists held float16
+    path.write_text(json.dumps(record))
+    assert_like_a_scan(root, FlatIndex)
+    train_where_due(IndexReader(root).vector_reader, told.append)
+    assert told == [ENCODER]
+    assert_like_a_scan(root, IVFAndRestIndex)
+
+
 @pytest.mark.skipif(not Path("/dev/fd").exists(), reason="FAISS opens a file by its path alone")
 def test_faiss_reads_the_file_that_was_checked(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another file takes the place of the checked one just before FAISS opens it."""

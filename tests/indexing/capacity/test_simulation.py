@@ -28,7 +28,6 @@ def test_workers_share_the_images_to_the_end(workers: int) -> None:
     ("change", "limit"),
     [
         ({"commit": 5.0}, "commits, one after another"),
-        ({"commit_segment": 0.1}, "commits, one after another"),
         ({"cores": 2}, "cores"),
         ({"image_bytes": 1e6, "network": 1e5}, "a worker's network"),
         ({"image_bytes": 1e6, "store": 1e6}, "the store"),
@@ -36,6 +35,12 @@ def test_workers_share_the_images_to_the_end(workers: int) -> None:
 )
 def test_every_part_may_hold_a_build_up(change: dict[str, float], limit: str) -> None:
     assert simulate_build(replace(TIMES, **change), 100_000, 32).limit == limit
+
+
+def test_a_long_list_of_segments_holds_nobody_up_because_they_are_committed_together() -> None:
+    short, long = (simulate_build(replace(TIMES, commit_segment=each), 1_000_000, 32) for each in (0.0, 0.01))
+    assert long.segments == pytest.approx(short.segments, rel=0.2)
+    assert long.encoding < 1.2 * short.encoding
 
 
 def test_too_few_images_leave_workers_without_any() -> None:

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import threading
+from concurrent.futures import Future, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ from retrieval.indexing.reports import BuildEvent
 from retrieval.indexing.segment_job import SegmentJob
 from retrieval.indexing.upkeep.repairing import repair, verify
 from retrieval.indexing.workers import driver
+from retrieval.indexing.workers.pool import WorkerPool
 from retrieval.indexing.workers.processes import ProcessWorker
 from retrieval.indexing.workers.worker import AnySpec, Job, WorkerLostError, WorkerSpec
+from retrieval.progress import Cancellation
 from retrieval.settings import WorkerSettings
 from tests.indexing.builds import build, reasons_of
 from tests.indexing.workers.conftest import HereWorker
@@ -37,6 +40,30 @@ def test_the_index_is_that_of_one_process(photos: Path, index: Path, local: Path
     assert (report.added, report.items, verify(index)) == (IMAGES, IMAGES, [])
     assert [event.done for event in events if event.stage == "encode"][-1] == IMAGES
     assert build(photos, index, BY_TWO).added == 0
+
+
+@pytest.mark.usefixtures("here")
+def test_segments_that_are_finished_are_committed_together(
+    photos: Path, index: Path, local: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    futures: list[Future[Any]] = []
+    submit, events = WorkerPool.submit, list[BuildEvent]()
+
+    def noted(pool: WorkerPool, job: Job) -> "Future[Any]":
+        futures.append(submit(pool, job))
+        return futures[-1]
+
+    def wait_for_all(future: "Future[Any]", cancel: Cancellation | None) -> Any:
+        wait(futures)
+        return future.result()
+
+    monkeypatch.setattr(WorkerPool, "submit", noted)
+    monkeypatch.setattr(driver, "wait_for", wait_for_all)
+    build(photos, index, BY_TWO, on_progress=events.append)
+    commits = [event.done for event in events if event.stage == "commit"]
+    assert len(futures) > len(commits) == 1
+    assert len(read_current(Layout(index)).segments) == len(futures)
+    assert Contents.of(index).differences(Contents.of(local)) == []
 
 
 @pytest.mark.usefixtures("here")
