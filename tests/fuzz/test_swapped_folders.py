@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from index_store.errors import DiffSimError
+from index_store.checks import opening
+from index_store.errors import DiffSimError, IndexCorruptError
 from index_store.files import atomic_write, replace_file, write_file
 from index_store.garbage import clear_uncommitted
 from index_store.generation import read_current
@@ -143,3 +144,18 @@ def test_a_link_in_the_place_of_a_file_is_replaced(
     (path.hardlink_to if is_hard else path.symlink_to)(precious)
     write(path, b"new")
     assert (precious.read_bytes(), path.read_bytes(), path.is_symlink()) == (b"precious", b"new", False)
+
+
+def test_a_system_without_descriptors_of_folders_writes_and_refuses_links_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "_STEPS", False)
+    layout, outside = make_index(tmp_path / "x.diffsim", 2), tmp_path / "outside"
+    assert len(read_current(layout).segments) == 2
+    layout.generations.rename(outside)
+    layout.generations.symlink_to(outside)
+    before = content(outside)
+    for write in (write_file, replace_file, atomic_write):
+        with pytest.raises(IndexCorruptError, match="symbolic link"):
+            write(layout.generation(1), b"new")
+    assert content(outside) == before
