@@ -222,6 +222,8 @@ def read_record(layout: Layout, encoder: str) -> IVFRecord | None:
 def record_of(encoder: str, data: bytes) -> IVFRecord:
     """Return the record in the bytes of ``derived/<encoder>.json``; ValueError, KeyError or TypeError if it is none."""
     values = mapping(parse_json(data), "the file")
+    if "error" not in values:
+        raise ValueError("an earlier version made it, with float16 lists")
     name = component(values["file"], "a file")
     if not name.startswith(f"{file_name(encoder)}-") or not name.endswith(".faiss"):
         raise ValueError(f"it names the file {name}")

@@ -1,5 +1,6 @@
 """The 8-bit lists of an IVF index choose rows; the stored vectors give their cosines."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -60,3 +61,16 @@ def test_a_stored_vector_that_is_damaged_after_the_training_is_an_error(root: Pa
         with pytest.raises(IndexCorruptError, match=f"{path.name} has changed since it was written"):
             index.search(query, 15, allowed)
     assert len(index.search(query, 15, np.arange(150, 300))[0]) == 15  # the other segments are whole
+
+
+def test_an_index_of_an_earlier_version_is_scanned_and_trained_anew(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = Layout(root).ivf_record(ENCODER)
+    record = json.loads(path.read_text())
+    del record["error"]
+    path.write_text(json.dumps(record))
+    assert not isinstance(IndexReader(root).coarse_index(ENCODER), IVFAndRestIndex)
+    assert "scan all vectors until the next build: an earlier version made it" in caplog.text
+    train_where_due(IndexReader(root).vector_reader)
+    assert isinstance(IndexReader(root).coarse_index(ENCODER), IVFAndRestIndex)
