@@ -73,9 +73,10 @@ def _neighbours(shown: Sequence[Result], digits: int) -> list[SheetCell]:
 
 
 def _caption(result: Result, digits: int) -> str:
-    """Return a result's score and, in brackets, its percentiles and the number that the order goes by."""
+    """Return a result's score and, in brackets, its percentiles, or else the number that the order goes by."""
     facts = [f"{each:.2f} %" for each in result.percentiles]
-    facts += [] if result.order_key is None else [f"ordered by {result.order_key:.{digits}f}"]
+    if not facts and result.order_key is not None:
+        facts = [f"by {result.order_key:.{digits}f}"]
     return f"{result.shown_score:.{digits}f}" + (f" ({', '.join(facts)})" if facts else "")
 
 
