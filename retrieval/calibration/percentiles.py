@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 KNOTS = (*np.arange(0.01, 0.99, 0.02), 0.99, 0.995, 0.998)  # shares of the pairs between which evidence is linear
+DECIMALS = 9  # of the scores at knots
 LEAST_ABOVE = 4  # pairs above the last knot
 
 
@@ -67,7 +68,8 @@ class Percentiles:
     def _knots(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return scores, rising, and their normal quantiles; two at least."""
         shares = np.array([share for share in KNOTS if (1 - share) * self.pairs >= LEAST_ABOVE] or [0.5])
-        at, first = np.unique(np.quantile(self._sorted, shares), return_index=True)
+        # Scores nearer to each other than rounding is would make a slope that no number holds.
+        at, first = np.unique(np.round(np.quantile(self._sorted, shares), DECIMALS), return_index=True)
         values = np.array([NormalDist().inv_cdf(float(share)) for share in shares[first]])
         if len(at) < 2:  # all pairs score alike
             return np.array([at[0], at[0] + 1.0]), np.array([values[0], values[0] + 1.0])

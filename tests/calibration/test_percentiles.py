@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from retrieval.calibration.percentiles import Percentiles, one_in
@@ -27,6 +27,8 @@ def test_pairs_of_the_same_kind_have_even_percentiles() -> None:
 
 
 @given(SCORES, st.lists(st.floats(-1, 1), min_size=2, max_size=20))
+@example([0.0, 1.0, 1.0, 1.0, 2.2250738585e-313], [0.0, 0.0])
+@example([0.5, 0.5, 0.5 + 1e-16, 1.0], [-1.0, 1.0])
 def test_higher_scores_are_never_less(scores: list[float], asked: list[float]) -> None:
     found, asked = Percentiles(scores), sorted(asked)
     shares = found.shares(asked)
