@@ -7,6 +7,7 @@ a link to a copy of it: after every check that could come first, and before the 
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -58,26 +59,29 @@ class Swap:
 
     def __init__(self, victim: Path, outside: Path, at: int) -> None:
         self.victim, self.outside, self.at, self.calls = victim, outside, at, 0
+        self._counting = threading.Lock()  # shards are written by threads
 
     def hear(self) -> None:
         """Count a call, and exchange at the chosen one."""
-        if self.calls == self.at and self.victim.is_dir():  # else the act has removed it already
-            self.victim.rename(self.outside.with_name("aside"))
-            self.victim.symlink_to(self.outside)
-        self.calls += 1
+        with self._counting, suppress(OSError):  # of a folder that the act removes meanwhile
+            self.calls += 1
+            if self.calls - 1 == self.at and self.victim.is_dir():  # else the act has removed it already
+                self.victim.rename(self.outside.with_name("aside"))
+                self.victim.symlink_to(self.outside)
 
 
 _swap: Swap | None = None  # a hook stays for ever, so one serves every test
+_hearing = threading.local()
 
 
 def _hear(event: str, arguments: tuple[Any, ...]) -> None:
-    global _swap
-    if event in EVENTS and _swap is not None:
-        swap, _swap = _swap, None  # the exchange itself is announced, too
+    swap = _swap
+    if event in EVENTS and swap is not None and not getattr(_hearing, "now", False):
+        _hearing.now = True  # the exchange itself is announced, too
         try:
             swap.hear()
         finally:
-            _swap = swap
+            _hearing.now = False
 
 
 @pytest.fixture(scope="module", autouse=True)
