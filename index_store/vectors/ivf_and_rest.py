@@ -63,7 +63,7 @@ class IVFAndRestIndex:
         return self._best(query, rows, count)
 
     def _best(self, query: Floats, rows: Rows, count: int) -> Ranked:
-        """Order ``rows`` by their cosines, without those that damage on the disk has made NaN since the training."""
+        """Order ``rows`` by their cosines, without NaN: training leaves such rows out, a stranger's file may not."""
         cosines = self.similarities(query, rows)
         known = ~np.isnan(cosines)
         return best_first(rows[known], cosines[known], count)

@@ -1,6 +1,7 @@
 """Vectors that are mapped where they lie equal those that are read."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,7 @@ def test_every_float16_is_widened_to_the_same_float32(tmp_path: Path) -> None:
     assert vectors.of(order[:0]).shape == (0, 64)
 
 
+@pytest.mark.parametrize("read", [read_vectors, mapped_from])
 @pytest.mark.parametrize(
     "array",
     [
@@ -51,12 +53,19 @@ def test_every_float16_is_widened_to_the_same_float32(tmp_path: Path) -> None:
         np.zeros((5, 7), np.float32),
         np.zeros((5, 0), np.float16),
         np.zeros(5, np.float16),
-        np.asfortranarray(np.zeros((5, 7), np.float16)),
+        np.array([{}] * 5, object),
+        np.zeros((5, 7), [("x", "<f2")]),
     ],
-    ids=["rows", "dtype", "empty", "axes", "order"],
+    ids=["rows", "dtype", "empty", "axes", "objects", "fields"],
 )
-def test_other_arrays_are_not_mapped(tmp_path: Path, array: np.ndarray) -> None:
+def test_other_arrays_are_no_vectors(tmp_path: Path, array: np.ndarray, read: Callable[[Path, int], object]) -> None:
     np.save(tmp_path / "e.npy", array)
+    with pytest.raises(IndexCorruptError, match=r"e\.npy"):
+        read(tmp_path / "e.npy", 5)
+
+
+def test_vectors_in_another_order_are_not_mapped(tmp_path: Path) -> None:
+    np.save(tmp_path / "e.npy", np.asfortranarray(np.zeros((5, 7), np.float16)))
     with pytest.raises(IndexCorruptError, match=r"e\.npy"):
         mapped_from(tmp_path / "e.npy", 5)
 

@@ -22,23 +22,6 @@ def test_vectors_survive_to_float16_and_are_normalised_again(tmp_path: Path) -> 
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "array",
-    [
-        np.zeros((4, 7), np.float16),
-        np.zeros((5, 7), np.float32),
-        np.zeros(5, np.float16),
-        np.array([{}] * 5, object),
-        np.zeros((5, 7), [("x", "<f2")]),
-    ],
-    ids=["rows", "dtype", "axes", "objects", "fields"],
-)
-def test_other_arrays_are_no_vectors(tmp_path: Path, array: np.ndarray) -> None:
-    np.save(tmp_path / "e.npy", array)
-    with pytest.raises(IndexCorruptError, match=r"e\.npy"):
-        read_vectors(tmp_path / "e.npy", 5)
-
-
 def test_what_is_no_npy_file_is_found(tmp_path: Path) -> None:
     np.savez(tmp_path / "archive.npz", np.zeros((5, 7), np.float16))
     np.save(tmp_path / "whole.npy", np.zeros((5, 7), np.float16))
