@@ -39,7 +39,8 @@ class IVFAndRestIndex:
         self._ivf, self._stored, self._ids, self._rest, self._rest_vectors = ivf, stored, ids, rest, rest_vectors
         self._ivf_rows = int(held.sum()) - len(rest)
         self._flat = FlatIndex(rest_vectors) if len(rest) else None
-        self._position = np.where(held, _IN_IVF, _NO_VECTOR)
+        self._gapless = bool(len(ids)) and int(ids[-1] - ids[0]) == len(ids) - 1  # nothing was removed
+        self._position = np.where(held, np.int32(_IN_IVF), np.int32(_NO_VECTOR))
         self._position[rest] = np.arange(len(rest))
 
     def __len__(self) -> int:
@@ -58,8 +59,9 @@ class IVFAndRestIndex:
         """
         if allowed is not None:
             return self._search_among(query, count, allowed[self._position[allowed] != _NO_VECTOR])
-        ids = self._ivf.search(query, min(count, self._ivf_rows))
-        rows = np.concatenate([np.searchsorted(self._ids, ids), self.newer(query, count)])
+        rows = self._rows_of(self._ivf.search(query, min(count, self._ivf_rows)))
+        if self._flat is not None:
+            rows = np.concatenate([rows, self.newer(query, count)])
         return self._best(query, rows, count)
 
     def _best(self, query: Floats, rows: Rows, count: int) -> Ranked:
@@ -81,7 +83,11 @@ class IVFAndRestIndex:
     def probe(self, query: Floats, count: int, probes: int) -> Ranked:
         """Return rows of the IVF part and their products; see :meth:`index_store.vectors.ivf.IVFIndex.probe`."""
         ids, products = self._ivf.probe(query, count, probes)
-        return np.searchsorted(self._ids, ids), products
+        return self._rows_of(ids), products
+
+    def _rows_of(self, ids: NDArray[np.int64]) -> Rows:
+        """Return the rows of live ``ids``, any shape."""
+        return ids - self._ids[0] if self._gapless else np.searchsorted(self._ids, ids)
 
     def newer(self, query: Floats, count: int) -> NDArray[np.int64]:
         """Return the rows nearest to ``query [dim]`` among those that are newer than the IVF part, best first."""
@@ -93,7 +99,7 @@ class IVFAndRestIndex:
         The cosines and their order are those of :meth:`search`. A place without a row holds -1 and a cosine of -inf.
         """
         ids = self._ivf.search_many(queries, count)
-        near = np.where(ids < 0, -1, np.searchsorted(self._ids, ids))
+        near = np.where(ids < 0, -1, self._rows_of(ids))
         if self._flat is not None:
             newer = self._flat.search_many(queries, count)[0]
             near = np.concatenate([near, np.where(newer < 0, -1, self._rest[newer])], axis=1)
@@ -114,7 +120,7 @@ class IVFAndRestIndex:
 
         def scan(wanted: int) -> Ranked:  # twice as many, since products of 8-bit numbers tell less apart
             found, products = self._ivf.search_among(query, min(2 * wanted, len(ids)), ids)
-            return np.searchsorted(self._ids, found), products
+            return self._rows_of(found), products
 
         error = rounding(query) + (HALF_NORM + self._ivf.error) * float(np.linalg.norm(query))
         found = [exact_nearest(scan, exact, len(ids), count, error)[0]]

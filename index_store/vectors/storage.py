@@ -13,6 +13,9 @@ from index_store.vectors.exact import Floats
 Vectors = Floats | NDArray[np.float16]
 STORED_DTYPE = np.dtype("<f2")
 MOST_DIM = 1 << 16
+_SIGN_AND_NUMBER = np.int32(0x8FFFE000 - (1 << 32))  # of a float16 that was shifted into an int32
+_EXPONENTS_APART = np.float32(2.0**112)  # float32 counts exponents from -127, float16 from -15
+_NOT_HALF = np.float32(65_536)  # the first power of two beyond float16
 
 
 def write_vectors(path: Path, batches: Sequence[Vectors]) -> None:
@@ -47,10 +50,27 @@ def finite_rows(vectors: Vectors) -> NDArray[np.bool_]:
     return finite
 
 
+def widened(stored: NDArray[np.float16]) -> Floats:
+    """Return finite float16 vectors as float32, the same numbers; infinities and NaN get magnitudes of 65536 and more.
+
+    numpy converts number by number, and so does FAISS; shifts of whole arrays take a third of the time.
+    """
+    bits = stored.view(np.int16).astype(np.int32)
+    bits <<= 13  # the fraction's place in float32; what follows takes away copies of the sign
+    bits &= _SIGN_AND_NUMBER
+    vectors: Floats = bits.view(np.float32)
+    vectors *= _EXPONENTS_APART
+    return vectors
+
+
 def normalised(stored: Vectors) -> Floats:
     """Return stored vectors ``[rows, dim]`` as float32 with norm 1 again, after the rounding; zeros stay zeros."""
-    vectors: Floats = stored.astype(np.float32)
+    half = stored.dtype == STORED_DTYPE
+    vectors: Floats = widened(stored.view(STORED_DTYPE)) if half else stored.astype(np.float32)
     with np.errstate(invalid="ignore", over="ignore"):  # rows that are not finite stay so, and are never found
-        norms: Floats = np.linalg.norm(vectors, axis=1, keepdims=True)
-        vectors /= np.maximum(norms, np.finfo(np.float32).tiny)
+        squares: Floats = np.einsum("rd,rd->r", vectors, vectors)
+        if half and (squares >= _NOT_HALF**2).any():
+            vectors = stored.astype(np.float32)
+            squares = np.einsum("rd,rd->r", vectors, vectors)
+        vectors *= (1 / np.maximum(np.sqrt(squares), np.finfo(np.float32).tiny))[:, None]
     return vectors

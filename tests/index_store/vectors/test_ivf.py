@@ -114,7 +114,7 @@ def test_lists_that_hold_too_few_rows_are_not_all_that_is_probed(few_probes: Ind
 
 
 def test_all_cosines_need_no_copy_of_all_vectors(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exact, "BLOCK_ROWS", 60)
+    monkeypatch.setattr(exact, "BLOCK_NUMBERS", 60 * DIM)
     train_where_due(IndexReader(root).vector_reader)
     reader = IndexReader(root)
     index, query = reader.coarse_index(ENCODER), reader.vectors(ENCODER)[7]
