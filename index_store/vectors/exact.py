@@ -57,7 +57,7 @@ def rounding(query: Floats) -> float:
 
 def with_spare(count: int) -> int:
     """Return how many rows to fetch by approximate products so that the ``count`` best are most likely among them."""
-    return count + count // 8 + 16
+    return count + max(16, count // 12)
 
 
 def exact_nearest(
@@ -69,9 +69,9 @@ def exact_nearest(
 ) -> Ranked:
     """Return the ``count`` most similar of all ``rows`` and their cosines, best first, the lowest row among equals.
 
-    Fast products differ from exact cosines by at most ``error``. We fetch k + k/8 + 16 rows by product, rescore them
-    exactly, and stop once the worst product is more than ``error`` below the k-th cosine: then no other row can belong
-    to the result, nor tie with it. Otherwise, as with many duplicates, we fetch four times as many.
+    Fast products differ from exact cosines by at most ``error``. We fetch k + max(16, k/12) rows by product, rescore
+    them exactly, and stop once the worst product is more than ``error`` below the k-th cosine: then no other row can
+    belong to the result, nor tie with it. Otherwise, as with many duplicates, we fetch four times as many.
 
     Args:
         approximate: returns that many rows with the largest products, in any order; fewer where products are NaN.
