@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from index_store.catalog import absolute_uri
 from index_store.files import corrupt
 from index_store.reader import IndexReader
+from index_store.vectors.exact import Ranked
 from retrieval.encoding.coarse_encoders import encoders_of_mode
 from retrieval.errors import UsageError
 from retrieval.models.modes import Mode
@@ -86,20 +87,21 @@ class CandidateGenerator:
         found = [Candidates(question.rows(len(self._reader)), None) for question in questions]
         asking = [number for number, each in enumerate(found) if len(each.rows) and encoders]
         self._check_dims(encoders, [questions[number] for number in asking])
-        chosen = self._chosen(encoders, [questions[number] for number in asking], [found[n].rows for n in asking])
-        asks = [CosinesAsk(name, questions[n].vectors[name], rows)
-                for n, rows in zip(asking, chosen, strict=True) for name in encoders]  # fmt: skip
-        cosines = iter(self._coarse.cosines(asks) if asks else ())
-        for number, rows in zip(asking, chosen, strict=True):
-            of_encoders = np.stack([next(cosines) for _ in encoders])
+        asked = [questions[number] for number in asking]
+        chosen, rankings = self._chosen(encoders, asked, [found[number].rows for number in asking])
+        cosines = self._cosines(encoders, asked, chosen, rankings)
+        for number, rows, of_encoders in zip(asking, chosen, cosines, strict=True):
             has_vector = np.stack([self._reader.has_vector(name)[rows] for name in encoders])
             found[number] = Candidates(rows, _mean_where(of_encoders, has_vector))
         return found
 
     def _chosen(
         self, encoders: Sequence[str], questions: Sequence[CandidateQuestion], every: Sequence[Rows]
-    ) -> list[Rows]:
-        """Return each question's candidates, best first; ``every`` has those of an exhaustive search."""
+    ) -> tuple[list[Rows], list[list[Ranked]]]:
+        """Return each question's candidates, best first, and the rankings of its vectors, encoder by encoder.
+
+        ``every`` has the candidates of an exhaustive search, which ranks nothing.
+        """
         asks = [
             NearestAsk(name, vector, question.count + len(question.excluded), question.allowed)
             for question in questions
@@ -108,13 +110,37 @@ class CandidateGenerator:
             for vector in question.vectors[name]
         ]
         nearest = iter(self._coarse.nearest(asks) if asks else ())
-        chosen = []
+        chosen, rankings = list[Rows](), list[list[Ranked]]()
         for question, rows in zip(questions, every, strict=True):
+            own = [] if question.wanted.exhaustive else [next(nearest) for e in encoders for _ in question.vectors[e]]
             if not question.wanted.exhaustive:
-                rankings = [_without(next(nearest), question) for name in encoders for _ in question.vectors[name]]
-                rows = fuse_rankings(rankings, question.count)
+                rows = fuse_rankings([_without(ranked, question) for ranked, _ in own], question.count)
             chosen.append(rows)
-        return chosen
+            rankings.append(own)
+        return chosen, rankings
+
+    def _cosines(
+        self,
+        encoders: Sequence[str],
+        questions: Sequence[CandidateQuestion],
+        chosen: Sequence[Rows],
+        rankings: Sequence[Sequence[Ranked]],
+    ) -> list[NDArray[np.float32]]:
+        """Return the cosines ``[encoders, rows]`` of each question's ``chosen`` rows; asks for those not ranked."""
+        cosines = [np.full((len(encoders), len(rows)), np.nan, np.float32) for rows in chosen]
+        asks, places = [], []
+        for number, (question, rows, own) in enumerate(zip(questions, chosen, rankings, strict=True)):
+            for at, name in enumerate(encoders):
+                if len(own) == len(encoders):  # one vector each; of several, each row's best counts
+                    cosines[number][at] = _ranked_cosines(rows, own[at])
+                missing = np.isnan(cosines[number][at])
+                if missing.any():
+                    asks.append(CosinesAsk(name, question.vectors[name], rows[missing]))
+                    places.append((number, at, missing))
+        answers = self._coarse.cosines(asks) if asks else ()
+        for (number, at, missing), answer in zip(places, answers, strict=True):
+            cosines[number][at, missing] = answer
+        return cosines
 
     def _check_dims(self, encoders: Sequence[str], questions: Sequence[CandidateQuestion]) -> None:
         for name in encoders if questions else ():
@@ -151,6 +177,14 @@ class CandidateGenerator:
 def _without(rows: Rows, question: CandidateQuestion) -> Rows:
     """Return the nearest ``rows`` that are not excluded, as many as are wanted."""
     return rows[~np.isin(rows, question.excluded)][: question.count] if question.excluded else rows
+
+
+def _ranked_cosines(rows: Rows, ranked: Ranked) -> NDArray[np.float32]:
+    """Return the cosines of ``rows``, each once, as they were ``ranked``; NaN for others."""
+    found = np.full(len(rows), np.nan, np.float32)
+    _, mine, theirs = np.intersect1d(rows, ranked[0], assume_unique=True, return_indices=True)
+    found[mine] = ranked[1][theirs]
+    return found
 
 
 def _mean_where(cosines: NDArray[np.float32], has_vector: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from index_store.reader import IndexReader
+from index_store.vectors.exact import Ranked
 from retrieval.search.gpu_index import VectorIndex, open_vector_index
 
 Rows = NDArray[np.int64]
@@ -45,8 +46,8 @@ class CoarseVectors(Protocol):
         """Return how many entries a vector of ``encoder`` has."""
         ...
 
-    def nearest(self, asks: Sequence[NearestAsk]) -> list[Rows]:
-        """Return the nearest rows for each ask, best first; ties by row, lowest first."""
+    def nearest(self, asks: Sequence[NearestAsk]) -> list[Ranked]:
+        """Return the nearest rows for each ask and their cosines, best first; ties by row, lowest first."""
         ...
 
     def cosines(self, asks: Sequence[CosinesAsk]) -> list[Floats]:
@@ -71,9 +72,9 @@ class LocalVectors:
         """See :class:`CoarseVectors`."""
         return self._index(encoder).dim
 
-    def nearest(self, asks: Sequence[NearestAsk]) -> list[Rows]:
+    def nearest(self, asks: Sequence[NearestAsk]) -> list[Ranked]:
         """See :class:`CoarseVectors`."""
-        return [self._index(ask.encoder).search(ask.vector, ask.count, ask.allowed)[0] for ask in asks]
+        return [self._index(ask.encoder).search(ask.vector, ask.count, ask.allowed) for ask in asks]
 
     def cosines(self, asks: Sequence[CosinesAsk]) -> list[Floats]:
         """See :class:`CoarseVectors`."""

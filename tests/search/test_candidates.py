@@ -1,9 +1,19 @@
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
+import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
+from index_store.reader import IndexReader
 from index_store.vectors.flat import FlatIndex
-from retrieval.search.candidates import fuse_rankings
+from retrieval.search.candidates import CandidateGenerator, CandidateQuestion, fuse_rankings
+from retrieval.search.coarse_vectors import CosinesAsk, LocalVectors
+from retrieval.settings import SearchSettings
+from tests.support.synthetic_index import ENCODER, add_segments
 
 
 def test_fusion_by_hand() -> None:
@@ -38,3 +48,28 @@ def test_the_coarse_index_is_exact() -> None:
     np.testing.assert_allclose(cosines, expected[rows], atol=1e-6)
     np.testing.assert_allclose(index.similarities(vectors[17], rows), expected[rows], atol=1e-6)
     assert len(index.search(vectors[0], 1000)[0]) == 300
+
+
+class CountedVectors(LocalVectors):
+    """Counts the rows whose cosines are asked for."""
+
+    rows = 0
+
+    def cosines(self, asks: Sequence[CosinesAsk]) -> list[NDArray[np.float32]]:
+        self.rows += sum(len(ask.rows) for ask in asks)
+        return super().cosines(asks)
+
+
+@pytest.mark.parametrize(("vectors", "exhaustive", "asked"), [(1, False, 0), (2, False, 20), (1, True, 90)])
+def test_cosines_that_a_ranking_holds_are_not_computed_again(
+    tmp_path: Path, vectors: int, exhaustive: bool, asked: int
+) -> None:
+    add_segments(tmp_path / "e.diffsim", [40, 50], 12)
+    reader = IndexReader(tmp_path / "e.diffsim")
+    coarse = CountedVectors(reader, torch.device("cpu"))
+    queries = reader.vectors(ENCODER)[[3, 70][:vectors]]
+    question = CandidateQuestion({ENCODER: queries}, SearchSettings(candidates=20, k=5, exhaustive=exhaustive))
+    (found,) = CandidateGenerator(reader, {}, coarse).generate([question], "none")
+    assert coarse.rows == asked
+    expected = LocalVectors(reader, torch.device("cpu")).cosines([CosinesAsk(ENCODER, queries, found.rows)])[0]
+    np.testing.assert_array_equal(found.similarities, expected)

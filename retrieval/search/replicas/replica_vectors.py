@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from index_store.vectors.exact import best_first, with_spare
+from index_store.vectors.exact import Ranked, best_first, with_spare
 from retrieval.search.coarse_vectors import CosinesAsk, Floats, NearestAsk, Rows
 from retrieval.search.replicas.fleet import Call, Fleet
 from retrieval.search.replicas.ownership import Owners, Ownership, places_by_partition
@@ -30,9 +30,9 @@ class ReplicaVectors:
         """See :class:`retrieval.search.coarse_vectors.CoarseVectors`."""
         return next((about[encoder].dim for about in self._abouts.values() if encoder in about), 0)
 
-    def nearest(self, asks: Sequence[NearestAsk]) -> list[Rows]:
+    def nearest(self, asks: Sequence[NearestAsk]) -> list[Ranked]:
         """See :class:`retrieval.search.coarse_vectors.CoarseVectors`."""
-        found: dict[int, Rows] = {}
+        found: dict[int, Ranked] = {}
         probes: dict[int, int | None] = dict.fromkeys(range(len(asks)))  # of the asks that are not answered yet
         own = _OwnRows(self._owners)
         while probes:
@@ -45,9 +45,9 @@ class ReplicaVectors:
                 for number, answer in zip(mine, answers[partition], strict=True):
                     every[number].append(answer)
             for number, answers_of in every.items():
-                rows, more = _merged(asks[number], answers_of, self._wanted(asks[number]))
+                ranked, more = _merged(asks[number], answers_of, self._wanted(asks[number]))
                 if more is None:
-                    found[number] = rows
+                    found[number] = ranked
                     del probes[number]
                 else:
                     probes[number] = more
@@ -119,17 +119,18 @@ class _OwnRows:
         return mine
 
 
-def _merged(ask: NearestAsk, found: Sequence[PartNearest], wanted: int) -> tuple[Rows, int | None]:
-    """Return the nearest rows of all partitions, or how many lists to probe where too few rows were found."""
+def _merged(ask: NearestAsk, found: Sequence[PartNearest], wanted: int) -> tuple[Ranked, int | None]:
+    """Return the nearest rows of all partitions and their cosines, or how many lists to probe where rows miss."""
+    nothing = np.empty(0, np.int64), np.empty(0, np.float32)
     if not found:
-        return np.empty(0, np.int64), None
+        return nothing, None
     rows, cosines, products = (
         np.concatenate([getattr(each, name) for each in found]) for name in ("rows", "cosines", "products")
     )
     probed = np.flatnonzero(~np.isnan(products))
     most, lists = max(each.probes for each in found), max(each.lists for each in found)
     if len(probed) < wanted and most < lists:
-        return np.empty(0, np.int64), 2 * most
+        return nothing, 2 * most
     chosen = probed[np.lexsort((rows[probed], -products[probed]))[: with_spare(wanted)]]
     kept = np.concatenate([chosen, np.flatnonzero(np.isnan(products))])
-    return best_first(rows[kept], cosines[kept], ask.count)[0], None
+    return best_first(rows[kept], cosines[kept], ask.count), None

@@ -53,7 +53,8 @@ def assert_alike(root: Path, replicas: int, queries: NDArray[np.float32], counts
         some = np.flatnonzero(draw.random(items) < 0.4)
         asks = [NearestAsk(ENCODER, q, count, allowed) for q in queries for count in counts for allowed in (None, some)]
         for ask, mine, theirs in zip(asks, spread.nearest(asks), alone.nearest(asks), strict=True):
-            np.testing.assert_array_equal(mine, theirs, err_msg=f"{ask.count} of {items}")
+            for one, other in zip(mine, theirs, strict=True):
+                np.testing.assert_array_equal(one, other, err_msg=f"{ask.count} of {items}")
         rows = draw.permutation(items)[:50]
         cosines = [CosinesAsk(ENCODER, queries[:2], rows)]
         np.testing.assert_array_equal(spread.cosines(cosines)[0], alone.cosines(cosines)[0])
