@@ -9,6 +9,7 @@ import json
 import logging
 from collections.abc import Callable, Container, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -84,13 +85,15 @@ class IVFIndex:
         faiss, stored = import_faiss(), np.sort(stored)
         if (stored[1:] == stored[:-1]).any():
             raise ValueError("it holds an id twice")
-        self.ids = live[is_among(live, stored)]
+        same = np.array_equal(live, stored)  # mostly; then no search among millions of ids
+        self.ids = live if same else live[is_among(live, stored)]
         self.stored: dict[str, MappedFile] = {}  # the vectors as stored, by the segment that holds them
-        without = stored[~is_among(stored, self.ids)]
+        without = stored[:0] if same else stored[~is_among(stored, self.ids)]
         # Must outlive the searches: FAISS holds a bare pointer.
         self._removed = selector_of(faiss, without, int(stored[-1]) + 1) if len(without) else None
         self._selector = None if self._removed is None else faiss.IDSelectorNot(self._removed)
         self._options, self._record = faiss.SearchParametersIVF, record
+        self._probing = cache(partial(self._options, sel=self._selector))  # few numbers of probes occur
         self._index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
         # By default every search starts up to 32 threads that read its lists ahead, which takes longer than the search.
         faiss.downcast_InvertedLists(self._index.invlists).prefetch_nthread = 0
@@ -121,7 +124,7 @@ class IVFIndex:
 
         There are :func:`with_spare` of ``count`` at most, since products of 8-bit numbers tell less than cosines.
         """
-        options = self._options(nprobe=probes, sel=self._selector)
+        options = self._probing(nprobe=probes)
         products, ids = self._index.search(query[None], with_spare(count), params=options)
         there = ids[0] >= 0
         return ids[0][there], products[0][there]
@@ -146,7 +149,7 @@ class IVFIndex:
 
         Each query probes the lists that were measured for ``count``. A place without an id holds -1.
         """
-        options = self._options(nprobe=self._record.probes_for(count), sel=self._selector)
+        options = self._probing(nprobe=self._record.probes_for(count))
         ids: NDArray[np.int64] = self._index.search(np.ascontiguousarray(queries), with_spare(count), params=options)[1]
         return ids
 

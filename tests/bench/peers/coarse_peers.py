@@ -268,7 +268,7 @@ def coarse_peer(name: str) -> CoarsePeer:
 PEERS: dict[str, Any] = {
     "ours": Ours,
     "faiss-ivf-sq8": lambda: FaissPeer(
-        "IVF{lists},SQ8", (8, 16, 32, 64, 128, 256, 512), "twice the root of the rows as lists"
+        "IVF{lists},SQ8", (3, 4, 6, 8, 12, 16, 32, 64, 128, 256, 512), "twice the root of the rows as lists"
     ),
     "faiss-hnsw": lambda: FaissPeer("HNSW32", (200, 300, 400, 800), "M 32, efConstruction 200, float32"),
     "hnswlib": Hnswlib,

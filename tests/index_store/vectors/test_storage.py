@@ -52,3 +52,13 @@ def test_ties_of_the_coarse_stage_go_to_the_lowest_row() -> None:
     rows, cosines = index.search(np.array([1, 0, 0], np.float32), 5)
     assert rows.tolist() == [0, 2, 4, 1, 3]
     assert cosines.tolist() == [1, 1, 1, 0, 0]
+
+
+def test_halves_beyond_numbers_stay_so_and_the_largest_are_normalised() -> None:
+    stored = np.array([[65504, -65504], [np.inf, 1], [np.nan, 1], [3, -4], [6e-8, 0], [0, -0.0]], np.float16)
+    found = normalised(stored)
+    with np.errstate(invalid="ignore"):
+        wide = stored.astype(np.float64)
+        expected = wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    np.testing.assert_allclose(found, expected, rtol=3e-7, equal_nan=True)
+    np.testing.assert_array_equal(found[[3, 4, 5]], normalised(stored[[3, 4, 5]]), "whatever lies beside it")
