@@ -14,7 +14,7 @@ PROBE = "pixels.probe:"  # the beginning of the line on another Pillow or libjpe
 
 
 def check_shape(fingerprint: Mapping[str, Any]) -> None:
-    """Raise TypeError or KeyError unless every part of an index's fingerprint that is read by name has its JSON type."""
+    """Raise TypeError or KeyError unless all parts of an index's fingerprint that are read have their JSON types."""
     for part in ("model", "pixels", *BY_NAME):
         if not isinstance(fingerprint[part], Mapping):
             raise TypeError(f"fingerprint.{part} is not an object")
