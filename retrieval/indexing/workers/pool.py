@@ -1,12 +1,13 @@
 """A pool of workers, each driven by a thread of its own. A lost worker is replaced, and its job done by another."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from queue import PriorityQueue
 from typing import Any
 
+from retrieval.calibration.pair_jobs import in_order
 from retrieval.indexing.workers.worker import Job, Worker, WorkerLostError
 
 MOST_ATTEMPTS = 3  # of one job, and of opening one worker
@@ -51,6 +52,10 @@ class WorkerPool:
         if self._failure is not None:
             self._fail_all(self._failure)
         return task.future
+
+    def each(self, jobs: Iterable[Job]) -> Iterator[Any]:
+        """Yield the answers to ``jobs`` in their order; as many jobs wait as there are workers. See :meth:`submit`."""
+        return in_order(jobs, self.submit, 2 * self.size)
 
     def close(self) -> None:
         """End every worker, also in mid-work; jobs that are not done are dropped."""
