@@ -9,7 +9,7 @@ import typer
 from cli import grouping_commands, options, source_commands, verify_command, weights_command
 from cli.index import plan_command, shard_commands
 from cli.index.model_options import ModelOptions, RunOptions
-from cli.index.worker_options import PoolOptions
+from cli.index.worker_options import PoolOptions, begin_importing
 from cli.option_groups import Speech, expand_groups, text_of
 from cli.output import meant_index, short_path
 from cli.parsing import parse_names
@@ -110,6 +110,7 @@ def _is_new(place: str | Path) -> bool:
 
 
 def _build(sources: list[Path], asked: dict[str, Any], progress: BuildProgress) -> "BuildReport":
+    begin_importing(asked["run"].pool)
     from retrieval.indexing.build import build_index
 
     def kept() -> str:
@@ -162,6 +163,8 @@ def fill(
     You can stop a fill at any moment; the same command goes on.
     """
     work_offline(how.offline)
+    run = how.settings(pool=pool.settings())
+    begin_importing(run.pool)
     from retrieval.indexing.fill import fill_index
 
     place, speaker = meant_index(index), speech.speaker()
@@ -172,7 +175,7 @@ def fill(
             modes=None if modes is None else parse_names(modes),
             order=order,
             weights=text_of(weights),
-            run=how.settings(pool=pool.settings()),
+            run=run,
             on_progress=progress.tell,
         ).to_dict()
     if as_json:

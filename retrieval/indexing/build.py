@@ -40,7 +40,7 @@ from retrieval.indexing.sources.places import missing_elsewhere
 from retrieval.indexing.tally import ProgressTally
 from retrieval.indexing.training import calibrate_where_due, open_trained
 from retrieval.indexing.workers.driver import Driver
-from retrieval.indexing.workers.opening import worker_pool
+from retrieval.indexing.workers.opening import begin_workers, worker_pool
 from retrieval.indexing.workers.pool import WorkerPool
 from retrieval.progress import Cancellation, ignore_progress
 from retrieval.settings import BuildSettings, ModelChoices
@@ -82,6 +82,7 @@ def build_index(
     """
     started = time.monotonic()
     run = run or BuildSettings()
+    begin_workers(run.pool)
     paths, listing, root = find_sources(sources, index, run)
     listing, layout = listing if only is None else only(listing), Layout(root)
     fresh = None if was_committed(layout) else new_recipe(modes, choices, run)  # refuses bad settings before any write

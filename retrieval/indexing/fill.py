@@ -33,7 +33,7 @@ from retrieval.indexing.planning import Plan, Prepared
 from retrieval.indexing.reports import FillReport, OnBuildProgress
 from retrieval.indexing.tally import ProgressTally
 from retrieval.indexing.training import calibrate_where_due, open_trained
-from retrieval.indexing.workers.opening import worker_pool
+from retrieval.indexing.workers.opening import begin_workers, worker_pool
 from retrieval.indexing.workers.pool import WorkerPool
 from retrieval.progress import Cancellation, ignore_progress
 from retrieval.settings import NEWEST, BuildSettings
@@ -74,6 +74,7 @@ def fill_index(
     started = time.monotonic()
     check_order(order)
     run = run or BuildSettings()
+    begin_workers(run.pool)
     layout = Layout(require_index(existing_root(index)))
     with writer_lock(layout), ExitStack() as until_done:
         plan = planning.plan_fill(layout.root, modes, weights, run)

@@ -14,14 +14,14 @@ import pytest
 from index_store.generation import read_current
 from index_store.layout import Layout
 from index_store.reader import IndexReader
-from retrieval.errors import IndexIncompatibleError, UsageError
+from retrieval.errors import IndexIncompatibleError, UsageError, WorkerLostError
 from retrieval.indexing.reports import BuildEvent
 from retrieval.indexing.segment_job import SegmentJob
 from retrieval.indexing.upkeep.repairing import repair, verify
 from retrieval.indexing.workers import driver
 from retrieval.indexing.workers.pool import WorkerPool
 from retrieval.indexing.workers.processes import ProcessWorker
-from retrieval.indexing.workers.worker import AnySpec, Job, WorkerLostError, WorkerSpec
+from retrieval.indexing.workers.worker import AnySpec, Job, WorkerSpec
 from retrieval.progress import Cancellation
 from retrieval.settings import WorkerSettings
 from tests.indexing.builds import build, reasons_of
