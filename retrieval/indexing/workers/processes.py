@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
@@ -100,6 +100,7 @@ class ProcessWorker:
 @contextmanager
 def _deaf_to_ctrl_c() -> Iterator[None]:
     """Start processes that Ctrl-C does not reach: it goes to all of a terminal, and the driver decides."""
+    resource_tracker.ensure_running()  # its start would undo the mask
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
