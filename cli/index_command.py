@@ -15,7 +15,7 @@ from cli.output import meant_index, short_path
 from cli.parsing import parse_names
 from cli.reports import plan_to_json, print_build, print_compact, print_fill, print_info, print_plan
 from cli.terminal.printing import show, show_json
-from cli.terminal.process import HELP, Speaker, run, stopping, work_offline
+from cli.terminal.process import HELP, Speaker, importing, run, stopping, work_offline
 from cli.terminal.progress import BuildProgress, ProgressBar
 from index_store.locate import INDEX_VARIABLE, is_index, new_index_path, place_of_build
 from index_store.remote.object_store import is_url
@@ -111,7 +111,8 @@ def _is_new(place: str | Path) -> bool:
 
 def _build(sources: list[Path], asked: dict[str, Any], progress: BuildProgress) -> "BuildReport":
     begin_importing(asked["run"].pool)
-    from retrieval.indexing.build import build_index
+    with importing():
+        from retrieval.indexing.build import build_index
 
     def kept() -> str:
         return progress.kept(asked["index"])
@@ -163,9 +164,10 @@ def fill(
     You can stop a fill at any moment; the same command goes on.
     """
     work_offline(how.offline)
-    run = how.settings(pool=pool.settings())
-    begin_importing(run.pool)
-    from retrieval.indexing.fill import fill_index
+    workers = pool.settings()
+    begin_importing(workers)
+    with importing():
+        from retrieval.indexing.fill import fill_index
 
     place, speaker = meant_index(index), speech.speaker()
     progress = BuildProgress(speaker, not no_progress, what="filling")
@@ -175,7 +177,7 @@ def fill(
             modes=None if modes is None else parse_names(modes),
             order=order,
             weights=text_of(weights),
-            run=run,
+            run=how.settings(pool=workers),
             on_progress=progress.tell,
         ).to_dict()
     if as_json:

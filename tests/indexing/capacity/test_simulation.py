@@ -43,6 +43,14 @@ def test_a_long_list_of_segments_holds_nobody_up_because_they_are_committed_toge
     assert long.encoding < 1.2 * short.encoding
 
 
+def test_workers_share_the_pairs_of_percentiles() -> None:
+    drawn = replace(TIMES, blocks=19, block=2.0)
+    for workers, seconds in ((1, 38.0), (2, 20.0), (32, 2.0)):
+        without, run = (simulate_build(times, 1000, workers) for times in (TIMES, drawn))
+        assert run.pairs == seconds
+        assert run.seconds == pytest.approx(without.seconds + seconds)
+
+
 def test_too_few_images_leave_workers_without_any() -> None:
     assert simulate_build(TIMES, 64, 8).limit.startswith("the last segments")
 
