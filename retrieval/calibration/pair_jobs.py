@@ -90,9 +90,9 @@ def score_here(models: LoadedModels, jobs: Iterable[PairsJob]) -> Iterator[Place
     """Score jobs in this process: of small models on a CPU, several side by side, each on one core."""
     threads = side_by_side() if models.run_side_by_side() else 1
     pool = ThreadPoolExecutor(threads, thread_name_prefix="pairs", initializer=use_one_core if threads > 1 else None)
-    scorer = PairScorer(models)
+    scorer, ahead = PairScorer(models), threads if threads > 1 else 0  # a block of a large model takes 100 MB
     try:
-        yield from in_order(jobs, lambda job: pool.submit(scorer, job), threads)
+        yield from in_order(jobs, lambda job: pool.submit(scorer, job), ahead)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 

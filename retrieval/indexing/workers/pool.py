@@ -57,8 +57,8 @@ class WorkerPool:
         return task.future
 
     def each(self, jobs: Iterable[Job]) -> Iterator[Any]:
-        """Yield the answers to ``jobs`` in their order; as many jobs wait as there are workers. See :meth:`submit`."""
-        return in_order(jobs, self.submit, 2 * self.size)
+        """Yield the answers to ``jobs`` in their order; one job waits beside those in hand. See :meth:`submit`."""
+        return in_order(jobs, self.submit, self.size)
 
     def close(self) -> None:
         """End every worker, in mid-work at once; jobs that are not done are dropped."""

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from retrieval.indexing.workers.driver import FIRST_BATCHES, rows_of_next_job
+from retrieval.indexing.workers.driver import LAST_BATCHES, rows_of_next_job
 from tests.bench.cluster.building import BuildTimes, simulate_build
 from tests.bench.cluster.searching import SearchTimes, simulate_search
 
@@ -60,7 +60,7 @@ def test_the_last_jobs_are_small(left: int, workers: int, batch: int) -> None:
     while left > 0:
         rows = rows_of_next_job(1024, left, workers, batch)
         assert rows % batch == 0
-        assert rows <= max(FIRST_BATCHES * batch, left / (2 * workers) + batch)
+        assert rows <= max(LAST_BATCHES * batch, left / (2 * workers) + batch)
         left -= rows
 
 
