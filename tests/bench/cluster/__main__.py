@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--rates", type=Path, help="rates of the simulated clusters, such as a plan's --json")
     parser.add_argument("--no-builds", action="store_true", help="simulate only")
     asked = parser.parse_args()
-    photos = draw_images(asked.folder / "drawn", asked.images)
+    photos = draw_images(asked.folder / "drawn", max(asked.images, SAMPLE))
     if not asked.no_builds:
         times, rows = compare(photos, asked.model, asked.images, asked.rounds)
         print(json.dumps(asdict(times)), file=sys.stderr)

@@ -37,6 +37,7 @@ class Phases:
     work: float  # of the processor, for such an image, where there are no workers
     batch: int  # images
     commit: float  # the last one, from the answer of its worker on
+    modes: int
 
     @property
     def stages(self) -> tuple[float, ...]:
@@ -81,6 +82,7 @@ def build(photos: Path, index: Path, model: str, images: int, workers: int) -> P
         work=at["work"] / max(1, later),
         batch=int(at["first_images"]),
         commit=at["commit"] - at.get("answered", at["commit"]),
+        modes=int(at["modes"]),
     )
 
 
@@ -98,9 +100,9 @@ def times_of(here: list[Phases], few: list[Phases], images: int, cores: float) -
         images: to index in the simulation.
         cores: of the machine.
     """
-    alone, modes = fastest(here), 4
+    alone = fastest(here)
     sample, wanted = (_pairs_of(count) for count in (SAMPLE, images))
-    pair = min(each.pairs for each in here) / (modes * sample[1])
+    pair = min(each.pairs for each in here) / (alone.modes * sample[1])
     return BuildTimes(
         before=min(each.imports + each.plan for each in few),
         startup=min(each.open for each in few),
@@ -109,7 +111,7 @@ def times_of(here: list[Phases], few: list[Phases], images: int, cores: float) -
         commit=min(each.commit for each in few),
         commit_segment=0.0,
         after=min(each.rest for each in few),
-        blocks=modes * wanted[0],
+        blocks=alone.modes * wanted[0],
         block=pair * wanted[1] / wanted[0],
         batch=alone.batch,
         cores=cores,
@@ -117,6 +119,6 @@ def times_of(here: list[Phases], few: list[Phases], images: int, cores: float) -
 
 
 def _pairs_of(images: int) -> tuple[int, int]:
-    """Return how many blocks and pairs percentiles take in each mode."""
+    """Return how many blocks and pairs percentiles take in each mode, where every stored image may ask."""
     plan = plan_pairs(np.arange(images), 1, False)
     return len(plan.blocks), plan.pairs

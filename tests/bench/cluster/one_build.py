@@ -98,7 +98,7 @@ def main() -> None:
             only=lambda listing: replace(listing, names=listing.names[: int(images)]),
         )
     mark("done")
-    print(json.dumps({**MARKS, "added": report.added}))
+    print(json.dumps({**MARKS, "added": report.added, "modes": len(report.modes)}))
 
 
 if __name__ == "__main__":
