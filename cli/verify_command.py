@@ -12,7 +12,7 @@ from cli.index.worker_options import PoolOptions, begin_importing
 from cli.option_groups import Speech, expand_groups
 from cli.output import meant_index, naming
 from cli.terminal.printing import show, show_json
-from cli.terminal.process import Speaker
+from cli.terminal.process import Speaker, importing
 from cli.terminal.progress import ProgressBar
 from retrieval.errors import UsageError
 from retrieval.text import counted
@@ -39,9 +39,10 @@ def verify(
     workers = pool.settings()
     check_verify(repair, dry_run, undo, workers is not None)
     begin_importing(workers)
-    from retrieval.indexing.upkeep.repairing import repair as repair_index
-    from retrieval.indexing.upkeep.repairing import undo_repair
-    from retrieval.indexing.upkeep.repairing import verify as verify_index
+    with importing():
+        from retrieval.indexing.upkeep.repairing import repair as repair_index
+        from retrieval.indexing.upkeep.repairing import undo_repair
+        from retrieval.indexing.upkeep.repairing import verify as verify_index
 
     place, speaker = meant_index(index), speech.speaker()
     if undo:
