@@ -19,8 +19,6 @@ from index_store.files import CHECKSUM_BYTES, FileRecord, corrupt, open_regular,
 from index_store.vectors.exact import Floats, Rows
 from index_store.vectors.storage import MOST_DIM, STORED_DTYPE, normalised
 
-_OUTSIDE = -(1 << 62)  # no array of numpy reaches so far
-
 
 class MappedFile:
     """The mapped vectors of one segment; safe in many threads."""
@@ -34,16 +32,6 @@ class MappedFile:
     def dim(self) -> int:
         """Entries of a vector."""
         return int(self._vectors.shape[1])
-
-    @property
-    def rows(self) -> int:
-        """How many vectors there are."""
-        return len(self._vectors)
-
-    @property
-    def address(self) -> int:
-        """Where the first vector lies in this process's memory, while this object lives."""
-        return int(self._vectors.ctypes.data)
 
     def vectors(self) -> NDArray[np.float16]:
         """Return the vectors as stored, ``[rows, dim]``; IndexCorruptError if the file has changed since its commit."""
@@ -102,55 +90,18 @@ class MappedVectors:
             row: its row there, int64 ``[live items]``.
             dim: entries of a vector.
         """
-        self._segments, self._segment, self.dim = segments, segment, dim
-        starts, counts = (np.zeros(max(segments, default=-1) + 2, np.int64) for _ in range(2))
-        for number, file in segments.items():
-            starts[number], counts[number] = file.address, file.rows
-        held = counts > 0  # not so the last place, which NOWHERE names as well
-        if (row >= counts[segment])[held[segment]].any():
-            raise ValueError("a segment holds fewer vectors than the catalogue says")
-        self._view, step = _across(starts[held], counts[held], dim)
-        starts -= starts[held].min(initial=np.iinfo(np.int64).max)
-        self._place = np.where(held[segment], (starts[segment] + 2 * dim * row) // step, _OUTSIDE)
-        self._unchecked = held
+        self._segments, self._segment, self._row, self.dim = segments, segment, row, dim
 
     def of(self, rows: Rows) -> Floats:
         """Return the vectors of ``rows``, which lie in mapped segments, of norm 1, float32 ``[rows, dim]``.
 
         Raises:
             IndexCorruptError: a segment's vectors have changed since they were written.
-            IndexError: the vector of a row is not mapped.
         """
-        if self._unchecked.any():
-            segment = self._segment[rows]
-            for number in np.unique(segment[self._unchecked[segment]]).tolist():
-                self._segments[number].vectors()
-                self._unchecked[number] = False
-        return normalised(self._view[self._place[rows]])
-
-
-def _across(starts: Rows, rows: Rows, dim: int) -> tuple[NDArray[np.float16], int]:
-    """Return a view of all mappings: a vector of ``dim`` numbers at every step from the lowest, and the step in bytes.
-
-    With it numpy gathers vectors from many segments at once, in a third of the time of one by one. What lies between
-    the mappings belongs to others, so only the places of their vectors may be asked for.
-
-    Args:
-        starts: addresses of the segments' first vectors.
-        rows: how many vectors each segment holds.
-        dim: entries of a vector.
-    """
-    if not len(starts):
-        return np.empty((0, dim), STORED_DTYPE), 2 * dim
-    lowest = int(starts.min())
-    step = int(np.gcd.reduce(np.append(starts - lowest, 2 * dim)))
-    places = (int((starts + 2 * dim * (rows - 1)).max()) - lowest) // step + 1
-    about = {"data": (lowest, True), "shape": (places, dim), "strides": (step, 2), "typestr": "<f2", "version": 3}
-    return np.asarray(_Addresses(about)), step
-
-
-class _Addresses:
-    """Memory that numpy views by its array interface; whoever holds the view keeps the memory mapped."""
-
-    def __init__(self, about: dict[str, Any]) -> None:
-        self.__array_interface__ = about
+        if not len(rows):
+            return np.empty((0, self.dim), np.float32)
+        numbers = self._segment[rows].tolist()
+        segments = {number: self._segments[number].vectors() for number in set(numbers)}
+        places = zip(numbers, self._row[rows].tolist(), strict=True)
+        stored = np.concatenate([segments[number][row] for number, row in places]).reshape(len(rows), self.dim)
+        return normalised(stored)

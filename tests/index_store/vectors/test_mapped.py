@@ -45,24 +45,6 @@ def test_every_float16_is_widened_to_the_same_float32(tmp_path: Path) -> None:
     assert vectors.of(order[:0]).shape == (0, 64)
 
 
-def test_segments_need_no_common_alignment(tmp_path: Path) -> None:
-    stored = np.random.default_rng(0).standard_normal((9, 3)).astype(np.float16)
-    header = str({"descr": "<f2", "fortran_order": False, "shape": (4, 3)}).encode() + b" " * 7 + b"\n"
-    (tmp_path / "a.npy").write_bytes(
-        b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + stored[:4].tobytes()
-    )
-    write_vectors(tmp_path / "b.npy", [stored[4:]])
-    segments = {0: mapped_from(tmp_path / "a.npy", 4), 2: mapped_from(tmp_path / "b.npy", 5)}
-    segment, row = np.array([0, 2, 0, -1, 2, 1]), np.array([3, 4, 0, 0, 1, 0])
-    vectors = MappedVectors(segments, segment, row, 3)
-    np.testing.assert_array_equal(vectors.of(np.array([4, 0, 2, 1])), normalised(stored[[5, 3, 0, 8]]))
-    for elsewhere in (3, 5):  # rows whose vectors lie in no file that is mapped
-        with pytest.raises(IndexError):
-            vectors.of(np.array([0, elsewhere]))
-    with pytest.raises(ValueError, match="fewer vectors"):
-        MappedVectors(segments, segment, row + 1, 3)
-
-
 @pytest.mark.parametrize("read", [read_vectors, mapped_from])
 @pytest.mark.parametrize(
     "array",
