@@ -4,6 +4,7 @@ Torch and FAISS compute on DIFFSIM_TEST_THREADS threads, one unless the variable
 processes that tests start. A test may set another number: the next one begins with the common number again.
 """
 
+import gc
 import os
 import socket
 import sys
@@ -30,6 +31,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if {"slow", "gpu", "ray"} & {mark.name for mark in item.iter_markers()}:
             item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from walking the imported libraries again and again: they stay until the end."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +74,14 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DIFFSIM_INDEX", raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("NO_COLOR", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_flushing() -> Iterator[None]:
+    """Spare the disk: a power failure would end the tests as well, and those of flushes watch the calls."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -121,10 +136,9 @@ def cluster() -> Iterator[Any]:
 
 
 @pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Every model is the tiny one, and nothing is flushed: no test of it is about a power failure."""
+def tiny() -> Iterator[None]:
+    """Every model is the tiny one."""
     from tests.support.stub_models import tiny_model
 
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     with tiny_model():
         yield
