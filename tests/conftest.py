@@ -4,7 +4,6 @@ Torch and FAISS compute on DIFFSIM_TEST_THREADS threads, one unless the variable
 processes that tests start. A test may set another number: the next one begins with the common number again.
 """
 
-import gc
 import os
 import socket
 import sys
@@ -31,12 +30,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if {"slow", "gpu", "ray"} & {mark.name for mark in item.iter_markers()}:
             item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
-
-
-def pytest_collection_finish() -> None:
-    """Keep the garbage collector from walking the imported libraries again and again: they stay until the end."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,8 @@ ENVIRONMENT = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "secret",
 
 @contextmanager
 def object_server() -> Iterator[str]:
-    """Serve an empty bucket on loopback; yields the endpoint. Importing moto takes seconds: most tests need no server."""
+    """Serve an empty bucket on loopback; yields the endpoint."""
+    # Importing moto takes two seconds, and most processes of a test run start no server.
     from moto.server import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import make_server
 
