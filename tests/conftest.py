@@ -69,6 +69,14 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_flushing() -> Iterator[None]:
+    """Spare the disk: a power failure would end the tests as well, and those of flushes watch the calls."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Five drawn styles x eight motifs, 96 px; processes that test side by side share them."""
@@ -121,10 +129,9 @@ def cluster() -> Iterator[Any]:
 
 
 @pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Every model is the tiny one, and nothing is flushed: no test of it is about a power failure."""
+def tiny() -> Iterator[None]:
+    """Every model is the tiny one."""
     from tests.support.stub_models import tiny_model
 
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     with tiny_model():
         yield

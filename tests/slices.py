@@ -11,6 +11,9 @@ EVERY = bool(os.environ.get("DIFFSIM_TEST_EVERY"))
 loads_model_libraries = pytest.mark.xdist_group("model_libraries")
 """Importing diffusers and transformers takes ten seconds of a core: these tests share one of several processes."""
 
+reads_every_source = pytest.mark.xdist_group("sources")
+"""Parsing each file of the project takes seconds: these tests share the trees of one process."""
+
 
 def slice_of(cases: Iterable[tuple[Any, ...]], is_kept: Callable[..., bool]) -> list[Any]:
     """Return the cases for ``pytest.mark.parametrize``; those that ``is_kept`` refuses are marked slow."""

@@ -1,6 +1,7 @@
 """Indexes of every codec: scores, sizes, compaction, and the commands."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,23 +36,32 @@ MODES = ["style", "instance"]
 
 
 @pytest.fixture(scope="module")
-def indexes(tmp_path_factory: pytest.TempPathFactory, gallery: Path) -> dict[str, Path]:
-    """The drawn gallery, with cells, by codec."""
+def pictures(tmp_path_factory: pytest.TempPathFactory, gallery: Path) -> Path:
+    """Two styles of the drawn gallery."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for style in sorted(gallery.iterdir())[:2]:
+        shutil.copytree(style, folder / style.name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def indexes(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> dict[str, Path]:
+    """The pictures, with cells, by codec."""
     folder = tmp_path_factory.mktemp("codecs")
     found = {}
     for codec in CODECS:
         found[codec] = folder / f"{codec}.diffsim"
-        run = replace(RUN, batch_size=16, segment_rows=16)
-        build_index(gallery, found[codec], model="cells", modes=MODES, codec=codec, run=run)
+        run = replace(RUN, batch_size=8, segment_rows=8)
+        build_index(pictures, found[codec], model="cells", modes=MODES, codec=codec, run=run)
     return found
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("codec", "tolerance"), [("hidden-float16", 2e-4), ("hidden-int8", 2e-3)])
 def test_scores_are_those_of_qkv(
-    indexes: dict[str, Path], gallery: Path, mode: str, codec: str, tolerance: float
+    indexes: dict[str, Path], pictures: Path, mode: str, codec: str, tolerance: float
 ) -> None:
-    query = sorted(gallery.rglob("*.png"))[3]
+    query = sorted(pictures.rglob("*.png"))[3]
     expected, found = exact_scores(indexes["qkv-float16"], query, mode), exact_scores(indexes[codec], query, mode)
     assert found.keys() == expected.keys()
     error = max(abs(found[number] - expected[number]) for number in expected)
@@ -105,13 +115,13 @@ def test_compaction_keeps_every_stored_byte(tmp_path: Path, codec: str) -> None:
         assert verify(index) == []
 
 
-def test_an_index_keeps_its_codec(indexes: dict[str, Path], gallery: Path) -> None:
+def test_an_index_keeps_its_codec(indexes: dict[str, Path], pictures: Path) -> None:
     index = indexes["hidden-int8"]
-    assert build_index(gallery, index).added == 0
+    assert build_index(pictures, index).added == 0
     with pytest.raises(IndexIncompatibleError, match=r"codec: hidden-int8 in the index, qkv-float16 asked for"):
-        build_index(gallery, index, codec="qkv-float16")
+        build_index(pictures, index, codec="qkv-float16")
     with pytest.raises(UsageError, match="unknown codec 'zip'"):
-        build_index(gallery, index, codec="zip")
+        build_index(pictures, index, codec="zip")
     assert read_current(Layout(index)).fingerprint["codec"] == "hidden-int8"
 
 

@@ -1,6 +1,5 @@
-"""Fixtures of the store's tests: a small index, and no waiting for the disk."""
+"""Fixtures of the store's tests: a small index."""
 
-import os
 import shutil
 from pathlib import Path
 
@@ -8,12 +7,6 @@ import pytest
 
 from index_store.layout import Layout
 from tests.index_store.small_index import make_index
-
-
-@pytest.fixture(autouse=True)
-def no_flushing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare the disk: no test here is about a power failure."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture(scope="session")

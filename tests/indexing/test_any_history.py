@@ -184,7 +184,7 @@ class AnyHistory(RuleBasedStateMachine):
             shutil.rmtree(self.root)
 
 
-TestAnyHistory = AnyHistory.TestCase
+TestAnyHistory = pytest.mark.thorough(AnyHistory.TestCase)  # going back has all its steps, and more
 TestAnyHistory.settings = settings(
     max_examples=6,
     derandomize=True,  # the slow test of going back draws other histories every time

@@ -89,7 +89,6 @@ def test_a_build_stopped_at_any_write_keeps_what_was_committed_and_resumes(
     photos: Path, whole: Contents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: Callable[[], None], step: int
 ) -> None:
     """A full disk hits any thread, Ctrl-C only the main one."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # the machine stays up
     only_main = act is interrupt
     with Operations(tmp_path, 0, act, only_main=only_main).watched() as undisturbed:
         build(photos, tmp_path / "undisturbed")
@@ -117,7 +116,6 @@ def test_a_build_stopped_at_any_write_keeps_what_was_committed_and_resumes(
 def test_an_addition_stopped_at_any_write_keeps_what_was_there_and_resumes(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: Callable[[], None], step: int
 ) -> None:
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # the machine stays up
     only_main = act is interrupt
     base, added, index = tmp_path / "base.diffsim", tmp_path / "added.diffsim", tmp_path / "x.diffsim"
     build(photos, base)

@@ -68,6 +68,7 @@ def test_builds_killed_at_random_moments_lose_one_segment_at_most(scenario: Call
         assert index == {"segments": 8, "items": IMAGES, "differences": [], "searches": [IMAGES] * 3}
 
 
+@pytest.mark.thorough
 def test_additions_and_fills_killed_at_random_moments_lose_one_segment_at_most(
     scenario: Callable[[str], dict[str, Any]],
 ) -> None:
@@ -89,6 +90,7 @@ def test_additions_and_fills_killed_at_random_moments_lose_one_segment_at_most(
         assert index["held"] == dict.fromkeys(("style", "instance", "descriptor", "subject"), ADDITION_IMAGES)
 
 
+@pytest.mark.thorough
 def test_a_build_killed_at_any_flush_or_replacement_is_in_the_old_or_the_new_state(
     scenario: Callable[[str], dict[str, Any]],
 ) -> None:

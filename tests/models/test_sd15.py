@@ -94,7 +94,9 @@ def assert_within_tolerance(worst: dict[str, float]) -> None:
     assert {field: error for field, error in worst.items() if error > TOLERANCE[field.split("_")[0]]} == {}
 
 
-@pytest.mark.parametrize(("kind", "noise"), [("pairwise", "pairwise"), ("cached", "shared")])
+@pytest.mark.parametrize(
+    ("kind", "noise"), [("pairwise", "pairwise"), pytest.param("cached", "shared", marks=pytest.mark.thorough)]
+)
 def test_the_numbers_in_the_clone(kind: str, noise: str, pixels: np.ndarray) -> None:
     numbers = json.loads((DATA / "golden_sd15.json").read_text())[kind]
     assert_within_tolerance(largest_difference(load(noise=noise), pixels, numbers))

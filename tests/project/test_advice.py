@@ -7,7 +7,10 @@ from string import Formatter
 from typing import TypeVar
 
 from cli.advice import ADVICE
+from tests.slices import reads_every_source
 from tests.support.paths import ROOT, tree_of
+
+pytestmark = reads_every_source
 
 LIBRARY = sorted(path for package in ("retrieval", "index_store") for path in (ROOT / package).rglob("*.py"))
 Node = TypeVar("Node", bound=ast.AST)

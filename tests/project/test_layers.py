@@ -4,7 +4,10 @@ import ast
 from functools import cache
 from pathlib import Path
 
+from tests.slices import reads_every_source
 from tests.support.paths import ROOT, tree_of
+
+pytestmark = reads_every_source
 
 # Bottom to top. Within a layer no package imports its neighbour. DESIGN.md says why.
 LAYERS = (

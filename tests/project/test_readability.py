@@ -5,7 +5,10 @@ from collections import Counter
 from functools import cache
 from pathlib import Path
 
+from tests.slices import reads_every_source
 from tests.support.paths import ROOT, tree_of
+
+pytestmark = reads_every_source
 
 SOURCES = sorted(path for package in ("cli", "retrieval", "index_store") for path in (ROOT / package).rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))

@@ -54,6 +54,7 @@ with mock.patch.object(ObjectStore, "{method}", kill):
         pytest.param("put", "items.parquet", 2, 4, id="in mid-upload", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.thorough
 def test_a_killed_writer_leaves_the_last_commit(
     method: str, ending: str, number: int, expected: int, url: str, tmp_path: Path, other_machine: Callable[[], None]
 ) -> None:

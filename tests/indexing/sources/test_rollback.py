@@ -29,7 +29,7 @@ def lose_all_but_the_cache(index: Path, before: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["an older generation", "an older copy over the index", "only the cache stays"])
-@pytest.mark.parametrize("is_filled", [False, True])
+@pytest.mark.parametrize("is_filled", [False, pytest.param(True, marks=pytest.mark.thorough)])
 def test_pictures_that_get_the_ids_of_others_keep_their_own_scores(
     how: str, is_filled: bool, photos: Path, index: Path, tmp_path: Path
 ) -> None:

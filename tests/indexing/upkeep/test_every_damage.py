@@ -32,7 +32,10 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module", params=STATES)
+@pytest.fixture(
+    scope="module",
+    params=[state if state == "filled" else pytest.param(state, marks=pytest.mark.thorough) for state in STATES],
+)
 def start(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Start]]:
     with small_parts():
         yield request.param, prepare(request.param, tmp_path_factory.mktemp("start"))
