@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from index_store.lookup import locate_image
 from index_store.reader import IndexReader
@@ -27,8 +27,6 @@ from retrieval.progress import Cancellation, OnProgress, ignore_progress
 from retrieval.scoring.aas import Comparison, aligned_attention_scores, bounded
 from retrieval.search.answering import Answerer, Request
 from retrieval.search.browsing.catalogue import Catalogue
-from retrieval.search.explaining.explainer import CandidateInput, Explainer
-from retrieval.search.explaining.explanation import BoardExplanation, ImageExplanation
 from retrieval.search.filters.filter import Filter
 from retrieval.search.filters.matching import FilterRows
 from retrieval.search.index_info import describe_index
@@ -41,6 +39,10 @@ from retrieval.search.tensors.index_data import IndexData
 from retrieval.search.text.answering import TextAnswerer
 from retrieval.settings import CORRESPONDENCES, EngineSettings, SearchChoices, SearchSettings
 from retrieval.types import Role
+
+if TYPE_CHECKING:
+    from retrieval.search.explaining.explainer import CandidateInput, Explainer
+    from retrieval.search.explaining.explanation import BoardExplanation, ImageExplanation
 
 logger = logging.getLogger(__name__)
 
@@ -214,17 +216,17 @@ class Engine:
         """Return how many of 100 random pairs of the index score less; UsageError if there are no percentiles."""
         return float(self._answerer.percentiles.required(self._mode(mode)).percentiles(score))
 
-    def explain(self, query: QueryInput, candidate: CandidateInput, mode: str | None = None) -> ImageExplanation:
+    def explain(self, query: QueryInput, candidate: "CandidateInput", mode: str | None = None) -> "ImageExplanation":
         """Explain the score that a search gives ``candidate``; see :meth:`explain_all`."""
         return next(self.explain_all(query, [candidate], mode))
 
     def explain_all(
         self,
         query: QueryInput,
-        candidates: Iterable[CandidateInput],
+        candidates: "Iterable[CandidateInput]",
         mode: str | None = None,
         correspondences: int = CORRESPONDENCES,
-    ) -> Iterator[ImageExplanation]:
+    ) -> "Iterator[ImageExplanation]":
         """Yield an explanation of every candidate's cosine score; the query's tensors are computed once.
 
         Args:
@@ -240,13 +242,15 @@ class Engine:
         return (explainer.explain(candidate, correspondences) for candidate in candidates)
 
     def explain_board(
-        self, query: QueryInput, candidates: Iterable[CandidateInput], mode: str | None = None
-    ) -> Iterator[BoardExplanation]:
+        self, query: QueryInput, candidates: "Iterable[CandidateInput]", mode: str | None = None
+    ) -> "Iterator[BoardExplanation]":
         """Yield an explanation of every candidate's score by a question of several images; see :meth:`explain_all`."""
         explainer = self._explainer(query, mode)
         return (explainer.explain_board(candidate, CORRESPONDENCES) for candidate in candidates)
 
-    def _explainer(self, query: QueryInput, mode: str | None) -> Explainer:
+    def _explainer(self, query: QueryInput, mode: str | None) -> "Explainer":
+        from retrieval.search.explaining.explainer import Explainer  # searches do without it
+
         name = self._mode(mode)
         return Explainer(self._context, name, with_subjects(self._context, name, self.read_query(query)))
 
