@@ -49,19 +49,17 @@ class RowLocator:
 
     def tensors(self, name: str) -> RowLocations:
         """Return where the tensors that are stored under ``name`` are."""
-        lost = [segment.lost.get(name, ()) for segment in self._generation.segments]
-        return self._locate(f"mode {name}", lambda segment: name in segment.attention, lost)
+        return self._locate(f"mode {name}", lambda segment: name in segment.attention, name)
 
     def vectors(self, encoder: str) -> RowLocations:
         """Return where the vectors of ``encoder`` are."""
         return self._locate(f"encoder {encoder}", lambda segment: vectors_file(encoder) in segment.files)
 
-    def _locate(
-        self, key: str, holds: Callable[[SegmentRecord], bool], lost: Sequence[Sequence[int]] = ()
-    ) -> RowLocations:
+    def _locate(self, key: str, holds: Callable[[SegmentRecord], bool], mode: str = "") -> RowLocations:
         if key not in self._found:
             segments = self._generation.segments
             held = [holds(segment) for segment in segments]
+            lost = [segment.lost.get(mode, ()) for segment in segments]
             self._found[key] = locate_rows(self._own, self._ids, segments, held, self._filled_ids, lost)
         return self._found[key]
 

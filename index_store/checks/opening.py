@@ -27,15 +27,23 @@ def root_of(path: str) -> str:
 
     A file elsewhere belongs to its parent. No segment, mode or file below has the name of one of the index's own.
     """
-    own, name = os.path.split(path)
-    if name in FILES:
-        return own or os.curdir
-    above = path
-    while above not in ("", os.path.dirname(above)):
-        above, name = os.path.split(above)
-        if name in FOLDERS:
-            return above or os.curdir
-    return own or os.curdir
+    return _split(path)[0]
+
+
+def _split(path: str) -> tuple[str, list[str]]:
+    """Return the folder of the index that ``path`` lies in, and the names of folders and file below it.
+
+    Searches open hundreds of files each, so the path is taken apart once.
+    """
+    parts = path.split(os.sep)
+    own = len(parts) - 1
+    if parts[-1] not in FILES:
+        own = next((place for place in range(own, -1, -1) if parts[place] in FOLDERS), own)
+    root = os.sep.join(parts[:own]) or (os.sep if path.startswith(os.sep) else os.curdir)
+    below = parts[own:]
+    if "" in below or os.curdir in below or os.pardir in below:
+        below = os.path.relpath(path, root).split(os.sep)
+    return root, below
 
 
 def open_inside(path: Path | str, flags: int) -> int:
@@ -64,14 +72,13 @@ def folder_of(path: Path | str, make: bool = False) -> Iterator[tuple[int | None
         IndexCorruptError: a folder on the way is a symbolic link.
     """
     place = os.fspath(path)
-    root = root_of(place)
+    root, (*between, name) = _split(place)
     if not _STEPS:
         refuse_below(root, place)
         if make:
             os.makedirs(os.path.dirname(place) or os.curdir, exist_ok=True)
         yield None, place
         return
-    *between, name = os.path.relpath(place, root).split(os.sep)
     if make and not os.path.isdir(root):
         os.makedirs(root, exist_ok=True)
     folder = os.open(root, _FOLDER)

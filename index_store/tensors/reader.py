@@ -24,7 +24,6 @@ class TensorReader:
     def __init__(self, layout: Layout, generation: Generation, ids: NDArray[np.int64], locator: RowLocator) -> None:
         """Take the live items' ``ids``, by row, and the ``locator`` of their rows; reads nothing yet."""
         self._layout, self._generation, self._ids, self._locator = layout, generation, ids, locator
-        self._groups: dict[tuple[str, int], tuple[Path, AttentionRecord]] = {}  # by name and segment number
 
     @cached_property
     def _shards(self) -> Shards:
@@ -45,17 +44,17 @@ class TensorReader:
             ValueError: a row has none; see :meth:`held`.
         """
         name = self._generation.stored_as(mode)
-        return read_rows([self._stored_row(name, row) for row in rows], self._shards)
+        wanted, locations = list(rows), self._locator.tensors(name)
+        segments, stored = locations.segment[wanted].tolist(), locations.row[wanted].tolist()
+        if NOWHERE in segments:
+            raise ValueError(f"item {self._ids[wanted[segments.index(NOWHERE)]]} has no tensors of mode {name}")
+        groups = {number: self._group(name, number) for number in set(segments)}
+        places = zip(segments, stored, strict=True)
+        return read_rows([StoredRow(*groups[number], row) for number, row in places], self._shards)
 
-    def _stored_row(self, name: str, row: int) -> StoredRow:
-        locations = self._locator.tensors(name)
-        number = int(locations.segment[row])
-        if number == NOWHERE:
-            raise ValueError(f"item {self._ids[row]} has no tensors of mode {name}")
-        if (name, number) not in self._groups:
-            segment = self._generation.segments[number]
-            self._groups[name, number] = self._layout.attention(name, segment.name), segment.attention[name]
-        return StoredRow(*self._groups[name, number], int(locations.row[row]))
+    def _group(self, name: str, number: int) -> tuple[Path, AttentionRecord]:
+        segment = self._generation.segments[number]
+        return self._layout.attention(name, segment.name), segment.attention[name]
 
     def row_bytes(self, mode: str) -> int:
         """Return the bytes of one row's tensors as stored; 0 if no item has any."""

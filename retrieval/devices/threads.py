@@ -1,8 +1,14 @@
 """Threads of a CPU that compute side by side, each on a number of cores."""
 
 import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import TypeVar
 
 import torch
+
+_Part = TypeVar("_Part")
+_Result = TypeVar("_Result")
 
 MOST = 8  # threads side by side: each holds a batch, and decoding has to keep up
 
@@ -39,3 +45,34 @@ def use_cores(count: int, others: int) -> None:
 def _begin_with(threads: int) -> None:
     torch.get_num_threads()
     torch.set_num_threads(threads)
+
+
+class CoreThreads:
+    """Threads of one core each that share the parts of a search; safe to use from many threads, but not from its own.
+
+    Torch's own threads meet after every operation and wait busily for the last. Where other programs use the cores, a
+    search of small tensors then takes ten times as long; parts that each thread does alone are not held up.
+    """
+
+    def __init__(self, count: int) -> None:
+        """Take the number of threads; with one, the calling thread does everything as it is."""
+        self._pool = ThreadPoolExecutor(count, "diffsim-core", initializer=use_one_core) if count > 1 else None
+
+    def run(self, work: Callable[[], _Result]) -> _Result:
+        """Return what ``work`` returns, computed on one core; raise what it raises."""
+        return work() if self._pool is None else self._pool.submit(work).result()
+
+    def each(self, work: Callable[[_Part], None], parts: Sequence[_Part]) -> None:
+        """Do ``work`` for every part, in any order; once all are done, raise the error of the first that failed."""
+        if self._pool is None or len(parts) < 2:
+            for part in parts:
+                work(part)
+            return
+        begun = [self._pool.submit(work, part) for part in parts]
+        wait(begun)
+        for done in begun:
+            done.result()
+
+
+ALONE = CoreThreads(1)
+"""No threads: whoever calls does all parts, with torch's own threads."""

@@ -9,7 +9,21 @@ from typing import Any
 from retrieval.errors import IndexIncompatibleError
 from retrieval.models.references import ATTENTION, POOLED
 
+BY_NAME = ("modes", "encoders")  # the parts that hold an object for each name
 PROBE = "pixels.probe:"  # the beginning of the line on another Pillow or libjpeg
+
+
+def check_shape(fingerprint: Mapping[str, Any]) -> None:
+    """Raise TypeError or KeyError unless all parts of an index's fingerprint that are read have their JSON types."""
+    for part in ("model", "pixels", *BY_NAME):
+        if not isinstance(fingerprint[part], Mapping):
+            raise TypeError(f"fingerprint.{part} is not an object")
+    for part in BY_NAME:
+        for name, values in fingerprint[part].items():
+            if not isinstance(values, Mapping):
+                raise TypeError(f"fingerprint.{part}.{name} is not an object")
+    if not isinstance(fingerprint["codec"], str):
+        raise TypeError("fingerprint.codec is not a text")
 
 
 def grown_fingerprint(stored: Mapping[str, Any], found: Mapping[str, Any], root: Path) -> dict[str, Any]:
@@ -18,10 +32,9 @@ def grown_fingerprint(stored: Mapping[str, Any], found: Mapping[str, Any], root:
     Raises:
         IndexIncompatibleError: the two differ in something that the index has already.
     """
-    parts = ("modes", "encoders")
-    common = {part: {name: value for name, value in found[part].items() if name in stored[part]} for part in parts}
+    common = {part: {name: value for name, value in found[part].items() if name in stored[part]} for part in BY_NAME}
     check_fingerprint(stored, {**found, **common}, root)
-    return {**stored, **{part: {**stored[part], **found[part]} for part in parts}}
+    return {**stored, **{part: {**stored[part], **found[part]} for part in BY_NAME}}
 
 
 def check_fingerprint(

@@ -8,7 +8,7 @@ from typing import Any
 
 from index_store.codecs import Codec, find_codec
 from index_store.reader import IndexReader
-from retrieval.encoding.fingerprint import differences
+from retrieval.encoding.fingerprint import check_shape, differences
 from retrieval.encoding.sharing import stored_names
 from retrieval.errors import IndexIncompatibleError
 from retrieval.models.defaults import ChosenModel, choose_model, resolve
@@ -95,6 +95,7 @@ def stored_recipe(reader: IndexReader, root: Path) -> Recipe:
     """
     generation = reader.generation
     try:
+        check_shape(generation.fingerprint)
         settings = _of_today(ModelSettings.from_json(generation.settings), generation.fingerprint["model"])
         targets = {mode: Target.from_json(values) for mode, values in generation.fingerprint["modes"].items()}
         if not isinstance(settings.model, str) or not all(isinstance(mode, str) for mode in targets):

@@ -4,8 +4,10 @@ A candidate is loaded, widened and attended to by itself once, however many quer
 until all chunks are scored.
 """
 
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate
 from time import perf_counter
 from typing import Literal, Protocol
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor
 
 from retrieval.devices.precision import SCORING_PRECISION
+from retrieval.devices.threads import ALONE, CoreThreads
 from retrieval.devices.transfer import to_device
 from retrieval.errors import IndexCorruptError
 from retrieval.scoring.aas import PUBLISHED, QKV, Comparison, PreparedQuery, score_queries
@@ -59,13 +62,19 @@ class Reranked:
 
 
 @torch.inference_mode()
-def rerank(queries: Sequence[QueryTensors], sources: Iterable[TensorSource], how: Comparison = PUBLISHED) -> Reranked:
+def rerank(
+    queries: Sequence[QueryTensors],
+    sources: Iterable[TensorSource],
+    how: Comparison = PUBLISHED,
+    threads: CoreThreads = ALONE,
+) -> Reranked:
     """Score every candidate of every query exactly.
 
     Args:
         queries: one or more; candidates that several share are scored from one copy.
         sources: in the order in which they are used; each row comes from one of them, and all are rows of a query.
         how: the comparison; a precision of None means the device's own.
+        threads: share the steps of a chunk.
     """
     timing = {"read": 0.0, "rerank": 0.0, "compute": 0.0}
     mark = perf_counter()
@@ -75,7 +84,7 @@ def rerank(queries: Sequence[QueryTensors], sources: Iterable[TensorSource], how
         before, mark = mark, perf_counter()
         timing[part] += 1e3 * (mark - before)
 
-    scorer = ChunkScorer(queries, how)
+    scorer = ChunkScorer(queries, how, threads)
     spent_on("rerank")
     for source in sources:
         for chunk in source.chunks():
@@ -91,7 +100,8 @@ def rerank(queries: Sequence[QueryTensors], sources: Iterable[TensorSource], how
 class ChunkScorer:
     """Scores chunks against the queries that want their rows."""
 
-    def __init__(self, queries: Sequence[QueryTensors], how: Comparison) -> None:
+    def __init__(self, queries: Sequence[QueryTensors], how: Comparison, threads: CoreThreads = ALONE) -> None:
+        self._threads, self._own = threads, threading.local()
         self._device, self._shaped = queries[0].qkv.q.device, queries[0].qkv
         self._how = replace(how, precision=how.precision or SCORING_PRECISION[self._device.type].dtype)
         self._groups = _groups(queries)
@@ -100,7 +110,6 @@ class ChunkScorer:
         self._needs_own = directions != {"query_to_candidate"}  # of candidates
         self._askers = _askers([group[0].rows for group in self._groups])
         self._step = step_rows(queries[0].qkv)
-        self._buffers = Buffers(self._step, self._how.dtype, self._device)
         self._found: list[list[tuple[Sequence[int], Tensor]]] = [[] for _ in self._groups]
 
     def _prepare(self, query: QueryTensors) -> PreparedQuery:
@@ -109,17 +118,27 @@ class ChunkScorer:
 
     def score(self, chunk: Chunk) -> None:
         """Score a chunk, a step at a time; on a GPU this only launches the work."""
-        for start in range(0, len(chunk.rows), self._step):
-            part = slice(start, start + self._step)
-            candidates, outputs = chunk.load(part, self._buffers, asks=self._needs_own)
-            self._check_shapes(candidates)
-            keeps = isinstance(chunk, StoredChunk) and chunk.cache is not None
-            if outputs is None and (self._needs_own or keeps):
-                outputs = self._output(candidates)
-            own = None if outputs is None or not self._needs_own else self._read(outputs)
-            self._compare(chunk.rows[part], candidates, own)
-            if isinstance(chunk, StoredChunk) and outputs is not None:
-                chunk.keep(part, candidates, outputs)
+        steps = [slice(start, start + self._step) for start in range(0, len(chunk.rows), self._step)]
+        self._threads.each(partial(self._score_step, chunk), steps)
+
+    @torch.inference_mode()  # which each thread begins by itself
+    def _score_step(self, chunk: Chunk, part: slice) -> None:
+        candidates, outputs = chunk.load(part, self._buffers(), asks=self._needs_own)
+        self._check_shapes(candidates)
+        keeps = isinstance(chunk, StoredChunk) and chunk.cache is not None
+        if outputs is None and (self._needs_own or keeps):
+            outputs = self._output(candidates)
+        own = None if outputs is None or not self._needs_own else self._read(outputs)
+        self._compare(chunk.rows[part], candidates, own)
+        if isinstance(chunk, StoredChunk) and outputs is not None:
+            chunk.keep(part, candidates, outputs)
+
+    def _buffers(self) -> Buffers:
+        """Return the calling thread's memory for a step."""
+        if not hasattr(self._own, "buffers"):
+            self._own.buffers = Buffers(self._step, self._how.dtype, self._device)
+        buffers: Buffers = self._own.buffers
+        return buffers
 
     def scores(self) -> list[dict[int, float]]:
         """Return, for every query, the scores by row; this waits for the device."""

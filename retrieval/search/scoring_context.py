@@ -1,10 +1,9 @@
 """What exact scoring needs beside the index: loaded models, their decoders, and limits for computing tensors."""
 
 import threading
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from index_store.catalog import Item
 from index_store.reader import IndexReader
 from index_store.tensors.cache import CacheKey, TensorCache
 from retrieval.devices.selection import choose_device
+from retrieval.devices.threads import ALONE, CoreThreads, core_count
 from retrieval.encoding.batches import batch_size, workers
 from retrieval.encoding.encoded_batches import EncodedImages, StoredBatch
 from retrieval.encoding.fingerprint import check_fingerprint, tensors_digest
@@ -26,6 +26,8 @@ from retrieval.scoring.aas import QKV
 from retrieval.settings import BuildSettings, EngineSettings, ModelSettings
 from retrieval.types import Role
 
+_Result = TypeVar("_Result")
+
 
 @dataclass(frozen=True)
 class ScoringContext:
@@ -38,8 +40,8 @@ class ScoringContext:
     batch_size: int  # images that are encoded at a time
     workers: int  # threads that decode images
     small_modes: frozenset[str] = frozenset()  # whose regions ask drawn small, too
-    # Layers of most models are read by hooks on the one network, so one pass runs at a time.
-    _one_pass: AbstractContextManager[Any] = field(default_factory=threading.Lock)
+    threads: CoreThreads = ALONE  # share the steps of a scoring
+    _one_pass: threading.Lock = field(default_factory=threading.Lock)
     _decoders: dict[str, DecodeQKV] = field(default_factory=dict)
     _digests: dict[str, str] = field(default_factory=dict)
 
@@ -49,8 +51,7 @@ class ScoringContext:
         Raises:
             ModelError: the model gives numbers that are infinite or not a number.
         """
-        with self._one_pass:
-            found = self.models.encode_in_batches(images, role, outputs, self.batch_size)
+        found = self._pass(lambda: self.models.encode_in_batches(images, role, outputs, self.batch_size), self.threads)
         vectors = all(bool(np.isfinite(array).all()) for array in found.vectors.values())
         tensors = (tensor for qkv in found.tensors.values() for tensor in (qkv.q, qkv.k, qkv.v))
         if not vectors or not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
@@ -61,8 +62,14 @@ class ScoringContext:
 
     def encode_stored(self, batch: Sequence[ModelInputs], outputs: Outputs) -> StoredBatch:
         """Encode a batch in the gallery's role, as the index stores it."""
+        return self._pass(lambda: self.models.encode_stored(batch, outputs))
+
+    def _pass(self, work: Callable[[], _Result], threads: CoreThreads = ALONE) -> _Result:
+        """Let the models compute: small ones side by side, others by turns, as hooks read the layers of one network."""
+        if self.models.run_side_by_side():
+            return threads.run(work)
         with self._one_pass:
-            return self.models.encode_stored(batch, outputs)
+            return work()
 
     def tensors(self, images: Sequence[ModelInputs], role: Role, mode: str) -> QKV:
         """Return a mode's tensors of images, on the scoring device."""
@@ -100,10 +107,8 @@ def load_context(
     run = BuildSettings(device=settings.device)
     small = {name for name, known in describe_extractor(recipe.settings.model).modes.items() if known.small_regions}
     size = batch_size(recipe.settings, run)
-    one_pass = nullcontext() if models.run_side_by_side() else threading.Lock()
-    return ScoringContext(
-        reader, models, device, tensor_cache, size, workers(run), frozenset(small), _one_pass=one_pass
-    )
+    threads = CoreThreads(core_count()) if device.type == "cpu" else ALONE
+    return ScoringContext(reader, models, device, tensor_cache, size, workers(run), frozenset(small), threads)
 
 
 def _settings_here(stored: ModelSettings, here: EngineSettings, device: torch.device) -> ModelSettings:

@@ -1,10 +1,11 @@
-"""A thread's number of cores is its own: other threads, and those to come, keep theirs."""
+"""A thread's number of cores is its own, and threads of one core each share the parts of a work."""
 
 import threading
 
+import pytest
 import torch
 
-from retrieval.devices.threads import core_count, use_cores
+from retrieval.devices.threads import ALONE, CoreThreads, core_count, use_cores
 
 
 def test_the_number_of_cores_is_the_threads_own() -> None:
@@ -30,3 +31,30 @@ def test_the_number_of_cores_is_the_threads_own() -> None:
     assert found == [1, 3, 2, 3, 1, 3]
     assert core_count() == 3
     torch.set_num_threads(before)
+
+
+def test_threads_of_one_core_do_every_part_and_leave_the_callers_number_alone() -> None:
+    before, found = core_count(), []
+    threads = CoreThreads(3)
+    threads.each(lambda part: found.append((part, core_count())), range(20))
+    assert sorted(found) == [(part, 1) for part in range(20)]
+    assert threads.run(core_count) == 1
+    assert core_count() == before
+
+
+def test_one_thread_is_the_callers() -> None:
+    done: list[int] = []
+    ALONE.each(lambda _: done.append(threading.get_ident()), range(2))
+    assert [*done, ALONE.run(threading.get_ident)] == [threading.get_ident()] * 3
+
+
+@pytest.mark.parametrize("threads", [ALONE, CoreThreads(2)], ids=["alone", "two"])
+def test_the_error_of_a_part_is_raised(threads: CoreThreads) -> None:
+    def fails(part: int) -> None:
+        if part >= 4:
+            raise ValueError(f"part {part}")
+
+    with pytest.raises(ValueError, match="part 4"):
+        threads.each(fails, range(9))
+    with pytest.raises(ValueError, match="part 7"):
+        threads.run(lambda: fails(7))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from cli.advice import sentence_of
@@ -237,10 +238,12 @@ def test_a_mode_that_the_index_lacks_says_how_to_get_it(gallery: Path, tmp_path:
     assert re.search(r"diffsim-index build .* --modes instance --index", sentence_of(caught.value))
 
 
-def test_many_threads_get_the_same_answers(index: Path, gallery: Path) -> None:
+@pytest.mark.parametrize("cores", [1, 3])
+def test_many_threads_get_the_same_answers_on_any_number_of_cores(index: Path, gallery: Path, cores: int) -> None:
     engine = Engine.open(index)
     queries = [gallery / style / f"{motif}.png" for style in STYLES[:2] for motif in MOTIFS]
     alone = [engine.search(query, k=4) for query in queries]
+    torch.set_num_threads(cores)  # tests/conftest.py sets it back
     fresh = Engine.open(index)
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda query: fresh.search(query, k=4), queries))

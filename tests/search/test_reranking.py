@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from retrieval.devices.precision import SCORING_PRECISION, ScoringPrecision
+from retrieval.devices.threads import ALONE, CoreThreads
 from retrieval.encoding.stored_tensors import stored_qkv
 from retrieval.scoring.aas import QKV, Comparison, aligned_attention_scores
 from retrieval.search.reranking import Part, QueryTensors, rerank
@@ -42,14 +43,21 @@ class Reads:
         return QKV(*(torch.from_numpy(self.arrays[name]) for name in "qkv"))
 
 
-@given(st.permutations(list(range(20))), st.sampled_from([1, 3, 7, 64]), st.sampled_from([1, 2, 5, 64]))
+@given(
+    st.permutations(list(range(20))),
+    st.sampled_from([1, 3, 7, 64]),
+    st.sampled_from([1, 2, 5, 64]),
+    st.sampled_from([ALONE, CoreThreads(3)]),
+)
 @settings(max_examples=examples(20), deadline=None)
-def test_each_row_gets_its_own_score_in_any_order_chunk_and_step(rows: list[int], chunk: int, step: int) -> None:
+def test_each_row_gets_its_own_score_in_any_order_chunk_step_and_thread(
+    rows: list[int], chunk: int, step: int, threads: CoreThreads
+) -> None:
     query, read = random_qkv(1, SHAPE, 3), Reads(random_qkv(20, SHAPE, 4))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("retrieval.search.tensors.tensor_sources.CHUNK_ROWS", chunk)
         patch.setitem(SCORING_PRECISION, "cpu", ScoringPrecision(torch.float32, 8 << 20, step))
-        scores = scores_of([query], [rows], read)[0]
+        scores = scores_of([query], [rows], read, threads=threads)[0]
     expected = aligned_attention_scores(query, read.qkv).numpy()[rows]
     np.testing.assert_allclose(scores, expected, atol=1e-6)
     assert max(len(each) for each in read.rows) <= chunk

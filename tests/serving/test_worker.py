@@ -167,10 +167,9 @@ def test_threads_share_what_waits(bench: Bench) -> None:
 def test_a_batch_is_as_large_as_the_first_deadline_allows(worker: ComputingThreads, bench: Bench) -> None:
     worker._seconds = 1.0
     deadline = time.monotonic() + SOON
+    jobs = [job(bench, name, seconds) for name, seconds in (("a", 4.5), ("b", 9), ("c", 9), ("d", 9))]
     with worker.admitted(deadline, 4) as ticket:
-        worker.submit(
-            ticket, [job(bench, name, seconds) for name, seconds in (("a", 4.5), ("b", 9), ("c", 9), ("d", 9))]
-        )
-    while worker._waiting or worker._computing:
-        time.sleep(0.001)
+        worker.submit(ticket, jobs)
+    for each in jobs:
+        each.future.result(SOON)
     assert bench.batches[0] == ["a", "b"], "two seconds of work, half of those left"

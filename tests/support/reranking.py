@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.devices.threads import ALONE, CoreThreads
 from retrieval.encoding.stored_tensors import DecodeQKV, stored_qkv
 from retrieval.scoring.aas import PUBLISHED, QKV, Comparison
 from retrieval.search.reranking import QueryTensors, rerank
@@ -19,6 +20,7 @@ def scores_of(
     how: Comparison = PUBLISHED,
     cache: ModeCache | None = None,
     decode: DecodeQKV = stored_qkv,
+    threads: CoreThreads = ALONE,
 ) -> list[NDArray[np.float32]]:
     """Return, for every query, the scores of its ``rows``, from the cache where it has them."""
     every = list(dict.fromkeys(row for mine in rows for row in mine))
@@ -28,7 +30,7 @@ def scores_of(
     unread = [row for row in every if row not in held]
     sources = (MemoryTensors(held), StoredTensors(unread, read, decode, device, row_bytes, cache))
     asked = [QueryTensors(query, mine) for query, mine in zip(queries, rows, strict=True)]
-    found = rerank(asked, sources, how)
+    found = rerank(asked, sources, how, threads)
     return [
         np.array([scores[row] for row in mine], np.float32) for scores, mine in zip(found.scores, rows, strict=True)
     ]

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from retrieval.models.cells.projection import CellProjection
 from retrieval.models.mini.learnt import digest_of, read_learnt
@@ -20,6 +19,8 @@ from retrieval.models.mini.values import (
     emphasised,
     queries,
     surface_blocks,
+    surface_queries,
+    surface_values,
 )
 from retrieval.models.modes import CellValues
 from retrieval.scoring.aas import QKV
@@ -65,10 +66,8 @@ class SurfaceProjection:
     def __call__(self, hidden: Tensor) -> QKV:
         """See :class:`retrieval.models.protocols.Projection`."""
         blocks = surface_blocks(hidden[:, 0], self.widths, self.centre)
-        features = torch.cat([normalize(block, dim=-1) for block in blocks[: self.matched]], dim=-1)
-        values = [weight**0.5 * block for weight, block in zip(self.weights, blocks, strict=True)]
-        matched = queries(features, self.sharpness)[:, None, None]
-        return QKV(matched, matched, torch.cat(values, dim=-1)[:, None, None])
+        matched = surface_queries(blocks[: self.matched], self.sharpness)[:, None, None]
+        return QKV(matched, matched, surface_values(blocks, self.weights)[:, None, None])
 
     def to(self, device: torch.device | str) -> "SurfaceProjection":
         """See :class:`retrieval.models.protocols.Projection`."""

@@ -99,4 +99,4 @@ class _BegunHere:
 
     def scores(self, asked: Sequence[QueryTensors]) -> list[CandidateScores]:
         how = Comparison(self.run.similarity, self.context.models.readout(self.run.mode))
-        return self.tensors.scores(asked, rerank(asked, self.tensors.sources, how))
+        return self.tensors.scores(asked, rerank(asked, self.tensors.sources, how, self.context.threads))

@@ -1,7 +1,7 @@
 """The computing threads: they gather questions of several requests into batches, and keep the queue short.
 
 Most models have hooks that one pass uses at a time, so one thread computes for all indexes. Small models of a CPU
-compute side by side: a thread has one core while others compute, and all cores while it is alone. Images are decoded
+compute side by side: each thread has one core, and the engine's own threads share the scoring. Images are decoded
 elsewhere before.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
-from retrieval.devices.threads import core_count, use_cores
+from retrieval.devices.threads import use_one_core
 from retrieval.search.engine import Engine
 from retrieval.search.results import Results
 from retrieval.serving.errors import BusyError, StoppingError
@@ -46,7 +46,6 @@ class ComputingThreads:
         self._changed = threading.Condition()
         self._admitted = self._reading = 0
         self._seconds = 0.0  # of one question in one thread, a moving mean; 0: not known
-        self._computing = 0  # threads
         self._closed = False
         self._threads: list[threading.Thread] = []
 
@@ -113,17 +112,12 @@ class ComputingThreads:
             self._changed.notify_all()
 
     def _run(self) -> None:
-        cores = core_count()
         while batch := self._next():
-            with self._changed:
-                self._computing += 1
-                is_alone = self._computing == 1 and not self._waiting
             if len(self._threads) > 1:
-                use_cores(cores if is_alone else 1, cores)
+                use_one_core()
             begun, wanted = time.monotonic(), [job for job in batch if job.is_wanted()]
             self._serve(wanted)
             with self._changed:
-                self._computing -= 1
                 if any(isinstance(job, SearchJob) for job in wanted):
                     mean = (time.monotonic() - begun) / len(wanted)
                     self._seconds += NEWEST_SHARE * (mean - self._seconds) if self._seconds else mean
