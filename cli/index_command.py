@@ -9,13 +9,13 @@ import typer
 from cli import grouping_commands, options, source_commands, verify_command, weights_command
 from cli.index import plan_command, shard_commands
 from cli.index.model_options import ModelOptions, RunOptions
-from cli.index.worker_options import PoolOptions
+from cli.index.worker_options import PoolOptions, begin_importing
 from cli.option_groups import Speech, expand_groups, text_of
 from cli.output import meant_index, short_path
 from cli.parsing import parse_names
 from cli.reports import plan_to_json, print_build, print_compact, print_fill, print_info, print_plan
 from cli.terminal.printing import show, show_json
-from cli.terminal.process import HELP, Speaker, run, stopping, work_offline
+from cli.terminal.process import HELP, Speaker, importing, run, stopping, work_offline
 from cli.terminal.progress import BuildProgress, ProgressBar
 from index_store.locate import INDEX_VARIABLE, is_index, new_index_path, place_of_build
 from index_store.remote.object_store import is_url
@@ -110,7 +110,9 @@ def _is_new(place: str | Path) -> bool:
 
 
 def _build(sources: list[Path], asked: dict[str, Any], progress: BuildProgress) -> "BuildReport":
-    from retrieval.indexing.build import build_index
+    begin_importing(asked["run"].pool)
+    with importing():
+        from retrieval.indexing.build import build_index
 
     def kept() -> str:
         return progress.kept(asked["index"])
@@ -162,7 +164,10 @@ def fill(
     You can stop a fill at any moment; the same command goes on.
     """
     work_offline(how.offline)
-    from retrieval.indexing.fill import fill_index
+    workers = pool.settings()
+    begin_importing(workers)
+    with importing():
+        from retrieval.indexing.fill import fill_index
 
     place, speaker = meant_index(index), speech.speaker()
     progress = BuildProgress(speaker, not no_progress, what="filling")
@@ -172,7 +177,7 @@ def fill(
             modes=None if modes is None else parse_names(modes),
             order=order,
             weights=text_of(weights),
-            run=how.settings(pool=pool.settings()),
+            run=how.settings(pool=workers),
             on_progress=progress.tell,
         ).to_dict()
     if as_json:

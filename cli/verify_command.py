@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from cli import options
-from cli.index.worker_options import PoolOptions
+from cli.index.worker_options import PoolOptions, begin_importing
 from cli.option_groups import Speech, expand_groups
 from cli.output import meant_index, naming
 from cli.terminal.printing import show, show_json
-from cli.terminal.process import Speaker
+from cli.terminal.process import Speaker, importing
 from cli.terminal.progress import ProgressBar
 from retrieval.errors import UsageError
 from retrieval.text import counted
@@ -36,12 +36,14 @@ def verify(
     speech: Speech,
 ) -> None:
     """Read every byte of an index and list the damage, file by file."""
-    from retrieval.indexing.upkeep.repairing import repair as repair_index
-    from retrieval.indexing.upkeep.repairing import undo_repair
-    from retrieval.indexing.upkeep.repairing import verify as verify_index
-
     workers = pool.settings()
     check_verify(repair, dry_run, undo, workers is not None)
+    begin_importing(workers)
+    with importing():
+        from retrieval.indexing.upkeep.repairing import repair as repair_index
+        from retrieval.indexing.upkeep.repairing import undo_repair
+        from retrieval.indexing.upkeep.repairing import verify as verify_index
+
     place, speaker = meant_index(index), speech.speaker()
     if undo:
         change = undo_repair(place).to_dict()

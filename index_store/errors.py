@@ -10,8 +10,8 @@
     ├── IndexLockedError            1   another process is writing to the index, or has written to it meanwhile
     ├── RemoteStoreError            1   an object store can't be reached, or refuses
     ├── NoSpaceError                5   the disk (or memory) can't hold what was asked for
-    └── retrieval.errors            1   ModelError, DependencyError, ImageError, ReplicaLostError; MemoryFullError
-                                      ends with 5, CancelledError with 130
+    └── retrieval.errors            1   ModelError, DependencyError, ImageError, ReplicaLostError, WorkerLostError;
+                                      MemoryFullError ends with 5, CancelledError with 130
 
 A message says what happened and where. ``kind`` is stable: scripts may rely on it. The remedy is data, ``advice`` and
 ``facts``: the command line names its options, a server its fields.

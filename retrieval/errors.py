@@ -33,6 +33,7 @@ __all__ = [
     "RemoteStoreError",
     "ReplicaLostError",
     "UsageError",
+    "WorkerLostError",
 ]
 
 RejectReason = Literal[
@@ -52,6 +53,12 @@ class MemoryFullError(DiffSimError):
 
     kind = "memory_full"
     exit_code = 5
+
+
+class WorkerLostError(DiffSimError):
+    """A worker ended in the middle of its work: it was killed, ran out of memory, or its machine went away."""
+
+    kind = "worker_lost"
 
 
 class ReplicaLostError(DiffSimError):

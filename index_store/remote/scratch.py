@@ -32,6 +32,11 @@ def scratch_mirror(url: str) -> Mirror:
     return Mirror(Layout(folder), MirrorState(parse_url(url), configured_endpoint()))
 
 
+def remove_scratch(mirror: Mirror) -> None:
+    """Remove the folder of a :func:`scratch_mirror`, for a process that may be killed before its end."""
+    shutil.rmtree(mirror.layout.root, ignore_errors=True)
+
+
 def scratch_folder() -> Path:
     """Make a temporary folder that lives as long as this process, which holds its lock."""
     from filelock import FileLock

@@ -1,34 +1,25 @@
-"""Score random pairs of an index's images exactly, as a search would, from a bounded number of them."""
+"""Draw random pairs of an index's images, a bounded number of them, and score them exactly, as a search would."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from index_store.reader import IndexReader
-from retrieval.devices.precision import SCORING_PRECISION
+from retrieval.calibration.pair_jobs import PairsJob, PlacedPairs, score_here
 from retrieval.encoding.loaded_models import LoadedModels
+from retrieval.encoding.recipe import codec_of, stored_recipe
 from retrieval.encoding.stored_tensors import qkv_decoder
-from retrieval.errors import ImageError
-from retrieval.images.decoding import read_image
-from retrieval.models.modes import Outputs
-from retrieval.scoring.aas import QKV, Comparison, PreparedQuery, own_output, score_queries
 
 PAIRS = 4096  # a share of half of them is then known to 1.6 points in 19 of 20 samples
 MOST_IMAGES = 1024  # that pairs are drawn from: four pairs an image
 MOST_BYTES = 1 << 30  # of their stored tensors, which are read once
 BLOCK = 32  # images whose tensors are in memory at a time, where few of them ask
-MOST_OUTPUTS = 1 << 26  # bytes of the outputs of one call
 MOST_ENCODED = 64  # images that are encoded again as queries, where a query's tensors differ from a stored image's
 ENCODED_SHARE = 0.1  # of the images, at most, so that this never costs more than a tenth of the build
 SEED = 2025
-
-PlacedPairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
-"""The places of a block's pairs, and their scores."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +44,12 @@ class ScoredPairs:
     first: NDArray[np.int64]
     second: NDArray[np.int64]
     scores: NDArray[np.float64]
+
+    @classmethod
+    def of_block(cls, block: NDArray[np.int64], pairs: PlacedPairs) -> "ScoredPairs":
+        """Return the pairs of a block, whose rows take the place of their places in it."""
+        first, second, scores = pairs
+        return cls(block[first], block[second], scores)
 
     @classmethod
     def join(cls, parts: Sequence["ScoredPairs"]) -> "ScoredPairs":
@@ -80,8 +77,22 @@ def plan_pairs(rows: NDArray[np.int64], row_bytes: int, roles_differ: bool, seed
     return PairPlan(blocks, tuple(len(part) for part in np.array_split(np.arange(asking), len(blocks))))
 
 
+def pair_jobs(reader: IndexReader, mode: str, plan: PairPlan) -> Iterator[PairsJob]:
+    """Read the blocks of a plan, one after another.
+
+    Raises:
+        IndexCorruptError: tensors or their projection are damaged.
+    """
+    qkv_decoder(reader, codec_of(stored_recipe(reader, reader.layout.root).settings), mode, torch.device("cpu"))
+    for number, block in enumerate(plan.blocks):
+        asking = None
+        if plan.asking is not None:
+            asking = tuple((item.uri, item.sha256) for item in reader.items(block[: plan.asking[number]]))
+        yield PairsJob(f"pairs-{mode}-{number}", mode, reader.attention(mode, block.tolist()), asking)
+
+
 def sample_scores(reader: IndexReader, models: LoadedModels, mode: str, plan: PairPlan) -> Iterator[ScoredPairs]:
-    """Yield the pairs of each block with cosine scores; images whose files are gone or changed don't ask as queries.
+    """Yield the pairs of each block, scored in this process.
 
     Args:
         reader: the index.
@@ -89,57 +100,5 @@ def sample_scores(reader: IndexReader, models: LoadedModels, mode: str, plan: Pa
         mode: whose tensors are compared.
         plan: of :func:`plan_pairs` for the index.
     """
-    device = models.device
-    decode = qkv_decoder(reader, models.codec, mode, device)
-    how = Comparison(readout=models.readout(mode), precision=SCORING_PRECISION[device.type].dtype)
-    for number, block in enumerate(plan.blocks):
-        with torch.inference_mode():
-            arrays = reader.attention(mode, block.tolist())
-            stored = {name: torch.from_numpy(np.array(array)).to(device).float() for name, array in arrays.items()}
-            images = decode(stored).to(device, how.dtype)
-            if plan.asking is None:
-                first, second, scores = _all_pairs(images, how)
-            else:
-                queries = _queries(reader, models, mode, block[: plan.asking[number]])
-                first, second, scores = _pairs_of(queries, images, how)
-        yield ScoredPairs(block[first], block[second], np.clip(scores, -1, 1))
-
-
-def _all_pairs(images: QKV, how: Comparison) -> PlacedPairs:
-    """Compare all images with each other: each attends to each once, which serves both directions of a pair."""
-    own, one_way = own_output(images, how), replace(how, directions="query_to_candidate")
-    each = [slice(place, place + 1) for place in range(len(images))]
-    directed = _scores([PreparedQuery.of(images[one], one_way, own=own[one]) for one in each], images)
-    first, second = np.triu_indices(len(images), 1)
-    return first, second, ((directed + directed.T) / 2)[first, second]
-
-
-def _pairs_of(queries: Mapping[int, QKV], images: QKV, how: Comparison) -> PlacedPairs:
-    """Compare each query with all images but the one in its own place."""
-    places = np.array(list(queries), np.int64)
-    scores = _scores([PreparedQuery.of(query, how) for query in queries.values()], images, own_output(images, how))
-    asking, second = np.nonzero(places[:, None] != np.arange(len(images)))
-    return places[asking], second, scores[asking, second]
-
-
-def _scores(queries: Sequence[PreparedQuery], images: QKV, own: Tensor | None = None) -> NDArray[np.float64]:
-    """Return the scores of queries and images, ``[queries, images]``, from as many queries at once as fit in memory."""
-    one = 4 * len(images) * images.q[0, ..., 0].numel() * images.v.shape[-1]
-    step = max(1, MOST_OUTPUTS // one)
-    scores = [score_queries(queries[at : at + step], images, own) for at in range(0, len(queries), step)]
-    return torch.cat(scores).double().cpu().numpy() if scores else np.zeros((0, len(images)))
-
-
-def _queries(reader: IndexReader, models: LoadedModels, mode: str, rows: NDArray[np.int64]) -> dict[int, QKV]:
-    """Encode images of the index as queries; by their place among ``rows``."""
-    found: dict[int, QKV] = {}
-    for place, item in enumerate(reader.items(rows)):
-        try:
-            image, facts = read_image(Path(item.uri), models.rules)
-        except ImageError:
-            continue
-        if facts.sha256 == item.sha256:
-            outputs = Outputs((mode,))
-            tensors = models.encode([models.prepare(image, outputs)], "query", outputs).tensors[mode]
-            found[place] = tensors.to(models.device)
-    return found
+    scored = score_here(models, pair_jobs(reader, mode, plan))
+    yield from map(ScoredPairs.of_block, plan.blocks, scored)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +13,9 @@ from index_store.calibration.record import ScoreSample, read_sample, write_sampl
 from index_store.reader import IndexReader
 from index_store.remote.mirror import find_mirror
 from retrieval.calibration.coarse import slope_of
+from retrieval.calibration.pair_jobs import PairsJob, ScoreJobs
 from retrieval.calibration.percentiles import Percentiles
-from retrieval.calibration.sampling import ScoredPairs, plan_pairs, sample_scores
-from retrieval.encoding.loaded_models import LoadedModels
+from retrieval.calibration.sampling import ScoredPairs, pair_jobs, plan_pairs
 from retrieval.encoding.recipe import stored_recipe
 from retrieval.progress import Cancellation
 
@@ -37,7 +37,7 @@ def modes_due(reader: IndexReader) -> tuple[str, ...]:
 
 def calibrate(
     reader: IndexReader,
-    models: LoadedModels,
+    score: ScoreJobs,
     on_mode: Callable[[str], None] = lambda mode: None,
     cancel: Cancellation | None = None,
 ) -> tuple[str, ...]:
@@ -45,7 +45,7 @@ def calibrate(
 
     Args:
         reader: the index as it was committed.
-        models: those of the index.
+        score: scores the blocks of all modes, one after another or side by side.
         on_mode: called with each mode before its pairs are scored.
         cancel: stops the work between blocks of pairs; finished modes are kept.
 
@@ -54,21 +54,26 @@ def calibrate(
         IndexCorruptError: tensors are damaged.
         NoSpaceError, MemoryFullError: the disk or the memory is full.
     """
-    modes = modes_due(reader)
     roles_differ = stored_recipe(reader, reader.layout.root).settings.noise == "pairwise"
-    for mode in modes:
-        on_mode(mode)
-        rows = _population(reader, mode)
-        plan = plan_pairs(rows, reader.row_bytes(mode), roles_differ)
+    populations = {mode: _population(reader, mode) for mode in modes_due(reader)}
+    plans = {mode: plan_pairs(rows, reader.row_bytes(mode), roles_differ) for mode, rows in populations.items()}
+
+    def jobs() -> Iterator[PairsJob]:
+        for mode, plan in plans.items():
+            on_mode(mode)
+            yield from pair_jobs(reader, mode, plan)
+
+    scored = score(jobs())
+    for mode, plan in plans.items():
         blocks = []
-        for block in sample_scores(reader, models, mode, plan):
-            blocks.append(block)
+        for block in plan.blocks:
+            blocks.append(ScoredPairs.of_block(block, next(scored)))
             if cancel is not None:
                 cancel.check()
         if any(len(block.scores) for block in blocks):
-            write_sample(reader.layout, _sample(reader, mode, rows, ScoredPairs.join(blocks)))
+            write_sample(reader.layout, _sample(reader, mode, populations[mode], ScoredPairs.join(blocks)))
             LOG.info("%s: scored random pairs of %s", reader.layout.root, mode)
-    return modes
+    return tuple(plans)
 
 
 def _sample(reader: IndexReader, mode: str, rows: NDArray[np.int64], pairs: ScoredPairs) -> ScoreSample:

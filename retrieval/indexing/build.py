@@ -40,7 +40,8 @@ from retrieval.indexing.sources.places import missing_elsewhere
 from retrieval.indexing.tally import ProgressTally
 from retrieval.indexing.training import calibrate_where_due, open_trained
 from retrieval.indexing.workers.driver import Driver
-from retrieval.indexing.workers.opening import maybe_workers, worker_pool
+from retrieval.indexing.workers.opening import begin_workers, worker_pool
+from retrieval.indexing.workers.pool import WorkerPool
 from retrieval.progress import Cancellation, ignore_progress
 from retrieval.settings import BuildSettings, ModelChoices
 from retrieval.version import CREATED_BY
@@ -81,6 +82,7 @@ def build_index(
     """
     started = time.monotonic()
     run = run or BuildSettings()
+    begin_workers(run.pool)
     paths, listing, root = find_sources(sources, index, run)
     listing, layout = listing if only is None else only(listing), Layout(root)
     fresh = None if was_committed(layout) else new_recipe(modes, choices, run)  # refuses bad settings before any write
@@ -93,16 +95,17 @@ def build_index(
         pipeline = None if prepared is None else Pipeline.begin(prepared.models, prepared.run, tally.clock)
         committer = SegmentCommitter(layout, generation, run, tally, cancel, plan.sources)
         committer.apply_moves(plan.changes)
-        if prepared is not None and run.pool is not None:
-            _have_workers_add(plan, prepared, load, committer)
-        else:
-            _add_new_images(plan.changes.pending, plan, pipeline, committer)
-        pipeline = _copy_known_images(plan, pipeline, committer, load)
-        filled = _fill_older_items(plan, pipeline, committer, prepared, load)
-        committer.note_sources()
-        reader = open_trained(root, on_progress)
-        models = partial(_models, pipeline, plan, run, load)
-        calibrate_where_due(reader, models, on_progress, cancel)
+        with worker_pool(plan, prepared, load) as pool:
+            if pool is not None and pipeline is not None:
+                _have_workers_add(plan, pipeline.batch, pool, committer)
+            else:
+                _add_new_images(plan.changes.pending, plan, pipeline, committer)
+            pipeline = _copy_known_images(plan, pipeline, committer, load)
+            filled = _fill_older_items(plan, pipeline, committer, pool)
+            committer.note_sources()
+            reader = open_trained(root, on_progress)
+            models = partial(_models, pipeline, plan, run, load)
+            calibrate_where_due(reader, models, on_progress, cancel, pool)
     report = _report(plan, listing, committer, filled, reader)
     gone = missing_elsewhere(reader, paths)
     return replace(report, gone_elsewhere=gone, seconds=time.monotonic() - started)
@@ -176,18 +179,15 @@ def _add_new_images(files: Sequence[Path], plan: Plan, pipeline: Pipeline | None
     committer.commit_all(len(files), pipeline.batch, write, plan.changes.replaced)
 
 
-def _have_workers_add(plan: Plan, prepared: Prepared, load: LoadModels, committer: SegmentCommitter) -> None:
+def _have_workers_add(plan: Plan, batch: int, pool: WorkerPool, committer: SegmentCommitter) -> None:
     """Have workers encode new and changed files into segments, and commit each."""
-    assert committer.run.pool is not None
-    files, batch, first_id = plan.changes.pending, prepared.run.batch_size or 1, committer.generation.next_id
+    files, first_id = plan.changes.pending, committer.generation.next_id
 
     def job(name: str, part: slice) -> SegmentJob:
         first = first_id + part.start
         return SegmentJob(plan.root, name, files[part], first, plan.wanted, sources=committer.sources)
 
-    if files:
-        with worker_pool(plan, prepared, committer.run.pool, load) as pool:
-            Driver(Layout(plan.root), committer, pool, batch).run(len(files), job, plan.changes.replaced)
+    Driver(Layout(plan.root), committer, pool, batch).run(len(files), job, plan.changes.replaced)
 
 
 def _copy_known_images(
@@ -205,7 +205,7 @@ def _copy_known_images(
 
 
 def _fill_older_items(
-    plan: Plan, pipeline: Pipeline | None, committer: SegmentCommitter, prepared: Prepared | None, load: LoadModels
+    plan: Plan, pipeline: Pipeline | None, committer: SegmentCommitter, pool: WorkerPool | None
 ) -> Filled:
     """Compute or copy the outputs that older items miss, such as those of an added mode."""
     if pipeline is None or not plan.missing:
@@ -213,8 +213,7 @@ def _fill_older_items(
     reader = IndexReader(plan.root)  # opened again: moves were committed, and files may have changed meanwhile
     missing = find_missing(reader, plan.wanted)
     committer.tally.total += len(missing) - len(plan.missing)  # a copy may miss the same as its original
-    with maybe_workers(plan, prepared, load, len(missing)) as pool:
-        return Filler(pipeline, committer, pool).run(reader, missing)
+    return Filler(pipeline, committer, pool).run(reader, missing)
 
 
 def _report(

@@ -5,7 +5,8 @@ computed again. A file that is not the indexed one any more is left out.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -32,7 +33,8 @@ from retrieval.indexing.planning import Plan, Prepared
 from retrieval.indexing.reports import FillReport, OnBuildProgress
 from retrieval.indexing.tally import ProgressTally
 from retrieval.indexing.training import calibrate_where_due, open_trained
-from retrieval.indexing.workers.opening import maybe_workers
+from retrieval.indexing.workers.opening import begin_workers, worker_pool
+from retrieval.indexing.workers.pool import WorkerPool
 from retrieval.progress import Cancellation, ignore_progress
 from retrieval.settings import NEWEST, BuildSettings
 from retrieval.text import counted
@@ -72,19 +74,22 @@ def fill_index(
     started = time.monotonic()
     check_order(order)
     run = run or BuildSettings()
+    begin_workers(run.pool)
     layout = Layout(require_index(existing_root(index)))
-    with writer_lock(layout):
+    with writer_lock(layout), ExitStack() as until_done:
         plan = planning.plan_fill(layout.root, modes, weights, run)
         prepare = cache(partial(planning.prepare, plan, run, load))
         tally = ProgressTally(on_progress, StageClock(workers(run)), plan.images)
         tally.tell("planned", f"{counted(plan.images, 'image')} to complete")
         generation = clear_leftovers(layout, plan.reader)
-        adopted, filled = 0, Filled()
+        adopted, filled, pool = 0, Filled(), None
         if generation is not None and (plan.missing or plan.missing.unavailable):
+            tally.tell("model", plan.model)
+            pool = until_done.enter_context(worker_pool(plan, prepare(), load))
             committer = SegmentCommitter(layout, generation, run, tally, cancel)
-            adopted, filled = _fill(plan, order, prepare, committer, load)
+            adopted, filled = _fill(plan, order, prepare(), committer, pool)
         reader = open_trained(layout.root, on_progress)
-        calibrate_where_due(reader, lambda: prepare().models, on_progress, cancel)
+        calibrate_where_due(reader, lambda: prepare().models, on_progress, cancel, pool)
     report = _report(plan, reader, adopted, filled, tally)
     return replace(report, seconds=time.monotonic() - started)
 
@@ -92,14 +97,12 @@ def fill_index(
 def _fill(
     plan: Plan,
     order: Sequence[str],
-    prepare: Callable[[], Prepared],
+    prepared: Prepared,
     committer: SegmentCommitter,
-    load: LoadModels,
+    pool: WorkerPool | None,
 ) -> tuple[int, Filled]:
     """Do the work of ``plan``; return the number of tensors taken from the cache, and what was computed or copied."""
     tally, reader = committer.tally, IndexReader(plan.root)
-    tally.tell("model", plan.model)
-    prepared = prepare()
     rows = in_order(reader, order, prepared.models)  # before any commit: it may name a picture that does not exist
     planning.check_room(plan, prepared, tally)
     pipeline = Pipeline.begin(prepared.models, prepared.run, tally.clock)
@@ -111,8 +114,7 @@ def _fill(
     reader = IndexReader(plan.root)
     missing = find_missing(reader, plan.wanted, rows)
     tally.total = len(missing)
-    with maybe_workers(plan, prepared, load, len(missing)) as pool:
-        return adopted, Filler(pipeline, committer, pool).run(reader, missing)
+    return adopted, Filler(pipeline, committer, pool).run(reader, missing)
 
 
 def _report(plan: Plan, reader: IndexReader, adopted: int, filled: Filled, tally: ProgressTally) -> FillReport:

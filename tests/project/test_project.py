@@ -22,6 +22,7 @@ MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob
         "from cli.search_command import app",
         "from cli.serve_command import app",
         "from retrieval import SearchSettings, DiffSimError",
+        "from retrieval.indexing.workers.processes import ProcessWorker",
     ],
 )
 def test_importing_the_commands_imports_nothing_heavy(statement: str) -> None:

@@ -20,7 +20,7 @@ from index_store.repair.rebuilding import newest_generation
 from retrieval.errors import IndexCorruptError, IndexUnreadableError
 from retrieval.indexing.upkeep.change import Change
 from retrieval.indexing.workers.driver import wait_for
-from retrieval.indexing.workers.opening import verifier_pool
+from retrieval.indexing.workers.opening import begin_workers, verifier_pool
 from retrieval.indexing.workers.verifier import VerifySegmentJob
 from retrieval.progress import Cancellation, OnProgress, Progress, ignore_progress
 from retrieval.settings import WorkerSettings
@@ -65,6 +65,7 @@ def _have_looked(
     root: Path, settings: WorkerSettings, on_progress: OnProgress, cancel: Cancellation | None
 ) -> list[Damage]:
     """Let workers look for damage, a segment at a time."""
+    begin_workers(settings)
     layout = Layout(root)
     damages, generation = list(damage_outside_segments(layout)), newest_generation(layout)
     if generation is None:

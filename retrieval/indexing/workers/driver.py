@@ -18,6 +18,7 @@ from retrieval.indexing.workers.worker import Job
 from retrieval.progress import Cancellation
 
 FIRST_BATCHES = 4  # of a worker's first job, from which its speed is measured
+LAST_BATCHES = 2  # of the last jobs: others wait for the last one, but each segment costs a commit
 JOBS_A_WORKER = 3  # that are running, queued, or waiting for an earlier one's commit: the rest stays unplanned
 POLL_SECONDS = 0.2  # between looks for a request to stop
 
@@ -29,10 +30,10 @@ MakeJob = Callable[[str, slice], Job]
 def rows_of_next_job(most: int, left: int, workers: int, batch: int) -> int:
     """Return the images of the next job, ``most`` at most; the last ones are small, so that no worker ends alone.
 
-    A job takes half of a worker's share of the images that are ``left``, and FIRST_BATCHES batches at least.
+    A job takes half of a worker's share of the images that are ``left``, and LAST_BATCHES batches at least.
     """
     share = -(-left // (2 * workers * batch)) * batch
-    return min(most, max(FIRST_BATCHES * batch, share))
+    return min(most, max(LAST_BATCHES * batch, share))
 
 
 @dataclass(frozen=True)

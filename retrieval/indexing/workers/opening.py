@@ -18,13 +18,25 @@ from retrieval.indexing.workers.worker import AnySpec, VerifierSpec, WorkerSpec
 from retrieval.settings import WorkerSettings
 
 
+def begin_workers(settings: WorkerSettings | None) -> None:
+    """Let worker processes begin to import their libraries while this process plans the work."""
+    if settings is not None and settings.kind == "processes":
+        ProcessWorker.begin()
+
+
 @contextmanager
-def worker_pool(plan: Plan, prepared: Prepared, settings: WorkerSettings, load: LoadModels) -> Iterator[WorkerPool]:
-    """Yield the pool of workers that ``settings`` describe; end them all afterwards.
+def worker_pool(plan: Plan, prepared: Prepared | None, load: LoadModels) -> Iterator[WorkerPool | None]:
+    """Yield the pool of workers that the run of ``prepared`` asks for, and end them all afterwards.
+
+    It is None where the run asks for none, or the plan has no images.
 
     Raises:
         DependencyError, DiffSimError: see :func:`retrieval.devices.ray_cluster.connect`.
     """
+    if prepared is None or prepared.run.pool is None or not plan.images:
+        yield None
+        return
+    settings = prepared.run.pool
     if settings.kind == "ray":
         threads = max(1, int(settings.cpus))
     else:
@@ -33,20 +45,6 @@ def worker_pool(plan: Plan, prepared: Prepared, settings: WorkerSettings, load: 
     place = _place(plan.root)
     spec = WorkerSpec(place, recipe.settings, recipe.targets, prepared.fingerprint, run, threads, load)
     with _pool(spec, settings) as pool:
-        yield pool
-
-
-@contextmanager
-def maybe_workers(plan: Plan, prepared: Prepared | None, load: LoadModels, images: int) -> Iterator[WorkerPool | None]:
-    """Yield the pool of workers that the run of ``prepared`` asks for; None where it asks for none, or has no images.
-
-    Raises:
-        DependencyError, DiffSimError: see :func:`worker_pool`.
-    """
-    if prepared is None or prepared.run.pool is None or not images:
-        yield None
-        return
-    with worker_pool(plan, prepared, prepared.run.pool, load) as pool:
         yield pool
 
 

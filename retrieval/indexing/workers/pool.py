@@ -1,15 +1,18 @@
 """A pool of workers, each driven by a thread of its own. A lost worker is replaced, and its job done by another."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from queue import PriorityQueue
 from typing import Any
 
-from retrieval.indexing.workers.worker import Job, Worker, WorkerLostError
+from retrieval.calibration.pair_jobs import in_order
+from retrieval.errors import WorkerLostError
+from retrieval.indexing.workers.worker import Job, Worker
 
 MOST_ATTEMPTS = 3  # of one job, and of opening one worker
+END_SECONDS = 5.0  # for workers that were asked to end
 OpenWorker = Callable[[], Worker]
 """Starts a worker and waits until it has loaded its models; WorkerLostError if it ended before."""
 
@@ -33,8 +36,9 @@ class WorkerPool:
         self._submitted = 0
         self._failure: BaseException | None = None  # why no worker can be opened
         self._closed = False
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._workers: set[Worker] = set()
+        self._busy: set[Worker] = set()
         threads = [threading.Thread(target=self._serve, name=f"worker-{n}", daemon=True) for n in range(size)]
         for thread in threads:
             thread.start()
@@ -52,15 +56,24 @@ class WorkerPool:
             self._fail_all(self._failure)
         return task.future
 
+    def each(self, jobs: Iterable[Job]) -> Iterator[Any]:
+        """Yield the answers to ``jobs`` in their order; one job waits beside those in hand. See :meth:`submit`."""
+        return in_order(jobs, self.submit, self.size)
+
     def close(self) -> None:
-        """End every worker, also in mid-work; jobs that are not done are dropped."""
-        self._closed = True
+        """End every worker, in mid-work at once; jobs that are not done are dropped."""
+        with self._changed:
+            self._closed = True
+            busy = list(self._busy)
         for _ in range(self.size):
             self._tasks.put(_Task(-1, None))
-        with self._lock:
-            workers = list(self._workers)
-        for worker in workers:
-            worker.close()
+        for worker in busy:
+            worker.kill()
+        with self._changed:  # each thread ends its own worker, so that many end side by side
+            self._changed.wait_for(lambda: not self._workers, END_SECONDS)
+            left = list(self._workers)
+        for worker in left:
+            worker.kill()
 
     def _serve(self) -> None:
         worker: Worker | None = None
@@ -76,6 +89,10 @@ class WorkerPool:
 
     def _do(self, task: _Task, job: Job, worker: Worker) -> Worker | None:
         """Do a task; return the worker if it lives."""
+        with self._changed:
+            if self._closed:
+                return worker
+            self._busy.add(worker)
         name = job.name if task.attempt == 1 else f"{job.name}-{task.attempt}"  # the lost worker's files are in the way
         try:
             task.future.set_result(worker.do(replace(job, name=name)))
@@ -88,6 +105,9 @@ class WorkerPool:
             return None
         except BaseException as error:
             task.future.set_exception(error)
+        finally:
+            with self._changed:
+                self._busy.discard(worker)
         return worker
 
     def _opened(self) -> Worker | None:
@@ -102,12 +122,12 @@ class WorkerPool:
                 error = other
                 break
             else:
-                with self._lock:
+                with self._changed:
                     self._workers.add(worker)
                 return worker
             if self._closed:
                 return None
-        with self._lock:
+        with self._changed:
             others_live = bool(self._workers)
         if error is not None and not others_live:
             self._failure = error
@@ -122,6 +142,7 @@ class WorkerPool:
 
     def _drop(self, worker: Worker | None) -> None:
         if worker is not None:
-            with self._lock:
-                self._workers.discard(worker)
             worker.close()
+            with self._changed:
+                self._workers.discard(worker)
+                self._changed.notify_all()

@@ -1,10 +1,14 @@
 """Workers on a Ray cluster: actors, each with its share of a machine's processors and GPUs."""
 
+from contextlib import suppress
 from typing import Any
 
 from retrieval.devices.ray_cluster import ActorLostError, answer_of, cluster_resources, kill_actor, start_actor
-from retrieval.indexing.workers.worker import AnySpec, Job, WorkerLostError
+from retrieval.errors import WorkerLostError
+from retrieval.indexing.workers.worker import AnySpec, Job
 from retrieval.settings import WorkerSettings
+
+END_SECONDS = 2.0  # for an actor to remove its files
 
 
 def cluster_workers(settings: WorkerSettings) -> int:
@@ -26,6 +30,9 @@ class _Opened:
 
     def do(self, job: Job) -> Any:
         return self._worker.do(job)
+
+    def end(self) -> None:
+        self._worker.close()
 
 
 class RayWorker:
@@ -52,5 +59,11 @@ class RayWorker:
             raise WorkerLostError(f"a Ray worker ended in the middle of its work ({error})") from error
 
     def close(self) -> None:
-        """Kill the actor: a segment that it is writing does not count yet."""
+        """See :class:`retrieval.indexing.workers.worker.Worker`."""
+        with suppress(ActorLostError, TimeoutError):
+            answer_of(self._actor.end.remote(), END_SECONDS)
+        self.kill()
+
+    def kill(self) -> None:
+        """See :class:`retrieval.indexing.workers.worker.Worker`."""
         kill_actor(self._actor)

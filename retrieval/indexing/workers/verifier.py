@@ -9,7 +9,7 @@ from index_store.generation import SegmentRecord
 from index_store.layout import Layout
 from index_store.remote.object_store import is_url
 from index_store.remote.pull import fetch_as_it_is
-from index_store.remote.scratch import scratch_mirror
+from index_store.remote.scratch import remove_scratch, scratch_mirror
 from index_store.repair.damage import Damage, segment_damage
 from index_store.tensors.shards import LocalShards, MirrorShards, Shards
 
@@ -38,6 +38,11 @@ class SegmentVerifier:
     def ready(self) -> int:
         """Return the number of this process."""
         return os.getpid()
+
+    def close(self) -> None:
+        """Remove the folder for files of an object store."""
+        if self._mirror is not None:
+            remove_scratch(self._mirror)
 
     def do(self, job: object) -> list[Damage]:
         """Return the damage of a segment; its files of an object store are fetched, and removed afterwards.

@@ -7,17 +7,18 @@ touches a generation: its segments count once the driver has committed them.
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from time import monotonic
 from typing import Any, Protocol
 
 from index_store.remote.object_store import is_url
-from index_store.remote.scratch import scratch_mirror
+from index_store.remote.scratch import remove_scratch, scratch_mirror
+from retrieval.calibration.pair_jobs import PairScorer, PairsJob, PlacedPairs
 from retrieval.encoding.batches import workers
 from retrieval.encoding.fingerprint import check_fingerprint
 from retrieval.encoding.loaded_models import LoadModels, load_models
 from retrieval.encoding.timing import StageClock
-from retrieval.errors import DiffSimError
 from retrieval.indexing.fill_job import FillSegmentJob, fill_segment_job
 from retrieval.indexing.pipeline import Pipeline
 from retrieval.indexing.segment_job import FinishedSegment, SegmentJob, segment_job
@@ -25,22 +26,15 @@ from retrieval.indexing.workers.verifier import SegmentVerifier, VerifySegmentJo
 from retrieval.models.modes import Target
 from retrieval.settings import BuildSettings, ModelSettings
 
-
-class WorkerLostError(DiffSimError):
-    """A worker ended in the middle of its work: it was killed, ran out of memory, or its machine went away."""
-
-    kind = "worker_lost"
-
-
-Job = SegmentJob | FillSegmentJob | VerifySegmentJob
-"""The work of one segment."""
+Job = SegmentJob | FillSegmentJob | VerifySegmentJob | PairsJob
+"""The work of one segment, or of one block of random pairs."""
 
 
 class Worker(Protocol):
     """A worker as the driver sees it."""
 
     def do(self, job: Job) -> Any:
-        """Do ``job`` and wait for its result: a :class:`FinishedSegment`, or the damage that a check finds.
+        """Do ``job`` and wait for its result: a :class:`FinishedSegment`, the damage that a check finds, or pairs.
 
         Raises:
             WorkerLostError: the worker is gone.
@@ -48,7 +42,11 @@ class Worker(Protocol):
         ...
 
     def close(self) -> None:
-        """End the worker, also in mid-work."""
+        """End a worker that has no job, or kill it where it does not answer."""
+        ...
+
+    def kill(self) -> None:
+        """End the worker in mid-work, from another thread: a segment that it is writing does not count yet."""
         ...
 
 
@@ -61,6 +59,10 @@ class OpenedWorker(Protocol):
 
     def do(self, job: Job) -> Any:
         """Do ``job``."""
+        ...
+
+    def close(self) -> None:
+        """Remove the files that the worker keeps on its machine; it does no more jobs."""
         ...
 
 
@@ -126,12 +128,24 @@ class SegmentWorker:
         """Return the number of this process; an answer says that the models are loaded."""
         return os.getpid()
 
-    def do(self, job: Job) -> FinishedSegment:
-        """Write the segment of ``job``; for an index in an object store, upload it and keep nothing here.
+    @cached_property
+    def _scorer(self) -> PairScorer:
+        return PairScorer(self._pipeline.models)
+
+    def do(self, job: Job) -> FinishedSegment | PlacedPairs:
+        """Write the segment of ``job``, or score its pairs; an index in an object store gets the segment uploaded.
 
         Raises:
-            NoSpaceError, RemoteStoreError: see :mod:`index_store.errors`.
+            NoSpaceError, RemoteStoreError, MemoryFullError: see :mod:`retrieval.errors`.
         """
+        return self._scorer(job) if isinstance(job, PairsJob) else self._write(job)
+
+    def close(self) -> None:
+        """See :class:`OpenedWorker`."""
+        if self._mirror is not None:
+            remove_scratch(self._mirror)
+
+    def _write(self, job: Job) -> FinishedSegment:
         began = monotonic()
         if isinstance(job, FillSegmentJob):
             finished = fill_segment_job(replace(job, root=self._root), self._pipeline)

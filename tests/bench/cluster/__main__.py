@@ -1,8 +1,9 @@
 """`python -m tests.bench.cluster FOLDER [--images 400] [--model mini]`: builds by workers and searches over replicas.
 
-The first table compares a simulation with builds by one and two processes, one thread each. The others simulate
-clusters from rates of this machine: 1 to 256 workers, 1 to 64 replicas, with an object store's latency. FOLDER keeps
-the images.
+The first table compares a simulation with builds by one and two processes, one thread each, stage by stage: each build
+is a process of its own, timed from its start to its end, and the simulation's own parts are measured between them. The
+others simulate clusters from rates of this machine: 1 to 256 workers, 1 to 64 replicas, with an object store's latency.
+FOLDER keeps the images.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from pathlib import Path
 from retrieval.indexing.capacity.measuring import measure_rates
 from retrieval.indexing.capacity.rates import Rates, missing_rates, read_rates
 from tests.bench.cluster.building import BuildTimes, simulate_build
-from tests.bench.cluster.measuring import ONE, build, draw_images, measure_times, with_workers
+from tests.bench.cluster.measuring import FEW, ONE, SAMPLE, STAGES, Phases, build, draw_images, fastest, times_of
 from tests.bench.cluster.searching import SearchTimes, simulate_search
 
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -29,30 +30,36 @@ PROBED = 0.05
 
 
 def compare(photos: Path, model: str, images: int, rounds: int) -> tuple[BuildTimes, list[str]]:
-    """Measure builds by one and two processes in turns, take the fastest, and compare with the simulation."""
+    """Measure builds by one and two processes and the parts of a simulation in turns, and compare the fastest."""
+    found: dict[tuple[int, int], list[Phases]] = {(SAMPLE, 0): [], (FEW, 1): [], (images, 1): [], (images, 2): []}
     folder = Path(tempfile.mkdtemp())
     try:
-        times = measure_times(photos, folder, model, os.cpu_count() or 1)
-        best = {}
         for turn in range(rounds):
-            for count in (1, 2):
-                found = build(photos, folder / f"{turn}-{count}.diffsim", model, with_workers(count), images)
-                best[count] = min(best.get(count, found), found, key=lambda phases: phases.seconds)
+            for (count, workers), builds_ in found.items():
+                builds_.append(build(photos, folder / f"{turn}-{count}-{workers}.diffsim", model, count, workers))
     finally:
         shutil.rmtree(folder)
-    rows = ["workers | measured s | simulated s | difference | encoding s | simulated s | difference"]
-    encoding = {}
-    for count, found in best.items():
-        run = simulate_build(times, images, count)
-        encoding[count] = found.first - times.startup + found.encoding
-        whole, part = run.seconds / found.seconds - 1, run.encoding / encoding[count] - 1
-        rows.append(
-            f"{count} | {found.seconds:.1f} | {run.seconds:.1f} | {whole:+.0%} | "
-            f"{encoding[count]:.1f} | {run.encoding:.1f} | {part:+.0%}"
-        )
-    rows.append(f"two workers against one: encoding {encoding[1] / encoding[2]:.2f} x, "
-                f"whole build {best[1].seconds / best[2].seconds:.2f} x")  # fmt: skip
-    return times, rows
+    times = times_of(found[SAMPLE, 0], found[FEW, 1], images, os.cpu_count() or 1)
+    best = {workers: fastest(found[images, workers]) for workers in (1, 2)}
+    return times, table(times, images, best)
+
+
+def table(times: BuildTimes, images: int, best: dict[int, Phases]) -> list[str]:
+    """Return a row for each stage of the builds by one and two workers, measured and simulated."""
+    rows = ["stage | " + " | ".join(f"{workers} measured s | simulated s | difference" for workers in best)]
+    runs = {workers: simulate_build(times, images, workers) for workers in best}
+    simulated = {workers: (times.before, times.startup, run.encoding, run.pairs, times.after, run.seconds)
+                 for workers, run in runs.items()}  # fmt: skip
+    measured = {workers: (*found.stages, found.seconds) for workers, found in best.items()}
+    for number, stage in enumerate((*STAGES, "whole")):
+        cells = [(measured[workers][number], simulated[workers][number]) for workers in best]
+        rows.append(f"{stage} | " + " | ".join(f"{m:.2f} | {s:.2f} | {s / max(m, 1e-9) - 1:+.0%}" for m, s in cells))
+    one, two = measured[1], measured[2]
+    rows.append(f"two workers against one: encode {one[2] / two[2]:.2f} x, pairs {one[3] / two[3]:.2f} x, "
+                f"whole build {one[-1] / two[-1]:.2f} x")  # fmt: skip
+    warm = [sum(each[2:-1]) for each in (one, two)]
+    rows.append(f"from the first worker's start of work on: {warm[0] / warm[1]:.2f} x")
+    return rows
 
 
 def builds(rates: Rates, images: int) -> list[str]:
@@ -116,7 +123,7 @@ def main() -> None:
     parser.add_argument("--rates", type=Path, help="rates of the simulated clusters, such as a plan's --json")
     parser.add_argument("--no-builds", action="store_true", help="simulate only")
     asked = parser.parse_args()
-    photos = draw_images(asked.folder / "drawn", asked.images)
+    photos = draw_images(asked.folder / "drawn", max(asked.images, SAMPLE))
     if not asked.no_builds:
         times, rows = compare(photos, asked.model, asked.images, asked.rounds)
         print(json.dumps(asdict(times)), file=sys.stderr)

@@ -17,7 +17,9 @@ class BuildTimes:
     work: float  # of processor cores, for an image; a machine that workers share gives no more than its cores
     commit: float  # of the driver, for a segment
     commit_segment: float  # more of it for every segment before
-    after: float = 0.0  # training and percentiles
+    after: float = 0.0  # opening the index, and ending the workers
+    blocks: int = 0  # of random pairs, which workers score one after another
+    block: float = 0.0  # of a worker, for such a block
     batch: int = 8
     cores: float = float("inf")  # that all workers share
     image_bytes: float = 0.0  # of a file
@@ -34,6 +36,7 @@ class BuildRun:
 
     seconds: float
     encoding: float  # from the first worker's start of work to the last commit
+    pairs: float  # percentiles
     segments: int
     busy: float  # share of the encoding in which workers worked, their mean
     driver: float  # share of the encoding in which the driver committed
@@ -89,5 +92,7 @@ def simulate_build(
         now, committing = now + cost, committing + cost
         batches = min(segment_rows, count / max(seconds, 1e-3) * commit_seconds) // times.batch
         rows = max(times.batch, int(batches) * times.batch)
-    encoding = now - begin
-    return BuildRun(now + times.after, encoding, segments, worked / (workers * encoding), committing / encoding, pace)
+    encoding, pairs = now - begin, -(-times.blocks // workers) * times.block
+    return BuildRun(
+        now + pairs + times.after, encoding, pairs, segments, worked / (workers * encoding), committing / encoding, pace
+    )

@@ -1,43 +1,53 @@
 """Measure builds by one and two workers, and the parts that a simulation predicts them from."""
 
+import json
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from unittest import mock
 
-import torch
+import numpy as np
 from PIL import Image
 
-from retrieval import build_index
-from retrieval.indexing.capacity.measuring import measure_rates
-from retrieval.indexing.reports import BuildEvent
+from retrieval.calibration.sampling import plan_pairs
 from retrieval.sample_images.pictures import MOTIFS, STYLES, draw
-from retrieval.settings import BuildSettings, WorkerSettings
+from retrieval.settings import BuildSettings
 from tests.bench.cluster.building import BuildTimes
 
 SIDE = 384  # px
-SAMPLE = 96  # images from which the times are taken
+SAMPLE = 128  # images from which the times of one image and one pair are taken
+FEW = 16  # images from which the times of everything else are taken: too few for percentiles
 ONE = BuildSettings(device="cpu", workers=1)
+STAGES = ("import and plan", "open workers", "encode", "pairs", "rest")
 
 
 @dataclass(frozen=True)
 class Phases:
-    """Seconds of the phases of one build, and the processor's seconds in the encoding."""
+    """Seconds of the parts of one build, from the start of its process to its end."""
 
-    before: float  # until the models are loaded
-    first: float  # from there to the first batch
-    encoding: float  # from the first batch to the last commit
-    after: float
-    images: int  # encoded after the first batch
-    work: float
-    segments: int
+    imports: float
+    plan: float  # listing, comparing, and loading the models
+    open: float  # from there until the first worker is open; 0 without workers
+    encode: float  # from there to the last commit
+    pairs: float  # percentiles
+    rest: float  # opening the index, ending the workers and this process
+    image: float  # of an image after the first batch
+    work: float  # of the processor, for such an image, where there are no workers
+    batch: int  # images
+    commit: float  # the last one, from the answer of its worker on
+    modes: int
+
+    @property
+    def stages(self) -> tuple[float, ...]:
+        """The seconds in the order of :data:`STAGES`."""
+        return (self.imports + self.plan, self.open, self.encode, self.pairs, self.rest)
 
     @property
     def seconds(self) -> float:
         """The whole build."""
-        return self.before + self.first + self.encoding + self.after
+        return sum(self.stages)
 
 
 def draw_images(folder: Path, count: int) -> Path:
@@ -52,77 +62,63 @@ def draw_images(folder: Path, count: int) -> Path:
     return folder
 
 
-def build(photos: Path, index: Path, model: str, run: BuildSettings, images: int | None = None) -> Phases:
-    """Build an index of the first ``images``, on one thread in each process, and time its phases."""
-    marks: dict[str, float] = {}
-    commits, first, work = 0, 0, 0.0
-
-    def listen(event: BuildEvent) -> None:
-        nonlocal commits, first, work
-        now = time.perf_counter()
-        if event.stage == "loaded":
-            marks["loaded"] = now
-        elif event.stage == "encode" and "first" not in marks:
-            marks["first"], first, work = now, event.done, time.process_time()
-        elif event.stage == "commit":
-            marks["last"], commits, marks["work"] = now, commits + 1, time.process_time() - work
-
-    torch.set_num_threads(1)
-    start = time.perf_counter()
-    with _one_thread_each(run):
-        report = build_index(
-            photos, index, model=model, run=run, on_progress=listen, only=lambda listing: _first(listing, images)
-        )
-    end = time.perf_counter()
+def build(photos: Path, index: Path, model: str, images: int, workers: int) -> Phases:
+    """Have a process of its own index the first ``images``, as the command does it; 0 ``workers``: alone."""
+    module, begin = "tests.bench.cluster.one_build", time.time()
+    command = [sys.executable, "-m", module, str(photos), str(index), model, str(images), str(workers)]
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=one_thread)
+    end, at = time.time(), json.loads(done.stdout)
+    opened, later = at.get("opened", at["loaded"]), at["added"] - at["first_images"]
+    pairs = at["pairs"] - at["pairs_begin"]
     return Phases(
-        marks["loaded"] - start,
-        marks["first"] - marks["loaded"],
-        marks["last"] - marks["first"],
-        end - marks["last"],
-        report.added - first,
-        marks["work"],
-        commits,
+        imports=at["imported"] - begin,
+        plan=at["loaded"] - at["imported"],
+        open=opened - at["loaded"],
+        encode=at["commit"] - opened,
+        pairs=pairs,
+        rest=end - at["commit"] - pairs,
+        image=(at["commit"] - at["first"]) / max(1, later),
+        work=at["work"] / max(1, later),
+        batch=int(at["first_images"]),
+        commit=at["commit"] - at.get("answered", at["commit"]),
+        modes=int(at["modes"]),
     )
 
 
-def _first(listing: object, images: int | None) -> object:
-    names = listing.names[:images]  # type: ignore[attr-defined]
-    return replace(listing, names=names)  # type: ignore[type-var]
+def fastest(builds: list[Phases]) -> Phases:
+    """Return the build that took least."""
+    return min(builds, key=lambda phases: phases.seconds)
 
 
-@contextmanager
-def _one_thread_each(run: BuildSettings) -> Iterator[None]:
-    """Let every worker have one thread: a build divides the machine's cores among its workers."""
-    if run.pool is None:
-        yield
-        return
-    with mock.patch("retrieval.indexing.workers.opening.os.cpu_count", return_value=run.pool.count):
-        yield
+def times_of(here: list[Phases], few: list[Phases], images: int, cores: float) -> BuildTimes:
+    """Return the times of a simulation of ``images``, each the least that was measured.
 
-
-def with_workers(count: int) -> BuildSettings:
-    """Return the settings of a build by ``count`` processes."""
-    return replace(ONE, pool=WorkerSettings("processes", count))
-
-
-def measure_times(photos: Path, folder: Path, model: str, cores: float) -> BuildTimes:
-    """Take the times of a simulation from builds of SAMPLE images: without workers, and by one of them.
-
-    ``folder`` must not exist; it holds the indexes.
+    Args:
+        here: builds of SAMPLE images without workers.
+        few: builds of FEW images by one worker.
+        images: to index in the simulation.
+        cores: of the machine.
     """
-    here = build(photos, folder / "here.diffsim", model, ONE, SAMPLE)
-    rates = measure_rates([photos], run=ONE, model=model)
-    batch = SAMPLE - here.images
-    few = build(photos, folder / "few.diffsim", model, with_workers(1), 4 * batch)
-    image = here.encoding / here.images
+    alone = fastest(here)
+    sample, wanted = (_pairs_of(count) for count in (SAMPLE, images))
+    pair = min(each.pairs for each in here) / (alone.modes * sample[1])
     return BuildTimes(
-        before=here.before,
-        startup=max(0.0, few.first - 4 * batch * image),  # its one job is told when it is done
-        image=image,
-        work=here.work / here.images,
-        commit=max(rates.commit_seconds, few.encoding),
-        commit_segment=rates.commit_segment_seconds,
-        after=here.after,
-        batch=batch,
+        before=min(each.imports + each.plan for each in few),
+        startup=min(each.open for each in few),
+        image=min(each.image for each in here),
+        work=min(each.work for each in here),
+        commit=min(each.commit for each in few),
+        commit_segment=0.0,
+        after=min(each.rest for each in few),
+        blocks=alone.modes * wanted[0],
+        block=pair * wanted[1] / wanted[0],
+        batch=alone.batch,
         cores=cores,
     )
+
+
+def _pairs_of(images: int) -> tuple[int, int]:
+    """Return how many blocks and pairs percentiles take in each mode, where every stored image may ask."""
+    plan = plan_pairs(np.arange(images), 1, False)
+    return len(plan.blocks), plan.pairs

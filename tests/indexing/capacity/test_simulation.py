@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from retrieval.indexing.workers.driver import FIRST_BATCHES, rows_of_next_job
+from retrieval.indexing.workers.driver import LAST_BATCHES, rows_of_next_job
 from tests.bench.cluster.building import BuildTimes, simulate_build
 from tests.bench.cluster.searching import SearchTimes, simulate_search
 
@@ -43,6 +43,14 @@ def test_a_long_list_of_segments_holds_nobody_up_because_they_are_committed_toge
     assert long.encoding < 1.2 * short.encoding
 
 
+def test_workers_share_the_pairs_of_percentiles() -> None:
+    drawn = replace(TIMES, blocks=19, block=2.0)
+    for workers, seconds in ((1, 38.0), (2, 20.0), (32, 2.0)):
+        without, run = (simulate_build(times, 1000, workers) for times in (TIMES, drawn))
+        assert run.pairs == seconds
+        assert run.seconds == pytest.approx(without.seconds + seconds)
+
+
 def test_too_few_images_leave_workers_without_any() -> None:
     assert simulate_build(TIMES, 64, 8).limit.startswith("the last segments")
 
@@ -52,7 +60,7 @@ def test_the_last_jobs_are_small(left: int, workers: int, batch: int) -> None:
     while left > 0:
         rows = rows_of_next_job(1024, left, workers, batch)
         assert rows % batch == 0
-        assert rows <= max(FIRST_BATCHES * batch, left / (2 * workers) + batch)
+        assert rows <= max(LAST_BATCHES * batch, left / (2 * workers) + batch)
         left -= rows
 
 

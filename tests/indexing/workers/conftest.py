@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from retrieval.indexing.workers.worker import AnySpec, Job, WorkerLostError, WorkerSpec
+from retrieval.errors import WorkerLostError
+from retrieval.indexing.workers.worker import AnySpec, Job, WorkerSpec
 from tests.indexing.builds import build
 
 Losing = Callable[[Job], bool]
@@ -20,16 +21,25 @@ class HereWorker:
 
     def __init__(self, spec: AnySpec) -> None:
         # Not its threads: they would be those of the whole test.
+        self._killed = False
         self._worker = (replace(spec, threads=None) if isinstance(spec, WorkerSpec) else spec).open()
 
     def do(self, job: Job) -> Any:
         finished = self._worker.do(job)
-        if self.is_lost(job):
+        if self._killed or self.is_lost(job):
             raise WorkerLostError("the machine is gone, its segment lies there")
         return finished
 
+    @staticmethod
+    def begin() -> None:
+        """Nothing to import."""
+
     def close(self) -> None:
         """Nothing to end."""
+
+    def kill(self) -> None:
+        """Let the job in hand end without an answer."""
+        self._killed = True
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import replace
@@ -113,8 +114,8 @@ def test_the_second_driver_is_told(cluster: Any, photos: Path, tmp_path: Path) -
 def test_an_index_in_an_object_store(
     cluster: Any, photos: Path, tmp_path: Path, local: Contents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The workers share no folder with the driver; a reader has a third one."""
-    url = f"s3://{BUCKET}/ray.diffsim"
+    """The workers share no folder with the driver; a reader has a third one. They leave nothing on their machines."""
+    url, before = f"s3://{BUCKET}/ray.diffsim", _scratch_folders()
     with object_server() as endpoint:
         for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL": endpoint}.items():
             monkeypatch.setenv(name, value)
@@ -124,6 +125,11 @@ def test_an_index_in_an_object_store(
         assert verify(url, pool=ON_RAY.pool) == []
         monkeypatch.setenv("DIFFSIM_MIRRORS", str(tmp_path / "reader"))
         assert Contents.of(existing_root(url)).differences(local) == []
+        assert _scratch_folders() <= before
+
+
+def _scratch_folders() -> set[Path]:
+    return set(Path(tempfile.gettempdir()).glob("diffsim-worker-*"))
 
 
 def _items(index: Path) -> int:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from retrieval.errors import ModelError, NoSpaceError
+from retrieval.errors import ModelError, NoSpaceError, WorkerLostError
 from retrieval.indexing.segment_job import FinishedSegment, SegmentJob
 from retrieval.indexing.workers.pool import MOST_ATTEMPTS, WorkerPool
-from retrieval.indexing.workers.worker import Job, WorkerLostError
+from retrieval.indexing.workers.worker import Job
 from retrieval.models.modes import Outputs
 
 JOB = SegmentJob(Path("x"), "job", [Path("a")] * 3, 0, Outputs())
@@ -29,6 +29,9 @@ class ThreadWorker:
 
     def close(self) -> None:
         self.closed = True
+
+    def kill(self) -> None:
+        """A thread can't be killed."""
 
 
 def jobs(count: int) -> list[SegmentJob]:
@@ -122,7 +125,7 @@ def test_closing_ends_a_worker_in_mid_work() -> None:
     begun, ended = threading.Event(), threading.Event()
 
     class Slow(ThreadWorker):
-        def close(self) -> None:
+        def kill(self) -> None:
             ended.set()
 
     def wait(job: SegmentJob) -> FinishedSegment:
@@ -136,3 +139,24 @@ def test_closing_ends_a_worker_in_mid_work() -> None:
     pool.close()
     with pytest.raises(WorkerLostError):
         future.result(20)
+
+
+def test_closing_waits_until_idle_workers_have_ended_side_by_side() -> None:
+    together = threading.Barrier(3)
+
+    class Polite(ThreadWorker):
+        def close(self) -> None:
+            together.wait(20)  # of workers that end one after another the first would wait for ever
+            self.closed = True
+
+    opened: list[Polite] = []
+
+    def opener() -> Polite:
+        opened.append(Polite(done))
+        return opened[-1]
+
+    pool = WorkerPool(opener, 3)
+    while len(opened) < 3:
+        time.sleep(0.01)
+    pool.close()
+    assert [worker.closed for worker in opened] == [True] * 3
