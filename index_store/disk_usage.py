@@ -1,6 +1,6 @@
 """Measure how many bytes an index takes, in its folder or in its object store."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from index_store.files import files_below
 from index_store.layout import Layout
@@ -22,3 +22,13 @@ def bytes_on_disk(layout: Layout, names: Iterable[str]) -> dict[str, int]:
         return {name: sum(entry.size for entry in mirror.store.list(folder)) for name, folder in folders.items()}
     paths = {name: layout.root / folder for name, folder in folders.items()}
     return {name: sum(status.st_size for _, status in files_below(path)) for name, path in paths.items()}
+
+
+def bytes_of_tensors(layout: Layout, name: str, segments: Collection[str]) -> int:
+    """Return the bytes of the tensors under ``name`` in ``segments``; see :func:`bytes_on_disk`."""
+    folder, mirror = f"attention/{name}", find_mirror(layout)
+    if mirror is not None:
+        groups = tuple(f"{folder}/{segment}.zarr/" for segment in segments)
+        return sum(entry.size for entry in mirror.store.list(folder) if entry.key.startswith(groups))
+    paths = (layout.attention(name, segment) for segment in segments)
+    return sum(status.st_size for path in paths for _, status in files_below(path))

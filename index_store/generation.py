@@ -29,7 +29,7 @@ from index_store.locate import require_index
 
 MOST_CURRENT = 1024  # bytes
 KEPT_GENERATIONS = 8  # a commit removes older files; readers hold the generation they opened in memory
-FORMAT_VERSION = 3  # 1 and 2 have absolute paths and no second copies; 1 has no filled segments; all are read
+FORMAT_VERSION = 4  # 3 compresses no tensors; 1 and 2 have absolute paths and no second copies; all are read
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class AttentionRecord:
     row_shapes: Mapping[str, tuple[int, ...]]  # by array of the codec; q: [branches, heads, tokens, head_dim]
     shard_rows: int
     codec: str = DEFAULT_CODEC
+    compressed: tuple[str, ...] = ()  # the arrays whose rows are Zstandard frames
 
 
 @dataclass(frozen=True)
@@ -218,7 +219,7 @@ def generation_from_json(body: Mapping[str, Any]) -> Generation:
 
 def _attention(record: Mapping[str, Any]) -> AttentionRecord:
     shapes = {name: tuple(shape) for name, shape in record["row_shapes"].items()}
-    return AttentionRecord(shapes, record["shard_rows"], record["codec"])
+    return AttentionRecord(shapes, record["shard_rows"], record["codec"], tuple(record.get("compressed", ())))
 
 
 def segment_to_json(record: SegmentRecord) -> dict[str, Any]:

@@ -137,6 +137,8 @@ def _check_attention(record: Any) -> None:
         if math.prod(sizes) > MOST_ROW_NUMBERS:
             raise ValueError(f"one image's {name} has {math.prod(sizes)} numbers, which no model gives")
     whole_number(record["shard_rows"], "shard_rows", 1, MOST_SHARD_ROWS)
+    if not {text(name, "compressed") for name in sequence(record.get("compressed", []), "compressed")} <= shapes.keys():
+        raise ValueError("compressed names an array that is not there")
     codec = CODECS.get(text(record["codec"], "codec"))  # a reader names an unknown codec when it meets its tensors
     if codec and {array.name: len(array.axes) for array in codec.arrays} != {n: len(s) for n, s in shapes.items()}:
         raise ValueError(f"codec {codec.name} has other arrays than {', '.join(shapes)}")

@@ -1,13 +1,14 @@
 """Write and read attention tensors: a Zarr v3 group of the arrays that the codec names, ``[rows, ...]`` each.
 
-One image is one uncompressed inner chunk with its CRC-32C; a shard holds many. Any Zarr v3 library can read the group,
-and zarr-python writes its metadata. This module writes and reads the shards itself, as byte ranges: that takes a tenth
-of the time. It also stores rows of zeros, which zarr-python leaves out, so that a lost row is never taken for zeros.
+One image is one inner chunk with its CRC-32C, compressed where that pays; a shard holds many. Any Zarr v3 library can
+read the group, and zarr-python writes its metadata. This module writes and reads the shards itself, as byte ranges:
+that takes a tenth of the time. It also stores rows of zeros, which zarr-python leaves out, so that a lost row is never
+taken for zeros.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from index_store.errors import DiffSimError, IndexIncompatibleError
 from index_store.files import corrupt, reading, write_file
 from index_store.generation import AttentionRecord
 from index_store.tensors.background_writer import BackgroundWriter
+from index_store.tensors.compression import LEVEL, decompress, is_worth_it, longest
+from index_store.tensors.shard_bytes import CRC_BYTES, ENTRY, compressed_shard, crc_of, plain_shard
 from index_store.tensors.shards import LocalShards, Shard, Shards
 
 Tensors = Mapping[str, NDArray[Any]]
@@ -29,8 +32,6 @@ Tensors = Mapping[str, NDArray[Any]]
 SHARD_BYTES = 16 << 20  # an array's shard, at most; nine fill up in a build of three modes while eight are written
 SHARD_ROWS = 256
 TASKS_A_THREAD = 4
-_CRC_BYTES = 4
-_ENTRY = np.dtype([("offset", "<u8"), ("size", "<u8")])
 
 
 class AttentionWriter:
@@ -67,7 +68,7 @@ class AttentionWriter:
     def _metadata(self) -> dict[str, bytes]:
         """Return the group's metadata by file; zarr-python makes it in memory, because it would follow links."""
         import zarr
-        from zarr.codecs import Crc32cCodec
+        from zarr.codecs import Crc32cCodec, ZstdCodec
 
         record, files = self.record, dict[str, Any]()
         group = zarr.create_group(zarr.storage.MemoryStore(files), zarr_format=3, attributes={"codec": record.codec})
@@ -78,7 +79,7 @@ class AttentionWriter:
                 chunks=(1, *record.row_shapes[array.name]),
                 shards=(record.shard_rows, *record.row_shapes[array.name]),
                 dtype=np.dtype(array.dtype),
-                compressors=Crc32cCodec(),
+                compressors=[*([ZstdCodec(level=LEVEL)] if array.name in record.compressed else ()), Crc32cCodec()],
                 dimension_names=("rows", *array.axes),
             )
         return {name: buffer.to_bytes() for name, buffer in files.items()}
@@ -122,9 +123,13 @@ class AttentionWriter:
 
     def _flush(self, count: int) -> None:
         number = self.rows // self.record.shard_rows
+        if not number:
+            worth = tuple(name for name, rows in self._waiting.items() if is_worth_it(rows[:count]))
+            self.record = replace(self.record, compressed=worth)
         for name, rows in self._waiting.items():
             path = Path(_shard_path(self._path, name, number, self.record))
-            self._files.write(path, partial(_shard_bytes, rows[:count], self.record.shard_rows))
+            make = compressed_shard if name in self.record.compressed else plain_shard
+            self._files.write(path, partial(make, rows[:count], self.record.shard_rows))
         self._firsts[number] = {name: row_checksum(rows[0]) for name, rows in self._waiting.items()}
         # Only now, so that an interrupted flush can be repeated: writing the same bytes twice does no harm.
         self.rows += count
@@ -132,7 +137,7 @@ class AttentionWriter:
 
 
 def row_checksum(row: NDArray[Any]) -> int:
-    """Return the CRC-32C that is stored with one row of an array."""
+    """Return the CRC-32C of one row of an array before compression."""
     return int(google_crc32c.value(row.tobytes()))
 
 
@@ -187,6 +192,7 @@ class _ShardRead:
 
     path: str
     shard_rows: int
+    compressed: bool
     target: NDArray[Any]
     positions: Sequence[int]  # in the target
     rows: Sequence[int]  # of the group
@@ -201,29 +207,12 @@ def _by_shard(rows: Sequence[StoredRow], targets: Mapping[str, NDArray[Any]]) ->
         record, numbers = rows[here[0]].record, [rows[position].row for position in here]
         for name, target in targets.items():
             path = _shard_path(group, name, number, record)
-            reads.append(_ShardRead(path, record.shard_rows, target, here, numbers))
+            reads.append(_ShardRead(path, record.shard_rows, name in record.compressed, target, here, numbers))
     return reads
 
 
 def _shard_path(group: Path, name: str, number: int, record: AttentionRecord) -> str:
     return f"{group}/{name}/c/{number}" + "/0" * len(record.row_shapes[name])
-
-
-def _shard_bytes(rows: Sequence[NDArray[Any]], shard_rows: int) -> memoryview:
-    """Return a shard's bytes: each row with its checksum, one after the other, then the shard's index."""
-    size = rows[0].nbytes
-    end = len(rows) * (size + _CRC_BYTES)
-    shard = np.empty(end + shard_rows * _ENTRY.itemsize + _CRC_BYTES, np.uint8)
-    body = shard[:end].reshape(len(rows), -1)
-    for into, row in zip(body, rows, strict=True):
-        into[:size] = np.ascontiguousarray(row).reshape(-1).view(np.uint8)
-        into[size:] = np.frombuffer(_crc_of(into[:size]), np.uint8)
-    entries = np.full(shard_rows, np.iinfo("<u8").max, _ENTRY)  # of absent rows
-    entries["offset"][: len(rows)] = np.arange(len(rows)) * body.shape[1]
-    entries["size"][: len(rows)] = body.shape[1]
-    index = entries.tobytes()
-    shard[end:] = np.frombuffer(index + _crc_of(index), np.uint8)
-    return shard.data
 
 
 def _read_shards(shards: Shards, reads: Iterable[_ShardRead]) -> None:
@@ -237,28 +226,35 @@ def _read_shard(shards: Shards, wanted: _ShardRead) -> None:
         shard = shards.open(wanted.path)
     with shard, reading(shard.name):
         entries, end = _shard_index(shard, wanted.shard_rows)
-        # Straight into the target: copies would cost as much as the reading.
-        rows = [wanted.target[position].reshape(-1).view(np.uint8) for position in wanted.positions]
-        size = rows[0].nbytes + _CRC_BYTES
         found: list[tuple[int, int]] = entries[[row % wanted.shard_rows for row in wanted.rows]].tolist()
-        if any(stored != size or offset + size > end for offset, stored in found):
+        rows = [wanted.target[position].reshape(-1).view(np.uint8) for position in wanted.positions]
+        size = rows[0].nbytes
+        least, most = (1, longest(size)) if wanted.compressed else (size, size)
+        if any(not least <= stored - CRC_BYTES <= most or offset + stored > end for offset, stored in found):
             raise corrupt(shard.name, "misses a row, or holds one of another size")
-        checksums = np.empty((len(rows), _CRC_BYTES), np.uint8)
-        buffers = list(zip(rows, checksums, strict=True))
+        # Plain rows go straight into the target: copies would cost as much as the reading.
+        bodies = [np.empty(stored - CRC_BYTES, np.uint8) for _, stored in found] if wanted.compressed else rows
+        checksums = np.empty((len(rows), CRC_BYTES), np.uint8)
+        buffers = list(zip(bodies, checksums, strict=True))
         counts = shard.fill([offset for offset, _ in found], buffers)
-        for count, (row, checksum) in zip(counts, buffers, strict=True):
-            if count != size or _crc_of(row) != checksum.tobytes():
+        for count, (_, stored), (body, checksum), row in zip(counts, found, buffers, rows, strict=True):
+            if count != stored or crc_of(body) != checksum.tobytes():
                 raise corrupt(shard.name, "holds a row whose checksum does not match")
+            if wanted.compressed:
+                _unpack(body, row, shard.name)
+
+
+def _unpack(body: NDArray[np.uint8], row: NDArray[np.uint8], name: str) -> None:
+    try:
+        decompress(body, row)
+    except ValueError as error:
+        raise corrupt(name, f"holds a row that can't be read: {error}") from error
 
 
 def _shard_index(shard: Shard, shard_rows: int) -> tuple[NDArray[np.void], int]:
     """Return the shard's index and its offset, which is also the end of the rows."""
-    length = shard_rows * _ENTRY.itemsize + _CRC_BYTES
+    length = shard_rows * ENTRY.itemsize + CRC_BYTES
     data, start = shard.tail(length)
-    if len(data) != length or _crc_of(data[:-_CRC_BYTES]) != data[-_CRC_BYTES:]:
+    if len(data) != length or crc_of(data[:-CRC_BYTES]) != data[-CRC_BYTES:]:
         raise corrupt(shard.name, "is truncated or its index is damaged")
-    return np.frombuffer(data[:-_CRC_BYTES], _ENTRY), start
-
-
-def _crc_of(data: bytes | NDArray[np.uint8]) -> bytes:
-    return int(google_crc32c.value(data)).to_bytes(_CRC_BYTES, "little")
+    return np.frombuffer(data[:-CRC_BYTES], ENTRY), start

@@ -1,6 +1,6 @@
 """Estimate the disk and memory that a build or fill needs, before it computes anything.
 
-Disk bytes follow exactly from the shapes of tensors and vectors. Memory is approximate.
+Disk bytes follow from the shapes of tensors and vectors; compressed tensors take fewer. Memory is approximate.
 """
 
 import shutil

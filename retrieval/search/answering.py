@@ -92,7 +92,7 @@ class Answerer:
             questions = [with_subjects(context, mode, question) for question in questions]
             places = _places(questions)
             modes = (mode, *request.settings.mode_weights) if request.settings.rerank else ()
-            outputs = Outputs(modes, tuple(context.models.embedders))
+            outputs = Outputs(modes, self.generator.encoders(mode))  # others would cost passes and histograms
             pictures = [picture for question in questions for picture in question.pictures]
             small = small_views(context, modes, pictures)
             drawn = [*(picture.image for picture in pictures), *(view.drawing for view in small.values())]

@@ -1,17 +1,17 @@
 """The engine: open an index, search it for neighbours.
 
 A search encodes the query, generates candidates from pooled vectors, and orders them by the exact DiffSim score of
-their tensors, which are read, taken from a cache or computed. An engine sees the generation of the index that it
-opened, whatever writers do, and is safe in many threads.
+their tensors. An engine sees the generation of the index that it opened, and is safe in many threads.
 """
 
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from index_store.lookup import locate_image
 from index_store.reader import IndexReader
@@ -27,8 +27,6 @@ from retrieval.progress import Cancellation, OnProgress, ignore_progress
 from retrieval.scoring.aas import Comparison, aligned_attention_scores, bounded
 from retrieval.search.answering import Answerer, Request
 from retrieval.search.browsing.catalogue import Catalogue
-from retrieval.search.explaining.explainer import CandidateInput, Explainer
-from retrieval.search.explaining.explanation import BoardExplanation, ImageExplanation
 from retrieval.search.filters.filter import Filter
 from retrieval.search.filters.matching import FilterRows
 from retrieval.search.index_info import describe_index
@@ -41,6 +39,10 @@ from retrieval.search.tensors.index_data import IndexData
 from retrieval.search.text.answering import TextAnswerer
 from retrieval.settings import CORRESPONDENCES, EngineSettings, SearchChoices, SearchSettings
 from retrieval.types import Role
+
+if TYPE_CHECKING:
+    from retrieval.search.explaining.explainer import CandidateInput, Explainer
+    from retrieval.search.explaining.explanation import BoardExplanation, ImageExplanation
 
 logger = logging.getLogger(__name__)
 
@@ -187,8 +189,7 @@ class Engine:
             while group := list(islice(remaining, QUERIES_AT_ONCE)):
                 if cancel is not None:
                     cancel.check()
-                read = list(self._read(group, on_unusable))
-                if read:
+                if read := list(self._read(group, on_unusable)):
                     found = self._text.answer(lambda: self._context, [query for _, query in read], request)
                     yield from zip((given for given, _ in read), found, strict=True)
 
@@ -196,8 +197,7 @@ class Engine:
 
     def read_query(self, query: QueryInput) -> Query:
         """Read a question's images as this index's own were read; ImageError for one that can't be used."""
-        asked = as_query(query)
-        return asked.read(self._context.models.rules) if asked.images else asked
+        return asked.read(self._context.models.rules) if (asked := as_query(query)).images else asked
 
     def score(self, first: QueryInput, second: QueryInput, mode: str | None = None) -> float:
         """Return the exact score of one pair; ``first`` is the query, ``second`` takes the gallery's role."""
@@ -214,39 +214,39 @@ class Engine:
         """Return how many of 100 random pairs of the index score less; UsageError if there are no percentiles."""
         return float(self._answerer.percentiles.required(self._mode(mode)).percentiles(score))
 
-    def explain(self, query: QueryInput, candidate: CandidateInput, mode: str | None = None) -> ImageExplanation:
+    def explain(self, query: QueryInput, candidate: "CandidateInput", mode: str | None = None) -> "ImageExplanation":
         """Explain the score that a search gives ``candidate``; see :meth:`explain_all`."""
         return next(self.explain_all(query, [candidate], mode))
 
     def explain_all(
         self,
         query: QueryInput,
-        candidates: Iterable[CandidateInput],
+        candidates: "Iterable[CandidateInput]",
         mode: str | None = None,
         correspondences: int = CORRESPONDENCES,
-    ) -> Iterator[ImageExplanation]:
+    ) -> "Iterator[ImageExplanation]":
         """Yield an explanation of every candidate's cosine score; the query's tensors are computed once.
 
         Args:
             query: of one image or its region; see :meth:`explain_board` for several.
             candidates: results, ids, indexed paths, or other images, which take the gallery's role.
             mode: one of :attr:`modes`; the first of them by default.
-            correspondences: how many pairs of cells to name, the strongest.
+            correspondences: how many pairs of cells to name.
 
         Raises:
             UsageError, ImageError: several images, an unknown mode or candidate, or one that can't be used.
         """
-        explainer = self._explainer(query, mode)
-        return (explainer.explain(candidate, correspondences) for candidate in candidates)
+        return map(partial(self._explainer(query, mode).explain, correspondences=correspondences), candidates)
 
     def explain_board(
-        self, query: QueryInput, candidates: Iterable[CandidateInput], mode: str | None = None
-    ) -> Iterator[BoardExplanation]:
+        self, query: QueryInput, candidates: "Iterable[CandidateInput]", mode: str | None = None
+    ) -> "Iterator[BoardExplanation]":
         """Yield an explanation of every candidate's score by a question of several images; see :meth:`explain_all`."""
-        explainer = self._explainer(query, mode)
-        return (explainer.explain_board(candidate, CORRESPONDENCES) for candidate in candidates)
+        return map(partial(self._explainer(query, mode).explain_board, correspondences=CORRESPONDENCES), candidates)
 
-    def _explainer(self, query: QueryInput, mode: str | None) -> Explainer:
+    def _explainer(self, query: QueryInput, mode: str | None) -> "Explainer":
+        from retrieval.search.explaining.explainer import Explainer  # searches do without it
+
         name = self._mode(mode)
         return Explainer(self._context, name, with_subjects(self._context, name, self.read_query(query)))
 

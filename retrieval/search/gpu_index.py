@@ -61,7 +61,8 @@ def open_vector_index(reader: IndexReader, encoder: str, device: torch.device, r
     """
     count = len(reader) if rows is None else len(rows)
     needed = reader.vector_bytes(encoder) * count // max(1, len(reader))
-    if belongs_on(device.type, needed, available_memory(device)):
+    free = available_memory(device) if device.type == "cuda" else None  # asking loads psutil
+    if belongs_on(device.type, needed, free):
         return GpuIndex(_numbered(reader, encoder, rows), count, device)
     return reader.vector_reader.index(encoder, rows)
 

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from index_store.codecs import CODECS, DEFAULT_CODEC, Codec
+from index_store.tensors.compression import stored_size
 from retrieval.encoding.loaded_models import to_floats
 from retrieval.encoding.stored_tensors import DecodeQKV, stored_qkv
 from retrieval.images.decoding import DecodeRules, read_image
@@ -76,7 +77,7 @@ def compare(hidden: torch.Tensor, projection: Projection, target: Target, querie
     sizes = {}
     for name, codec in CODECS.items():
         stored = codec.encode({"h": hidden.numpy()} if codec.hidden else to_floats(qkv))
-        sizes[name] = sum(array[0].nbytes for array in stored.values())
+        sizes[name] = round(sum(stored_size(list(array)) for array in stored.values()))
         restore = restore_with(codec, projection)
         found = [all_scores(qkv[i : i + 1], stored, restore, target) for i in queries]
         scores[name] = [np.delete(row, i) for row, i in zip(found, queries, strict=True)]

@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 import retrieval.models.mini as mini
-from retrieval.models.mini.attention import LEARNT, mini_on
+from retrieval.models.mini.attention import mini_on
+from retrieval.models.mini.learnt import LEARNT
 from retrieval.models.mini.network import EPSILON
 from retrieval.models.mini.values import HISTOGRAMS_FROM, emphasised
 from retrieval.models.mini.weights import find_weights

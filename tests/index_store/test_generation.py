@@ -155,9 +155,9 @@ def test_reformatting_a_generation_changes_nothing(layout: Layout) -> None:
 
 
 def test_a_newer_format_asks_for_an_update(layout: Layout) -> None:
-    with mock.patch.object(commit_module, "FORMAT_VERSION", 4):
+    with mock.patch.object(commit_module, "FORMAT_VERSION", 5):
         commit(layout, read_current(layout), "a later version")
-    with pytest.raises(IndexIncompatibleError, match=r"format version 4.* up to 3: update"):
+    with pytest.raises(IndexIncompatibleError, match=r"format version 5.* up to 4: update"):
         IndexReader(layout.root)
 
 

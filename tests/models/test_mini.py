@@ -19,7 +19,8 @@ from retrieval.images.preprocessing import resize_square
 from retrieval.models.cells.pooled import Descriptor
 from retrieval.models.defaults import choose_model
 from retrieval.models.mini import weights
-from retrieval.models.mini.attention import MiniExtractor, mini_on, read_learnt
+from retrieval.models.mini.attention import MiniExtractor, mini_on
+from retrieval.models.mini.learnt import read_learnt
 from retrieval.models.mini.network import read_network
 from retrieval.models.modes import CELLS_MODES, MINI_MODES, OBJECT, SURFACE, CellValues, Outputs, Target
 from retrieval.models.registry import load_extractor
@@ -107,6 +108,21 @@ def test_a_projection_survives_the_index(extractor: MiniExtractor, mode: str) ->
     again = load_projection({name: np.array(array) for name, array in projection.arrays().items()})
     for name in "qkv":
         assert torch.equal(getattr(projection(hidden), name), getattr(again(hidden), name))
+
+
+def test_an_index_names_the_map_of_meaning(extractor: MiniExtractor) -> None:
+    """Older indexes hold the map itself, and give the same tensors; another map than the package's is refused."""
+    target = TARGETS["semantic"]
+    hidden = extractor.hidden(pixels_of(extractor, 0), [target], "gallery")[target]
+    arrays = extractor.projection(target).arrays()
+    assert sum(array.nbytes for array in arrays.values()) < 100
+    older = {"sharpness": arrays["sharpness"], "adapt": read_learnt()["meaning"].numpy()}
+    for name in "qkv":
+        assert torch.equal(
+            getattr(load_projection(older)(hidden), name), getattr(load_projection(arrays)(hidden), name)
+        )
+    with pytest.raises(ValueError, match="names a map of mini that this version does not have"):
+        load_projection({**arrays, "meaning": arrays["meaning"][::-1]})
 
 
 @pytest.mark.parametrize(("codec", "most"), [("hidden-float16", 70_000), ("hidden-int8", 40_000)])

@@ -18,6 +18,7 @@ from index_store.files import FileRecord
 from index_store.generation import Generation, SegmentRecord
 from index_store.layout import Layout
 from index_store.segment_writer import SegmentWriter
+from index_store.tensors.compression import stored_size
 from index_store.vectors.flat import FlatIndex
 from retrieval.devices.precision import SCORING_PRECISION
 from retrieval.encoding.batches import batch_size
@@ -78,7 +79,10 @@ def measure_rates(
         stored = models.encode_stored(images, recipe.wanted)
         write = _write_seconds(Path(folder) / "index", models, stored)
         commits = _commit_seconds(Path(folder) / "commits")
-    return _rates(recipe, models, images, decode, image_bytes, compute, write, commits, loading)
+    arrays = [array for each in stored.tensors.values() for array in each.values()]
+    tensor_bytes = round(sum(stored_size(list(array)) for array in arrays))
+    measured = _rates(recipe, models, images, decode, image_bytes, compute, write, commits, loading)
+    return replace(measured, tensor_bytes=tensor_bytes)
 
 
 def _rates(

@@ -9,8 +9,6 @@ One pass of EfficientNet-Lite0 gives two maps, and an index stores these (:mod:`
 
 from collections.abc import Sequence
 from functools import cache
-from importlib.resources import files
-from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -25,6 +23,7 @@ from retrieval.models.cells.histograms import CELLS_VERSION, cell_histograms
 from retrieval.models.cells.projection import CellProjection
 from retrieval.models.cells.values import GRID
 from retrieval.models.descriptions import ExtractorDescription
+from retrieval.models.mini.learnt import read_learnt
 from retrieval.models.mini.network import STRIDE, Lite0, read_network
 from retrieval.models.mini.projection import HistogramProjection, ObjectProjection, SurfaceProjection
 from retrieval.models.mini.values import MINI_VERSION, OBJECT_WIDTH, SURFACE_WIDTHS
@@ -37,7 +36,6 @@ from retrieval.types import Role
 
 CELLS_SIDE = 144  # pixels a side of the image that is cut into cells, as in the model cells
 LEAST_SHRINKING = 1.5  # times CELLS_SIDE: the least square that the cells' is made from
-LEARNT = "learnt.npz"  # made by tests/bench/mini_learnt.py
 
 
 def load(
@@ -162,13 +160,6 @@ def _projection(target: Target) -> ObjectProjection | SurfaceProjection | Histog
     if target.layer in (OBJECT, SURFACE):
         raise UsageError(f"layer '{target.layer}' of mini is read by its modes only, not at a denoising step")
     raise UsageError(f"unknown layer '{target.layer}' of mini; known: {OBJECT}, {SURFACE}")
-
-
-@cache
-def read_learnt() -> dict[str, Tensor]:
-    """Return the numbers that were computed once: ``meaning [320, 320]`` and ``centre [214]``, float32."""
-    with np.load(BytesIO((files(__package__) / LEARNT).read_bytes()), allow_pickle=False) as arrays:
-        return {name: torch.from_numpy(arrays[name]) for name in ("meaning", "centre")}
 
 
 def _pool(maps: Tensor, side: int) -> Tensor:

@@ -85,7 +85,9 @@ def test_the_index_of_a_shard_is_never_taken_for_a_row(tmp_path: Path) -> None:
     """It has a checksum of its own, and with rows of its size it stands where a row was, once the start is lost."""
     shapes = dict.fromkeys(ARRAYS, (1, 1, 1, 8 * SHARD_ROWS))
     writer = AttentionWriter(tmp_path / "g.zarr", shapes)
-    writer.append({name: np.ones((1, *shape), np.float16) for name, shape in shapes.items()})
+    writer.append(
+        {name: np.arange(1, 1 + shape[-1], dtype=np.float16).reshape(1, *shape) for name, shape in shapes.items()}
+    )
     record = writer.close()
     victim = shard(tmp_path / "g.zarr")
     whole = victim.read_bytes()
