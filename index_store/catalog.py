@@ -192,19 +192,10 @@ class Catalog:
 
 def _all_sources(generation: Generation, tables: Sequence[pa.Table]) -> tuple[Source, ...]:
     """Return the sources of ``generation``, and those that only the files of its segments know."""
-    ids = {number for table in tables for number in _distinct(table["source"].to_numpy())}
+    ids = {number for table in tables for number in table["source"].unique().to_pylist()}
     if ids <= {NO_SOURCE, *(source.id for source in generation.sources)}:
         return generation.sources
     return merged(generation.sources, *(sources_in(table) for table in reversed(tables)))
-
-
-def _distinct(numbers: NDArray[np.int32]) -> list[int]:
-    """Return what np.unique does, which loads numpy's masked arrays for as long as reading a catalogue takes."""
-    ordered = np.sort(numbers)
-    differs = np.ones(len(ordered), bool)
-    differs[1:] = ordered[1:] != ordered[:-1]
-    found: list[int] = ordered[differs].tolist()
-    return found
 
 
 def _with_moves(table: pa.Table, moves: Sequence[pa.Table]) -> pa.Table:

@@ -169,12 +169,10 @@ class Engine:
         Args:
             queries: read 16 at a time, as results are taken.
             mode: one of :attr:`modes`.
-            on_progress: as for a single search.
             on_unusable: called with each query that can't be used, which then has no results. None: the first of
                 them raises its ImageError.
             cancel: as for a single search; also between groups of queries.
-            where: as for a single search.
-            **choices: as for a single search.
+            on_progress, where, **choices: as for a single search.
         """
         settings = SearchSettings(**choices)
         request = Request(self._mode(mode), settings, on_progress, cancel)
@@ -197,7 +195,8 @@ class Engine:
 
     def read_query(self, query: QueryInput) -> Query:
         """Read a question's images as this index's own were read; ImageError for one that can't be used."""
-        return asked.read(self._context.models.rules) if (asked := as_query(query)).images else asked
+        asked = as_query(query)
+        return asked.read(self._context.models.rules) if asked.images else asked
 
     def score(self, first: QueryInput, second: QueryInput, mode: str | None = None) -> float:
         """Return the exact score of one pair; ``first`` is the query, ``second`` takes the gallery's role."""

@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
 from retrieval.models.mini.fused import Convolve, fused
-from retrieval.models.mini.released import read_released
 from retrieval.models.weights.reading import model_errors
 
 STAGES = ((1, 1, 1), (2, 2, 6), (2, 2, 6), (3, 2, 6), (3, 1, 6), (4, 2, 6), (1, 1, 6))  # blocks, stride, expansion
@@ -165,7 +164,7 @@ def read_network(path: Path, device: torch.device) -> Lite0:
         ModelError: the file can't be read, or misses a tensor.
     """
     with model_errors(f"{path} can't be read"), torch.inference_mode():
-        return Lite0(read_released(path), device)
+        return Lite0(torch.load(path, map_location="cpu", weights_only=True), device)
 
 
 def _pad_same(x: Tensor, kernel: int, stride: int) -> Tensor:
