@@ -192,7 +192,7 @@ class Catalog:
 
 def _all_sources(generation: Generation, tables: Sequence[pa.Table]) -> tuple[Source, ...]:
     """Return the sources of ``generation``, and those that only the files of its segments know."""
-    ids = {number for table in tables for number in table["source"].unique().to_pylist()}
+    ids = {number for table in tables for number in table["source"].to_numpy().tolist()}
     if ids <= {NO_SOURCE, *(source.id for source in generation.sources)}:
         return generation.sources
     return merged(generation.sources, *(sources_in(table) for table in reversed(tables)))
