@@ -169,10 +169,12 @@ class Engine:
         Args:
             queries: read 16 at a time, as results are taken.
             mode: one of :attr:`modes`.
+            on_progress: as for a single search.
             on_unusable: called with each query that can't be used, which then has no results. None: the first of
                 them raises its ImageError.
             cancel: as for a single search; also between groups of queries.
-            on_progress, where, **choices: as for a single search.
+            where: as for a single search.
+            **choices: as for a single search.
         """
         settings = SearchSettings(**choices)
         request = Request(self._mode(mode), settings, on_progress, cancel)
@@ -267,7 +269,6 @@ class Engine:
 
     @property
     def _context(self) -> ScoringContext:
-        """The loaded models; the first search waits for them."""
         with self._loading:
             if self._loaded is None:
                 self._loaded = load_context(self._reader, self._recipe, self._settings, self._tensor_cache, self._load)
