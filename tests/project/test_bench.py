@@ -58,7 +58,8 @@ def test_every_figure_of_an_index_is_measured(tmp_path: Path) -> None:
     figures = {what.strip(): float(figure.split()[0]) for what, figure, _ in rows if figure != reads.NOT_MEASURED}
     assert all(value >= 0 for value in figures.values())
     read = figures["bytes read by a search"] * 1e6
-    assert read == pytest.approx(ITEMS * 2 * 36 * 214, rel=0.3)  # 150 candidates: the layer's input in float16
+    plain = ITEMS * 2 * 36 * 214  # of 150 candidates, the layer's input in float16; histograms are compressed
+    assert plain / 6 < read < plain
     assert list(tmp_path.iterdir()) == []
 
 
