@@ -80,11 +80,11 @@ class IVFIndex:
             live: the ids that may be found, ascending; searches leave out the file's other ids.
 
         Raises:
-            ValueError: the file holds an id twice.
+            ValueError: the file holds an id twice, or a negative one.
         """
         faiss, stored = import_faiss(), np.sort(stored)
-        if (stored[1:] == stored[:-1]).any():
-            raise ValueError("it holds an id twice")
+        if (stored[1:] == stored[:-1]).any() or (stored[:1] < 0).any():
+            raise ValueError("it holds an id twice, or a negative one")
         same = np.array_equal(live, stored)  # mostly; then no search among millions of ids
         self.ids = live if same else live[is_among(live, stored)]
         self.stored: dict[str, MappedFile] = {}  # the vectors as stored, by the segment that holds them

@@ -179,6 +179,16 @@ def test_any_damage_falls_back_to_a_scan(root: Path, victim: str, harm: str) -> 
         assert_like_a_scan(root, FlatIndex)
 
 
+@pytest.mark.parametrize("stored", [[3, 3, 5], [-6_768_280_219_775_139_838, 3, 5], [-1]])
+def test_ids_that_no_item_has_are_refused(root: Path, stored: list[int]) -> None:
+    """Whoever writes the file can write its checksum, too."""
+    train_where_due(IndexReader(root).vector_reader)
+    record = ivf.read_record(Layout(root), ENCODER)
+    assert record is not None
+    with pytest.raises(ValueError, match="an id twice, or a negative one"):
+        ivf.IVFIndex(Layout(root).derived / record.file, record, np.array(stored), np.arange(600))
+
+
 def test_a_trained_index_of_other_segments_is_passed_over(root: Path) -> None:
     reader = IndexReader(root)
     train_where_due(reader.vector_reader)
