@@ -17,6 +17,7 @@ from retrieval.models.mini.values import (
     SURFACE_WEIGHTS,
     SURFACE_WIDTHS,
     emphasised,
+    norms_of,
     queries,
     surface_blocks,
     surface_queries,
@@ -66,8 +67,9 @@ class SurfaceProjection:
     def __call__(self, hidden: Tensor) -> QKV:
         """See :class:`retrieval.models.protocols.Projection`."""
         blocks = surface_blocks(hidden[:, 0], self.widths, self.centre)
-        matched = surface_queries(blocks[: self.matched], self.sharpness)[:, None, None]
-        return QKV(matched, matched, surface_values(blocks, self.weights)[:, None, None])
+        norms = [norms_of(block) for block in blocks]
+        matched = surface_queries(blocks[: self.matched], norms[: self.matched], self.sharpness)[:, None, None]
+        return QKV(matched, matched, surface_values(blocks, norms, self.weights)[:, None, None])
 
     def to(self, device: torch.device | str) -> "SurfaceProjection":
         """See :class:`retrieval.models.protocols.Projection`."""

@@ -26,9 +26,7 @@ MATCHED = 2  # the leading blocks that queries and keys are made of
 
 def queries(features: Tensor, sharpness: float) -> Tensor:
     """Return queries (and keys) with logits ``q·k / sqrt(d)`` of ``sharpness`` times the cosine of two tokens."""
-    norms = vector_norm(features, dim=-1, keepdim=True).clamp_min(TINY)
-    found: Tensor = features * (length_of_queries(sharpness, features.shape[-1]) / norms)
-    return found
+    return features * (length_of_queries(sharpness, features.shape[-1]) / norms_of(features).clamp_min(TINY))
 
 
 def length_of_queries(sharpness: float, width: int) -> float:
@@ -41,30 +39,41 @@ def emphasised(features: Tensor) -> Tensor:
 
     No score changes with the norm, and every codec can hold the numbers.
     """
-    norms = vector_norm(features, dim=-1, keepdim=True)
+    norms = norms_of(features)
     sizes = vector_norm(norms.square(), dim=1, keepdim=True).clamp_min(TINY)
     found: Tensor = features * (norms / sizes)
     return found
 
 
-def surface_values(blocks: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """Return the ``blocks [images, tokens, channels]`` side by side, each of norm 1 times the root of its weight."""
+def norms_of(block: Tensor) -> Tensor:
+    """Return the norm of each token, ``[images, tokens, 1]``."""
+    found: Tensor = vector_norm(block, dim=-1, keepdim=True)
+    return found
+
+
+def surface_values(blocks: Sequence[Tensor], norms: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """Return the blocks side by side, each of norm 1 in an image times the root of its weight.
+
+    Args:
+        blocks: ``[images, tokens, channels]`` each.
+        norms: :func:`norms_of` each.
+        weights: one each.
+    """
     values = blocks[0].new_empty((*blocks[0].shape[:2], sum(block.shape[-1] for block in blocks)))
     places = torch.split(values, [block.shape[-1] for block in blocks], dim=-1)
-    for block, weight, place in zip(blocks, weights, places, strict=True):
-        sizes = vector_norm(vector_norm(block, dim=-1, keepdim=True), dim=1, keepdim=True)
-        torch.mul(block, weight**0.5 / sizes.clamp_min(TINY), out=place)
+    for block, norm, weight, place in zip(blocks, norms, weights, places, strict=True):
+        size = vector_norm(norm, dim=1, keepdim=True).clamp_min(TINY)
+        torch.mul(block, weight**0.5 / size, out=place)
     return values
 
 
-def surface_queries(blocks: Sequence[Tensor], sharpness: float) -> Tensor:
+def surface_queries(blocks: Sequence[Tensor], norms: Sequence[Tensor], sharpness: float) -> Tensor:
     """Return :func:`queries` of the ``blocks`` side by side, of which each token has norm 1 in each block.
 
     Written into place: a search decodes megabytes of tokens, and each copy of them would take as long as the sums.
     """
     widths = [block.shape[-1] for block in blocks]
     found = blocks[0].new_empty((*blocks[0].shape[:2], sum(widths)))
-    norms = [vector_norm(block, dim=-1, keepdim=True) for block in blocks]
     scales = [1 / norm.clamp_min(TINY) for norm in norms]
     lengths = torch.stack([(norm * scale).square() for norm, scale in zip(norms, scales, strict=True)]).sum(0).sqrt()
     whole = length_of_queries(sharpness, sum(widths)) / lengths.clamp_min(TINY)
