@@ -1,11 +1,9 @@
 """The exact scores of one block of images, as a unit of work that a thread, another process or a machine can do."""
 
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from retrieval.devices.precision import SCORING_PRECISION
-from retrieval.devices.threads import side_by_side, use_one_core
+from retrieval.devices.prefetching import prefetch
+from retrieval.devices.threads import side_by_side
 from retrieval.encoding.loaded_models import LoadedModels
 from retrieval.encoding.stored_tensors import projections_of, stored_qkv
 from retrieval.errors import ImageError
@@ -26,9 +25,6 @@ MOST_OUTPUTS = 1 << 26  # bytes of the outputs of one call
 PlacedPairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
 """The places of a block's pairs, and their scores."""
 
-_Job = TypeVar("_Job")
-_Answer = TypeVar("_Answer")
-
 
 @dataclass(frozen=True)
 class PairsJob:
@@ -40,7 +36,7 @@ class PairsJob:
     asking: tuple[tuple[str, str], ...] | None = None  # path and SHA-256 of the first images, encoded anew; None: all
 
 
-ScoreJobs = Callable[[Iterable[PairsJob]], Iterator[PlacedPairs]]
+ScoreJobs = Callable[[Generator[PairsJob, None, None]], Iterator[PlacedPairs]]
 """Scores jobs, and yields their pairs in the order of the jobs."""
 
 
@@ -86,28 +82,14 @@ class PairScorer:
         return found
 
 
-def score_here(models: LoadedModels, jobs: Iterable[PairsJob]) -> Iterator[PlacedPairs]:
+def score_here(models: LoadedModels, jobs: Generator[PairsJob, None, None]) -> Iterator[PlacedPairs]:
     """Score jobs in this process: of small models on a CPU, several side by side, each on one core."""
-    threads = side_by_side() if models.run_side_by_side() else 1
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="pairs", initializer=use_one_core if threads > 1 else None)
-    scorer, ahead = PairScorer(models), threads if threads > 1 else 0  # a block of a large model takes 100 MB
-    try:
-        yield from in_order(jobs, lambda job: pool.submit(scorer, job), ahead)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def in_order(
-    jobs: Iterable[_Job], submit: "Callable[[_Job], Future[_Answer]]", ahead: int
-) -> Generator[_Answer, None, None]:
-    """Yield the answers to ``jobs`` in their order; ``ahead`` more jobs are made and submitted meanwhile."""
-    waiting: deque[Future[_Answer]] = deque()
-    for job in jobs:
-        waiting.append(submit(job))
-        if len(waiting) > ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+    scorer = PairScorer(models)
+    if not models.run_side_by_side():
+        yield from map(scorer, jobs)  # none is made ahead: a block of a large model takes 100 MB
+        return
+    for _, pairs in prefetch(jobs, scorer, lambda _: True, side_by_side()):
+        yield pairs
 
 
 def _all_pairs(images: QKV, how: Comparison) -> PlacedPairs:

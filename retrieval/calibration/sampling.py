@@ -1,6 +1,6 @@
 """Draw random pairs of an index's images, a bounded number of them, and score them exactly, as a search would."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,7 +77,7 @@ def plan_pairs(rows: NDArray[np.int64], row_bytes: int, roles_differ: bool, seed
     return PairPlan(blocks, tuple(len(part) for part in np.array_split(np.arange(asking), len(blocks))))
 
 
-def pair_jobs(reader: IndexReader, mode: str, plan: PairPlan) -> Iterator[PairsJob]:
+def pair_jobs(reader: IndexReader, mode: str, plan: PairPlan) -> Generator[PairsJob, None, None]:
     """Read the blocks of a plan, one after another.
 
     Raises:

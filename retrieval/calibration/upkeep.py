@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,7 +58,7 @@ def calibrate(
     populations = {mode: _population(reader, mode) for mode in modes_due(reader)}
     plans = {mode: plan_pairs(rows, reader.row_bytes(mode), roles_differ) for mode, rows in populations.items()}
 
-    def jobs() -> Iterator[PairsJob]:
+    def jobs() -> Generator[PairsJob, None, None]:
         for mode, plan in plans.items():
             on_mode(mode)
             yield from pair_jobs(reader, mode, plan)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Generator
 import pytest
 import torch
 
+from retrieval.devices.prefetching import prefetch
 from retrieval.encoding.batches import DecodingTurns
 from retrieval.encoding.timing import COMPUTE, DECODE, WRITE, StageClock
-from retrieval.indexing.pipeline import prefetch
 
 
 def numbers(count: int, closed: list[str]) -> Generator[int, None, None]:

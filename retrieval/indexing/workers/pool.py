@@ -1,13 +1,13 @@
 """A pool of workers, each driven by a thread of its own. A lost worker is replaced, and its job done by another."""
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from queue import PriorityQueue
 from typing import Any
 
-from retrieval.calibration.pair_jobs import in_order
 from retrieval.errors import WorkerLostError
 from retrieval.indexing.workers.worker import Job, Worker
 
@@ -58,7 +58,13 @@ class WorkerPool:
 
     def each(self, jobs: Iterable[Job]) -> Iterator[Any]:
         """Yield the answers to ``jobs`` in their order; one job waits beside those in hand. See :meth:`submit`."""
-        return in_order(jobs, self.submit, self.size)
+        waiting: deque[Future[Any]] = deque()
+        for job in jobs:
+            waiting.append(self.submit(job))
+            if len(waiting) > self.size:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
     def close(self) -> None:
         """End every worker, in mid-work at once; jobs that are not done are dropped."""
