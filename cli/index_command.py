@@ -9,7 +9,7 @@ import typer
 from cli import grouping_commands, options, source_commands, verify_command, weights_command
 from cli.index import plan_command, shard_commands
 from cli.index.model_options import ModelOptions, RunOptions
-from cli.index.worker_options import PoolOptions, begin_importing
+from cli.index.worker_options import PoolOptions
 from cli.option_groups import Speech, expand_groups, text_of
 from cli.output import meant_index, short_path
 from cli.parsing import parse_names
@@ -110,7 +110,9 @@ def _is_new(place: str | Path) -> bool:
 
 
 def _build(sources: list[Path], asked: dict[str, Any], progress: BuildProgress) -> "BuildReport":
-    begin_importing(asked["run"].pool)
+    from retrieval.indexing.workers.processes import begin_workers
+
+    begin_workers(asked["run"].pool)
     with importing():
         from retrieval.indexing.build import build_index
 
@@ -164,8 +166,10 @@ def fill(
     You can stop a fill at any moment; the same command goes on.
     """
     work_offline(how.offline)
+    from retrieval.indexing.workers.processes import begin_workers
+
     workers = pool.settings()
-    begin_importing(workers)
+    begin_workers(workers)
     with importing():
         from retrieval.indexing.fill import fill_index
 

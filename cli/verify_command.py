@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from cli import options
-from cli.index.worker_options import PoolOptions, begin_importing
+from cli.index.worker_options import PoolOptions
 from cli.option_groups import Speech, expand_groups
 from cli.output import meant_index, naming
 from cli.terminal.printing import show, show_json
@@ -36,9 +36,11 @@ def verify(
     speech: Speech,
 ) -> None:
     """Read every byte of an index and list the damage, file by file."""
+    from retrieval.indexing.workers.processes import begin_workers
+
     workers = pool.settings()
     check_verify(repair, dry_run, undo, workers is not None)
-    begin_importing(workers)
+    begin_workers(workers)
     with importing():
         from retrieval.indexing.upkeep.repairing import repair as repair_index
         from retrieval.indexing.upkeep.repairing import undo_repair

@@ -31,14 +31,6 @@ WorkerGpus = Annotated[
 ]
 
 
-def begin_importing(workers: WorkerSettings | None) -> None:
-    """Let worker processes import their libraries while this process imports its own."""
-    if workers is not None and workers.kind == "processes":
-        from retrieval.indexing.workers.processes import ProcessWorker
-
-        ProcessWorker.begin()
-
-
 @dataclass(frozen=True, kw_only=True)
 class PoolOptions:
     """The workers of a build, a fill or a check."""

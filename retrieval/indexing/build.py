@@ -40,8 +40,9 @@ from retrieval.indexing.sources.places import missing_elsewhere
 from retrieval.indexing.tally import ProgressTally
 from retrieval.indexing.training import calibrate_where_due, open_trained
 from retrieval.indexing.workers.driver import Driver
-from retrieval.indexing.workers.opening import begin_workers, worker_pool
+from retrieval.indexing.workers.opening import worker_pool
 from retrieval.indexing.workers.pool import WorkerPool
+from retrieval.indexing.workers.processes import begin_workers
 from retrieval.progress import Cancellation, ignore_progress
 from retrieval.settings import BuildSettings, ModelChoices
 from retrieval.version import CREATED_BY

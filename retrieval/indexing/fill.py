@@ -33,8 +33,9 @@ from retrieval.indexing.planning import Plan, Prepared
 from retrieval.indexing.reports import FillReport, OnBuildProgress
 from retrieval.indexing.tally import ProgressTally
 from retrieval.indexing.training import calibrate_where_due, open_trained
-from retrieval.indexing.workers.opening import begin_workers, worker_pool
+from retrieval.indexing.workers.opening import worker_pool
 from retrieval.indexing.workers.pool import WorkerPool
+from retrieval.indexing.workers.processes import begin_workers
 from retrieval.progress import Cancellation, ignore_progress
 from retrieval.settings import NEWEST, BuildSettings
 from retrieval.text import counted

@@ -20,7 +20,8 @@ from index_store.repair.rebuilding import newest_generation
 from retrieval.errors import IndexCorruptError, IndexUnreadableError
 from retrieval.indexing.upkeep.change import Change
 from retrieval.indexing.workers.driver import wait_for
-from retrieval.indexing.workers.opening import begin_workers, verifier_pool
+from retrieval.indexing.workers.opening import verifier_pool
+from retrieval.indexing.workers.processes import begin_workers
 from retrieval.indexing.workers.verifier import VerifySegmentJob
 from retrieval.progress import Cancellation, OnProgress, Progress, ignore_progress
 from retrieval.settings import WorkerSettings

@@ -18,12 +18,6 @@ from retrieval.indexing.workers.worker import AnySpec, VerifierSpec, WorkerSpec
 from retrieval.settings import WorkerSettings
 
 
-def begin_workers(settings: WorkerSettings | None) -> None:
-    """Let worker processes begin to import their libraries while this process plans the work."""
-    if settings is not None and settings.kind == "processes":
-        ProcessWorker.begin()
-
-
 @contextmanager
 def worker_pool(plan: Plan, prepared: Prepared | None, load: LoadModels) -> Iterator[WorkerPool | None]:
     """Yield the pool of workers that the run of ``prepared`` asks for, and end them all afterwards.

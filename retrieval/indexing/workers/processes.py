@@ -16,12 +16,19 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 from retrieval.errors import WorkerLostError
+from retrieval.settings import WorkerSettings
 
 if TYPE_CHECKING:
     from retrieval.indexing.workers.worker import AnySpec, Job
 
 IMPORTED = "retrieval.indexing.workers.worker"
 JOIN_SECONDS = 5.0  # for a process that was asked to end, or killed
+
+
+def begin_workers(settings: WorkerSettings | None) -> None:
+    """Let worker processes begin to import their libraries while this process imports its own and plans the work."""
+    if settings is not None and settings.kind == "processes":
+        ProcessWorker.begin()
 
 
 class ProcessWorker:

@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from cli.index.worker_options import begin_importing
 from cli.terminal.process import importing
+from retrieval.indexing.workers.processes import begin_workers
 from retrieval.settings import BuildSettings, WorkerSettings
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def main() -> None:
     photos, index, model, images, workers = sys.argv[1:]
     count = int(workers)
     run = BuildSettings(device="cpu", workers=1, pool=WorkerSettings("processes", count) if count else None)
-    begin_importing(run.pool)
+    begin_workers(run.pool)
     with importing():
         import torch
 
