@@ -1,6 +1,8 @@
 """Measure how many bytes an index takes, in its folder or in its object store."""
 
-from collections.abc import Collection, Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
 from index_store.files import files_below
 from index_store.layout import Layout
@@ -17,18 +19,22 @@ def bytes_on_disk(layout: Layout, names: Iterable[str]) -> dict[str, int]:
     """
     folders = {"catalog and vectors": "items", "projections": "projections"}
     folders |= {name: f"attention/{name}" for name in names}
+    return {name: sum(size for _, size in _files(layout, folder)) for name, folder in folders.items()}
+
+
+def bytes_of_groups(layout: Layout, name: str) -> Mapping[str, int]:
+    """Return the bytes of the tensors under ``name`` by the name of their group; see :func:`bytes_on_disk`."""
+    found: Counter[str] = Counter()
+    for path, size in _files(layout, f"attention/{name}"):
+        found[path.split("/")[2]] += size
+    return found
+
+
+def _files(layout: Layout, folder: str) -> Iterator[tuple[str, int]]:
+    """Yield the path in the index and the bytes of every file below one of its folders."""
     mirror = find_mirror(layout)
     if mirror is not None:
-        return {name: sum(entry.size for entry in mirror.store.list(folder)) for name, folder in folders.items()}
-    paths = {name: layout.root / folder for name, folder in folders.items()}
-    return {name: sum(status.st_size for _, status in files_below(path)) for name, path in paths.items()}
-
-
-def bytes_of_tensors(layout: Layout, name: str, segments: Collection[str]) -> int:
-    """Return the bytes of the tensors under ``name`` in ``segments``; see :func:`bytes_on_disk`."""
-    folder, mirror = f"attention/{name}", find_mirror(layout)
-    if mirror is not None:
-        groups = tuple(f"{folder}/{segment}.zarr/" for segment in segments)
-        return sum(entry.size for entry in mirror.store.list(folder) if entry.key.startswith(groups))
-    paths = (layout.attention(name, segment) for segment in segments)
-    return sum(status.st_size for path in paths for _, status in files_below(path))
+        yield from ((entry.key, entry.size) for entry in mirror.store.list(folder))
+        return
+    for path, status in files_below(layout.root / folder):
+        yield Path(path).relative_to(layout.root).as_posix(), status.st_size

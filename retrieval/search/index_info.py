@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Any
 
-from index_store.disk_usage import bytes_of_tensors, bytes_on_disk
+from index_store.disk_usage import bytes_of_groups, bytes_on_disk
 from index_store.reader import IndexReader
 from index_store.remote.mirror import index_name
 from index_store.tensors.cache import cache_size
@@ -70,10 +70,14 @@ def _noise(target: Target, last_step: int) -> dict[str, int | None]:
 def _sizes(reader: IndexReader) -> dict[str, Any]:
     """Return the bytes on the disk by kind and in total, those of one image, and those that nothing uses any more."""
     generation, held = reader.generation, coverage(reader)
-    on_disk = bytes_on_disk(reader.layout, generation.stored_names)
+    groups = {mode: bytes_of_groups(reader.layout, mode) for mode in generation.stored_names}
+    on_disk = bytes_on_disk(reader.layout, ()) | {mode: sum(found.values()) for mode, found in groups.items()}
     filled = {mode: [s for s in generation.segments if mode in s.attention] for mode in generation.stored_names}
     rows = {mode: sum(segment.data_rows for segment in segments) for mode, segments in filled.items()}
-    in_use = {mode: bytes_of_tensors(reader.layout, mode, {s.name for s in filled[mode]}) for mode in filled}
+    in_use = {
+        mode: sum(groups[mode].get(reader.layout.attention(mode, segment.name).name, 0) for segment in segments)
+        for mode, segments in filled.items()
+    }
     rows[_BESIDE], held[_BESIDE] = sum(segment.rows for segment in generation.segments), len(reader)
     files = sum(file.size for segment in generation.segments for file in segment.files.values())
     each = {mode: size / max(1, rows[mode]) for mode, size in in_use.items()}
