@@ -14,7 +14,7 @@ from retrieval.devices.precision import SCORING_PRECISION
 from retrieval.devices.prefetching import prefetch
 from retrieval.devices.threads import side_by_side
 from retrieval.encoding.loaded_models import LoadedModels
-from retrieval.encoding.stored_tensors import projections_of, stored_qkv
+from retrieval.encoding.stored_tensors import decoding, projections_of
 from retrieval.errors import ImageError
 from retrieval.images.decoding import read_image
 from retrieval.models.modes import Outputs
@@ -57,16 +57,12 @@ class PairScorer:
         models, device = self._models, self._models.device
         how = Comparison(readout=models.readout(job.mode), precision=SCORING_PRECISION[device.type].dtype)
         stored = {name: torch.from_numpy(np.array(array)).to(device).float() for name, array in job.arrays.items()}
-        images = self._decoded(job.mode, stored).to(device, how.dtype)
+        images = decoding(models.codec, self._projections.get(job.mode))(stored).to(device, how.dtype)
         if job.asking is None:
             first, second, scores = _all_pairs(images, how)
         else:
             first, second, scores = _pairs_of(self._queries(job.mode, job.asking), images, how)
         return first, second, np.clip(scores, -1, 1)
-
-    def _decoded(self, mode: str, stored: Mapping[str, Tensor]) -> QKV:
-        arrays = self._models.codec.decode(stored)
-        return self._projections[mode](arrays["h"]) if self._models.codec.hidden else stored_qkv(arrays)
 
     def _queries(self, mode: str, files: Sequence[tuple[str, str]]) -> dict[int, QKV]:
         """Encode images of the index as queries; by their place."""

@@ -83,6 +83,7 @@ def pair_jobs(reader: IndexReader, mode: str, plan: PairPlan) -> Generator[Pairs
     Raises:
         IndexCorruptError: tensors or their projection are damaged.
     """
+    # Jobs are decoded by the models' own projection: what the index stores is only looked at for damage.
     qkv_decoder(reader, codec_of(stored_recipe(reader, reader.layout.root).settings), mode, torch.device("cpu"))
     for number, block in enumerate(plan.blocks):
         asking = None

@@ -33,7 +33,7 @@ def qkv_decoder(reader: IndexReader, codec: Codec, mode: str, device: torch.devi
         IndexCorruptError: the mode's projection is missing or damaged.
     """
     if not codec.hidden:
-        return lambda arrays: stored_qkv(codec.decode(arrays))
+        return decoding(codec, None)
     arrays = reader.projection(mode)
     try:
         projection = load_projection(arrays).to(device)
@@ -43,6 +43,13 @@ def qkv_decoder(reader: IndexReader, codec: Codec, mode: str, device: torch.devi
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         path = reader.layout.projection(reader.generation.projections[mode])
         raise corrupt(path, f"holds no projection ({error})") from error
+    return decoding(codec, projection)
+
+
+def decoding(codec: Codec, projection: Projection | None) -> DecodeQKV:
+    """Return the function that decodes arrays of ``codec``; None: it stores Q/K/V, and nothing is projected."""
+    if projection is None:
+        return lambda arrays: stored_qkv(codec.decode(arrays))
     return lambda arrays: projection(codec.decode(arrays)["h"])
 
 
