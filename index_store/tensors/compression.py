@@ -22,18 +22,14 @@ _DICTIONARY_BYTES, _SIZE_BYTES = (0, 1, 2, 4), (0, 2, 4, 8)
 
 def is_worth_it(rows: Sequence[NDArray[Any]]) -> bool:
     """Say whether ``rows`` of an array shrink by a tenth; a few of them tell."""
-    return _compressed_size(rows) <= WORTH * rows[0].nbytes
+    return stored_size(rows) < rows[0].nbytes
 
 
 def stored_size(rows: Sequence[NDArray[Any]]) -> float:
     """Return the bytes that one of ``rows`` of an array takes in a group that begins with them, in the mean."""
-    size = _compressed_size(rows)
-    return size if size <= WORTH * rows[0].nbytes else rows[0].nbytes
-
-
-def _compressed_size(rows: Sequence[NDArray[Any]]) -> float:
     tried = rows[:: -(-len(rows) // TRIED)]
-    return sum(len(compressed(row)) for row in tried) / len(tried)
+    size = sum(len(compressed(row)) for row in tried) / len(tried)
+    return size if size <= WORTH * rows[0].nbytes else rows[0].nbytes
 
 
 def compressed(row: NDArray[Any]) -> bytes:

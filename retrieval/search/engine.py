@@ -232,7 +232,7 @@ class Engine:
             query: of one image or its region; see :meth:`explain_board` for several.
             candidates: results, ids, indexed paths, or other images, which take the gallery's role.
             mode: one of :attr:`modes`; the first of them by default.
-            correspondences: how many pairs of cells to name.
+            correspondences: how many pairs of cells to name, the strongest.
 
         Raises:
             UsageError, ImageError: several images, an unknown mode or candidate, or one that can't be used.

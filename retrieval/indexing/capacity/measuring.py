@@ -81,8 +81,7 @@ def measure_rates(
         commits = _commit_seconds(Path(folder) / "commits")
     arrays = [array for each in stored.tensors.values() for array in each.values()]
     tensor_bytes = round(sum(stored_size(list(array)) for array in arrays))
-    measured = _rates(recipe, models, images, decode, image_bytes, compute, write, commits, loading)
-    return replace(measured, tensor_bytes=tensor_bytes)
+    return _rates(recipe, models, images, decode, image_bytes, tensor_bytes, compute, write, commits, loading)
 
 
 def _rates(
@@ -91,6 +90,7 @@ def _rates(
     images: Sequence[ModelInputs],
     decode: float,
     image_bytes: float,
+    tensor_bytes: float,
     compute: float,
     write: float,
     commits: tuple[float, float],
@@ -109,7 +109,7 @@ def _rates(
         decode_seconds=decode,
         compute_seconds=compute,
         write_seconds=write,
-        tensor_bytes=sum(size.by_name(codec, recipe.targets).values()),
+        tensor_bytes=tensor_bytes,
         vector_bytes=vector_bytes,
         beside_bytes=CATALOGUE_BYTES,
         query_bytes=sum(2 * tensor.numel() for tensor in (query.q, query.k, query.v)) + 2 * vector_bytes,
