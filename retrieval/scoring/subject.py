@@ -11,6 +11,8 @@ Each is multiplied by ``sqrt(inside outside / all)`` cells, as in a t-test, and 
 The window with the largest sum is the subject.
 """
 
+from functools import cache
+
 import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, normalize
@@ -43,6 +45,7 @@ def subject_box(tokens: Tensor) -> Fractions | None:
     return left / columns, top / rows, width / columns, height / rows
 
 
+@cache
 def _windows(rows: int, columns: int) -> tuple[list[tuple[int, int, int, int]], Tensor]:
     """Return windows (top, left, height, width), and float32 ``[windows, cells]`` with 1 inside of each."""
     boxes = []

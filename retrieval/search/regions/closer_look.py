@@ -55,7 +55,7 @@ def look_closer(
         for start in range(0, min(count, len(results)), context.batch_size):
             some = results[start : min(count, start + context.batch_size)]
             cuts = list(threads.map(lambda result: _cut_out(context, result), some))
-            inputs = [context.models.prepare(cut, outputs) for cut in cuts if cut is not None]
+            inputs = context.prepare([cut for cut in cuts if cut is not None], outputs)
             scores: Iterator[float] = iter(())
             if inputs:
                 scores = iter(score_queries([query], context.tensors(inputs, "gallery", mode))[0].tolist())
