@@ -138,7 +138,7 @@ CELLS_MODES = _table(
 )
 OBJECT, SURFACE = "object", "surface"  # the layers of the model mini
 MINI_MODES = _table(
-    Mode("style", Target(SURFACE, 0, MapValues(sharpness=5.0)), ("mini-style",)),
+    Mode("style", Target(SURFACE, 0, MapValues(sharpness=2.0)), ("mini-style",)),
     Mode("instance", Target(OBJECT, 0, MapValues(sharpness=15.0)), ("mini-instance",), small_regions=True),
     Mode(
         "semantic",
