@@ -73,7 +73,8 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def _no_flushing() -> Iterator[None]:
     """Spare the disk: a power failure would end the tests as well, and those of flushes watch the calls."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda descriptor: None)
+        for name in ("fsync", "fdatasync"):
+            patch.setattr(os, name, lambda descriptor: None, raising=False)
         yield
 
 
