@@ -15,6 +15,7 @@ import pytest
 from hypothesis import settings
 
 from tests.slices import examples
+from tests.support.made_once import made_once
 
 THREADS = int(os.environ.get("DIFFSIM_TEST_THREADS") or 1)
 os.environ["OMP_NUM_THREADS"] = str(THREADS)  # read by torch and FAISS when a test first imports them
@@ -80,16 +81,8 @@ def _no_flushing() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five drawn styles x eight motifs, 96 px; processes that test side by side share them."""
-    from filelock import FileLock
-
-    is_worker = bool(os.environ.get("PYTEST_XDIST_WORKER"))
-    place = tmp_path_factory.getbasetemp().parent if is_worker else tmp_path_factory.mktemp("drawn")
-    with FileLock(place / "gallery.lock"):
-        if not (place / "gallery").exists():
-            _draw(place / "unfinished")
-            (place / "unfinished").rename(place / "gallery")
-    return place / "gallery"
+    """Five drawn styles x eight motifs, 96 px; tests must not change them."""
+    return made_once(tmp_path_factory, "gallery", _draw)
 
 
 def _draw(folder: Path) -> None:
@@ -98,7 +91,7 @@ def _draw(folder: Path) -> None:
     from retrieval.sample_images.pictures import MOTIFS, STYLES, draw
 
     for style in STYLES[:5]:
-        (folder / style).mkdir(parents=True)
+        (folder / style).mkdir()
         for motif in MOTIFS:
             Image.fromarray(draw(style, motif, size=96)).save(folder / style / f"{motif}.png")
 
@@ -108,9 +101,22 @@ def index(gallery: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The gallery, indexed with the embedded model; tests must not change it."""
     from retrieval.indexing.build import build_index
 
-    path = tmp_path_factory.mktemp("index") / "gallery.diffsim"
-    build_index(gallery, path, model="cells")
-    return path
+    def fill(folder: Path) -> None:
+        build_index(gallery, folder / "gallery.diffsim", model="cells")
+
+    return made_once(tmp_path_factory, "index", fill) / "gallery.diffsim"
+
+
+@pytest.fixture(scope="session")
+def copies_index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve drawn pictures and eight copies of three of them, indexed without weights; tests must not change it."""
+    from retrieval.indexing.build import build_index
+    from tests.support.copied_pictures import draw_with_copies
+
+    def fill(folder: Path) -> None:
+        build_index(draw_with_copies(folder / "pictures"), folder / "copies.diffsim", model="cells")
+
+    return made_once(tmp_path_factory, "copies", fill) / "copies.diffsim"
 
 
 @pytest.fixture(scope="session")
