@@ -7,7 +7,7 @@ processes that tests start. A test may set another number: the next one begins w
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ import pytest
 from hypothesis import settings
 
 from tests.slices import examples
-from tests.support.made_once import made_once
 
 THREADS = int(os.environ.get("DIFFSIM_TEST_THREADS") or 1)
 os.environ["OMP_NUM_THREADS"] = str(THREADS)  # read by torch and FAISS when a test first imports them
@@ -26,11 +25,22 @@ settings.register_profile("some", max_examples=examples(100), deadline=None)  # 
 settings.load_profile("some")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Give slow tests, and those on a GPU or a cluster, an hour each; pyproject.toml sets the time of all others."""
     for item in items:
         if {"slow", "gpu", "ray"} & {mark.name for mark in item.iter_markers()}:
             item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
+        if getattr(config.option, "loadgroup", False) and (group := item.get_closest_marker("xdist_group")):
+            _name_group(item, group.args[0])
+
+
+def _name_group(item: pytest.Item, group: str) -> None:
+    """Tell pytest-xdist the group as part of the test's id, which its version 3.8 does in vain with pytest 9.2."""
+    if not item.nodeid.endswith(f"@{group}"):
+        from _pytest.nodeid import NodeId  # absent from older ones, which have named the group
+
+        item._id = NodeId.parse(f"{item.nodeid}@{group}")
 
 
 @pytest.fixture(autouse=True)
@@ -79,10 +89,25 @@ def _no_flushing() -> Iterator[None]:
         yield
 
 
+def _made_once(factory: pytest.TempPathFactory, name: str, fill: Callable[[Path], object]) -> Path:
+    """Return the folder ``name``; of processes that test side by side, the first that asks lets ``fill`` fill it."""
+    from filelock import FileLock
+
+    base = factory.getbasetemp()
+    place = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "shared"
+    place.mkdir(exist_ok=True)
+    with FileLock(place / f"{name}.lock"):
+        if not (place / f"{name}.whole").exists():
+            (place / name).mkdir()  # raises where an earlier try failed
+            fill(place / name)
+            (place / f"{name}.whole").touch()
+    return place / name
+
+
 @pytest.fixture(scope="session")
 def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Five drawn styles x eight motifs, 96 px; tests must not change them."""
-    return made_once(tmp_path_factory, "gallery", _draw)
+    return _made_once(tmp_path_factory, "gallery", _draw)
 
 
 def _draw(folder: Path) -> None:
@@ -104,7 +129,7 @@ def index(gallery: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     def fill(folder: Path) -> None:
         build_index(gallery, folder / "gallery.diffsim", model="cells")
 
-    return made_once(tmp_path_factory, "index", fill) / "gallery.diffsim"
+    return _made_once(tmp_path_factory, "index", fill) / "gallery.diffsim"
 
 
 @pytest.fixture(scope="session")
@@ -116,7 +141,7 @@ def copies_index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def fill(folder: Path) -> None:
         build_index(draw_with_copies(folder / "pictures"), folder / "copies.diffsim", model="cells")
 
-    return made_once(tmp_path_factory, "copies", fill) / "copies.diffsim"
+    return _made_once(tmp_path_factory, "copies", fill) / "copies.diffsim"
 
 
 @pytest.fixture(scope="session")
