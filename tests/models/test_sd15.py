@@ -167,6 +167,7 @@ def test_an_image_does_not_depend_on_its_batch(extractor: StableDiffusion15, pix
     torch.testing.assert_close(alone.q, together.q[3:4], rtol=0, atol=2e-5)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("dtype", "tolerance"),
     slice_of([("bfloat16", 5e-2), ("float16", 1e-2)], lambda dtype, tolerance: dtype == "float16"),
