@@ -36,6 +36,9 @@ Scaling = Literal["none", "csls"]
 Fractions = tuple[float, float, float, float]
 """A box in a picture: x and y of its left top corner, width and height, as fractions of the picture's sides."""
 
+LEAST_SUBJECT = 0.25
+"""The smallest subject that a model looks for, of a picture's side: smaller ones hold few cells, alike by chance."""
+
 AttentionRule = Literal["eager", "lazy"]
 """``eager``: a build computes the tensors of every image. ``lazy``: a build computes vectors only, which is far faster,
 and a search computes the missing tensors of its candidates."""

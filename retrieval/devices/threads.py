@@ -58,20 +58,13 @@ class CoreThreads:
         """Take the number of threads; with one, the calling thread does everything as it is."""
         self._pool = ThreadPoolExecutor(count, "diffsim-core", initializer=use_one_core) if count > 1 else None
 
-    def run(self, work: Callable[[], _Result]) -> _Result:
-        """Return what ``work`` returns, computed on one core; raise what it raises."""
-        return work() if self._pool is None else self._pool.submit(work).result()
-
-    def each(self, work: Callable[[_Part], None], parts: Sequence[_Part]) -> None:
-        """Do ``work`` for every part, in any order; once all are done, raise the error of the first that failed."""
-        if self._pool is None or len(parts) < 2:
-            for part in parts:
-                work(part)
-            return
+    def map(self, work: Callable[[_Part], _Result], parts: Sequence[_Part]) -> list[_Result]:
+        """Return what ``work`` returns for every part; once all are done, raise the error of the first that failed."""
+        if self._pool is None:
+            return [work(part) for part in parts]
         begun = [self._pool.submit(work, part) for part in parts]
         wait(begun)
-        for done in begun:
-            done.result()
+        return [done.result() for done in begun]
 
 
 ALONE = CoreThreads(1)

@@ -20,6 +20,14 @@ class EncodedImages:
     vectors: Mapping[str, NDArray[np.float32]]
     tensors: Mapping[str, QKV]
 
+    @classmethod
+    def cat(cls, parts: Sequence["EncodedImages"]) -> "EncodedImages":
+        """Return the images of all ``parts``, which were encoded for the same outputs."""
+        return cls(
+            {name: np.concatenate([part.vectors[name] for part in parts]) for name in parts[0].vectors},
+            {mode: QKV.cat([part.tensors[mode] for part in parts]) for mode in parts[0].tensors},
+        )
+
 
 @dataclass(frozen=True)
 class StoredBatch:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval.errors import IndexIncompatibleError
+from retrieval.models.modes import SHARPNESS
 from retrieval.models.references import ATTENTION, POOLED
 
 BY_NAME = ("modes", "encoders")  # the parts that hold an object for each name
@@ -45,7 +46,7 @@ def check_fingerprint(
     Raises:
         IndexIncompatibleError: they differ; the message lists every difference.
     """
-    lines = [line for line in differences(stored, _comparable(stored, found)) if not line.startswith(ignore)]
+    lines = [line for line in differences(_plain(stored), _comparable(stored, found)) if not line.startswith(ignore)]
     if len(lines) == 1 and lines[0].startswith(PROBE):
         raise IndexIncompatibleError(
             f"{root} was made with a Pillow or libjpeg that gives other pixels than the one found here ({lines[0]}). "
@@ -56,6 +57,21 @@ def check_fingerprint(
             f"{root} was made with other models than the loaded ones: {'; '.join(lines)}. Their scores can't be mixed: "
             "name the weights that the index was made with, or build another index"
         )
+
+
+def _plain(stored: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a fingerprint without the sharpness that encoders of earlier versions named: no vector depends on it."""
+
+    def of_encoder(values: Mapping[str, Any]) -> Mapping[str, Any]:
+        mode = values.get("mode")
+        if not isinstance(mode, Mapping) or not isinstance(mode.get("values"), Mapping):
+            return values
+        kept = {name: value for name, value in mode["values"].items() if name != SHARPNESS}
+        return {**values, "mode": {**mode, "values": kept}}
+
+    if "encoders" not in stored:
+        return stored
+    return {**stored, "encoders": {name: of_encoder(values) for name, values in stored["encoders"].items()}}
 
 
 def _comparable(stored: Mapping[str, Any], found: Mapping[str, Any]) -> Mapping[str, Any]:

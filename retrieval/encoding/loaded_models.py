@@ -88,10 +88,8 @@ class LoadedModels:
         self, images: Sequence[ModelInputs], role: Role, outputs: Outputs, size: int
     ) -> EncodedImages:
         """Encode images ``size`` at a time; see :meth:`encode`."""
-        found = [self.encode(images[start : start + size], role, outputs) for start in range(0, len(images), size)]
-        return EncodedImages(
-            {name: np.concatenate([each.vectors[name] for each in found]) for name in outputs.encoders},
-            {mode: QKV.cat([each.tensors[mode] for each in found]) for mode in outputs.modes},
+        return EncodedImages.cat(
+            [self.encode(images[start : start + size], role, outputs) for start in range(0, len(images), size)]
         )
 
     def encode_stored(self, batch: Sequence[ModelInputs], outputs: Outputs | None = None) -> StoredBatch:

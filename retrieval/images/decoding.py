@@ -9,6 +9,7 @@ while several threads decode.
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
@@ -79,14 +80,16 @@ class DecodeRules:
     """How files become pixels; a rule out of range is a UsageError.
 
     ``draft`` is a size in px. A JPEG is then decoded at the smallest of the scales 1/1, 1/2, 1/4 and 1/8 that keeps its
-    short side at twice that size or more; None decodes in full. ``max_pixels`` limits width times height of the decoded
-    image, before any memory is taken for it.
+    short side at twice that size or more; None decodes in full. ``part_px`` gives the short side of a part of the full,
+    upright picture of (width, height); the scale then keeps that one at twice the size. ``max_pixels`` limits width
+    times height of the decoded image, before any memory is taken for it.
     """
 
     alpha: AlphaRule = "white"
     draft: int | None = None
     max_pixels: int = MAX_PIXELS
     colour: ColourRule = "srgb"
+    part_px: Callable[[tuple[int, int]], float] | None = None
 
     def __post_init__(self) -> None:
         for name, value, known in (("alpha", self.alpha, AlphaRule), ("colour", self.colour, ColourRule)):
@@ -97,8 +100,14 @@ class DecodeRules:
         if self.max_pixels < 1:
             raise UsageError(f"max_pixels must be 1 or more, not {self.max_pixels}")
 
+    def draft_of(self, size: tuple[int, int]) -> int | None:
+        """Return the draft of an upright picture of (width, height) px."""
+        if self.draft is None or self.part_px is None:
+            return self.draft
+        return math.ceil(self.draft * min(size) / max(1.0, self.part_px(size)))
+
     def fingerprint(self) -> dict[str, str | int | None]:
-        """Return what changes pixels, as JSON values: the rules without the limit, and a probe of the decoder."""
+        """Return what changes pixels of whole images, as JSON values: the rules, and a probe of the decoder."""
         rules: dict[str, str | int | None] = {"decoder": "pillow", "alpha": self.alpha, "draft": self.draft}
         if self.colour != "ignored":  # the rule of the time before there was a choice
             rules["colour"] = self.colour
@@ -184,7 +193,7 @@ def _open(kind: str, data: bytes, name: str, rules: DecodeRules) -> tuple[ImageF
     if kind == "WEBP":  # Pillow's reader takes memory for the canvas when it opens the file.
         _check_size(webp_size(data), name, rules)
     if kind == "JPEG":
-        opened, full = open_jpeg(data, rules.draft)
+        opened, full = open_jpeg(data, rules.draft_of)
         image: ImageFile.ImageFile = opened
     else:
         image = open_heic(data, name) if kind == "HEIC" else _READERS[kind](data)
@@ -202,7 +211,7 @@ def _load(kind: str, image: ImageFile.ImageFile, data: bytes, rules: DecodeRules
     except OSError as error:
         if kind != "JPEG" or "truncat" not in str(error):
             raise
-        cut, share = decode_cut(data, rules.draft)
+        cut, share = decode_cut(data, rules.draft_of)
         if share < LEAST_SHARE:
             raise
         return cut, "" if share == 1 and not cut.info.get("progressive") else _describe_cut(cut, share)

@@ -1,12 +1,15 @@
 """Decode JPEG files, and those that end early as far as they go."""
 
 import re
+from collections.abc import Callable
 from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
+
+from retrieval.images.pixels import SIDEWAYS, turn_of
 
 LEAST_SHARE = 0.5  # of the rows that a cut file must have to be used: else the grey filling outweighs the picture
 _END = b"\xff\xd9"
@@ -16,34 +19,37 @@ _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # not a data byte, not a res
 _NOISE_BYTES = 4096  # far more than a row of blocks needs to differ from the filling
 
 
-def open_jpeg(data: bytes, draft: int | None) -> tuple[JpegImageFile, tuple[int, int]]:
-    """Open a JPEG; return it with the (width, height) in px of the full image.
+DraftOf = Callable[[tuple[int, int]], int | None]
+"""Gives the draft of an upright picture of (width, height) px. It decodes at the smallest scale whose short side is
+twice as many px or more; None: in full."""
 
-    It decodes at the smallest scale whose short side is twice ``draft`` px or more; None: in full.
-    """
+
+def open_jpeg(data: bytes, draft_of: DraftOf) -> tuple[JpegImageFile, tuple[int, int]]:
+    """Open a JPEG to be decoded as a draft; return it with the (width, height) in px of the full image as stored."""
     image = JpegImageFile(BytesIO(data))
     full = image.size
+    draft = draft_of(full[::-1] if turn_of(image) in SIDEWAYS else full)
     if draft is not None:
         image.draft(None, (2 * draft, 2 * draft))
     return image, full
 
 
-def decode_cut(data: bytes, draft: int | None) -> tuple[Image.Image, float]:
+def decode_cut(data: bytes, draft_of: DraftOf) -> tuple[Image.Image, float]:
     """Decode a JPEG that ends early; return it with the share of its rows that are there, 0 to 1.
 
     libjpeg fills what is missing with grey. The share is 1 where only the end mark is missing. A progressive file has
     all rows after its first scan and gains detail with every other one: its share is 1 after two scans, else 0.
     """
-    image = _ended(data, b"", draft)
+    image = _ended(data, b"", draft_of)
     if image.info.get("progressive"):
         return image, float(_scans(data) >= _LEAST_SCANS)
     # Rows that come out the same whatever follows have all their data.
-    other = _ended(data, np.random.default_rng(0).integers(0, 255, _NOISE_BYTES, np.uint8).tobytes(), draft)
+    other = _ended(data, np.random.default_rng(0).integers(0, 255, _NOISE_BYTES, np.uint8).tobytes(), draft_of)
     return image, _equal_rows(np.asarray(image), np.asarray(other)) / image.height
 
 
-def _ended(data: bytes, more: bytes, draft: int | None) -> JpegImageFile:
-    image, _ = open_jpeg(data.rstrip(b"\xff") + more + _END, draft)
+def _ended(data: bytes, more: bytes, draft_of: DraftOf) -> JpegImageFile:
+    image, _ = open_jpeg(data.rstrip(b"\xff") + more + _END, draft_of)
     image.load()
     return image
 

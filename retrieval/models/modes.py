@@ -15,6 +15,8 @@ from retrieval.types import LINEAR, Readout
 LAST_STEP = 1001
 SDXL_LAST_STEP = 1000  # Euler's list has no repeat: a target's timestep 101 is 100 for SD-XL's network
 
+SHARPNESS = "sharpness"  # of attention, in the values of a mode: no output changes with it where all are averaged
+
 
 @dataclass(frozen=True)
 class CellValues:
@@ -138,7 +140,7 @@ CELLS_MODES = _table(
 )
 OBJECT, SURFACE = "object", "surface"  # the layers of the model mini
 MINI_MODES = _table(
-    Mode("style", Target(SURFACE, 0, MapValues(sharpness=5.0)), ("mini-style",)),
+    Mode("style", Target(SURFACE, 0, MapValues(sharpness=2.0)), ("mini-style",)),
     Mode("instance", Target(OBJECT, 0, MapValues(sharpness=15.0)), ("mini-instance",), small_regions=True),
     Mode(
         "semantic",

@@ -71,7 +71,8 @@ class GalleryImage:
     pixels: NDArray[np.uint8]
 
 
-def _palette(name: str) -> Array:
+def palette_of(name: str) -> Array:
+    """Return the colours of a palette by role, float32 ``[roles, 3]``, 0 to 255."""
     return np.array([tuple(bytes.fromhex(colour)) for colour in _COLOURS[name].split()], np.float32)
 
 
@@ -99,7 +100,7 @@ def draw(style: str, motif: str, size: int = 320, seed: int = 2334, variant: int
         raise UsageError(f"a sample image is at least 16 pixels wide, not {size}")
     rng = np.random.RandomState(zlib.crc32(f"{seed}/{style}/{motif}/{variant}".encode()))
     choices = PALETTES[style]
-    palette = _palette(choices[rng.randint(len(choices))])
+    palette = palette_of(choices[rng.randint(len(choices))])
     renderer, zoom = RENDERERS[style]
     art = Art(compose(motif, rng), palette, rng, round(size * zoom))
     image = Image.fromarray(np.clip(renderer(art), 0, 255).astype(np.uint8))

@@ -10,7 +10,8 @@ so a token has a large share if the query attends to it and finds there what it 
 
 from functools import cache
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from retrieval.scoring.aas import QKV, masked
@@ -52,17 +53,17 @@ def fullest_box(shares: Tensor) -> Fractions | None:
     Returns:
         None if no share is above 0.
     """
-    shares = shares.double().clamp_min(0)
-    if not bool(shares.sum() > 0):
+    plain = shares.double().clamp_min(0).cpu().numpy()  # a call of torch costs more than these few numbers
+    if not plain.sum() > 0:
         return None
-    rows, columns = shares.shape
+    rows, columns = plain.shape
     (top, bottom), (left, right) = _spans(rows), _spans(columns)
-    excess = shares / shares.mean() - (0.0 if bool((shares == shares[0, 0]).all()) else ABOVE)
-    sums = torch.zeros(rows + 1, columns + 1, dtype=torch.float64)
-    sums[1:, 1:] = excess.cpu().cumsum(0).cumsum(1)
+    excess = plain / plain.mean() - (0.0 if (plain == plain[0, 0]).all() else ABOVE)
+    sums = np.zeros((rows + 1, columns + 1))
+    sums[1:, 1:] = excess.cumsum(0).cumsum(1)
     strips = sums[bottom] - sums[top]
     inside = strips[:, right] - strips[:, left]  # [vertical spans, horizontal spans]
-    best = (inside > inside.max() - 1e-9).nonzero()
+    best = np.argwhere(inside > inside.max() - 1e-9)
     areas = (bottom - top)[best[:, 0]] * (right - left)[best[:, 1]]
     down, across = best[areas.argmin()].tolist()
     y, x = int(top[down]), int(left[across])
@@ -70,7 +71,7 @@ def fullest_box(shares: Tensor) -> Fractions | None:
 
 
 @cache
-def _spans(cells: int) -> tuple[Tensor, Tensor]:
-    """Return where each span of a row of cells begins and ends, int64 ``[spans]`` each."""
-    first, last = torch.triu_indices(cells + 1, cells + 1, 1)
+def _spans(cells: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return where each span of a row of cells begins and ends, ``[spans]`` each."""
+    first, last = np.triu_indices(cells + 1, 1)
     return first, last

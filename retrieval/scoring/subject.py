@@ -11,13 +11,14 @@ Each is multiplied by ``sqrt(inside outside / all)`` cells, as in a t-test, and 
 The window with the largest sum is the subject.
 """
 
+from functools import cache
+
 import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, normalize
 
-from retrieval.types import Fractions
+from retrieval.types import LEAST_SUBJECT, Fractions
 
-LEAST = 0.25  # of a side: smaller windows hold a few cells, and these are alike by chance
 MOST_CELLS = 14  # a side: more are averaged, so that the windows stay few
 BORDER_SHARE = 3  # one of so many tokens of the border is compared: a background may have several parts
 
@@ -43,10 +44,11 @@ def subject_box(tokens: Tensor) -> Fractions | None:
     return left / columns, top / rows, width / columns, height / rows
 
 
+@cache
 def _windows(rows: int, columns: int) -> tuple[list[tuple[int, int, int, int]], Tensor]:
     """Return windows (top, left, height, width), and float32 ``[windows, cells]`` with 1 inside of each."""
     boxes = []
-    for height in range(max(2, round(LEAST * rows)), rows):
+    for height in range(max(2, round(LEAST_SUBJECT * rows)), rows):
         width = min(max(1, round(height * columns / rows)), columns)
         boxes += [(top, left, height, width) for top in range(rows - height + 1) for left in range(columns - width + 1)]
     inside = torch.zeros(len(boxes), rows, columns)

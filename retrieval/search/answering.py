@@ -96,7 +96,7 @@ class Answerer:
             pictures = [picture for question in questions for picture in question.pictures]
             small = small_views(context, modes, pictures)
             drawn = [*(picture.image for picture in pictures), *(view.drawing for view in small.values())]
-            inputs = [context.models.prepare(image, outputs) for image in drawn]
+            inputs = context.prepare(drawn, outputs)
             at_once = context.models.pools(outputs)  # else tensors are computed while candidates are read
             first = outputs if at_once else Outputs(encoders=outputs.encoders)
             encoded = context.encode(inputs if at_once else inputs[: len(pictures)], "query", first)

@@ -205,7 +205,7 @@ class Engine:
         chosen, context = self._mode(mode), self._context
         pair: tuple[tuple[QueryInput, Role], ...] = ((first, "query"), (second, "gallery"))
         query, candidate = (
-            context.tensors([context.models.prepare(self._picture(image).image, Outputs((chosen,)))], role, chosen)
+            context.tensors(context.prepare([self._picture(image).image], Outputs((chosen,))), role, chosen)
             for image, role in pair
         )
         how = Comparison(readout=context.models.readout(chosen))

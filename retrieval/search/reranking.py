@@ -119,7 +119,7 @@ class ChunkScorer:
     def score(self, chunk: Chunk) -> None:
         """Score a chunk, a step at a time; on a GPU this only launches the work."""
         steps = [slice(start, start + self._step) for start in range(0, len(chunk.rows), self._step)]
-        self._threads.each(partial(self._score_step, chunk), steps)
+        self._threads.map(partial(self._score_step, chunk), steps)
 
     @torch.inference_mode()  # which each thread begins by itself
     def _score_step(self, chunk: Chunk, part: slice) -> None:

@@ -3,10 +3,12 @@
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
 import torch
+from PIL import Image
 
 from index_store.catalog import Item
 from index_store.reader import IndexReader
@@ -40,18 +42,26 @@ class ScoringContext:
     batch_size: int  # images that are encoded at a time
     workers: int  # threads that decode images
     small_modes: frozenset[str] = frozenset()  # whose regions ask drawn small, too
-    threads: CoreThreads = ALONE  # share the steps of a scoring
+    threads: CoreThreads = ALONE  # share a query's pictures, and the steps of a scoring
     _one_pass: threading.Lock = field(default_factory=threading.Lock)
     _decoders: dict[str, DecodeQKV] = field(default_factory=dict)
     _digests: dict[str, str] = field(default_factory=dict)
 
+    def prepare(self, images: Sequence[Image.Image], outputs: Outputs) -> list[ModelInputs]:
+        """Resize RGB images for every model of ``outputs``."""
+        return self.threads.map(partial(self.models.prepare, outputs=outputs), images)
+
     def encode(self, images: Sequence[ModelInputs], role: Role, outputs: Outputs) -> EncodedImages:
-        """Encode images, a batch at a time.
+        """Encode images: small models one image on each core, others a batch at a time.
 
         Raises:
             ModelError: the model gives numbers that are infinite or not a number.
         """
-        found = self._pass(lambda: self.models.encode_in_batches(images, role, outputs, self.batch_size), self.threads)
+        if self.models.run_side_by_side():
+            one = partial(self.models.encode, role=role, outputs=outputs)
+            found = EncodedImages.cat(self.threads.map(one, [[image] for image in images]))
+        else:
+            found = self._by_turns(lambda: self.models.encode_in_batches(images, role, outputs, self.batch_size))
         vectors = all(bool(np.isfinite(array).all()) for array in found.vectors.values())
         tensors = (tensor for qkv in found.tensors.values() for tensor in (qkv.q, qkv.k, qkv.v))
         if not vectors or not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
@@ -62,12 +72,12 @@ class ScoringContext:
 
     def encode_stored(self, batch: Sequence[ModelInputs], outputs: Outputs) -> StoredBatch:
         """Encode a batch in the gallery's role, as the index stores it."""
-        return self._pass(lambda: self.models.encode_stored(batch, outputs))
-
-    def _pass(self, work: Callable[[], _Result], threads: CoreThreads = ALONE) -> _Result:
-        """Let the models compute: small ones side by side, others by turns, as hooks read the layers of one network."""
         if self.models.run_side_by_side():
-            return threads.run(work)
+            return self.models.encode_stored(batch, outputs)
+        return self._by_turns(lambda: self.models.encode_stored(batch, outputs))
+
+    def _by_turns(self, work: Callable[[], _Result]) -> _Result:
+        """Let one thread's work use the models: their hooks read the layers of one network."""
         with self._one_pass:
             return work()
 

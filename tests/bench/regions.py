@@ -20,7 +20,6 @@ from statistics import mean
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from retrieval import (
@@ -180,13 +179,13 @@ def _times(engine: Engine, mode: str, wholes: Mapping[str, Any], regions: Mappin
                 ("box, `--look-closer 20`", regions[path], 20),
             )
             for name, question, closer in asked:
-                before = time.process_time()
+                before = time.perf_counter()
                 engine.search(question, mode, candidates=200, look_closer=closer)
-                spent = 1e3 * (time.process_time() - before)
+                spent = 1e3 * (time.perf_counter() - before)
                 least[name, path] = min(spent, least.get((name, path), spent))
     means = {name: mean(ms for (known, _), ms in least.items() if known == name) for name, _ in least}
     base = means["whole picture"]
-    return [f"| {name}, 200 candidates: CPU time | {ms:.0f} ms, {ms / base:.2f} x |" for name, ms in means.items()]
+    return [f"| {name}, 200 candidates: by the clock | {ms:.0f} ms, {ms / base:.2f} x |" for name, ms in means.items()]
 
 
 def unpasted(data: Path, index: Path, mode: str, step: int) -> list[str]:
@@ -219,7 +218,6 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one set of scenes, a quarter of the pictures")
     asked = parser.parse_args()
     seeds, step = (SEEDS[:1], 4 * asked.step) if asked.quick else (SEEDS, asked.step)
-    torch.set_num_threads(1)
     run, made = (
         BuildSettings(device="cpu"),
         {"model": asked.model, "modes": [asked.mode], "image_size": asked.image_size},

@@ -34,18 +34,14 @@ def test_the_number_of_cores_is_the_threads_own() -> None:
 
 
 def test_threads_of_one_core_do_every_part_and_leave_the_callers_number_alone() -> None:
-    before, found = core_count(), []
-    threads = CoreThreads(3)
-    threads.each(lambda part: found.append((part, core_count())), range(20))
-    assert sorted(found) == [(part, 1) for part in range(20)]
-    assert threads.run(core_count) == 1
+    before = core_count()
+    found = CoreThreads(3).map(lambda part: (part, core_count()), range(20))
+    assert found == [(part, 1) for part in range(20)]
     assert core_count() == before
 
 
 def test_one_thread_is_the_callers() -> None:
-    done: list[int] = []
-    ALONE.each(lambda _: done.append(threading.get_ident()), range(2))
-    assert [*done, ALONE.run(threading.get_ident)] == [threading.get_ident()] * 3
+    assert ALONE.map(lambda _: threading.get_ident(), range(2)) == [threading.get_ident()] * 2
 
 
 @pytest.mark.parametrize("threads", [ALONE, CoreThreads(2)], ids=["alone", "two"])
@@ -55,6 +51,4 @@ def test_the_error_of_a_part_is_raised(threads: CoreThreads) -> None:
             raise ValueError(f"part {part}")
 
     with pytest.raises(ValueError, match="part 4"):
-        threads.each(fails, range(9))
-    with pytest.raises(ValueError, match="part 7"):
-        threads.run(lambda: fails(7))
+        threads.map(fails, range(9))

@@ -1,8 +1,9 @@
 """Open, search, verify, build and repair mutated indexes, and print what came of each kind of mutation.
 
-``python -m tests.fuzz.hostile_table FOLDER [--mutations 10000] [--minutes N]``, Linux only. Half of the mutations
-change an index of Q, K and V, half one of layer inputs. The command ends with 1 after a crash, a hang, an access
-outside the index, or a wrong score that nothing announces. Each mutation copies an index: put FOLDER into memory.
+``python -m tests.fuzz.hostile_table FOLDER [--mutations 10000] [--minutes N]``, Linux only. A third of the mutations
+changes an index of Q, K and V, a third one of layer inputs, a third one whose layer inputs are compressed. The command
+ends with 1 after a crash, a hang, an access outside the index, or a wrong score that nothing announces. Each mutation
+copies an index: put FOLDER into memory.
 """
 
 import argparse
@@ -13,10 +14,9 @@ from pathlib import Path
 
 from index_store.vectors import training
 from tests.fuzz.sandbox import Tally, run_all
-from tests.fuzz.test_hostile_indexes import make_base, make_outside
+from tests.fuzz.test_hostile_indexes import BASES, make_base, make_outside
 from tests.support.stub_models import tiny_model
 
-CODECS = ("qkv-float16", "hidden-float16")
 PART = 100  # mutations between two looks at the clock
 
 
@@ -31,9 +31,9 @@ def main() -> int:
     logging.disable(logging.WARNING)
     training.IVF_FROM_ROWS = 4
     tally, end, done = Tally(), time.monotonic() + 60 * asked.minutes, 0
-    numbers = range(asked.first, asked.first + -(-asked.mutations // len(CODECS)))
+    numbers = range(asked.first, asked.first + -(-asked.mutations // len(BASES)))
     with tiny_model():
-        bases = [make_base(asked.folder / codec, codec) for codec in CODECS]
+        bases = [make_base(asked.folder / name, name) for name in BASES]
         outside = make_outside(asked.folder)
         for start in range(0, len(numbers), PART):
             for base in bases:

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import shutil
+import struct
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -213,6 +214,25 @@ def _shard(root: Path, outside: Path, rng: random.Random) -> str:
     return str(path.relative_to(root))
 
 
+def _row(root: Path, outside: Path, rng: random.Random) -> str:
+    """Change a row of tensors, or the frame that it is compressed in, and its checksum."""
+    path = rng.choice([path for path in _files(root / "attention") if path.name == "0"])
+    array = next(folder for folder in path.parents if (folder / "zarr.json").exists())
+    rows = json.loads((array / "zarr.json").read_bytes())["chunk_grid"]["configuration"]["chunk_shape"][0]
+    data = bytearray(path.read_bytes())
+    entries = struct.unpack(f"<{2 * rows}Q", data[-4 - 16 * rows : -4])
+    places = [place for place in zip(entries[::2], entries[1::2], strict=True) if sum(place) <= len(data)]
+    if not places:
+        return _flip(root, outside, rng)
+    start, size = rng.choice(places)
+    body = bytes(data[start : start + size - 4])
+    head = rng.random() < 0.5  # where a frame states the length of what it holds
+    changed = _flipped(body[:18], rng) + body[18:] if head else _flipped(body, rng)
+    data[start : start + size] = changed + int(google_crc32c.value(changed)).to_bytes(4, "little")
+    path.write_bytes(data)
+    return str(path.relative_to(root))
+
+
 def _projection(root: Path, outside: Path, rng: random.Random) -> str:
     """Change a projection and name it by its new digest."""
     import hashlib
@@ -262,6 +282,7 @@ KINDS: dict[str, Callable[[Path, Path, random.Random], str]] = {
     "small file": _small_file,
     "derived": _derived,
     "shard index": _shard,
+    "row": _row,
     "projection": _projection,
     "cache": _cached,
     "REMOTE": _remote,

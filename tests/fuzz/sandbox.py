@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from index_store.errors import DiffSimError
 from retrieval import Engine, EngineSettings
@@ -208,6 +209,7 @@ def _child(base: Base, numbers: list[int], folder: Path, outside: Path, pipe: in
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
     os.fsync = lambda descriptor: None
+    torch.set_num_threads(1)  # a copied process has none of torch's running threads, and would wait for them
 
     def say(**values: Any) -> None:
         os.write(pipe, json.dumps(values).encode() + b"\n")

@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from importlib import metadata
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from retrieval.models.modes import CELLS_MODES, MINI_MODES, OBJECT, SURFACE, Cel
 from retrieval.models.registry import load_extractor
 from retrieval.scoring.aas import Comparison, aligned_attention_scores
 from retrieval.settings import ModelSettings
+from tests.bench.models.drawn_styles import draw
 from tests.support.paths import DATA
 
 CPU = torch.device("cpu")
@@ -154,6 +156,29 @@ def test_vectors_pool_the_very_tensors_in_one_pass(mode: str, monkeypatch: pytes
     np.testing.assert_allclose(stored.vectors[name], expected.numpy(), atol=1e-5)
     alone = loaded.encode(batch, "query", Outputs((), (name,)))
     np.testing.assert_allclose(alone.vectors[name], expected.numpy(), atol=1e-5)
+
+
+@pytest.mark.thorough
+def test_exact_style_scores_rank_drawings_as_well_as_vectors() -> None:
+    """Media and palettes are crossed: attention that is too sharp finds like strokes and forgets their colours."""
+    named = list(product(("oil", "mosaic", "chalk"), ("riviera", "meadow", "starry"), ("cat", "fish", "house")))
+    loaded, outputs = models("hidden-float16", "mini-style"), Outputs(("style",), ("mini-style",))
+    drawn = [draw(medium, palette, "fine", motif) for medium, palette, motif in named]
+    found = loaded.encode([loaded.prepare(picture, outputs) for picture in drawn], "gallery", outputs)
+    qkv, vectors = found.tensors["style"], found.vectors["mini-style"]
+    exact = torch.stack([aligned_attention_scores(qkv[n : n + 1], qkv) for n in range(len(qkv))]).numpy()
+    styles = np.unique([f"{medium}-{palette}" for medium, palette, _ in named], return_inverse=True)[1]
+    assert mean_precision(exact, styles) > mean_precision(vectors @ vectors.T, styles) - 2
+
+
+def mean_precision(scores: np.ndarray, groups: np.ndarray) -> float:
+    """Return the mAP in % of each picture among all others."""
+    precisions = []
+    for number, own in enumerate(scores):
+        order = np.argsort(-own)
+        hits = np.flatnonzero(groups[order[order != number]] == groups[number])
+        precisions.append(((np.arange(len(hits)) + 1) / (hits + 1)).mean())
+    return float(100 * np.mean(precisions))
 
 
 def test_an_encoder_of_another_model_still_runs_beside() -> None:

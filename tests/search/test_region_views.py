@@ -101,7 +101,7 @@ def test_mini_asks_with_both_views_of_a_region(engines: dict[str, Engine]) -> No
     how = Comparison(readout=context.models.readout("instance"), directions="query_to_candidate")
     at_full_size = aligned_attention_scores(large, other, how)
     drawn_small = aligned_attention_scores(small, other, how, query_mask=weights)
-    assert abs(float(at_full_size - drawn_small)) > 0.01
+    assert abs(float(at_full_size - drawn_small)) > 2 * 2e-3, "so that the mean is neither of them"
     assert found[2].score == pytest.approx(
         float(at_full_size + drawn_small) / 2, abs=2e-3
     )  # stored tensors are rounded

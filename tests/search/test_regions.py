@@ -57,17 +57,23 @@ def test_the_same_part_is_cut_out_whatever_names_it(scene: Path, region: Box | M
     assert ("mask" in picture.about()["region"]) == isinstance(region, Mask)
 
 
-def test_boxes_are_of_the_upright_picture_in_full(tmp_path: Path) -> None:
-    """A draft would give a picture of 1/8 of the size, and EXIF turns it by 90 degrees."""
-    pixels = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
+@pytest.mark.parametrize(
+    ("draft", "side"), [(50, 100), (51, 200), (100, 200), (101, 400), (None, 400)], ids=["4", "2", "2'", "1", "full"]
+)
+def test_drafts_keep_the_detail_of_a_part_of_the_upright_picture(tmp_path: Path, draft: int | None, side: int) -> None:
+    """A draft of the whole picture would be half as large or less, and EXIF turns it by 90 degrees."""
+    pixels = np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8)
     image, exif = Image.fromarray(pixels).resize((1200, 800), Image.Resampling.NEAREST), Image.Exif()
     exif[0x0112] = 6
-    image.save(tmp_path / "turned.jpg", exif=exif, quality=95)
-    picture = read(tmp_path / "turned.jpg", Box(80, 600, 400, 500), DecodeRules(draft=48))
-    assert (picture.width, picture.height) == (800, 1200)
-    expected = image.transpose(Image.Transpose.ROTATE_270).crop((80, 600, 480, 1100))
-    assert picture.image.size == (400, 500)
-    assert np.abs(np.asarray(picture.image, int) - np.asarray(expected, int)).mean() < 12
+    image.save(tmp_path / "turned.jpg", exif=exif, quality=95, subsampling=0)
+    rules, mask = DecodeRules(draft=draft), white((800, 1200), (80, 600, 480, 1100))
+    upright = image.transpose(Image.Transpose.ROTATE_270).crop((80, 600, 480, 1100))
+    expected = np.asarray(upright.resize((side, side * 5 // 4), Image.Resampling.BOX), int)
+    for region in (Box(80, 600, 400, 500), Box(0.1, 0.5, 0.5, 5 / 12), Mask(mask)):
+        picture = read(tmp_path / "turned.jpg", region, rules)
+        assert (picture.width, picture.height) == (800, 1200)
+        assert picture.image.size == (side, side * 5 // 4)
+        assert np.abs(np.asarray(picture.image, int) - expected).mean() < 12
 
 
 @pytest.mark.parametrize("whole", [Box(0, 0, 1, 1), Box(0, 0, 96, 96), Mask(np.ones((7, 9), np.bool_)), None])

@@ -16,13 +16,17 @@ from retrieval.settings import BuildSettings
 RUN = BuildSettings(device="cpu", batch_size=2, workers=1, segment_rows=4)
 
 
-def paint(folder: Path, names: Iterable[str | int], seed: int = 0) -> list[Path]:
-    """Write one PNG for each name: coarse noise that depends on name and seed, 64 to 96 pixels wide."""
+def paint(folder: Path, names: Iterable[str | int], seed: int = 0, black: int = 0) -> list[Path]:
+    """Write one PNG for each name: coarse noise that depends on name and seed, 64 to 96 pixels wide.
+
+    So many of the three rows from the top are ``black``: tensors that are partly zeros are stored compressed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / (f"{name:03d}.png" if isinstance(name, int) else name) for name in names]
     for path in paths:
         digest = hashlib.sha256(f"{seed}/{path.name}".encode()).digest()
-        coarse = np.frombuffer(digest[:27], np.uint8).reshape(3, 3, 3)
+        coarse = np.frombuffer(digest[:27], np.uint8).reshape(3, 3, 3).copy()
+        coarse[:black] = 0
         size = (64 + digest[30] % 33, 64 + digest[31] % 33)
         Image.fromarray(coarse).resize(size, Image.Resampling.NEAREST).save(path, "PNG")
     return paths

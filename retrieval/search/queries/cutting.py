@@ -9,8 +9,9 @@ from retrieval.errors import UsageError
 from retrieval.images.decoding import DecodeRules
 from retrieval.search.queries.picture import UNNAMED, ImageInput, Picture
 from retrieval.search.queries.region import Box, Mask, Region, Subject, box_of_mask, pixels_of
-from retrieval.types import Fractions
+from retrieval.types import LEAST_SUBJECT, Fractions
 
+_LEAST_SUBJECT = Box(0, 0, LEAST_SUBJECT, LEAST_SUBJECT)
 WHITE = 128  # of 255: a mask's box lies around pixels from here on, so that traces of JPEG don't widen it
 
 
@@ -22,19 +23,31 @@ def read_region(image: ImageInput | Picture, region: Box | Mask | Subject, rules
     Args:
         image: the image, or one that was read.
         region: which part of it counts.
-        rules: of the index; a draft of a JPEG is not used, since it would lose the region's detail.
+        rules: of the index; a draft of a JPEG keeps as much of the region as it would of a whole image.
 
     Raises:
         ImageError: the image or the mask can't be used.
         UsageError: the region does not lie inside the image, or nothing of the mask is white.
     """
-    read = image if isinstance(image, Picture) else Picture.read(image, replace(rules, draft=None))
     if isinstance(region, Subject):
+        read = _read(image, _LEAST_SUBJECT, rules)
         return replace(read, seeks_subject=read.region is None)
-    chosen = _of_box(region, read) if isinstance(region, Box) else _of_mask(region, read, rules)
-    if chosen is not None:
-        return replace(read, image=read.image.crop(pixels_of(chosen.box, read.image.size)), region=chosen)
-    return read if isinstance(image, Picture) else Picture.read(image, rules)
+    if isinstance(region, Box):
+        read = _read(image, region, rules)
+        chosen = _of_box(region, read)
+    else:
+        mask, path = _grey(region, rules)
+        box = _box_of(mask, path)
+        read = _read(image, Box(*box), rules)
+        chosen = _of_mask(mask, path, box, read)
+    if chosen is None:
+        return read
+    return replace(read, image=read.image.crop(pixels_of(chosen.box, read.image.size)), region=chosen)
+
+
+def _read(image: ImageInput | Picture, part: Box, rules: DecodeRules) -> Picture:
+    """Read an image in the detail that a part of it needs."""
+    return image if isinstance(image, Picture) else Picture.read(image, replace(rules, part_px=part.short_side))
 
 
 def cut_subject(picture: Picture, box: Fractions | None) -> Picture:
@@ -55,11 +68,14 @@ def _is_whole(box: Fractions, picture: Picture) -> bool:
     return pixels_of(box, picture.image.size) == (0, 0, *picture.image.size)
 
 
-def _of_mask(given: Mask, picture: Picture, rules: DecodeRules) -> Region | None:
-    mask, path = _grey(given, rules)
+def _box_of(mask: Image.Image, path: str | None) -> Fractions:
     box = box_of_mask(np.asarray(mask), WHITE)
     if box is None:
         raise UsageError(f"the mask {path or ''} has no white pixel: white is what counts".replace("  ", " "))
+    return box
+
+
+def _of_mask(mask: Image.Image, path: str | None, box: Fractions, picture: Picture) -> Region | None:
     cut = mask.crop(pixels_of(box, mask.size))
     least, most = cut.getextrema()
     if least != most:

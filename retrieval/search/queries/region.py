@@ -46,11 +46,20 @@ class Box:
         Raises:
             UsageError: the box does not lie inside the picture.
         """
-        sides = (width, height, width, height) if max(self._numbers) > 1 else (1, 1, 1, 1)
-        x, y, w, h = (number / side for number, side in zip(self._numbers, sides, strict=True))
+        x, y, w, h = self._fractions((width, height))
         if max(x + w, y + h) > 1 + SLACK:
             raise UsageError(f"the box {self} does not lie inside {name}, which has {width} x {height} px")
         return x, y, min(w, 1 - x), min(h, 1 - y)
+
+    def short_side(self, size: tuple[int, int]) -> float:
+        """Return the pixels of the box's short side in a picture of (width, height) px."""
+        _, _, w, h = self._fractions(size)
+        return min(w * size[0], h * size[1])
+
+    def _fractions(self, size: tuple[int, int]) -> Fractions:
+        sides = (*size, *size) if max(self._numbers) > 1 else (1, 1, 1, 1)
+        x, y, w, h = (number / side for number, side in zip(self._numbers, sides, strict=True))
+        return x, y, w, h
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from retrieval.search.queries.region import Region
 from retrieval.types import Fractions
 
 SMALL = 0.45  # of a side: the larger side of the drawn region. Chosen on subjects at 40 % of the side
-CANVAS_PX = 512  # the long side of the drawing: about 230 px of region
+CANVAS_PX = 320  # the long side of the drawing: about 144 px of region, as much as a model of so many pixels can use
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from retrieval.images.decoding import read_image
 from retrieval.models.modes import Outputs
 from retrieval.progress import Cancellation
 from retrieval.scoring.aas import Comparison, PreparedQuery, bounded, score_queries
-from retrieval.search.queries.region import pixels_of
+from retrieval.search.queries.region import Box, pixels_of
 from retrieval.search.results import Result
 from retrieval.search.scoring_context import ScoringContext
 from retrieval.search.tensors.candidate_tensors import Scored
@@ -55,7 +55,7 @@ def look_closer(
         for start in range(0, min(count, len(results)), context.batch_size):
             some = results[start : min(count, start + context.batch_size)]
             cuts = list(threads.map(lambda result: _cut_out(context, result), some))
-            inputs = [context.models.prepare(cut, outputs) for cut in cuts if cut is not None]
+            inputs = context.prepare([cut for cut in cuts if cut is not None], outputs)
             scores: Iterator[float] = iter(())
             if inputs:
                 scores = iter(score_queries([query], context.tensors(inputs, "gallery", mode))[0].tolist())
@@ -68,11 +68,12 @@ def look_closer(
 
 
 def _cut_out(context: ScoringContext, result: Result) -> Image.Image | None:
-    """Return the found box of a result's file at its full resolution; None if there is none, or another file."""
+    """Return the found box of a result's file in the detail of a query's; None if there is none, or another file."""
     if result.found_box is None:
         return None
     try:
-        image, facts = read_image(Path(result.path), replace(context.models.rules, draft=None))
+        finer = replace(context.models.rules, part_px=Box(*result.found_box).short_side)
+        image, facts = read_image(Path(result.path), finer)
     except ImageError:
         return None
     return image.crop(pixels_of(result.found_box, image.size)) if facts.sha256 == result.sha256 else None

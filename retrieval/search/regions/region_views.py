@@ -90,8 +90,8 @@ def with_subjects(context: ScoringContext, mode: str, question: Query) -> Query:
 
 
 def _cut(context: ScoringContext, mode: str, picture: Picture) -> Picture:
-    prepared = context.models.prepare(picture.image, Outputs((mode,)))
-    q = context.tensors([prepared], "query", mode).q[0]  # [branches, heads, tokens, head_dim]
+    prepared = context.prepare([picture.image], Outputs((mode,)))
+    q = context.tensors(prepared, "query", mode).q[0]  # [branches, heads, tokens, head_dim]
     grid = grid_of(context.models.extractor, q.shape[2], picture.image.size)
     tokens = q.movedim(2, 0).flatten(1)[grid.before :].reshape(grid.rows, grid.columns, -1)
     box = subject_box(tokens)

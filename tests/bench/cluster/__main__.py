@@ -1,8 +1,9 @@
 """`python -m tests.bench.cluster FOLDER [--images 400] [--model mini]`: builds by workers and searches over replicas.
 
 The first table compares a simulation with builds by one and two processes, one thread each, stage by stage: each build
-is a process of its own, timed from its start to its end, and the simulation's own parts are measured between them. The
-others simulate clusters from rates of this machine: 1 to 256 workers, 1 to 64 replicas, with an object store's latency.
+is a process of its own, timed from its start to its end, and the simulation's own parts are measured between them. Two
+builds at once that share nothing but the machine tell how many times as fast its cores let two workers be. The others
+simulate clusters from rates of this machine: 1 to 256 workers, 1 to 64 replicas, with an object store's latency.
 FOLDER keeps the images.
 """
 
@@ -12,6 +13,7 @@ import os
 import shutil
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -32,16 +34,21 @@ PROBED = 0.05
 def compare(photos: Path, model: str, images: int, rounds: int) -> tuple[BuildTimes, list[str]]:
     """Measure builds by one and two processes and the parts of a simulation in turns, and compare the fastest."""
     found: dict[tuple[int, int], list[Phases]] = {(SAMPLE, 0): [], (FEW, 1): [], (images, 1): [], (images, 2): []}
+    apart: list[Phases] = []
     folder = Path(tempfile.mkdtemp())
     try:
         for turn in range(rounds):
             for (count, workers), builds_ in found.items():
                 builds_.append(build(photos, folder / f"{turn}-{count}-{workers}.diffsim", model, count, workers))
+            with ThreadPoolExecutor(2) as both:
+                own = [folder / f"{turn}-{place}.diffsim" for place in "ab"]
+                apart += both.map(lambda index: build(photos, index, model, images, 1), own)
     finally:
         shutil.rmtree(folder)
     times = times_of(found[SAMPLE, 0], found[FEW, 1], images, os.cpu_count() or 1)
     best = {workers: fastest(found[images, workers]) for workers in (1, 2)}
-    return times, table(times, images, best)
+    most = 2 * best[1].encode / min(each.encode for each in apart)
+    return times, [*table(times, images, best), f"two builds at once against one: encode {most:.2f} x"]
 
 
 def table(times: BuildTimes, images: int, best: dict[int, Phases]) -> list[str]:
