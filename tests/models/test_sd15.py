@@ -179,6 +179,7 @@ def test_half_precision_stays_near(dtype: str, tolerance: float, pixels: np.ndar
     assert 0 < worst["cosine"] < tolerance
 
 
+@pytest.mark.thorough
 def test_other_settings_give_another_fingerprint(tmp_path: Path) -> None:
     plain = load().fingerprint()
     assert load().fingerprint() == plain

@@ -88,6 +88,7 @@ def test_an_index_above_the_limit_is_refused(copies_index: Path) -> None:
         assert (answer.status_code, answer.json()["limit"]) == (422, "grouped")
 
 
+@pytest.mark.thorough
 def test_a_client_gives_the_same_groups(copies_index: Path) -> None:
     heard: list[Progress] = []
     with serving({"copies": copies_index}) as url:
