@@ -34,21 +34,24 @@ demo: setup
 	@echo "look at it in a browser with: $(BIN)/diffsim-serve $(DEMO)/gallery.diffsim --open"
 
 PYTEST     := $(BIN)/python -m pytest
+# The files that have a test with a mark: collecting all takes twice the time, in each process.
+MARKED      = $$(grep -rl --include='test_*.py' 'mark\.$(1)\b' tests)
 # The tests whose numbers depend on the kernels that a processor and the number of threads select: these folders, without
-# the files whose tests read, write, download or format.
-NUMERIC    := tests/scoring tests/search tests/encoding tests/models tests/metrics tests/evaluation \
+# the files whose tests read, write, download, format, choose items or start commands.
+NUMERIC    := tests/scoring tests/search tests/encoding tests/models tests/metrics \
+              tests/evaluation/test_measures.py tests/evaluation/test_candidate_recall.py \
               tests/index_store/vectors/test_ivf.py tests/project/test_bench.py \
-              $(addprefix --ignore=tests/,models/weights models/test_references.py \
-              evaluation/test_benchmarks.py evaluation/test_report.py evaluation/test_figure.py \
-              evaluation/comparison/test_labelled_sets.py evaluation/comparison/test_summary.py \
-              encoding/test_timing.py search/test_full_memory.py)
+              $(addprefix --ignore=tests/,models/weights models/test_references.py models/vit/test_indexes.py \
+              encoding/test_timing.py encoding/test_settings_of_strangers.py encoding/test_rule_of_pixels.py \
+              search/filters search/text search/replicas/test_recovery.py search/replicas/test_plan.py \
+              search/test_full_memory.py search/test_memory_cache.py)
 
 test: setup
 	$(PYTEST) -n 2 --dist loadgroup
 
 # The tests that take two seconds of a processor or more; quicker ones of the same parts are among the others.
 test-thorough: setup
-	$(PYTEST) -n 2 --dist loadgroup -m thorough
+	$(PYTEST) -n 2 --dist loadgroup -m thorough $(call MARKED,thorough)
 
 # The numeric tests as other machines compute them: with AVX2 alone on two threads, and with no vector instructions.
 test-machines: setup
@@ -91,7 +94,7 @@ test-slow: setup
 # Builds and searches on a Ray cluster of three nodes on this machine.
 test-ray: setup
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[$(EXTRAS),ray]'
-	$(PYTEST) -m ray
+	$(PYTEST) -m ray $(call MARKED,ray)
 
 check: setup
 	$(BIN)/ruff check .

@@ -5,7 +5,7 @@ puts a generation together from the segments. The file is ``{"sha256": ..., "seg
 """
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from index_store.checks.generation_json import check_segment_file
@@ -15,6 +15,7 @@ from index_store.files import FileRecord, atomic_write, decode_or_corrupt
 from index_store.generation import (
     Generation,
     SegmentRecord,
+    as_json,
     digest_of,
     generation_from_json,
     next_number,
@@ -51,8 +52,8 @@ def describe_segment(layout: Layout, record: SegmentRecord, next_id: int, merges
 
 def encode_segment(file: SegmentFile) -> bytes:
     """Return the bytes of ``segment.json``."""
-    body = asdict(file)
-    return json.dumps({"sha256": digest_of(body), "segment": body}, indent=1, ensure_ascii=False).encode()
+    body = as_json(file)
+    return json.dumps({"sha256": digest_of(body), "segment": body}, ensure_ascii=False).encode()
 
 
 def seal_segment(layout: Layout, record: SegmentRecord, next_id: int, merges: int | None = None) -> SegmentRecord:

@@ -7,7 +7,7 @@ processes that tests start. A test may set another number: the next one begins w
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,24 @@ settings.register_profile("some", max_examples=examples(100), deadline=None)  # 
 settings.load_profile("some")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Give slow tests, and those on a GPU or a cluster, an hour each; pyproject.toml sets the time of all others."""
     for item in items:
         if {"slow", "gpu", "ray"} & {mark.name for mark in item.iter_markers()}:
             item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
+        if getattr(config.option, "loadgroup", False) and (group := item.get_closest_marker("xdist_group")):
+            _name_group(item, group.args[0])
+
+
+def _name_group(item: pytest.Item, group: str) -> None:
+    """Tell pytest-xdist the group as part of the test's id, which its version 3.8 does in vain with pytest 9.2."""
+    try:
+        from _pytest.nodeid import NodeId
+    except ImportError:  # an older pytest, whose ids pytest-xdist writes
+        return
+    if not item.nodeid.endswith(f"@{group}"):
+        item._id = NodeId.parse(f"{item.nodeid}@{group}")
 
 
 @pytest.fixture(autouse=True)
@@ -73,22 +86,30 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def _no_flushing() -> Iterator[None]:
     """Spare the disk: a power failure would end the tests as well, and those of flushes watch the calls."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda descriptor: None)
+        for name in ("fsync", "fdatasync"):
+            patch.setattr(os, name, lambda descriptor: None, raising=False)
         yield
+
+
+def _made_once(factory: pytest.TempPathFactory, name: str, fill: Callable[[Path], object]) -> Path:
+    """Return the folder ``name``; of processes that test side by side, the first that asks lets ``fill`` fill it."""
+    from filelock import FileLock
+
+    base = factory.getbasetemp()
+    place = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "shared"
+    place.mkdir(exist_ok=True)
+    with FileLock(place / f"{name}.lock"):
+        if not (place / f"{name}.whole").exists():
+            (place / name).mkdir()  # raises where an earlier try failed
+            fill(place / name)
+            (place / f"{name}.whole").touch()
+    return place / name
 
 
 @pytest.fixture(scope="session")
 def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five drawn styles x eight motifs, 96 px; processes that test side by side share them."""
-    from filelock import FileLock
-
-    is_worker = bool(os.environ.get("PYTEST_XDIST_WORKER"))
-    place = tmp_path_factory.getbasetemp().parent if is_worker else tmp_path_factory.mktemp("drawn")
-    with FileLock(place / "gallery.lock"):
-        if not (place / "gallery").exists():
-            _draw(place / "unfinished")
-            (place / "unfinished").rename(place / "gallery")
-    return place / "gallery"
+    """Five drawn styles x eight motifs, 96 px; tests must not change them."""
+    return _made_once(tmp_path_factory, "gallery", _draw)
 
 
 def _draw(folder: Path) -> None:
@@ -97,7 +118,7 @@ def _draw(folder: Path) -> None:
     from retrieval.sample_images.pictures import MOTIFS, STYLES, draw
 
     for style in STYLES[:5]:
-        (folder / style).mkdir(parents=True)
+        (folder / style).mkdir()
         for motif in MOTIFS:
             Image.fromarray(draw(style, motif, size=96)).save(folder / style / f"{motif}.png")
 
@@ -107,9 +128,22 @@ def index(gallery: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The gallery, indexed with the embedded model; tests must not change it."""
     from retrieval.indexing.build import build_index
 
-    path = tmp_path_factory.mktemp("index") / "gallery.diffsim"
-    build_index(gallery, path, model="cells")
-    return path
+    def fill(folder: Path) -> None:
+        build_index(gallery, folder / "gallery.diffsim", model="cells")
+
+    return _made_once(tmp_path_factory, "index", fill) / "gallery.diffsim"
+
+
+@pytest.fixture(scope="session")
+def copies_index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve drawn pictures and eight copies of three of them, indexed without weights; tests must not change it."""
+    from retrieval.indexing.build import build_index
+    from tests.support.copied_pictures import draw_with_copies
+
+    def fill(folder: Path) -> None:
+        build_index(draw_with_copies(folder / "pictures"), folder / "copies.diffsim", model="cells")
+
+    return _made_once(tmp_path_factory, "copies", fill) / "copies.diffsim"
 
 
 @pytest.fixture(scope="session")

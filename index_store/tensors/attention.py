@@ -9,7 +9,7 @@ taken for zeros.
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -65,25 +65,6 @@ class AttentionWriter:
         self._path, self._files = path, files or BackgroundWriter()
         self._waiting: dict[str, list[NDArray[Any]]] = {name: [] for name in dtypes}
 
-    def _metadata(self) -> dict[str, bytes]:
-        """Return the group's metadata by file; zarr-python makes it in memory, because it would follow links."""
-        import zarr
-        from zarr.codecs import Crc32cCodec, ZstdCodec
-
-        record, files = self.record, dict[str, Any]()
-        group = zarr.create_group(zarr.storage.MemoryStore(files), zarr_format=3, attributes={"codec": record.codec})
-        for array in self._codec.arrays:
-            group.create_array(
-                array.name,
-                shape=(self.rows, *record.row_shapes[array.name]),
-                chunks=(1, *record.row_shapes[array.name]),
-                shards=(record.shard_rows, *record.row_shapes[array.name]),
-                dtype=np.dtype(array.dtype),
-                compressors=[*([ZstdCodec(level=LEVEL)] if array.name in record.compressed else ()), Crc32cCodec()],
-                dimension_names=("rows", *array.axes),
-            )
-        return {name: buffer.to_bytes() for name, buffer in files.items()}
-
     def append(self, tensors: Tensors) -> None:
         """Append rows that the codec encoded, and so checked to be finite. Do not change the arrays afterwards.
 
@@ -112,7 +93,9 @@ class AttentionWriter:
         if self._count():
             self._flush(self._count())
         self._files.finish()
-        for name, data in self._metadata().items():
+        record = self.record
+        shapes = tuple(record.row_shapes.items())
+        for name, data in _metadata(self.rows, shapes, record.shard_rows, record.codec, record.compressed):
             write_file(self._path / name, data)
         return self.record
 
@@ -134,6 +117,37 @@ class AttentionWriter:
         # Only now, so that an interrupted flush can be repeated: writing the same bytes twice does no harm.
         self.rows += count
         self._waiting = {name: rows[count:] for name, rows in self._waiting.items()}
+
+
+@lru_cache(maxsize=64)  # the same for every whole segment, and zarr-python takes 3 ms for an array
+def _metadata(
+    rows: int,
+    row_shapes: tuple[tuple[str, tuple[int, ...]], ...],
+    shard_rows: int,
+    codec: str,
+    compressed: tuple[str, ...],
+) -> tuple[tuple[str, bytes], ...]:
+    """Return the metadata of a group by file; zarr-python makes it in memory, because it would follow links.
+
+    The arguments but ``rows``, of each array, are those of the group's :class:`AttentionRecord`.
+    """
+    import zarr
+    from zarr.codecs import Crc32cCodec, ZstdCodec
+
+    files = dict[str, Any]()
+    group = zarr.create_group(zarr.storage.MemoryStore(files), zarr_format=3, attributes={"codec": codec})
+    arrays = {array.name: array for array in find_codec(codec).arrays}
+    for name, shape in row_shapes:
+        group.create_array(
+            name,
+            shape=(rows, *shape),
+            chunks=(1, *shape),
+            shards=(shard_rows, *shape),
+            dtype=np.dtype(arrays[name].dtype),
+            compressors=[*([ZstdCodec(level=LEVEL)] if name in compressed else ()), Crc32cCodec()],
+            dimension_names=("rows", *arrays[name].axes),
+        )
+    return tuple((name, buffer.to_bytes()) for name, buffer in files.items())
 
 
 def row_checksum(row: NDArray[Any]) -> int:

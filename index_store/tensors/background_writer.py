@@ -11,9 +11,6 @@ from index_store.files import write_file
 THREADS = 4  # one waits for the disk while another assembles a shard; two reached five sixths of a fast disk's speed
 WAITING = 2 * THREADS  # files at a time, being written or waiting: their rows are in memory
 
-# macOS and Windows have no call that leaves modification times out.
-_flush: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
-
 
 class BackgroundWriter:
     """Writes files in threads; the next call of any method raises an error of an earlier file."""
@@ -55,3 +52,8 @@ class BackgroundWriter:
 def _write(path: Path, make: Callable[[], memoryview]) -> None:
     """Write and flush at once: otherwise the commit would wait while all files are flushed together."""
     write_file(path, make(), _flush)
+
+
+def _flush(descriptor: int) -> None:
+    """Bring a file's bytes to the disk; macOS and Windows have no call that leaves modification times out."""
+    getattr(os, "fdatasync", os.fsync)(descriptor)

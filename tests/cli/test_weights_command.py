@@ -17,6 +17,7 @@ from retrieval.metrics.registry import METRICS, weights_of
 from retrieval.progress import Progress
 from tests.models.weights.test_download import served
 from tests.models.weights.test_hub_caches import fill_folder
+from tests.slices import loads_model_libraries
 from tests.support.hub.cache import serve_hub
 
 
@@ -61,6 +62,7 @@ def test_fetch_without_a_hub_names_the_command_and_exits_with_1(tmp_path: Path) 
     assert "unknown model 'sd16'; known: sd15, mini, cells" in unknown.stderr
 
 
+@loads_model_libraries
 @pytest.mark.parametrize("name", ["diffsim-c", "dit-256"])
 def test_doctor_checks_local_folders_and_their_neighbours(name: str, tmp_path: Path) -> None:
     folder = fill_folder(tmp_path, name)

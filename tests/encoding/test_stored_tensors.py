@@ -28,7 +28,7 @@ from retrieval.models.registry import load_extractor
 from retrieval.settings import ModelSettings
 from tests.indexing.builds import exact_scores
 from tests.models.test_sd15 import LAYERS, load
-from tests.slices import examples
+from tests.slices import examples, loads_model_libraries
 from tests.support.faults import Operations, flip_bit
 from tests.support.sample_index import RUN, Contents, paint
 from tests.support.stub_models import tiny_model
@@ -117,6 +117,7 @@ def test_mini_is_projected_from_the_roots_of_its_histograms() -> None:
         extractor.projection(replace(targets[0], layer="M"))
 
 
+@loads_model_libraries
 @pytest.mark.parametrize("branches", ["both", "cond"])
 def test_sd15_is_projected_as_its_layers_do(branches: str) -> None:
     extractor = load(branches=branches)

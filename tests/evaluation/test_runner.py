@@ -76,6 +76,7 @@ def test_all_sets_of_a_folder_come_into_one_table(tmp_path: Path) -> None:
 
 
 @loads_model_libraries
+@pytest.mark.thorough
 def test_nights_is_measured_under_the_prompt_of_each_category(tmp_path: Path) -> None:
     from retrieval.metrics.base import MetricSettings
 

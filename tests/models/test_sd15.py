@@ -167,6 +167,7 @@ def test_an_image_does_not_depend_on_its_batch(extractor: StableDiffusion15, pix
     torch.testing.assert_close(alone.q, together.q[3:4], rtol=0, atol=2e-5)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("dtype", "tolerance"),
     slice_of([("bfloat16", 5e-2), ("float16", 1e-2)], lambda dtype, tolerance: dtype == "float16"),
@@ -178,6 +179,7 @@ def test_half_precision_stays_near(dtype: str, tolerance: float, pixels: np.ndar
     assert 0 < worst["cosine"] < tolerance
 
 
+@pytest.mark.thorough
 def test_other_settings_give_another_fingerprint(tmp_path: Path) -> None:
     plain = load().fingerprint()
     assert load().fingerprint() == plain

@@ -81,6 +81,7 @@ def test_the_steady_speed_leaves_out_how_a_build_begins() -> None:
     assert steady([(8.0, 8)]) == 0
 
 
+@loads_model_libraries
 def test_attention_is_counted_on_any_device() -> None:
     batch, heads, tokens, others, width = 2, 3, 64, 48, 16
     products = 2 * batch * heads * tokens * others * width  # of each of the two

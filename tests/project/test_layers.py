@@ -4,6 +4,8 @@ import ast
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 from tests.slices import reads_every_source
 from tests.support.paths import ROOT, tree_of
 
@@ -114,3 +116,9 @@ def test_folders_are_small() -> None:
     folders = {path.parent for path in (ROOT / "tests").rglob("*.py")} | {path.parent for path in SOURCES}
     crowded = {folder.relative_to(ROOT).as_posix(): len(list(folder.glob("*.py"))) for folder in folders}
     assert {folder: count for folder, count in crowded.items() if count > MOST_FILES} == {}
+
+
+def test_tests_of_one_group_are_known_by_their_ids(request: pytest.FixtureRequest) -> None:
+    """pytest-xdist reads groups from ids; without them each process would import the model libraries and parse all."""
+    is_grouped = bool(getattr(request.config.option, "loadgroup", False))
+    assert request.node.nodeid.endswith("@sources") == is_grouped

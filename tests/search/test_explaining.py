@@ -196,6 +196,7 @@ def test_the_weights_of_all_pairs_sum_to_the_score(patchwork: tuple[Engine, Path
     assert sum(pair.weight for pair in found.correspondences) == pytest.approx(found.score, abs=1e-4)
 
 
+@loads_model_libraries
 def test_class_tokens_lie_on_no_cell_and_a_crop_leaves_a_region(weights: Path, tmp_path: Path) -> None:
     engine = built(tmp_path / "x.diffsim", "clip-aas", weights)
     wide = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 120, 3), np.uint8))

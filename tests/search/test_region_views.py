@@ -24,8 +24,11 @@ from retrieval.search.queries.small_view import SMALL, small_view
 from retrieval.search.regions.region_views import onto_cut_out
 from retrieval.search.results_sheet import sheet_rows
 from tests.models.test_vit import write_tiny_models
+from tests.slices import loads_model_libraries
 from tests.support.paths import DATA
 from tests.support.sample_index import RUN
+
+pytestmark = loads_model_libraries
 
 PICTURES = sorted((DATA / "golden_images").glob("*.png"))
 BOX = Box(0.2, 0.1, 0.5, 0.6)

@@ -10,7 +10,6 @@ from starlette.testclient import TestClient
 from retrieval import Engine, EngineSettings
 from retrieval.serving.app import create_app
 from retrieval.settings import ServerLimits, ServerSettings
-from tests.support.copied_pictures import draw_with_copies
 
 ORIGIN = "http://localhost"
 
@@ -47,18 +46,8 @@ def files(gallery: Path) -> list[Path]:
 
 
 @pytest.fixture(scope="package")
-def copies(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve drawn pictures and eight copies of three of them, indexed; tests must not change it."""
-    from retrieval.indexing.build import build_index
-
-    folder = tmp_path_factory.mktemp("serving-copies")
-    build_index(draw_with_copies(folder / "pictures"), folder / "copies.diffsim", model="cells")
-    return folder / "copies.diffsim"
-
-
-@pytest.fixture(scope="package")
-def grouped(copies: Path) -> Iterator[TestClient]:
+def grouped(copies_index: Path) -> Iterator[TestClient]:
     """A server of the copies, which lists at most 20 items' groups."""
     settings = ServerSettings(limits=ServerLimits(grouped=20, neighbours=30), refresh_seconds=60)
-    with TestClient(create_app({"copies": copies}, settings), ORIGIN) as made:
+    with TestClient(create_app({"copies": copies_index}, settings), ORIGIN) as made:
         yield started(made)

@@ -26,8 +26,8 @@ def shown(client: TestClient, address: str) -> str:
     return page.text
 
 
-def test_copies_are_shown_around_the_one_to_keep(grouped: TestClient, copies: Path) -> None:
-    found = find_duplicates(copies)
+def test_copies_are_shown_around_the_one_to_keep(grouped: TestClient, copies_index: Path) -> None:
+    found = find_duplicates(copies_index)
     page = shown(grouped, "/duplicates")
     assert f"{len(found.offered)} (" in page
     assert [len(cards(section)) for section in page.split("<section")[1:]] == [
@@ -43,8 +43,8 @@ def test_copies_are_shown_around_the_one_to_keep(grouped: TestClient, copies: Pa
     assert "attachment" in paths.headers["content-disposition"]
 
 
-def test_clusters_are_shown_with_their_middles(grouped: TestClient, copies: Path) -> None:
-    found = find_clusters(copies)
+def test_clusters_are_shown_with_their_middles(grouped: TestClient, copies_index: Path) -> None:
+    found = find_clusters(copies_index)
     page = shown(grouped, "/clusters")
     titles = re.findall(r"<h2[^>]*>(Cluster[^<]*)</h2>", page)
     assert titles == [f"Cluster {each.number}: {len(each.members)} pictures" for each in found.clusters]
@@ -97,8 +97,8 @@ def test_what_makes_no_sense_is_said_on_the_page(grouped: TestClient, address: s
     assert 'role="alert"' in answer.text
 
 
-def test_fields_stay_as_they_were_typed(grouped: TestClient, copies: Path) -> None:
-    folder = str(copies.parent / "pictures" / "west")
+def test_fields_stay_as_they_were_typed(grouped: TestClient, copies_index: Path) -> None:
+    folder = str(copies_index.parent / "pictures" / "west")
     page = shown(grouped, f"/duplicates?mode=style&same=0.8&similar=&neighbours=7&references={folder}&other=1")
     assert "<option selected>style</option>" in page
     for name, value in (("same", "0.8"), ("similar", "0.75"), ("neighbours", "7"), ("references", folder)):

@@ -43,21 +43,21 @@ def done(client: TestClient, path: str, **asked: Any) -> dict[str, Any]:
 
 
 @pytest.mark.thorough
-def test_the_json_is_that_of_the_library(grouped: TestClient, copies: Path) -> None:
-    folder = str(copies.parent / "pictures" / "west")
+def test_the_json_is_that_of_the_library(grouped: TestClient, copies_index: Path) -> None:
+    folder = str(copies_index.parent / "pictures" / "west")
     asked = DuplicateSettings(mode="style", neighbours=9, same=0.7, similar=0.8, references=(folder,))
     fields = {"mode": "style", "neighbours": 9, "same": 0.7, "similar": 0.8, "references": [folder]}
-    assert plain(done(grouped, DUPLICATES, **fields)) == plain(find_duplicates(copies, asked).to_dict())
-    assert plain(done(grouped, DUPLICATES)) == plain(find_duplicates(copies).to_dict())
-    divided = find_clusters(copies, ClusterSettings("instance", 6, 3, rerank=False)).to_dict()
+    assert plain(done(grouped, DUPLICATES, **fields)) == plain(find_duplicates(copies_index, asked).to_dict())
+    assert plain(done(grouped, DUPLICATES)) == plain(find_duplicates(copies_index).to_dict())
+    divided = find_clusters(copies_index, ClusterSettings("instance", 6, 3, rerank=False)).to_dict()
     assert plain(done(grouped, CLUSTERS, mode="instance", neighbours=6, min_size=3, rerank=False)) == plain(divided)
 
 
-def test_work_is_done_once_for_each_question(copies: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_is_done_once_for_each_question(copies_index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[Any] = []
     real = find_duplicates
     monkeypatch.setattr("retrieval.serving.server.find_duplicates", lambda *given: begun.append(given) or real(*given))
-    with TestClient(create_app({"copies": copies}), ORIGIN) as client:
+    with TestClient(create_app({"copies": copies_index}), ORIGIN) as client:
         first, again = (done(client, DUPLICATES) for _ in range(2))
         assert first == again, "the same times, too"
         assert len(begun) == 1
@@ -81,20 +81,23 @@ def test_what_makes_no_sense_is_refused(grouped: TestClient) -> None:
     assert grouped.get("/v1/indexes/other/duplicates").status_code == 404
 
 
-def test_an_index_above_the_limit_is_refused(copies: Path) -> None:
+def test_an_index_above_the_limit_is_refused(copies_index: Path) -> None:
     settings = ServerSettings(limits=ServerLimits(grouped=19))
-    with TestClient(create_app({"copies": copies}, settings), ORIGIN) as client:
+    with TestClient(create_app({"copies": copies_index}, settings), ORIGIN) as client:
         answer = client.get(CLUSTERS)
         assert (answer.status_code, answer.json()["limit"]) == (422, "grouped")
 
 
-def test_a_client_gives_the_same_groups(copies: Path) -> None:
+@pytest.mark.thorough
+def test_a_client_gives_the_same_groups(copies_index: Path) -> None:
     heard: list[Progress] = []
-    with serving({"copies": copies}) as url:
+    with serving({"copies": copies_index}) as url:
         client = Client(url)
-        assert plain(client.duplicates(on_progress=heard.append).to_dict()) == plain(find_duplicates(copies).to_dict())
+        assert plain(client.duplicates(on_progress=heard.append).to_dict()) == plain(
+            find_duplicates(copies_index).to_dict()
+        )
         settings = ClusterSettings(min_size=3)
-        assert plain(client.clusters(settings).to_dict()) == plain(find_clusters(copies, settings).to_dict())
+        assert plain(client.clusters(settings).to_dict()) == plain(find_clusters(copies_index, settings).to_dict())
         with pytest.raises(UsageError, match="unknown mode"):
             client.clusters(ClusterSettings("taste"))
         stopped = Cancellation()

@@ -85,6 +85,7 @@ def _run(strategy: Any, url: str, checks: list[Callable[..., Any]], examples: in
     check()
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore")
 def test_the_server_keeps_to_the_document(url: str) -> None:
     conforms(url, 2)

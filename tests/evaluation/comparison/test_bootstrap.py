@@ -85,6 +85,7 @@ def test_an_interval_is_a_function_of_totals_and_seed(rows: list[tuple[int, floa
     assert least - 1e-9 <= found.low <= found.high <= most + 1e-9
 
 
+@pytest.mark.thorough
 def test_intervals_of_grouped_queries_cover_the_true_mean() -> None:
     """Queries of a group share an effect: groups drawn whole cover as promised, single queries far too seldom."""
     chance = np.random.default_rng(11)

@@ -122,7 +122,9 @@ def test_a_writer_that_was_overtaken_is_told(url: str, tmp_path: Path) -> None:
     assert Contents.of(local_root(url)).differences(expected) == []
 
 
-@pytest.mark.parametrize("begun", [False, True], ids=["first commit", "later commit"])
+@pytest.mark.parametrize(
+    "begun", [False, pytest.param(True, marks=pytest.mark.thorough)], ids=["first commit", "later commit"]
+)
 def test_of_two_writers_exactly_one_wins(begun: bool, url: str, tmp_path: Path) -> None:
     outcomes: list[object] = []
 

@@ -24,7 +24,7 @@ from tests.support.sample_index import RUN, Contents, paint
 from tests.support.shards import save_to_disk, write_hub, write_tar
 from tests.support.stub_models import load_tiny
 
-pytestmark = pytest.mark.usefixtures("tiny")
+pytestmark = [pytest.mark.usefixtures("tiny"), pytest.mark.xdist_group("object_store")]
 IMAGES = 7
 
 

@@ -13,6 +13,9 @@ from torch.nn import functional
 
 from retrieval.errors import ModelError
 from retrieval.models.registry import load_embedder
+from tests.slices import loads_model_libraries
+
+pytestmark = loads_model_libraries
 
 WIDTH, LAYERS, PATCH, SIDE, DIM = 128, 2, 56, 4, 24
 

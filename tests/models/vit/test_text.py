@@ -13,7 +13,10 @@ from retrieval.models.registry import describe_embedder, load_embedder
 from retrieval.models.vit.text import TextTower, load_text
 from retrieval.models.vit.text_families import TEXT_FAMILIES
 from retrieval.models.weights.loading import quiet_loading
+from tests.slices import loads_model_libraries
 from tests.support.hub.text_models import LENGTH, TOKENIZERS, write_text_model
+
+pytestmark = loads_model_libraries
 
 CPU = torch.device("cpu")
 TEXTS = ["a red bicycle", "At NIGHT", "x", "a very long text that has many more words than any tiny model can take"]

@@ -13,10 +13,13 @@ from retrieval.models.registry import describe_embedder, load_embedder
 from retrieval.models.weights.check import check_weights, needed_by
 from retrieval.models.weights.finding import fetch, plan_download
 from retrieval.settings import ModelSettings
+from tests.slices import loads_model_libraries
 from tests.support.hub.cache import Hub, online_hub, write_cache
 from tests.support.hub.vision_models import write_model
 
 REPO, OLD, NEW = "someone/vit", "a" * 40, "b" * 40
+pytestmark = loads_model_libraries
+
 CPU = torch.device("cpu")
 
 

@@ -11,10 +11,13 @@ from index_store.reader import IndexReader
 from retrieval import Engine, EngineSettings, Filter, Query, build_index
 from retrieval.errors import ModelError, UsageError
 from retrieval.settings import BuildSettings
+from tests.slices import loads_model_libraries
 from tests.support.commands import failed, run_here
 from tests.support.hub.cache import online_hub
 from tests.support.hub.text_models import write_text_model
 from tests.support.sample_index import paint
+
+pytestmark = loads_model_libraries
 
 CPU, TEXT = EngineSettings(device="cpu"), "a red bicycle"
 

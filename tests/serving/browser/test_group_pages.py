@@ -20,9 +20,9 @@ PAGES = ("/duplicates", "/clusters?min_size=3")
 
 
 @pytest.fixture(scope="module")
-def groups(copies: Path) -> Iterator[str]:
+def groups(copies_index: Path) -> Iterator[str]:
     """A server of pictures with copies."""
-    with serving({"copies": copies}, ServerSettings(refresh_seconds=60)) as found:
+    with serving({"copies": copies_index}, ServerSettings(refresh_seconds=60)) as found:
         yield found
 
 
@@ -46,9 +46,9 @@ def test_groups_lead_to_pictures_that_are_alike(page: Any, groups: str, path: st
     page.wait_for_url(re.compile("/map"))
 
 
-def test_the_one_to_keep_comes_first(page: Any, groups: str, copies: Path) -> None:
+def test_the_one_to_keep_comes_first(page: Any, groups: str, copies_index: Path) -> None:
     shown(page, f"{groups}/duplicates")
-    found = find_duplicates(copies)
+    found = find_duplicates(copies_index)
     first = page.locator(".group").first
     assert first.locator(".card").count() == len(found.groups[0].members)
     assert first.locator(".card.kept .badge").inner_text() == "keep"
