@@ -171,7 +171,7 @@ def parts(asked: argparse.Namespace, scratch: Path) -> list[Callable[[], list[Ro
         lambda: run_apart(coarse.measure, device),
         build_cost.count_rows,
     ]
-    if on_gpu:
+    if on_gpu and weights:
         found.append(lambda: gpu_rows(scratch, weights, device))
     if weights:
         found += [lambda: real_size(device, weights, scratch), lambda: build_cost.time_rows(device, weights)]

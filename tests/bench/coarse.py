@@ -1,6 +1,8 @@
 """`python -m tests.bench.coarse [--device cpu]`: time both exact scans for candidates, in FAISS and in torch."""
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -29,9 +31,9 @@ def measure(device: str) -> list[Row]:
         query = normalised(generator.standard_normal((1, dim), dtype=np.float32))[0]
         for one, other in zip(scan.search(query, COUNT), index.search(query, COUNT), strict=True):
             np.testing.assert_array_equal(one, other)
-        variants = {
-            "faiss": lambda s=scan, q=query: s.search(q, COUNT),
-            "torch": lambda i=index, q=query: i.search(q, COUNT),
+        variants: dict[str, Callable[[], object]] = {
+            "faiss": partial(scan.search, query, COUNT),
+            "torch": partial(index.search, query, COUNT),
         }
         times = in_turns(variants)
         what = f"{COUNT} nearest of {count} vectors of {dim}, torch on {device}"

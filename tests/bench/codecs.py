@@ -6,8 +6,9 @@ images from the tensors of each codec; the table compares these scores with thos
 
 import argparse
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -161,12 +162,12 @@ def time_rows(device: str) -> list[Row]:
     projection = LinearProjection((weights[0], weights[1], weights[2])).to(device)
     target = SD15_MODES["style"].target
     query = projection(hidden[:1].to(device))
-    variants = {}
+    variants: dict[str, Callable[[], object]] = {}
     for name, codec in CODECS.items():
         qkv = QKV(*(torch.cat([getattr(projection(h.to(device)), n) for h in hidden.split(10)]) for n in "qkv"))
         stored = codec.encode({"h": hidden.numpy()} if codec.hidden else to_floats(qkv))
         restore = restore_with(codec, projection)
-        variants[name] = lambda stored=stored, restore=restore: all_scores(query, stored, restore, target)
+        variants[name] = partial(all_scores, query, stored, restore, target)
     times = in_turns(variants, rounds=3)
     first = times[DEFAULT_CODEC]
     return [

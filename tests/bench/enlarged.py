@@ -55,9 +55,9 @@ def write(folder: Path, items: int, model: str = "cells", codec: str | None = No
             ids = range(generation.next_id + start, generation.next_id + min(start + BATCH, count))
             chosen = generator.integers(0, len(drawn), len(ids))
             rows = [_linked(photos, number, known[like]) for number, like in zip(ids, chosen.tolist(), strict=True)]
-            near = vectors[chosen] + NEARNESS * _directions(generator, len(ids), vectors.shape[1])
+            near = vectors[chosen] + NEARNESS * directions(generator, len(ids), vectors.shape[1])
             writer.append(
-                rows, [], {encoder: near}, {MODE: _shuffled(tensors, find_codec(reader.codec), chosen, generator)}
+                rows, [], {encoder: near}, {MODE: shuffled_tokens(tensors, find_codec(reader.codec), chosen, generator)}
             )
         grown = replace(generation, segments=(*generation.segments, writer.finish()))
         generation = commit(Layout(index), replace(grown, next_id=generation.next_id + count), "tests")
@@ -90,13 +90,13 @@ def _linked(photos: Path, number: int, like: Item) -> Item:
     return replace(like, id=number, uri=str(path), ctime_ns=UNKNOWN)  # each further link changes the file's ctime
 
 
-def _directions(generator: np.random.Generator, count: int, dim: int) -> NDArray[np.float32]:
+def directions(generator: np.random.Generator, count: int, dim: int) -> NDArray[np.float32]:
     noise = generator.standard_normal((count, dim), dtype=np.float32)
     unit: NDArray[np.float32] = noise / np.linalg.norm(noise, axis=1, keepdims=True)
     return unit
 
 
-def _shuffled(
+def shuffled_tokens(
     tensors: Mapping[str, NDArray[Any]], codec: Codec, chosen: NDArray[np.int64], generator: np.random.Generator
 ) -> dict[str, NDArray[Any]]:
     """Return the tensors of ``chosen``; the tokens of each item are in a random order."""

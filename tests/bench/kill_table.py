@@ -151,7 +151,7 @@ def kill_writer(folder: Path, kind: str, kills: int, seed: int) -> Tally:
     (end, duration), tally = run_and_look(command, scratch, result), Tally()
     while tally.kills < kills:
         begin()
-        child = Child(lambda say: command(scratch) and None)
+        child = Child(lambda _: command(scratch))
         time.sleep(random_numbers.uniform(0, duration))
         child.kill()
         tally.at_work += child.wait()[1]

@@ -8,6 +8,7 @@ They are the sample images with other seeds than the demo's.
 
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,7 +60,8 @@ def learn() -> dict[str, NDArray[np.float32]]:
 
 def main() -> None:
     """Write the file into the package."""
-    np.savez(Path(str(mini.__file__)).parent / LEARNT, **learn())
+    arrays: dict[str, Any] = {**learn()}
+    np.savez(Path(str(mini.__file__)).parent / LEARNT, **arrays)
 
 
 if __name__ == "__main__":

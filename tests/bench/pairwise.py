@@ -5,6 +5,7 @@ pair, both images are decoded, encoded and noised, the whole UNet runs over both
 attention calls are made.
 """
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -82,7 +83,7 @@ def pairwise(folder: Path) -> list[Row]:
 
     step = CANDIDATES // PAIRS
     np.testing.assert_allclose(scored(query)[::step], published(), atol=2e-3)
-    ways = {
+    ways: dict[str, Callable[[], object]] = {
         "at hand": lambda: scored(query),
         "encoded": lambda: scored(encoded(model, files[0])),
         "published": published,

@@ -21,7 +21,7 @@ def read_plainly(files: Sequence[tuple[int, Sequence[int]]], size: int) -> None:
     places = iter(memory)
     for descriptor, offsets in files:
         for offset in offsets:
-            os.preadv(descriptor, [next(places)], offset)
+            os.preadv(descriptor, [next(places).data], offset)
 
 
 def can_forget(folder: Path, mounts: str | None = None) -> bool:

@@ -168,7 +168,8 @@ def _is_hot_on(box: Fractions, found: ImageExplanation) -> bool:
 
 def _times(engine: Engine, mode: str, wholes: Mapping[str, Any], regions: Mapping[str, Any]) -> list[str]:
     """Time warm searches in turns, so that all meet the same other load: the least of several, the mean of pictures."""
-    some, least = list(wholes)[:TIMED], {}
+    some = list(wholes)[:TIMED]
+    least: dict[tuple[str, str], float] = {}
     for _ in range(ROUNDS):
         for path in some:
             subject = Query([path], regions=[Subject()])

@@ -21,6 +21,7 @@ from PIL import Image
 
 from index_store.catalog import Item
 from index_store.catalog_files.rows import UNKNOWN
+from index_store.codecs import Codec, find_codec
 from index_store.commit import commit
 from index_store.layout import Layout
 from index_store.reader import IndexReader
@@ -30,7 +31,7 @@ from retrieval import build_index
 from retrieval.grouping.duplicates import find_duplicates
 from retrieval.grouping.results import Duplicates
 from retrieval.sample_images.pictures import gallery
-from tests.bench.enlarged import BATCH, CPU, SEGMENT_ROWS, _directions, _shuffled
+from tests.bench.enlarged import BATCH, CPU, SEGMENT_ROWS, directions, shuffled_tokens
 from tests.bench.timing import peak_memory
 
 DRAWN, MODE = 128, "instance"
@@ -47,6 +48,7 @@ def write(folder: Path, items: int) -> Path:
         Image.fromarray(drawn.pixels).save(photos / "drawn" / f"{number:04d}.png")
     build_index(photos, index, model="mini", modes=[MODE], run=CPU)
     reader = IndexReader(index)
+    codec = find_codec(reader.codec)
     (encoder,) = reader.generation.encoders
     vectors, tensors = reader.vectors(encoder), reader.attention(MODE, range(DRAWN))
     like, generation, random = reader.items()[0], reader.generation, np.random.default_rng(0)
@@ -55,7 +57,7 @@ def write(folder: Path, items: int) -> Path:
         writer = SegmentWriter(Layout(index), f"{generation.number + 1:06d}", reader.codec, reader.sources.all)
         for start in range(0, count, BATCH):
             ids = range(generation.next_id + start, generation.next_id + min(start + BATCH, count))
-            near, own = _batch(ids, vectors, tensors, random)
+            near, own = _batch(ids, vectors, tensors, codec, random)
             writer.append([_item(photos, number, like) for number in ids], [], {encoder: near}, {MODE: own})
         grown = replace(generation, segments=(*generation.segments, writer.finish()))
         generation = commit(Layout(index), replace(grown, next_id=generation.next_id + count), "tests")
@@ -69,17 +71,17 @@ def is_copy(number: int) -> bool:
 
 
 def _batch(
-    ids: range, vectors: NDArray[Any], tensors: Any, random: np.random.Generator
+    ids: range, vectors: NDArray[Any], tensors: Any, codec: Codec, random: np.random.Generator
 ) -> tuple[NDArray[np.float32], dict[str, NDArray[Any]]]:
     """Return vectors and tensors of items; a copy has those of the item before it, but for a little noise."""
     first, second = random.integers(0, len(vectors), (2, len(ids)))
     near = (vectors[first] + vectors[second]).astype(np.float32) / 2
-    near += APART * _directions(random, len(ids), vectors.shape[1])
-    halves = _shuffled(tensors, first, random), _shuffled(tensors, second, random)
+    near += APART * directions(random, len(ids), vectors.shape[1])
+    halves = shuffled_tokens(tensors, codec, first, random), shuffled_tokens(tensors, codec, second, random)
     own = {name: array / 2 + halves[1][name] / 2 for name, array in halves[0].items()}  # of floats
     copies = [place for place, number in enumerate(ids) if place and is_copy(number)]
     before = [place - 1 for place in copies]
-    near[copies] = near[before] + NEAR * _directions(random, len(copies), vectors.shape[1])
+    near[copies] = near[before] + NEAR * directions(random, len(copies), vectors.shape[1])
     for array in own.values():
         array[copies] = array[before]
     return near / np.linalg.norm(near, axis=1, keepdims=True), own
@@ -95,7 +97,11 @@ def _item(photos: Path, number: int, like: Item) -> Item:
     path = photos / f"{number // 1000:06d}" / f"{number:09d}.jpg"
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(buffer.getvalue())
-    facts = {"uri": str(path), "sha256": hashlib.sha256(buffer.getvalue()).hexdigest(), "size": len(buffer.getvalue())}
+    facts: dict[str, Any] = {
+        "uri": str(path),
+        "sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
+        "size": len(buffer.getvalue()),
+    }
     return replace(like, id=number, width=SIZE[0], height=SIZE[1], ctime_ns=UNKNOWN, **facts)
 
 

@@ -90,7 +90,7 @@ def _transformers_loop(files: Sequence[Path]) -> Callable[[], object]:
     """Pillow, then EfficientNet-B0 with random weights in batches of 16: 0.39 GFLOP an image as Lite0 has."""
     from transformers import EfficientNetConfig, EfficientNetModel
 
-    size = {"image_size": 224, "width_coefficient": 1.0, "depth_coefficient": 1.0, "hidden_dim": 1280}
+    size: dict[str, Any] = {"image_size": 224, "width_coefficient": 1.0, "depth_coefficient": 1.0, "hidden_dim": 1280}
     network = EfficientNetModel(EfficientNetConfig(**size)).eval()
 
     def pixels(file: Path) -> Pixels:

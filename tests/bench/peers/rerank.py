@@ -34,7 +34,7 @@ def batched(query: QKV, candidates: QKV) -> Tensor:
     qs, ks, vs = (t.flatten(0, 1) for t in (candidates.q, candidates.k, candidates.v))
     attention = scaled_dot_product_attention
     pairs = (attention(q, k, v), attention(q, ks, vs)), (attention(qs, ks, vs), attention(qs, k, v))
-    there, back = (cosine_similarity(*(t.reshape(many, -1) for t in pair), dim=1) for pair in pairs)
+    there, back = (cosine_similarity(a.reshape(many, -1), b.reshape(many, -1), dim=1) for a, b in pairs)
     return (there + back) / 2
 
 

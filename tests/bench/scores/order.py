@@ -131,7 +131,7 @@ def two_modes(of: Scored) -> Iterator[tuple[str, list[float]]]:
                 mode: CandidateScores(of.scores[mode][row, kept].astype(np.float32), np.ones(len(kept), bool))
                 for mode in ("style", *weights)
             }
-            judged = judge(percentiles, "style", scored, weights)
+            judged = judge(percentiles.of, "style", scored, weights)
             assert judged is not None
             keys = of.scores["style"][row, kept] if judged.keys is None else judged.keys
             hits = relevant[row, kept][np.argsort(-keys, kind="stable")]
@@ -154,12 +154,15 @@ def boards(of: Scored, per_group: int) -> Iterator[tuple[str, float]]:
         right, each = of.alike[board[0], rest], scores[list(board)][:, rest]
         alone = [precision_percent(keys, right) for keys in each]
         joined = {"mean": each.mean(axis=0), "max": each.max(axis=0)}
-        found = {"the three asked alone, mean": np.mean(alone), "the best of the three, of each board": max(alone)}
+        found: dict[str, float] = {
+            "the three asked alone, mean": float(np.mean(alone)),
+            "the best of the three, of each board": max(alone),
+        }
         for name, keys in joined.items():
             found[f"--combine {name} --scaling none"] = precision_percent(keys, right)
             found[f"--combine {name}"] = precision_percent(keys - offsets[rest], right)
         for name, figure in found.items():
-            figures.setdefault(name, []).append(float(figure))
+            figures.setdefault(name, []).append(figure)
     yield "boards", len(drawn)
     yield from ((name, float(np.mean(found))) for name, found in figures.items())
     few = drawn[:: max(1, per_group // UNIONS)]

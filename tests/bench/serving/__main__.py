@@ -24,7 +24,7 @@ from tests.bench import enlarged
 from tests.bench.serving.started import serving
 
 ITEMS, SECONDS = 10_000, 20
-OPTIONS = {"k": 10, "candidates": 200}
+OPTIONS: dict[str, Any] = {"k": 10, "candidates": 200}
 LOADS = (1, 8, 64)  # clients
 OVERLOAD = 192  # clients that ask with a deadline, three for each place in the queue
 DEADLINE_MS = 1_000
@@ -132,7 +132,7 @@ def main() -> None:
     with kept(asked.folder) as folder, serving(index_in(folder, asked.items)) as url:
         pictures = sorted((folder / "new").iterdir())
         expected = expected_of(url, pictures)
-        plan = {"options": OPTIONS, "pictures": list(map(str, pictures)), "expected": expected}
+        plan: dict[str, Any] = {"options": OPTIONS, "pictures": list(map(str, pictures)), "expected": expected}
         loads = [loaded(url, clients, asked.seconds, plan, folder) for clients in LOADS]
         late_plan = {**plan, "options": {**OPTIONS, "deadline_ms": DEADLINE_MS}}
         late = loaded(url, OVERLOAD, asked.seconds, late_plan, folder)

@@ -14,7 +14,7 @@ Say = Callable[..., None]
 class Child:
     """A forked process that runs ``work(say)``; what it says arrives here line by line, even if it is killed."""
 
-    def __init__(self, work: Callable[[Say], None]) -> None:
+    def __init__(self, work: Callable[[Say], object]) -> None:
         reading, writing = os.pipe()
         self.pid = os.fork()
         if not self.pid:
@@ -41,7 +41,7 @@ class Child:
         return rest, os.WIFSIGNALED(status)
 
 
-def _live(work: Callable[[Say], None], writing: int) -> NoReturn:
+def _live(work: Callable[[Say], object], writing: int) -> NoReturn:
     def say(**words: Any) -> None:
         os.write(writing, (json.dumps(words) + "\n").encode())
 
