@@ -168,7 +168,11 @@ class Catalog:
         rows = _true_rows(fits(self._uris, name))
         if rows or name.isascii():
             return rows
-        return _true_rows(fits(pc.utf8_normalize(self._uris, "NFC"), unicodedata.normalize("NFC", name)))
+        others = _true_rows(pc.invert(pc.string_is_ascii(self._uris)))
+        paths = self._uris.take(pa.array(others, pa.int64())).to_pylist()
+        # Arrow 16 decomposes where it is asked to compose.
+        composed = pa.chunked_array([pa.array([unicodedata.normalize("NFC", path) for path in paths], pa.string())])
+        return [others[row] for row in _true_rows(fits(composed, unicodedata.normalize("NFC", name)))]
 
     def rejects(self) -> list[Reject]:
         """Return the newest reject of each path, except paths that were indexed since."""
