@@ -128,7 +128,9 @@ def parts_of(reader: IndexReader) -> Parts:
     return found
 
 
-def readable_parts(start: Start, damaged: Path, generation: Generation, ids: Mapping[str, list[int]]) -> set[object]:
+def readable_parts(
+    start: Start, damaged: Path, generation: Generation, ids: Mapping[str, list[int]]
+) -> set[tuple[str, int]]:
     """Return the parts whose own bytes in the index ``damaged`` are the ones that were written."""
     layout, whole = Layout(damaged), set()
     for segment in generation.segments:
