@@ -51,6 +51,7 @@ def test_a_sweep_measures_the_same_as_single_runs(styles: Path, tmp_path: Path) 
         write_heatmap(tmp_path / "map.jpg", draw_heatmap([[0.5]], ["a"], ["b"], "one"))
 
 
+@pytest.mark.thorough
 def test_a_sweep_that_was_stopped_continues_where_it_was(
     gallery: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

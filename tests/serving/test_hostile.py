@@ -45,6 +45,7 @@ def survives(client: TestClient, requests: Iterator[Hostile]) -> Counter[tuple[s
     return found
 
 
+@pytest.mark.thorough
 def test_a_slice_of_the_hostile_corpus(client: TestClient) -> None:
     found = survives(client, corpus())
     assert found[("path", 200)] <= 2, "a page of the collection, whose other parameters make no sense"

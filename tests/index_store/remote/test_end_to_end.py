@@ -28,6 +28,7 @@ from tests.support.stub_models import tiny_model
 pytestmark = pytest.mark.xdist_group("object_store")
 
 
+@pytest.mark.thorough
 def test_the_commands_end_to_end(remote: dict[str, str], url: str, gallery: Path, tmp_path: Path) -> None:
     source, query = tmp_path / "pictures", gallery / "oil" / "cat.png"
     source.mkdir()
