@@ -88,11 +88,12 @@ def answer_of(reference: Any, timeout: float | None = None) -> Any:
 
 
 def kill_actor(actor: Any) -> None:
-    """End an actor, also in mid-work."""
+    """End an actor, also in mid-work; one of a connection that was ended has ended with it."""
     import ray
 
     with suppress(Exception):  # the cluster may be gone as well
-        ray.kill(actor)
+        if ray.is_initialized():  # else Ray would connect again, for a driver that has left
+            ray.kill(actor)
 
 
 def shared_value(value: Any) -> Any:

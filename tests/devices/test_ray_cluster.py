@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -38,3 +39,13 @@ def test_actors_get_the_variables_that_they_need(monkeypatch: pytest.MonkeyPatch
     passed = ray_cluster.passed_environment()
     assert passed["AWS_REGION"] == "somewhere"
     assert "UNRELATED_SECRET" not in passed
+
+
+@pytest.mark.parametrize("connected", [True, False])
+def test_no_actor_is_ended_through_a_new_connection(monkeypatch: pytest.MonkeyPatch, connected: bool) -> None:
+    """Ray's own call would connect to the cluster again, after the driver has left it."""
+    ended: list[object] = []
+    ray = SimpleNamespace(is_initialized=lambda: connected, kill=ended.append)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    ray_cluster.kill_actor("actor")
+    assert ended == ["actor"] * connected
