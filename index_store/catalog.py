@@ -3,7 +3,6 @@
 Functions that need ``pyarrow.compute`` import it themselves: a search does without it, and it loads for 60 ms.
 """
 
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -19,6 +18,7 @@ from index_store.catalog_files.rows import (
     Item,
     Reject,
     absolute_uri,
+    composed,
     read_table,
     rejects_of,
     sources_in,
@@ -31,7 +31,7 @@ from index_store.generation import Generation, SegmentRecord
 from index_store.layout import Layout
 from index_store.row_locations import RowLocations, is_among
 
-__all__ = ["Catalog", "Item", "Reject", "absolute_uri", "uri_of"]
+__all__ = ["Catalog", "Item", "Reject", "absolute_uri", "composed", "uri_of"]
 
 
 class Catalog:
@@ -171,8 +171,8 @@ class Catalog:
         others = _true_rows(pc.invert(pc.string_is_ascii(self._uris)))
         paths = self._uris.take(pa.array(others, pa.int64())).to_pylist()
         # Arrow 16 decomposes where it is asked to compose.
-        composed = pa.chunked_array([pa.array([unicodedata.normalize("NFC", path) for path in paths], pa.string())])
-        return [others[row] for row in _true_rows(fits(composed, unicodedata.normalize("NFC", name)))]
+        shared = pa.chunked_array([pa.array(list(map(composed, paths)), pa.string())])
+        return [others[row] for row in _true_rows(fits(shared, composed(name)))]
 
     def rejects(self) -> list[Reject]:
         """Return the newest reject of each path, except paths that were indexed since."""

@@ -3,11 +3,10 @@
 import glob
 import os
 import re
-import unicodedata
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from index_store.catalog import Item, uri_of
+from index_store.catalog import Item, composed, uri_of
 from index_store.errors import UsageError
 from index_store.reader import IndexReader
 
@@ -29,13 +28,9 @@ def find_rows(reader: IndexReader, text: str) -> list[int]:
     name, path = uri_of(text), uri_of(os.path.abspath(text))
     rows = reader.find("uri", name) or reader.find("uri", path) or reader.catalog.find_suffix(name)
     if not rows and _WILDCARDS.search(text):
-        pattern = _composed(os.path.join(glob.escape(os.getcwd()), name))
-        rows = [row for row, uri in enumerate(reader.uris()) if fnmatchcase(_composed(uri), pattern)]
+        pattern = composed(os.path.join(glob.escape(os.getcwd()), name))
+        rows = [row for row, uri in enumerate(reader.uris()) if fnmatchcase(composed(uri), pattern)]
     return rows
-
-
-def _composed(name: str) -> str:
-    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def find_items(reader: IndexReader, text: str) -> list[Item]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,3 +163,8 @@ def uri_of(path: str | Path) -> str:
     if name.startswith(f"{OBJECT}/"):
         name = f"{OBJECT}//{name.removeprefix(OBJECT).lstrip('/')}".rstrip("/")
     return name if name.isascii() else os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def composed(name: str) -> str:
+    """Return a name in the form of Unicode that all spellings share (NFC)."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)

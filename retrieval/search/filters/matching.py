@@ -2,7 +2,6 @@
 
 import os
 import threading
-import unicodedata
 from collections import OrderedDict
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index_store.catalog import absolute_uri, uri_of
+from index_store.catalog import absolute_uri, composed, uri_of
 from index_store.reader import IndexReader
 from retrieval.errors import UsageError
 from retrieval.images.shards.naming import prefixes_below
@@ -58,7 +57,7 @@ class FilterRows:
         mask &= _between(self._reader.file_states()[1], *wanted.times)
         if texts["under"] or texts["glob"]:
             rows = np.flatnonzero(mask)
-            uris = [_composed(uri) for uri in self._reader.uris(rows)]
+            uris = [composed(uri) for uri in self._reader.uris(rows)]
             mask[rows] &= _below(uris, texts["under"]) & _fitting(uris, texts["glob"])
         if wanted.where is not None and wanted.metadata is not None:
             from retrieval.search.filters.metadata import passing  # with pyarrow's readers and functions
@@ -96,20 +95,15 @@ def _in_ns(moment: datetime) -> int:
 
 def _below(uris: Sequence[str], folders: Sequence[str]) -> Mask:
     """Say which paths lie below one of ``folders``, which may be shards; none of these means all."""
-    starts = tuple(_composed(start) for name in folders for start in prefixes_below(absolute_uri(uri_of(name))))
+    starts = tuple(composed(start) for name in folders for start in prefixes_below(absolute_uri(uri_of(name))))
     return np.array([not starts or uri.startswith(starts) for uri in uris], bool)
 
 
 def _fitting(uris: Sequence[str], patterns: Sequence[str]) -> Mask:
     """Say which paths end in something that fits one of ``patterns``; none of these means all."""
-    whole = [_composed(uri_of(pattern)) for pattern in patterns]
+    whole = [composed(uri_of(pattern)) for pattern in patterns]
     whole = [pattern if os.path.isabs(pattern) else f"*{os.sep}{pattern}" for pattern in whole]
     return np.array([not whole or any(fnmatchcase(uri, pattern) for pattern in whole) for uri in uris], bool)
-
-
-def _composed(name: str) -> str:
-    """Return a name in the form of Unicode that all spellings share."""
-    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def _state_of(path: Any) -> tuple[int, int] | None:
