@@ -46,8 +46,12 @@ def read_region(image: ImageInput | Picture, region: Box | Mask | Subject, rules
 
 
 def _read(image: ImageInput | Picture, part: Box, rules: DecodeRules) -> Picture:
-    """Read an image in the detail that a part of it needs."""
-    return image if isinstance(image, Picture) else Picture.read(image, replace(rules, part_px=part.short_side))
+    return image if isinstance(image, Picture) else Picture.read(image, in_detail(rules, part))
+
+
+def in_detail(rules: DecodeRules, part: Box) -> DecodeRules:
+    """Return the rules that keep as much of a part of a picture as ``rules`` keep of a whole one."""
+    return replace(rules, part_px=part.short_side)
 
 
 def cut_subject(picture: Picture, box: Fractions | None) -> Picture:

@@ -17,6 +17,7 @@ from retrieval.images.decoding import read_image
 from retrieval.models.modes import Outputs
 from retrieval.progress import Cancellation
 from retrieval.scoring.aas import Comparison, PreparedQuery, bounded, score_queries
+from retrieval.search.queries.cutting import in_detail
 from retrieval.search.queries.region import Box, pixels_of
 from retrieval.search.results import Result
 from retrieval.search.scoring_context import ScoringContext
@@ -72,8 +73,7 @@ def _cut_out(context: ScoringContext, result: Result) -> Image.Image | None:
     if result.found_box is None:
         return None
     try:
-        finer = replace(context.models.rules, part_px=Box(*result.found_box).short_side)
-        image, facts = read_image(Path(result.path), finer)
+        image, facts = read_image(Path(result.path), in_detail(context.models.rules, Box(*result.found_box)))
     except ImageError:
         return None
     return image.crop(pixels_of(result.found_box, image.size)) if facts.sha256 == result.sha256 else None
