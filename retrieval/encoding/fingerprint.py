@@ -2,16 +2,17 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from retrieval.errors import IndexIncompatibleError
-from retrieval.models.modes import SHARPNESS
 from retrieval.models.references import ATTENTION, POOLED
 
 BY_NAME = ("modes", "encoders")  # the parts that hold an object for each name
 PROBE = "pixels.probe:"  # the beginning of the line on another Pillow or libjpeg
+IN_NO_VECTOR = re.compile(r"encoders\..+\.mode\.values\.sharpness: ")  # a mean of values does not depend on attention
 
 
 def check_shape(fingerprint: Mapping[str, Any]) -> None:
@@ -46,7 +47,8 @@ def check_fingerprint(
     Raises:
         IndexIncompatibleError: they differ; the message lists every difference.
     """
-    lines = [line for line in differences(_plain(stored), _comparable(stored, found)) if not line.startswith(ignore)]
+    every = differences(stored, _comparable(stored, found))
+    lines = [line for line in every if not line.startswith(ignore) and not IN_NO_VECTOR.match(line)]
     if len(lines) == 1 and lines[0].startswith(PROBE):
         raise IndexIncompatibleError(
             f"{root} was made with a Pillow or libjpeg that gives other pixels than the one found here ({lines[0]}). "
@@ -57,21 +59,6 @@ def check_fingerprint(
             f"{root} was made with other models than the loaded ones: {'; '.join(lines)}. Their scores can't be mixed: "
             "name the weights that the index was made with, or build another index"
         )
-
-
-def _plain(stored: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a fingerprint without the sharpness that encoders of earlier versions named: no vector depends on it."""
-
-    def of_encoder(values: Mapping[str, Any]) -> Mapping[str, Any]:
-        mode = values.get("mode")
-        if not isinstance(mode, Mapping) or not isinstance(mode.get("values"), Mapping):
-            return values
-        kept = {name: value for name, value in mode["values"].items() if name != SHARPNESS}
-        return {**values, "mode": {**mode, "values": kept}}
-
-    if "encoders" not in stored:
-        return stored
-    return {**stored, "encoders": {name: of_encoder(values) for name, values in stored["encoders"].items()}}
 
 
 def _comparable(stored: Mapping[str, Any], found: Mapping[str, Any]) -> Mapping[str, Any]:

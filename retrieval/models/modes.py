@@ -15,8 +15,6 @@ from retrieval.types import LINEAR, Readout
 LAST_STEP = 1001
 SDXL_LAST_STEP = 1000  # Euler's list has no repeat: a target's timestep 101 is 100 for SD-XL's network
 
-SHARPNESS = "sharpness"  # the number of a mode that scales logits: means of values, so vectors, do not depend on it
-
 
 @dataclass(frozen=True)
 class CellValues:

@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 
 from retrieval.models.descriptions import Description
 from retrieval.models.mini.attention import MiniExtractor, mini_on
-from retrieval.models.modes import MINI_MODES, SHARPNESS, Target
+from retrieval.models.modes import MINI_MODES, Target
 from retrieval.models.protocols import AttentionExtractor, Pixels
 from retrieval.models.registry import EXTRACTORS
 from retrieval.scoring.outputs import read
@@ -67,7 +67,5 @@ class PooledMode:
         return vectors
 
     def fingerprint(self) -> dict[str, Any]:
-        """See :class:`retrieval.models.protocols.Embedder`; a mean of values does not depend on the sharpness."""
-        mode = self.target.to_json()
-        values = {name: value for name, value in mode["values"].items() if name != SHARPNESS}
-        return {**self._extractor.fingerprint(), "name": "mini-pooled", "mode": {**mode, "values": values}}
+        """See :class:`retrieval.models.protocols.Embedder`."""
+        return {**self._extractor.fingerprint(), "name": "mini-pooled", "mode": self.target.to_json()}
